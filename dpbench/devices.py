@@ -1,0 +1,73 @@
+"""Where tensors live and in which precision networks run.
+
+One `--device` decides; everything else takes its device from the tensors it is given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from dpbench.errors import DpbenchError
+
+CHOICES = ("auto", "cpu", "cuda", "mps")
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`auto` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        DpbenchError: the device is not one of `CHOICES`, or this machine does not have it.
+    """
+    if name not in CHOICES:
+        raise DpbenchError(f"unknown device {name!r}; expected one of {', '.join(CHOICES)}")
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device(next(kind for kind, there in present.items() if there))
+    if not present[name]:
+        raise DpbenchError(
+            f"--device {name} was asked for, but torch {torch.__version__} sees no {name} device here; "
+            "use --device auto or cpu, or install a torch build for this device"
+        )
+    return torch.device(name)
+
+
+@functools.cache
+def fast_dtype(device_type: str) -> torch.dtype | None:
+    """The 16-bit float this kind of device computes natively, or None where fp32 is the fastest that holds."""
+    if device_type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
+    if device_type == "cpu":
+        return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else None
+    return None
+
+
+@contextlib.contextmanager
+def autocast(device: torch.device) -> Iterator[None]:
+    """Run *networks* in bf16 where the device has it; losses and metrics stay outside, in fp32."""
+    dtype = fast_dtype(device.type)
+    if dtype is None:
+        yield
+        return
+    with torch.autocast(device.type, dtype=dtype):
+        yield
+
+
+def to_device(images: Tensor, device: torch.device) -> Tensor:
+    """Move a batch; pinned and non-blocking where that overlaps the copy with compute."""
+    if device.type == "cuda" and images.device.type == "cpu":
+        return images.pin_memory().to(device, non_blocking=True)
+    return images.to(device)
+
+
+def place(module: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network to its device, convolution weights in channels_last."""
+    return module.to(device=device, memory_format=torch.channels_last)

@@ -1,0 +1,86 @@
+"""What a cell is, in frozen, validated objects: parsed once at the edge, then only passed on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dpbench.types import ThreatModel
+
+
+class Spec(BaseModel):
+    """Frozen, and strict about keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatasetSpec(Spec):
+    """Which images, at which size, and how many for each of the three disjoint parts."""
+
+    name: str = Field(
+        "leaves", description="leaves, a folder of class folders, or timm's torch/... and hfds/... names"
+    )
+    image_size: int = Field(32, ge=16, le=512, description="side in pixels; other sizes are resized and cropped")
+    private: int = Field(4000, ge=1, description="the defender's training images")
+    auxiliary: int = Field(2000, ge=1, description="the attacker's own images")
+    test: int = Field(500, ge=1, description="images for the accuracy; the first of them are the victims")
+    seed: int = Field(0, ge=0, description="draws the parts (and for leaves the images)")
+
+
+class BackboneSpec(Spec):
+    """A timm model and where its weights come from."""
+
+    name: str
+    weights: Literal["auto", "pretrained", "fit"] = Field(
+        "auto", description="pretrained: timm's; fit: trained on the private images; auto: pretrained if at hand"
+    )
+    epochs: int = Field(8, ge=0, le=1000, description="of fitting (or fine-tuning where the classes differ)")
+    learning_rate: float = Field(4e-3, gt=0, le=1, description="peak of the one-cycle schedule, AdamW")
+    args: dict[str, Any] = Field(default_factory=dict, description="passed on to timm.create_model")
+
+
+class PluginSpec(Spec):
+    """An attack or a defense with all its parameters, defaults filled in, and what identifies its code."""
+
+    name: str
+    source: str = Field("v1", description="version of the plug-in, and a content hash for a single file")
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+    def label(self, varied: set[str] | None = None) -> str:
+        """`name` or `name key=value ...`; with `varied`, only those parameters."""
+        shown = {k: v for k, v in self.arguments.items() if varied is None or k in varied}
+        return " ".join([self.name, *(f"{key}={value}" for key, value in shown.items())])
+
+
+class CellSpec(Spec):
+    """One pairing: dataset x backbone x split point x defense x attack x threat model x seed."""
+
+    dataset: DatasetSpec
+    data_fingerprint: str = Field(description="identifies the images themselves, wherever the folder lies")
+    backbone: BackboneSpec
+    split_point: str
+    defense: PluginSpec
+    attack: PluginSpec
+    threat_model: ThreatModel
+    victims: int = Field(ge=1)
+    seed: int = Field(0, ge=0)
+
+    @property
+    def id(self) -> str:
+        """A readable, file-safe name that ends in a hash of everything that affects the result."""
+        spec = self.model_dump(mode="json")
+        spec["dataset"].pop("name")  # the fingerprint says which images; the folder may move
+        digest = content_hash(spec)
+        words = (self.backbone.name, self.split_point, self.defense.name, self.attack.name, self.threat_model)
+        stem = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", word.rsplit("/", 1)[-1])[:32] for word in words)
+        return f"{stem}-s{self.seed}-{digest[:10]}"
+
+
+def content_hash(value: Any) -> str:
+    """SHA-256 in hex of a JSON value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,154 @@
+"""One directory per run: a JSON record and a picture per cell, each written whole or not at all.
+
+    DIR/records/CELL.json     what was measured
+    DIR/pictures/CELL.png     victims and reconstructions side by side
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field
+
+from dpbench.errors import DpbenchError
+from dpbench.specs import CellSpec
+
+SCHEMA_VERSION = 1
+
+METRICS = ("mse", "psnr_db", "ssim", "lpips")
+
+
+class Utility(BaseModel):
+    """Task accuracy of the protected model, from the very release that the attacker receives."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    correct: list[bool] = Field(description="top-1 per test image; the first ones are the victims")
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 in [0, 1]."""
+        return sum(self.correct) / len(self.correct)
+
+
+class Record(BaseModel):
+    """The stored result of one cell. Figures are per image; boards average them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    id: str
+    suite: str
+    cell: CellSpec
+    status: Literal["ok", "failed"]
+    error: str | None = None
+    floor: bool = Field(False, description="the attack ignores the released features")
+    utility: Utility | None = None
+    fidelity: dict[str, list[float]] = Field(
+        default_factory=dict, description="metric -> one figure per victim: mse, psnr_db, ssim, lpips"
+    )
+    missing_metrics: dict[str, str] = Field(default_factory=dict, description="metric -> why it is not there")
+    victims: list[str] = Field(default_factory=list, description="content hash of each victim, in order")
+    backbone_weights: str = Field("", description="where the weights came from, and their hash")
+    released: dict[str, Any] = Field(default_factory=dict, description="shape (per image) and dtype")
+    notes: dict[str, Any] = Field(default_factory=dict, description="what the attack said of itself")
+    seconds: dict[str, float] = Field(default_factory=dict, description="wall time per stage")
+    peak_memory_mb: dict[str, float] = Field(default_factory=dict, description="peak memory per stage, MiB")
+    environment: dict[str, Any] = Field(default_factory=dict)
+    created: str = ""
+
+
+def record_path(run_dir: Path, cell_id: str) -> Path:
+    """Where the record of a cell lies."""
+    return run_dir / "records" / f"{cell_id}.json"
+
+
+def picture_path(run_dir: Path, cell_id: str) -> Path:
+    """Where the picture of a cell lies."""
+    return run_dir / "pictures" / f"{cell_id}.png"
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then move it into place: whole, or not at all.
+
+    Raises:
+        DpbenchError: the disk is full or not writable. Nothing that was there is lost.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        reason = "the disk is full" if full else f"it cannot be written ({error.strerror or error})"
+        advice = "free some space" if full else "choose a writable folder"
+        raise DpbenchError(
+            f"{path.parent}: {reason}; {advice} and run the same command again: finished cells are kept"
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_record(run_dir: Path, record: Record) -> None:
+    """Store a record, atomically."""
+    text = record.model_dump_json(indent=1) + "\n"
+    write_atomically(record_path(run_dir, record.id), lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def read_record(path: Path) -> Record:
+    """One record.
+
+    Raises:
+        DpbenchError: the file is cut short, is no record, or was written by a newer dpbench.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DpbenchError(f"record {path} cannot be read: {error}; delete it and run the suite again") from error
+    try:
+        version = _Version.model_validate_json(text).schema_version
+        if version > SCHEMA_VERSION:
+            raise DpbenchError(
+                f"record {path} has schema {version}, this dpbench reads up to {SCHEMA_VERSION}; upgrade dpbench"
+            )
+        return Record.model_validate_json(text)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise DpbenchError(
+            f"record {path} is cut short or damaged ({where}: {first['msg']}); "
+            "delete it and run the suite again, which redoes that cell alone"
+        ) from error
+
+
+class _Version(BaseModel):
+    schema_version: int
+
+
+def iter_records(run_dir: Path) -> Iterator[Record]:
+    """Every record of a run, by name.
+
+    Raises:
+        DpbenchError: not a run directory, or a record in it cannot be read.
+    """
+    folder = run_dir / "records"
+    if not folder.is_dir():
+        raise DpbenchError(f"{run_dir} is not a run directory: it has no folder 'records'; expected what "
+                           "`dpbench run --output DIR` wrote")
+    for path in sorted(folder.glob("*.json")):
+        if not path.name.startswith("."):
+            yield read_record(path)

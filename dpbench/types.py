@@ -1,0 +1,220 @@
+"""The nouns of the benchmark: what a defense is, what an attack may see, what both give back.
+
+The signatures are the threat model. `Attack.reconstruct` receives an `Observation` and nothing else: the
+victims' images have no way in, and an attack never grades itself.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Protocol, get_args
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from dpbench.errors import DpbenchError
+
+Needs = Literal["nothing", "query", "weights"]
+"""What an attack must be granted: nothing but the released features and auxiliary images, the client as a
+black box that answers queries, or the client's weights (white box, differentiable)."""
+
+ThreatModel = Literal["static", "query", "weights"]
+"""What the attacker is granted. `static`: query and weights of the *undefended* client (the attacker does not
+know the defense); `query`: the defended client as a black box; `weights`: the defended client itself."""
+
+THREAT_MODELS: tuple[ThreatModel, ...] = get_args(ThreatModel)
+
+
+def grants(threat_model: ThreatModel, needs: Needs) -> bool:
+    """Whether the threat model gives an attack what it needs."""
+    return needs == "nothing" or threat_model in ("static", "weights") or threat_model == needs
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images and their class indices. Images are (N,3,H,W) float in [0,1]; labels (N,) int64."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> LabelledImages:
+        """The same images on `device`."""
+        return LabelledImages(self.images.to(device), self.labels.to(device))
+
+
+class SplitModel(nn.Module):
+    """A backbone cut in two at a named module: `server_tail(client_head(x))` equals the unsplit model.
+
+    Args:
+        client_head: images (N,3,H,W) in [0,1] -> smashed data; normalisation is inside.
+        server_tail: smashed data -> logits (N, classes).
+        split_point: the module of the backbone whose output leaves the client.
+        image_shape: (3, H, W) of the images the backbone takes.
+        classes: number of logits.
+    """
+
+    def __init__(
+        self,
+        client_head: nn.Module,
+        server_tail: nn.Module,
+        *,
+        split_point: str,
+        image_shape: tuple[int, int, int],
+        classes: int,
+    ) -> None:
+        super().__init__()
+        self.client_head = client_head
+        self.server_tail = server_tail
+        self.split_point = split_point
+        self.image_shape = image_shape
+        self.classes = classes
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N,3,H,W) in [0,1] -> logits (N, classes)."""
+        logits: Tensor = self.server_tail(self.client_head(images))
+        return logits
+
+
+class ProtectedModel(nn.Module):
+    """A split model whose released features went through a defense.
+
+    Most defenses only override `transform`. One that fine-tunes head or tail does so in `Defense.fit`; one that
+    acts on pixels overrides `release`. Everything that `Defense.fit` learns must be a parameter or a buffer:
+    the fitted state is cached as this module's `state_dict`.
+    """
+
+    def __init__(self, split: SplitModel) -> None:
+        super().__init__()
+        self.split = split
+
+    def features(self, images: Tensor) -> Tensor:
+        """The smashed data before the defense: (N,3,H,W) in [0,1] -> features of any shape (N, ...)."""
+        smashed: Tensor = self.split.client_head(images)
+        return smashed
+
+    def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """What the defense does to the features; same shape, dtype and device as it was given."""
+        return features
+
+    def release(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Client side: images (N,3,H,W) in [0,1] -> released features (N, ...)."""
+        return self.transform(self.features(images), generator=generator)
+
+    def predict(self, released: Tensor) -> Tensor:
+        """Server side: released features -> logits (N, classes)."""
+        logits: Tensor = self.split.server_tail(released)
+        return logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images -> logits through the defense."""
+        return self.predict(self.release(images))
+
+
+class Plugin(BaseModel):
+    """What attacks and defenses have in common: a name, an integer version, parameters that are checked.
+
+    Fields of a subclass are its parameters; give each a default and its range with `pydantic.Field`. Raise
+    `version` whenever the figures change: it is part of a cell's identity.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = ""
+
+
+class Defense(Plugin, abc.ABC):
+    """A way to release features that should keep the task and hide the image."""
+
+    @abc.abstractmethod
+    def build(self, split: SplitModel) -> ProtectedModel:
+        """The protected model, not yet fitted. Must not touch data or draw random numbers that matter."""
+
+    def fit(
+        self,
+        model: ProtectedModel,
+        private: LabelledImages,
+        *,
+        generator: torch.Generator,
+        progress: Callable[[str], None],
+    ) -> None:
+        """Calibrate or train `model` in place on the defender's private images (default: nothing to fit).
+
+        Args:
+            model: what `build` returned, on its device, in eval mode.
+            private: the defender's training images, on the same device.
+            generator: the only source of randomness, on the same device.
+            progress: shows a short text such as "epoch 2/5" in the live display.
+        """
+        return None
+
+
+class Client(Protocol):
+    """The client as the attacker holds it in white-box threat models: differentiable, eval mode, frozen."""
+
+    def release(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Images -> released features, with gradients."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """Images -> features before the defense, with gradients."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Everything an attack may see. What is not granted is None. There are no private and no victim images.
+
+    Attributes:
+        released: (N, ...) float32 released features of the N victims.
+        image_shape: (3, H, W) of the images to reconstruct.
+        auxiliary: the attacker's own images and labels, disjoint from the victims and from the private images.
+        query: black box: images (M,3,H,W) in [0,1] -> released features, fresh randomness at each call,
+            through the same code path, precision and mode as the victims' release. No gradients.
+        client: white box, see `Client`.
+        remember: `remember(name, train, depends_on)` returns `train(generator)`, a dict of tensors, or the cached
+            result of an earlier call. `depends_on` is "auxiliary" when training saw nothing but the auxiliary
+            images (a generator: shared by every cell), "query" when it also saw answers to queries (a decoder:
+            shared by cells that query the same client). The generator is derived from the cache key.
+        progress: shows a short text in the live display.
+        notes: facts the attack wants in the record, as plain JSON values (its final loss, whether it
+            converged, a fallback it took).
+    """
+
+    released: Tensor
+    image_shape: tuple[int, int, int]
+    auxiliary: LabelledImages
+    query: Callable[[Tensor], Tensor] | None
+    client: Client | None
+    remember: Callable[[str, Callable[[torch.Generator], dict[str, Tensor]], Literal["auxiliary", "query"]], dict[str, Tensor]]
+    progress: Callable[[str], None] = lambda text: None
+    notes: dict[str, object] = field(default_factory=dict)
+
+    def granted_query(self) -> Callable[[Tensor], Tensor]:
+        """The black box, or an error that names the missing grant."""
+        if self.query is None:
+            raise DpbenchError("this attack needs a client that answers queries; the threat model grants none")
+        return self.query
+
+    def granted_client(self) -> Client:
+        """The white box, or an error that names the missing grant."""
+        if self.client is None:
+            raise DpbenchError("this attack needs the client's weights; the threat model does not grant them")
+        return self.client
+
+
+class Attack(Plugin, abc.ABC):
+    """A way to get images back from released features."""
+
+    needs: ClassVar[Needs] = "nothing"
+    floor: ClassVar[bool] = False
+    """True for attacks that ignore the released features: they set the floor of the scale."""
+
+    @abc.abstractmethod
+    def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
+        """One image per victim, (N,3,H,W) in [0,1], in the order of `seen.released`."""

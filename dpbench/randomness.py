@@ -5,7 +5,9 @@ Two stages never share a stream, so that adding a cell to a suite changes no oth
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 
 import torch
 
@@ -19,3 +21,15 @@ def derive_seed(*parts: object) -> int:
 def derive_generator(device: torch.device, *parts: object) -> torch.Generator:
     """A generator on `device`, seeded from `parts`."""
     return torch.Generator(device).manual_seed(derive_seed(*parts))
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """For library code that draws from torch's global generator (layer initialisation, dropout).
+
+    The global state is as it was afterwards, so nothing outside notices.
+    """
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

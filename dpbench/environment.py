@@ -1,0 +1,70 @@
+"""What a figure was measured on: versions, commit, device. Part of every record, of no cell's identity."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpbench.devices import fast_dtype
+
+PACKAGES = ("dpbench", "torch", "torchvision", "timm", "numpy", "piq", "lpips", "pandas")
+
+
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """Plain JSON values: versions, commit, machine, device, precision."""
+    dtype = fast_dtype(device.type)
+    return {
+        "versions": _versions(),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "device": device.type,
+        "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "network_precision": str(dtype or torch.float32).removeprefix("torch."),
+    }
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+@functools.cache
+def _commit() -> str | None:
+    """The commit of the checkout that dpbench runs from, with + where it has changes; None when installed."""
+    folder = Path(__file__).resolve().parent
+    if not (folder.parent / ".git").exists():
+        return None
+    try:
+        run = functools.partial(subprocess.run, cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+        head = run(["git", "rev-parse", "HEAD"]).stdout.strip()
+        changed = run(["git", "status", "--porcelain", "--untracked-files=no"]).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head + ("+" if changed else "")
+
+
+@functools.cache
+def _processor() -> str:
+    name = platform.processor()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    except OSError:
+        pass
+    return f"{name or platform.machine()}, {os.cpu_count()} cores"

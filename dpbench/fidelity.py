@@ -1,0 +1,71 @@
+"""How close reconstructions are to the victims: per image, in [0,1], in fp32, reduced by nobody here."""
+
+from __future__ import annotations
+
+import piq
+import torch
+from torch import Tensor
+
+from dpbench.lpips_weights import LpipsUnavailable, load_lpips
+
+SMALLEST_LPIPS = 32
+"""Side in pixels below which the pooling of AlexNet leaves nothing."""
+
+
+def mse(images: Tensor, victims: Tensor) -> Tensor:
+    """Mean squared error per image, (N,3,H,W) in [0,1] -> (N,)."""
+    return (images - victims).square().mean(dim=(1, 2, 3))
+
+
+def psnr_db(images: Tensor, victims: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio per image with peak 1.0, (N,3,H,W) in [0,1] -> (N,) dB, at most 80."""
+    value: Tensor = piq.psnr(images, victims, data_range=1.0, reduction="none")
+    return value
+
+
+def ssim(images: Tensor, victims: Tensor) -> Tensor:
+    """Structural similarity per image, (N,3,H,W) in [0,1] -> (N,).
+
+    Wang et al. 2004: 11x11 Gaussian window of standard deviation 1.5, on each colour channel, without down-sampling.
+    """
+    value = piq.ssim(images, victims, data_range=1.0, reduction="none", downsample=False)
+    assert isinstance(value, Tensor)
+    return value
+
+
+def lpips(images: Tensor, victims: Tensor) -> Tensor:
+    """Learned perceptual distance per image, (N,3,H,W) in [0,1] -> (N,); lower is closer.
+
+    Zhang et al. 2018, AlexNet, version 0.1, on the images as they are (no resizing).
+
+    Raises:
+        LpipsUnavailable: the weights are not at hand, or the images are too small.
+    """
+    if min(images.shape[-2:]) < SMALLEST_LPIPS:
+        raise LpipsUnavailable(f"images smaller than {SMALLEST_LPIPS} pixels leave nothing after AlexNet's pooling")
+    network = load_lpips().to(images.device)
+    value: Tensor = network(images, victims, normalize=True)  # normalize: [0,1] -> the [-1,1] that it wants
+    return value.flatten()
+
+
+def grade(images: Tensor, victims: Tensor, batch_size: int = 256) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """All metrics per image, and why any is missing.
+
+    Args:
+        images: reconstructions (N,3,H,W) in [0,1].
+        victims: the true images, the same shape.
+        batch_size: images graded at once; the figures do not depend on it.
+
+    Returns:
+        metric -> N figures; metric -> reason for those that cannot be had.
+    """
+    figures: dict[str, list[float]] = {}
+    missing: dict[str, str] = {}
+    for name, metric in (("mse", mse), ("psnr_db", psnr_db), ("ssim", ssim), ("lpips", lpips)):
+        try:
+            with torch.no_grad():
+                pairs = zip(images.float().split(batch_size), victims.float().split(batch_size), strict=True)
+                figures[name] = torch.cat([metric(a, b).cpu() for a, b in pairs]).tolist()
+        except LpipsUnavailable as reason:
+            missing[name] = str(reason)
+    return figures, missing

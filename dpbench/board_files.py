@@ -48,7 +48,7 @@ def tidy(board: pd.DataFrame) -> pd.DataFrame:
     for column in TEXT:
         board[column] = board[column].astype(object).where(board[column].notna(), "").astype(str)
     for column in COUNTS:
-        board[column] = board[column].astype("int64")
+        board[column] = board[column].astype("Int64")  # nullable: a failed cell scored no images
     for column, decimals in DECIMALS.items():
         board[column] = board[column].astype("float64").round(decimals) + 0.0  # + 0.0: no -0.0000
     return board
@@ -63,6 +63,7 @@ def as_text(board: pd.DataFrame) -> pd.DataFrame:
     shown = board.astype(object)
     for column, decimals in DECIMALS.items():
         shown[column] = [_text(float(value), decimals) for value in board[column]]
+    shown["images"] = ["" if pd.isna(value) else str(value) for value in board["images"]]
     return shown.astype(str)
 
 
@@ -158,12 +159,13 @@ def read_board(path: Path) -> pd.DataFrame:
         )
     for column in (*COUNTS, *DECIMALS):
         numbers = pd.to_numeric(raw[column].replace("", np.nan), errors="coerce").astype("float64")
-        optional = column in DECIMALS
+        optional = column != "seed"
         bad = ~np.isfinite(numbers) & ~(optional & (raw[column] == ""))
         if bad.any():
             first = int(np.flatnonzero(bad)[0])
             raise DpbenchError(
-                f"board {path}, data row {first + 1}: {column} is {raw[column].iloc[first]!r}; expected a number"
+                f"board {path}, data row {first + 1}: {column} is {raw[column].iloc[first]!r}; "
+                "expected a number"
             )
-        raw[column] = numbers
+        raw[column] = numbers.round() if column in COUNTS else numbers
     return tidy(raw)

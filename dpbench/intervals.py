@@ -17,8 +17,8 @@ Floats = npt.NDArray[np.float64]
 def _weights(images: int) -> Floats:
     """How often each image is drawn in each resample, over `images`: (RESAMPLES, images).
 
-    The same resamples serve every figure over as many images: rows stay comparable image by image, a row does not
-    depend on which others are on the board, and deriving a board again gives the same bytes.
+    The same resamples serve every figure over as many images: rows stay comparable image by image, a row does
+    not depend on which others are on the board, and deriving a board again gives the same bytes.
     """
     drawn = np.random.default_rng(images).integers(0, images, size=(RESAMPLES, images))
     flat = drawn + images * np.arange(RESAMPLES)[:, None]

@@ -29,7 +29,7 @@ PSNR_CAP_DB = 100.0
 LOWER_IS_CLOSER = ("mse", "lpips")
 
 CALIBRATED = {"ssim": 0.02, "psnr_db": 0.2, "lpips": 0.02}
-"""Metrics that make up `leakage`, and how far the undefended model must be above the floor for one to count."""
+"""Metrics that make up `leakage`; one counts where the undefended model is so far above the floor."""
 
 UNDEFENDED = "none"
 
@@ -51,7 +51,7 @@ class Figures:
 
 
 def figures_of(record: Record) -> Figures:
-    """The per-image figures of a finished cell; a metric that is not finite everywhere counts as not measured."""
+    """The figures of a finished cell; a metric that is not finite everywhere counts as not measured."""
     values = {}
     for metric in METRICS:
         array = np.asarray(record.fidelity.get(metric, []), dtype=np.float64)
@@ -159,7 +159,11 @@ def _rows_of_group(group: list[_Cell]) -> list[dict[str, Any]]:
         correct = cell.record.utility.correct if cell.ok and cell.record.utility else []
         rows.append(
             cell.name.columns()
-            | {"status": cell.record.status, "seconds": sum(cell.record.seconds.values()), "cell": cell.record.id}
+            | {
+                "status": cell.record.status,
+                "seconds": sum(cell.record.seconds.values()),
+                "cell": cell.record.id,
+            }
             | {"error": _one_line(cell.record.error or "no reason given") if not cell.ok else ""}
             | _accuracy(correct, undefended_correct)
             | _fidelity(cell.figures)
@@ -216,7 +220,7 @@ def _reference_figures(reference: list[_Cell], floors: list[_Cell]) -> Figures |
 
 
 def _correct(cells: list[_Cell]) -> list[bool]:
-    """Per test image, of a defense setting: measured before the attack, so a failed attack may have it too."""
+    """Top-1 per test image of a setting: measured before the attack, so failed cells may have it too."""
     measured = [cell.record.utility.correct for cell in cells if cell.record.utility is not None]
     return measured[0] if measured else []
 
@@ -229,7 +233,7 @@ def _accuracy(correct: list[bool], undefended: list[bool]) -> dict[str, float]:
 
 def _fidelity(figures: Figures | None) -> dict[str, float]:
     if figures is None:
-        return {"images": 0}
+        return {}
     columns: dict[str, float] = {"images": len(figures.victims)}
     for metric, values in figures.values.items():
         columns[metric], columns[f"{metric}_low"], columns[f"{metric}_high"] = mean_interval(values)
@@ -242,7 +246,7 @@ def _one_line(text: str, width: int = 160) -> str:
 
 
 def _sorted(board: pd.DataFrame) -> pd.DataFrame:
-    """Settings by accuracy and worst-case leakage; within one the worst case, then its attacks, closest first."""
+    """Settings by accuracy and worst-case leakage; in one the worst case, then attacks, closest first."""
     strength = board["threat_model"].map({name: rank for rank, name in enumerate(reversed(THREAT_MODELS))})
     setting = [*board.columns[:5], "seed"]
     heads = board[board["attack"] == WORST_CASE].assign(strength=strength).sort_values("strength")
@@ -250,7 +254,16 @@ def _sorted(board: pd.DataFrame) -> pd.DataFrame:
     heads = heads.assign(by_accuracy=-heads["accuracy"], by_leak=heads["leakage"].fillna(heads["ssim"]))
     keyed = board.assign(strength=strength, is_cell=board["attack"] != WORST_CASE, by_ssim=-board["ssim"])
     keyed = keyed.merge(heads[[*setting, "by_accuracy", "by_leak"]], on=setting, how="left")
-    order = ["dataset", "backbone", "split_point", "by_accuracy", "by_leak", "defense", "defense_args", "seed"]
+    order = [
+        "dataset",
+        "backbone",
+        "split_point",
+        "by_accuracy",
+        "by_leak",
+        "defense",
+        "defense_args",
+        "seed",
+    ]
     order += ["is_cell", "strength", "by_ssim", "attack", "cell"]
     return keyed.sort_values(order, kind="stable", na_position="last")[list(COLUMNS)].reset_index(drop=True)
 
@@ -258,8 +271,8 @@ def _sorted(board: pd.DataFrame) -> pd.DataFrame:
 def load_records(run_dir: Path | str) -> pd.DataFrame:
     """Per-image figures of a run: one row per cell and victim; a failed cell is one row without figures.
 
-    Columns: those that name the row, `status`, `error`, `cell`, `floor`, `accuracy` of the defense, `victim` (its
-    place), `victim_hash`, `correct` (top-1 on that victim), `mse`, `psnr_db` (at most 100), `ssim`, `lpips`.
+    Columns: those that name the row, `status`, `error`, `cell`, `floor`, `accuracy` of the defense, `victim`
+    (its place), `victim_hash`, `correct` (top-1 on it), `mse`, `psnr_db` (at most 100), `ssim`, `lpips`.
 
     Raises:
         DpbenchError: not a run directory, or a record in it cannot be read.
@@ -267,7 +280,11 @@ def load_records(run_dir: Path | str) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for cell in _cells(iter_records(Path(run_dir))):
         record = cell.record
-        shared = cell.name.columns() | {"status": record.status, "error": record.error or "", "cell": record.id}
+        shared = cell.name.columns() | {
+            "status": record.status,
+            "error": record.error or "",
+            "cell": record.id,
+        }
         shared |= {"floor": record.floor, "accuracy": record.utility.accuracy if record.utility else np.nan}
         if cell.figures is None:
             rows.append(shared)
@@ -277,6 +294,16 @@ def load_records(run_dir: Path | str) -> pd.DataFrame:
             own = {metric: float(array[index]) for metric, array in cell.figures.values.items()}
             seen = {"correct": correct[index]} if index < len(correct) else {}
             rows.append(shared | {"victim": index, "victim_hash": victim} | seen | own)
-    columns = [*COLUMNS[:9], "error", "cell", "floor", "accuracy", "victim", "victim_hash", "correct", *METRICS]
+    columns = [
+        *COLUMNS[:9],
+        "error",
+        "cell",
+        "floor",
+        "accuracy",
+        "victim",
+        "victim_hash",
+        "correct",
+        *METRICS,
+    ]
     frame = pd.DataFrame(rows).reindex(columns=columns)
     return frame.astype({"victim": "Int64", "correct": "boolean"} | dict.fromkeys(METRICS, "float64"))

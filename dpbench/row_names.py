@@ -35,7 +35,9 @@ class RowName:
 
 def name_rows(cells: Sequence[CellSpec]) -> list[RowName]:
     """A name for each cell. Where two differ in something else, what varies is added: `decoder steps=200`."""
-    datasets = _labels([(_dataset_name(c.dataset), _dataset_settings(c), c.data_fingerprint[:8]) for c in cells])
+    datasets = _labels(
+        [(_dataset_name(c.dataset), _dataset_settings(c), c.data_fingerprint[:8]) for c in cells]
+    )
     backbones = _labels([(c.backbone.name, c.backbone.model_dump(exclude={"name"}), "") for c in cells])
     attacks = _labels([(_short(c.attack.name), _attack_settings(c), c.attack.source) for c in cells])
     defenses = _sources([c.defense for c in cells])
@@ -84,11 +86,14 @@ def _compact(value: Any) -> str:
 
 
 def _labels(items: Sequence[tuple[str, dict[str, Any], str]]) -> list[str]:
-    """`name`, with the settings that vary among items of that name; if that is not enough, with the last part."""
+    """`name`, with the settings that vary among items of that name; if that is not enough, the last part."""
+    values: dict[tuple[str, str], set[str]] = {}
+    for name, settings, _ in items:
+        for key, value in settings.items():
+            values.setdefault((name, key), set()).add(_compact(value))
     labels = []
     for name, settings, _ in items:
-        peers = [other for peer, other, _ in items if peer == name]
-        varied = {k: v for k, v in settings.items() if any(peer.get(k, v) != v for peer in peers)}
+        varied = {key: value for key, value in settings.items() if len(values[name, key]) > 1}
         labels.append(f"{name} {_arguments(varied)}".strip())
     last_parts: dict[str, set[str]] = {}
     for label, (_, _, last) in zip(labels, items, strict=True):
@@ -104,6 +109,4 @@ def _sources(defenses: Sequence[PluginSpec]) -> list[dict[str, str]]:
     seen: dict[tuple[str, str], set[str]] = {}
     for defense in defenses:
         seen.setdefault((defense.name, _arguments(defense.arguments)), set()).add(defense.source)
-    return [
-        {"source": d.source} if len(seen[d.name, _arguments(d.arguments)]) > 1 else {} for d in defenses
-    ]
+    return [{"source": d.source} if len(seen[d.name, _arguments(d.arguments)]) > 1 else {} for d in defenses]

@@ -1,0 +1,119 @@
+"""Pictures of victims and reconstructions, enlarged so that a person can judge images of 32x32 pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from dpbench.errors import DpbenchError
+from dpbench.store import write_atomically
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Pixels = npt.NDArray[np.uint8]
+
+PAPER, INK, FAINT = "white", (30, 30, 30), (110, 110, 110)
+GAP, MARGIN, LABEL_PX, TITLE_PX = 4, 10, 13, 16
+TILE_PX = 96
+"""Images smaller than this are enlarged by a whole factor."""
+
+
+def pixels_of(images: Tensor) -> Pixels:
+    """(N,3,H,W), float in [0,1] or uint8 -> (N,H,W,3) uint8; non-finite values become black."""
+    array = images.detach().cpu().numpy()
+    if array.ndim != 4 or array.shape[1] != 3:
+        raise DpbenchError(f"a picture needs images of shape (N,3,H,W), not {tuple(array.shape)}")
+    if array.dtype != np.uint8:
+        array = (np.nan_to_num(array.astype(np.float32)).clip(0, 1) * 255).round().astype(np.uint8)
+    return np.ascontiguousarray(array.transpose(0, 2, 3, 1))
+
+
+def _enlarged(image: Pixels, factor: int) -> Image.Image:
+    picture = Image.fromarray(image)
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+
+
+def _factor(pixels: Pixels) -> int:
+    height, width = pixels.shape[1:3]
+    return max(1, -(-TILE_PX // int(max(height, width))))
+
+
+def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
+    """The text, shortened with an ellipsis until it fits."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text.rstrip() + "…"
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float, lines: int) -> str:
+    """The text on at most so many lines, broken between words."""
+    wrapped: list[str] = []
+    for word in text.split():
+        if wrapped and font.getlength(f"{wrapped[-1]} {word}") <= width:
+            wrapped[-1] += f" {word}"
+        else:
+            wrapped.append(word)
+    kept = wrapped[: lines - 1] + ([" ".join(wrapped[lines - 1 :])] if len(wrapped) >= lines else [])
+    return "\n".join(_fit(line, font, width) for line in kept)
+
+
+def write_picture(
+    path: Path,
+    victims: Tensor,
+    reconstructions: Tensor,
+    *,
+    captions: Sequence[str] = (),
+    title: str = "",
+    columns: int = 8,
+) -> None:
+    """A PNG of victims, each with its reconstruction below it.
+
+    Args:
+        path: where it goes; written whole, or not at all.
+        victims: (N,3,H,W), float in [0,1] or uint8.
+        reconstructions: as many, of the same size.
+        captions: a short text under each pair, such as "SSIM 0.83".
+        title: above the picture; wrapped where it is long.
+        columns: pairs side by side before the next row begins.
+    """
+    top, bottom = pixels_of(victims), pixels_of(reconstructions)
+    if top.shape != bottom.shape or len(top) == 0:
+        raise DpbenchError(
+            f"a picture needs as many reconstructions as victims, of one size: {top.shape} and {bottom.shape}"
+        )
+    columns = max(1, min(columns, len(top)))
+    rows = -(-len(top) // columns)
+    factor = _factor(top)
+    height, width = top.shape[1] * factor, top.shape[2] * factor
+    label, heading = ImageFont.load_default(LABEL_PX), ImageFont.load_default(TITLE_PX)
+    side = int(label.getlength("recovered")) + GAP * 2
+    caption_height = LABEL_PX + 8 if captions else 0
+    pair_height = 2 * height + GAP + caption_height + 3 * GAP
+    canvas_width = max(2 * MARGIN + side + columns * (width + GAP), 520)
+    text = _wrap(title, heading, canvas_width - 2 * MARGIN, 3) if title else ""
+    head = MARGIN + (text.count("\n") + 1) * (TITLE_PX + 6) + GAP if text else MARGIN
+    canvas = Image.new("RGB", (canvas_width, head + rows * pair_height + MARGIN), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    draw.multiline_text((MARGIN, MARGIN), text, fill=INK, font=heading)
+    for index in range(len(top)):
+        row, column = divmod(index, columns)
+        x, y = MARGIN + side + column * (width + GAP), head + row * pair_height
+        canvas.paste(_enlarged(top[index], factor), (x, y))
+        canvas.paste(_enlarged(bottom[index], factor), (x, y + height + GAP))
+        if column == 0:
+            draw.text((MARGIN, y + height // 2), "victim", fill=FAINT, font=label, anchor="lm")
+            draw.text(
+                (MARGIN, y + height + GAP + height // 2), "recovered", fill=FAINT, font=label, anchor="lm"
+            )
+        if index < len(captions):
+            centre = (x + width // 2, y + 2 * height + 2 * GAP)
+            draw.text(centre, _fit(captions[index], label, width), fill=INK, font=label, anchor="ma")
+    write_atomically(path, lambda file: canvas.save(file, format="PNG", compress_level=3))

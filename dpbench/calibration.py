@@ -27,8 +27,8 @@ def feature_batches(
 ) -> Iterator[Tensor]:
     """Undefended features of at most `images` private images drawn without replacement, batch by batch.
 
-    A few statistics over millions of values need no more images than that. fp32, no gradients; `model` is left
-    in the mode it came in, which should be eval.
+    A few statistics over millions of values need no more images than that. fp32, no gradients; the mode of
+    `model` is left alone and should be eval.
 
     Yields:
         (n, ...) float32 features, n <= batch_size, on the images' device.
@@ -37,7 +37,9 @@ def feature_batches(
         DpbenchError: there is no private image.
     """
     if len(private) == 0:
-        raise DpbenchError("a defense cannot be calibrated on 0 private images; give the dataset at least one")
+        raise DpbenchError(
+            "a defense cannot be calibrated on 0 private images; give the dataset at least one"
+        )
     device = private.images.device
     drawn = torch.randperm(len(private), generator=generator, device=device)[:images]
     for chosen in drawn.split(batch_size):
@@ -92,7 +94,9 @@ def quantiles(batches: Iterable[Tensor], shares: Sequence[float], *, generator: 
     for batch in batches:
         values = batch.flatten()
         if len(values) > VALUES_PER_BATCH:
-            chosen = torch.randint(len(values), (VALUES_PER_BATCH,), generator=generator, device=values.device)
+            chosen = torch.randint(
+                len(values), (VALUES_PER_BATCH,), generator=generator, device=values.device
+            )
             values = values[chosen]
         sample.append(values.float())
     if not sample:

@@ -40,6 +40,12 @@ class Normalise(nn.Module):
         return (images - self.mean) / self.std
 
 
+def normalisation(model: nn.Module) -> Normalise:
+    """The layer that a timm model wants before it: the mean and deviation of its pre-training."""
+    config: dict[str, Any] = getattr(model, "default_cfg", None) or {}
+    return Normalise(config.get("mean") or (0.5,) * 3, config.get("std") or (0.5,) * 3)
+
+
 def create_backbone(spec: BackboneSpec, *, image_size: int, classes: int, pretrained: bool = False) -> nn.Module:
     """The unsplit timm model for square images of `image_size`, in eval mode.
 
@@ -89,7 +95,6 @@ def split_model(
         DpbenchError: no such module; or more than one tensor would cross the cut.
     """
     module_name = resolve_split_point(model, split_point, name=name)
-    mean, std = (tuple(model.default_cfg.get(key) or (0.5,) * 3) for key in ("mean", "std"))  # type: ignore[union-attr,operator]
     model.eval()
     graph, outputs = _trace(model, name)
     if module_name not in outputs:
@@ -100,7 +105,7 @@ def split_model(
     head = fx.GraphModule(model, head_graph, class_name="ClientHead")
     tail = fx.GraphModule(model, tail_graph, class_name="ServerTail")
     split = SplitModel(
-        nn.Sequential(Normalise(mean, std), head),
+        nn.Sequential(normalisation(model), head),
         tail,
         split_point=module_name,
         image_shape=image_shape,

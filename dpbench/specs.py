@@ -50,11 +50,6 @@ class PluginSpec(Spec):
     source: str = Field("v1", description="version of the plug-in, and a content hash for a single file")
     arguments: dict[str, Any] = Field(default_factory=dict)
 
-    def label(self, varied: set[str] | None = None) -> str:
-        """`name` or `name key=value ...`; with `varied`, only those parameters."""
-        shown = {k: v for k, v in self.arguments.items() if varied is None or k in varied}
-        return " ".join([self.name, *(f"{key}={value}" for key, value in shown.items())])
-
 
 class CellSpec(Spec):
     """One pairing: dataset x backbone x split point x defense x attack x threat model x seed."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,10 @@ from dpbench.specs import CellSpec
 SCHEMA_VERSION = 1
 
 METRICS = ("mse", "psnr_db", "ssim", "lpips")
+
+
+class NewerSchema(DpbenchError):
+    """A record written by a newer dpbench: not to be overwritten."""
 
 
 class Utility(BaseModel):
@@ -122,7 +126,7 @@ def read_record(path: Path) -> Record:
     try:
         version = _Version.model_validate_json(text).schema_version
         if version > SCHEMA_VERSION:
-            raise DpbenchError(
+            raise NewerSchema(
                 f"record {path} has schema {version}, this dpbench reads up to {SCHEMA_VERSION}; upgrade dpbench"
             )
         return Record.model_validate_json(text)
@@ -152,3 +156,22 @@ def iter_records(run_dir: Path) -> Iterator[Record]:
     for path in sorted(folder.glob("*.json")):
         if not path.name.startswith("."):
             yield read_record(path)
+
+
+def newest_records(run_dirs: Iterable[Path]) -> list[Record]:
+    """The records of several runs; where one cell was measured again by newer code, only the newest.
+
+    Raises:
+        DpbenchError: as `iter_records`.
+    """
+    newest: dict[str, Record] = {}
+    for record in (record for run_dir in run_dirs for record in iter_records(run_dir)):
+        cell = record.cell.model_copy(
+            update={
+                "attack": record.cell.attack.model_copy(update={"source": ""}),
+                "defense": record.cell.defense.model_copy(update={"source": ""}),
+            }
+        )
+        if cell.id not in newest or record.created >= newest[cell.id].created:
+            newest[cell.id] = record
+    return list(newest.values())

@@ -25,6 +25,9 @@ ThreatModel = Literal["static", "query", "weights"]
 """What the attacker is granted. `static`: query and weights of the *undefended* client (the attacker does not
 know the defense); `query`: the defended client as a black box; `weights`: the defended client itself."""
 
+UNDEFENDED = "none"
+"""The name of the defense that does nothing: the reference of every board, and what `static` attackers know."""
+
 THREAT_MODELS: tuple[ThreatModel, ...] = get_args(ThreatModel)
 
 

@@ -1,0 +1,42 @@
+"""`dpbench.run`: the whole path from Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from dpbench.leaderboard import build_board
+from dpbench.runner import Watcher, execute, make_plan
+from dpbench.suite import Suite
+
+
+def run(
+    suite: str | Suite = "quick",
+    *,
+    data: str | None = None,
+    output: Path | str | None = None,
+    device: str = "auto",
+    only: str | None = None,
+    seed: int | None = None,
+    watcher: Watcher | None = None,
+) -> pd.DataFrame:
+    """Run a suite, or what of it is not finished, and return its board.
+
+    Args:
+        suite: a built-in name ("quick"), a path of a TOML file, or a `Suite`.
+        data: overrides the suite's data set: a folder of class folders, `leaves`, `torch/...`, `hfds/...`.
+        output: the run directory; by default `dpbench-runs/NAME`.
+        device: auto, cpu, cuda or mps.
+        only: keeps cells whose label contains this text, or matches it as a shell pattern.
+        seed: overrides the suite's seeds.
+        watcher: follows the run, see `dpbench.runner.Watcher`.
+
+    Returns:
+        One row per cell and one `worst-case` row per defense setting; columns in `leaderboards/README.md`.
+
+    Raises:
+        DpbenchError: input that cannot be used; finished cells are kept.
+    """
+    plan = make_plan(suite, data=data, output=output, only=only, seed=seed)
+    return build_board(execute(plan, device=device, watcher=watcher))

@@ -1,0 +1,244 @@
+"""The command line. Heavy imports happen inside the verbs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dpbench.errors import DpbenchError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dpbench.runner import Plan
+
+UNUSABLE = 2
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="dpbench",
+    help="Do image features leak the image? Task accuracy beside reconstruction fidelity, for every pairing of a "
+    "defense with a reconstruction attack.\n\nStart with [bold]dpbench run[/bold]: it needs no data, no network and no GPU.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Entry point: bad input is one line on stderr and exit status 2; Ctrl-C loses the cell in hand alone."""
+    try:
+        app()
+    except DpbenchError as error:
+        print(f"dpbench: {error}", file=sys.stderr)
+        sys.exit(UNUSABLE)
+    except KeyboardInterrupt:
+        print("dpbench: interrupted; finished cells are kept, run the same command again to go on", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(soft_wrap=False)
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  dpbench run\n\n"
+    "  dpbench run cifar10 --data photos/cifar10\n\n"
+    "  dpbench run my_suite.toml --only dpm --seed 1\n\n"
+    "  dpbench run quick --defense my_defense.py:MyDefense --dry-run"
+)
+def run(
+    suite: Annotated[str, typer.Argument(help="A built-in suite (dpbench list suites) or a TOML file.")] = "quick",
+    data: Annotated[
+        str | None,
+        typer.Option(help="Overrides the suite's data: a folder of class folders, leaves, torch/NAME, hfds/NAME."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The run directory.", show_default="dpbench-runs/SUITE")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    only: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Only cells whose label contains this text or matches it.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Overrides the suite's seeds.")] = None,
+    defense: Annotated[
+        list[str] | None, typer.Option(help="Adds a defense: a name, or path/to/file.py:Name. May be repeated.")
+    ] = None,
+    attack: Annotated[
+        list[str] | None, typer.Option(help="Adds an attack: a name, or path/to/file.py:Name. May be repeated.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+) -> None:
+    """Score defenses against attacks; finished cells are skipped, so the same command goes on after a stop.
+
+    Writes a JSON record and a picture per cell under the run directory, and board.csv and tradeoff.png at the end.
+    Exit status: 0 done, 1 some cells failed, 2 unusable input.
+    """
+    from dpbench.board_files import write_board
+    from dpbench.display import Display
+    from dpbench.leaderboard import build_board
+    from dpbench.plots import write_tradeoff
+    from dpbench.report import print_table
+    from dpbench.runner import execute, make_plan
+    from dpbench.suite import extend, load_suite
+
+    console = _console()
+    chosen = extend(load_suite(suite), defenses=defense or [], attacks=attack or [])
+    plan = make_plan(chosen, data=data, output=output, only=only, seed=seed)
+    if dry_run:
+        _print_plan(plan, console)
+        return
+    left = len(plan.cells) - len(plan.finished)
+    console.print(f"suite {plan.suite.name}: {left} of {len(plan.cells)} cells to run, into {plan.output}",
+                  markup=False, highlight=False, soft_wrap=True)
+    with Display(console, plan.cells) as display:
+        records = execute(plan, device=device, watcher=display)
+    board = build_board(records)
+    write_board(board, plan.output / "board.csv")
+    write_tradeoff(board, plan.output / "tradeoff.png")
+    print_table(board, console)
+    failed = [record for record in records if record.status == "failed"]
+    for record in failed:
+        console.print(f"failed: {record.id}: {record.error}", style="red", markup=False, soft_wrap=True)
+    for metric, reason in sorted({pair for record in records for pair in record.missing_metrics.items()}):
+        console.print(f"no {metric}: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"board: {plan.output / 'board.csv'}   plot: {plan.output / 'tradeoff.png'}   "
+                  f"pictures: {plan.output / 'pictures'}", markup=False, highlight=False, soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _print_plan(plan: Plan, console: Console) -> None:
+    from dpbench.suite import label
+
+    for cell in plan.cells:
+        state = "finished" if cell.id in plan.finished else "to run"
+        console.print(f"{state:8}  {label(cell)}", markup=False, highlight=False, soft_wrap=True)
+    left = len(plan.cells) - len(plan.finished)
+    console.print(f"{len(plan.cells)} cells, {left} to run, into {plan.output}", markup=False, soft_wrap=True)
+
+
+@app.command(
+    "list",
+    epilog="Examples:\n\n  dpbench list attacks\n\n  dpbench list backbones 'resnet*'\n\n  dpbench list defenses --json",
+)
+def list_(
+    what: Annotated[str, typer.Argument(help="attacks, defenses, datasets, backbones or suites.")],
+    pattern: Annotated[str, typer.Argument(help="A shell pattern on the names; backbones then show split points.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> None:
+    """What there is: one line each, parameters with defaults and ranges, what an attack needs, the paper."""
+    from dpbench.listing import KINDS, listing, print_listing
+
+    if what not in KINDS:
+        from dpbench.errors import unknown
+
+        raise unknown("list", what, KINDS)
+    entries = listing(what, pattern)
+    if as_json:
+        import json
+
+        print(json.dumps(entries, indent=1))
+    else:
+        print_listing(entries, _console())
+
+
+@app.command(
+    epilog="Examples:\n\n  dpbench leaderboard dpbench-runs/quick --output board.csv\n\n"
+    "  dpbench leaderboard run1 run2 --output board.html"
+)
+def leaderboard(
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run directories.")],
+    output: Annotated[Path, typer.Option(help="FILE ending in .csv, .md, .html or .tex.")],
+) -> None:
+    """Derive a board from records alone: one row per cell and a worst-case row per defense setting."""
+    from dpbench.board_files import write_board
+    from dpbench.leaderboard import build_board
+    from dpbench.store import newest_records
+
+    board = build_board(newest_records(directories))
+    write_board(board, output)
+    print(f"{output}: {len(board)} rows")
+
+
+@app.command(
+    epilog="Examples:\n\n  dpbench check dpbench-runs/quick --baseline leaderboards/quick.csv\n\n"
+    "  dpbench check board.csv --baseline accepted.csv --junit report.xml --ssim 0.05"
+)
+def check(
+    candidate: Annotated[Path, typer.Argument(help="A board (.csv) or a run directory.")],
+    baseline: Annotated[Path, typer.Option(help="The accepted board, a .csv file.")],
+    junit: Annotated[Path | None, typer.Option(help="Also write the result as JUnit XML.")] = None,
+    ssim: Annotated[float, typer.Option(min=0, help="Tolerated rise of SSIM.")] = 0.02,
+    psnr_db: Annotated[float, typer.Option("--psnr-db", min=0, help="Tolerated rise of PSNR, dB.")] = 0.5,
+    lpips: Annotated[float, typer.Option(min=0, help="Tolerated fall of LPIPS.")] = 0.02,
+    accuracy: Annotated[float, typer.Option(min=0, help="Tolerated fall of accuracy.")] = 0.01,
+) -> None:
+    """The gate: does this leak more, or predict worse, than the accepted baseline?
+
+    A figure got worse when it is beyond its tolerance and outside the baseline's interval. Exit status: 0 nothing got
+    worse; 1 something did, is missing or failed; 2 unusable input. In GitHub Actions it annotates and writes the step
+    summary.
+    """
+    import os
+
+    from dpbench.check import Tolerance, run_check
+
+    tolerance = Tolerance(ssim=ssim, psnr_db=psnr_db, lpips=lpips, accuracy=accuracy)
+    status = run_check(candidate, baseline, tolerance=tolerance, junit=junit, environment=os.environ, console=_console())
+    raise typer.Exit(status)
+
+
+@app.command(
+    epilog="Examples:\n\n  dpbench show dpbench-runs/quick\n\n  dpbench show dpbench-runs/quick --cell 'dpm*decoder'\n\n"
+    "  dpbench show dpbench-runs/quick --cell rmle --output rmle.png"
+)
+def show(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")],
+    cell: Annotated[str, typer.Option(metavar="PATTERN", help="Text in, or shell pattern of, a cell's label.")] = "",
+    output: Annotated[Path | None, typer.Option(help="Write the picture here (one matching cell).")] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the picture viewer.")] = False,
+) -> None:
+    """Victims and reconstructions side by side: lists the pictures of a run, opens one, or writes it to a file."""
+    from dpbench.runner import matches
+    from dpbench.store import iter_records, picture_path, write_atomically
+    from dpbench.suite import label
+
+    found = [record for record in iter_records(directory) if matches(record.cell, cell)]
+    pictures = [(record, picture_path(directory, record.id)) for record in found]
+    pictures = [(record, path) for record, path in pictures if path.is_file()]
+    if not pictures:
+        raise DpbenchError(f"no picture in {directory} matches {cell!r}; `dpbench show {directory}` lists them all")
+    if (output or open_) and len(pictures) > 1:
+        names = "; ".join(label(record.cell) for record, _ in pictures[:5])
+        raise DpbenchError(f"--cell {cell!r} matches {len(pictures)} cells ({names}, ...); narrow it to one")
+    for record, path in pictures:
+        print(f"{path}  {label(record.cell)}")
+    if output is not None:
+        content = pictures[0][1].read_bytes()
+        write_atomically(output, lambda temporary: temporary.write_bytes(content))
+        print(f"written to {output}")
+    if open_:
+        typer.launch(str(pictures[0][1]))
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        print(f"dpbench {version('dpbench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> Any:
+    pass

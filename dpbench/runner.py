@@ -1,0 +1,249 @@
+"""A suite from start to end: plan, run what is not finished, record each cell the moment it is done."""
+
+from __future__ import annotations
+
+import datetime
+import fnmatch
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import safetensors.torch
+import torch
+
+from dpbench import backbones, datasets
+from dpbench.cache import default_cache
+from dpbench.devices import choose_device
+from dpbench.environment import describe_environment
+from dpbench.errors import DpbenchError
+from dpbench.pipeline import Pipeline, Result
+from dpbench.report import PICTURED, reconstructions_path, write_picture
+from dpbench.specs import CellSpec
+from dpbench.stages import Stages
+from dpbench.store import NewerSchema, Record, picture_path, read_record, record_path, write_atomically, write_record
+from dpbench.suite import BackboneEntry, Suite, label, load_suite, plan
+
+State = Literal["cached", "ok", "failed"]
+
+
+class Watcher(Protocol):
+    """Who follows a run: the live display, or nobody."""
+
+    def started(self, cell: CellSpec) -> None:
+        """A cell begins."""
+
+    def progress(self, text: str) -> None:
+        """What the running stage does."""
+
+    def finished(self, cell: CellSpec, state: State, record: Record) -> None:
+        """A cell has its record."""
+
+
+class Nobody:
+    """A watcher that looks away."""
+
+    def started(self, cell: CellSpec) -> None:
+        """Nothing."""
+
+    def progress(self, text: str) -> None:
+        """Nothing."""
+
+    def finished(self, cell: CellSpec, state: State, record: Record) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A suite made concrete: its cells, where records go, and which are there already.
+
+    Attributes:
+        suite: with data, seed and plug-ins as they were overridden.
+        cells: in running order.
+        finished: cell id -> its record, for those that are there and ok.
+        output: the run directory.
+    """
+
+    suite: Suite
+    cells: list[CellSpec]
+    finished: dict[str, Record]
+    output: Path
+
+
+def make_plan(
+    suite: str | Suite,
+    *,
+    data: str | None = None,
+    output: Path | str | None = None,
+    only: str | None = None,
+    seed: int | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Plan:
+    """Resolve a suite to cells and look up which are finished. Computes nothing.
+
+    Args:
+        suite: a built-in name, a path of a TOML file, or a `Suite`.
+        data: overrides the suite's data set.
+        output: the run directory; by default `dpbench-runs/NAME`.
+        only: keeps cells whose label contains this text, or matches it as a shell pattern.
+        seed: overrides the suite's seeds.
+        progress: shows a short text.
+
+    Raises:
+        DpbenchError: anything in the suite that cannot be run.
+    """
+    chosen = load_suite(suite) if isinstance(suite, str) else suite
+    changes: dict[str, object] = {}
+    if data is not None:
+        changes["dataset"] = chosen.dataset.model_copy(update={"name": data})
+    if seed is not None:
+        if seed < 0:
+            raise DpbenchError(f"--seed {seed} is negative; expected 0 or more")
+        changes["seeds"] = [seed]
+    chosen = chosen.model_copy(update=changes)
+    progress("looking at the data")
+    fingerprint = datasets.fingerprint(chosen.dataset)
+    progress("looking at the backbones")
+    split_names = {entry.name: _split_names(entry, chosen) for entry in chosen.backbones}
+    cells = plan(chosen, data_fingerprint=fingerprint, split_names=split_names)
+    if only is not None:
+        matching = [cell for cell in cells if matches(cell, only)]
+        if not matching:
+            raise DpbenchError(f"--only {only!r} matches no cell of suite {chosen.name!r}; its cells look like "
+                               f"{label(cells[0])!r}; try `dpbench run {chosen.name} --dry-run`")
+        cells = matching
+    run_dir = Path(output) if output is not None else Path("dpbench-runs") / chosen.name
+    return Plan(chosen, cells, _finished(cells, run_dir), run_dir)
+
+
+def _split_names(entry: BackboneEntry, suite: Suite) -> list[str]:
+    with torch.device("meta"):  # no memory, no time: only the names are wanted
+        model = backbones.create_backbone(entry.spec(), image_size=suite.dataset.image_size, classes=2)
+    names = [backbones.resolve_split_point(model, point, name=entry.name) for point in entry.split_points]
+    return list(dict.fromkeys(names))
+
+
+def matches(cell: CellSpec, pattern: str) -> bool:
+    """Whether a cell's label or id contains `pattern`, or matches it as a shell pattern."""
+    wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
+    return fnmatch.fnmatchcase(label(cell), wanted) or fnmatch.fnmatchcase(cell.id, wanted)
+
+
+def _finished(cells: list[CellSpec], run_dir: Path) -> dict[str, Record]:
+    found = {}
+    for cell in cells:
+        path = record_path(run_dir, cell.id)
+        if not path.is_file():
+            continue
+        try:
+            record = read_record(path)
+        except NewerSchema:
+            raise
+        except DpbenchError:
+            continue  # cut short: that cell is measured again
+        if record.status == "ok":
+            found[cell.id] = record
+    return found
+
+
+def execute(plan_: Plan, *, device: str = "auto", watcher: Watcher | None = None) -> list[Record]:
+    """Run the cells that are not finished; one that fails is a record too, and the others go on.
+
+    Args:
+        plan_: what `make_plan` returned.
+        device: auto, cpu, cuda or mps.
+        watcher: follows the run.
+
+    Returns:
+        One record per cell of the plan, in its order.
+
+    Raises:
+        DpbenchError: no such device, data that cannot be read, a full or unwritable output disk.
+    """
+    watcher = watcher or Nobody()
+    chosen = choose_device(device)
+    torch.backends.cudnn.deterministic = True
+    pipeline = Pipeline(chosen, default_cache())
+    environment = describe_environment(chosen)
+    records = []
+    for cell in plan_.cells:
+        record = plan_.finished.get(cell.id)
+        if record is not None:
+            watcher.finished(cell, "cached", record)
+        else:
+            watcher.started(cell)
+            record = _run_cell(cell, plan_, pipeline, environment, watcher)
+            watcher.finished(cell, record.status, record)
+        records.append(record)
+    return records
+
+
+def _run_cell(
+    cell: CellSpec, plan_: Plan, pipeline: Pipeline, environment: dict[str, object], watcher: Watcher
+) -> Record:
+    pipeline.parts(cell, watcher.progress)  # data that cannot be read stops the run: no cell could go on
+    stages = Stages(pipeline.device)
+    record = Record(
+        id=cell.id,
+        suite=plan_.suite.name,
+        cell=cell,
+        status="failed",
+        environment=environment,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        seconds=stages.seconds,
+        peak_memory_mb=stages.peak_memory_mb,
+    )
+    try:
+        result = pipeline.run(cell, stages, watcher.progress)
+    except Exception as error:
+        record.error = _reason(error)
+    else:
+        record = record.model_copy(
+            update={
+                "status": "ok",
+                "floor": result.floor,
+                "utility": result.utility,
+                "fidelity": result.fidelity,
+                "missing_metrics": result.missing_metrics,
+                "victims": result.victim_hashes,
+                "backbone_weights": result.backbone_weights,
+                "released": result.released,
+                "notes": result.notes,
+            }
+        )
+        _write_pictures(plan_.output, cell, result)
+    record = record.model_copy(update={"seconds": stages.seconds, "peak_memory_mb": stages.peak_memory_mb})
+    write_record(plan_.output, record)  # last: a cell with a record has its pictures
+    return record
+
+
+def _reason(error: Exception) -> str:
+    """One line: the message, and for a plug-in's own exception where it was raised."""
+    text = " ".join(str(error).split())
+    if isinstance(error, DpbenchError):
+        return text
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"
+
+
+def _write_pictures(output: Path, cell: CellSpec, result: Result) -> None:
+    pairs = {
+        "victims": _as_bytes(result.victims[:PICTURED]),
+        "reconstructions": _as_bytes(result.reconstructions[:PICTURED]),
+    }
+    write_atomically(
+        reconstructions_path(output, cell.id), lambda path: safetensors.torch.save_file(pairs, path)
+    )
+    captions = [f"SSIM {value:.2f}" for value in result.fidelity["ssim"][:PICTURED]]
+    write_picture(
+        picture_path(output, cell.id),
+        result.victims[:PICTURED],
+        result.reconstructions[:PICTURED],
+        captions=captions,
+        title=label(cell),
+    )
+
+
+def _as_bytes(images: torch.Tensor) -> torch.Tensor:
+    return (images * 255).round().to(torch.uint8).contiguous()

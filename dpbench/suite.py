@@ -1,0 +1,245 @@
+"""A TOML file that names a grid -> the cells of the grid.
+
+Everything a user can get wrong is refused here, before anything is computed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Callable, Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import pydantic
+from pydantic import ConfigDict, Field, StringConstraints
+
+from dpbench.errors import DpbenchError, unknown
+from dpbench.registry import configure, find_attack, find_defense, source_of
+from dpbench.specs import BackboneSpec, CellSpec, DatasetSpec, PluginSpec, Spec
+from dpbench.types import THREAT_MODELS, UNDEFENDED, Attack, Defense, Plugin, ThreatModel, grants
+
+P = TypeVar("P", bound=Plugin)
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
+
+
+class BackboneEntry(BackboneSpec):
+    """`[[backbones]]`: a backbone and the points to split it at."""
+
+    split_points: list[str | int] = Field(min_length=1, description="module names, or stage indices")
+
+    def spec(self) -> BackboneSpec:
+        """The backbone alone."""
+        return BackboneSpec(**self.model_dump(exclude={"split_points"}))
+
+
+class PluginEntry(Spec):
+    """`[[defenses]]`: a name and parameters; a list of values makes one setting of each."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+
+    def settings(self) -> list[dict[str, Any]]:
+        """Every combination of the listed parameter values."""
+        extra = self.model_extra or {}
+        values = [value if isinstance(value, list) else [value] for value in extra.values()]
+        return [dict(zip(extra, combination, strict=True)) for combination in itertools.product(*values)]
+
+
+class AttackEntry(PluginEntry):
+    """`[[attacks]]`: as a defense, and on how many victims."""
+
+    victims: int | None = Field(None, ge=1, description="overrides the suite's number for this attack")
+
+
+class Suite(Spec):
+    """The content of a suite file."""
+
+    schema_version: Literal[1] = 1
+    name: Name
+    description: str = ""
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
+    threat_models: list[ThreatModel] = Field(
+        ["weights"],
+        min_length=1,
+        description="static: the attacker prepared on the undefended client; query: the defended client as a "
+        "black box; weights: the defended client itself",
+    )
+    victims: int = Field(64, ge=1, description="test images that the attacks reconstruct")
+    dataset: DatasetSpec = DatasetSpec()
+    backbones: list[BackboneEntry] = Field(min_length=1)
+    defenses: list[PluginEntry] = Field(min_length=1)
+    attacks: list[AttackEntry] = Field(min_length=1)
+
+
+def built_in_suites() -> dict[str, str]:
+    """Name -> TOML text of the suites that ship with dpbench."""
+    folder = resources.files("dpbench") / "suites"
+    files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".toml")), key=lambda e: e.name)
+    return {entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8") for entry in files}
+
+
+def load_suite(name: str) -> Suite:
+    """A built-in suite by name, or a TOML file by path.
+
+    Raises:
+        DpbenchError: no such suite or file, a TOML syntax error (with its line), an unknown key (with a
+            suggestion), a value that does not fit.
+    """
+    path = Path(name)
+    if path.suffix == ".toml" or "/" in name:
+        if not path.is_file():
+            raise DpbenchError(f"there is no suite file {name}; expected a TOML file or one of the built-in "
+                               f"suites: {', '.join(built_in_suites())}")
+        try:
+            return parse_suite(path.read_text(encoding="utf-8"), origin=name)
+        except (OSError, UnicodeDecodeError) as error:
+            raise DpbenchError(f"suite file {name} cannot be read: {error}") from error
+    texts = built_in_suites()
+    if name not in texts:
+        raise unknown("suite", name, texts)
+    return parse_suite(texts[name], origin=name)
+
+
+def parse_suite(text: str, *, origin: str) -> Suite:
+    """TOML text -> a validated suite; `origin` names it in messages."""
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DpbenchError(f"{origin}: TOML syntax error: {error}") from error  # the message has line and column
+    try:
+        return Suite.model_validate(content)
+    except pydantic.ValidationError as error:
+        raise _explain(error, origin) from error
+
+
+_TABLES: dict[str, type[Spec]] = {
+    "dataset": DatasetSpec,
+    "backbones": BackboneEntry,
+    "defenses": PluginEntry,
+    "attacks": AttackEntry,
+}
+
+
+def _explain(error: pydantic.ValidationError, origin: str) -> DpbenchError:
+    first = error.errors()[0]
+    where = ".".join(str(part + 1) if isinstance(part, int) else part for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        table = _TABLES.get(str(first["loc"][0]), Suite) if len(first["loc"]) > 1 else Suite
+        return unknown(f"key in {origin}:", where.rsplit(".", 1)[-1], table.model_fields)
+    came = "" if first["type"] == "missing" else f", got {first['input']!r}"
+    return DpbenchError(f"{origin}: {where}: {first['msg'][0].lower()}{first['msg'][1:]}{came}")
+
+
+def plan(suite: Suite, *, data_fingerprint: str, split_names: dict[str, list[str]]) -> list[CellSpec]:
+    """The cells of a suite, in an order that reuses fitted networks.
+
+    An attack runs under `static` if that is listed, and under the weakest of the other listed threat models that
+    grants what it needs (a stronger one would show it nothing more). Floors, and the undefended reference, do not
+    change with the threat model and run once, never under `static` beside another.
+
+    Args:
+        suite: the grid.
+        data_fingerprint: what `datasets.fingerprint` gives for `suite.dataset`.
+        split_names: backbone name -> resolved module names of its split points.
+
+    Raises:
+        DpbenchError: an unknown attack or defense, a parameter out of range, an attack that needs more than is
+            granted, more victims than test images.
+    """
+    defenses = [(spec, cls) for entry in suite.defenses for spec, cls in _plugins(entry, find_defense)]
+    attacks = [(spec, cls, entry) for entry in suite.attacks for spec, cls in _plugins(entry, find_attack)]
+    _refuse_duplicates([spec for spec, _ in defenses], "defense")
+    _refuse_duplicates([spec for spec, _, _ in attacks], "attack")
+    cells = []
+    for seed, backbone in itertools.product(suite.seeds, suite.backbones):
+        for split_point, (defense, _) in itertools.product(split_names[backbone.name], defenses):
+            for attack, attack_class, entry in attacks:
+                victims = entry.victims or suite.victims
+                if victims > suite.dataset.test:
+                    raise DpbenchError(
+                        f"attack {attack.name!r} wants {victims} victims, but dataset.test is {suite.dataset.test}; "
+                        "lower victims or raise test"
+                    )
+                for threat_model in _threat_models(suite, attack_class, defense):
+                    cells.append(
+                        CellSpec(
+                            dataset=suite.dataset,
+                            data_fingerprint=data_fingerprint,
+                            backbone=backbone.spec(),
+                            split_point=split_point,
+                            defense=defense,
+                            attack=attack,
+                            threat_model=threat_model,
+                            victims=victims,
+                            seed=seed,
+                        )
+                    )
+    return cells
+
+
+def _plugins(entry: PluginEntry, find: Callable[[str], type[P]]) -> Iterable[tuple[PluginSpec, type[P]]]:
+    cls = find(entry.name)
+    for arguments in entry.settings():
+        configured = configure(cls, arguments)
+        yield PluginSpec(name=entry.name, source=source_of(cls), arguments=configured.model_dump(mode="json")), cls
+
+
+def _refuse_duplicates(specs: list[PluginSpec], kind: str) -> None:
+    for spec in specs:
+        if specs.count(spec) > 1:
+            raise DpbenchError(f"{kind} {spec.name!r} is in the suite twice with the same parameters; remove one")
+
+
+def label(cell: CellSpec) -> str:
+    """A cell in words: `resnet10t layer1 | gaussian std=0.5 | decoder | weights | seed 0`."""
+    defense = _words(cell.defense, find_defense(cell.defense.name), always=1)
+    attack = _words(cell.attack, find_attack(cell.attack.name), always=0)
+    return f"{cell.backbone.name} {cell.split_point} | {defense} | {attack} | {cell.threat_model} | seed {cell.seed}"
+
+
+def _words(spec: PluginSpec, cls: type[Plugin], *, always: int) -> str:
+    """The name and the parameters that are not at their defaults; the first `always` of them in any case."""
+    fields = list(cls.model_fields.items())
+    shown = [
+        f"{key}={spec.arguments[key]}"
+        for index, (key, field) in enumerate(fields)
+        if key in spec.arguments and (index < always or spec.arguments[key] != field.default)
+    ]
+    return " ".join([cls.name, *shown])
+
+
+def _threat_models(suite: Suite, attack: type[Attack], defense: PluginSpec) -> list[ThreatModel]:
+    adaptive = [t for t in THREAT_MODELS if t in suite.threat_models and t != "static"]
+    if not any(grants(t, attack.needs) for t in suite.threat_models):
+        raise DpbenchError(
+            f"attack {attack.name!r} needs {attack.needs!r}, but the suite grants only "
+            f"{', '.join(suite.threat_models)}; add a threat model that grants it, or remove the attack"
+        )
+    chosen = [t for t in adaptive if grants(t, attack.needs)][:1]
+    if "static" in suite.threat_models and (not chosen or not (attack.floor or defense.name == UNDEFENDED)):
+        chosen.append("static")
+    return chosen
+
+
+def defense_of(spec: PluginSpec) -> Defense:
+    """The configured defense of a cell."""
+    return configure(find_defense(spec.name), spec.arguments)
+
+
+def attack_of(spec: PluginSpec) -> Attack:
+    """The configured attack of a cell."""
+    return configure(find_attack(spec.name), spec.arguments)
+
+
+def extend(suite: Suite, *, defenses: list[str], attacks: list[str]) -> Suite:
+    """The suite with further defenses and attacks, by name or as `path/to/file.py:Name`, at their defaults."""
+    return suite.model_copy(
+        update={
+            "defenses": [*suite.defenses, *(PluginEntry(name=name) for name in defenses)],
+            "attacks": [*suite.attacks, *(AttackEntry(name=name) for name in attacks)],
+        }
+    )

@@ -124,8 +124,9 @@ def resolve_split_point(model: nn.Module, split_point: str | int, *, name: str) 
     text = str(split_point)
     if text.isdigit():
         if int(text) >= len(stages):
-            raise DpbenchError(f"split point {text} is not in {name}; it has stages 0 to {len(stages) - 1}: "
-                               f"{', '.join(stages)}")
+            raise DpbenchError(
+                f"split point {text} is not in {name}; it has stages 0 to {len(stages) - 1}: {', '.join(stages)}"
+            )
         return stages[int(text)]
     if not text or text not in dict(model.named_modules()):
         near = difflib.get_close_matches(text, [n for n, _ in model.named_modules() if n], n=1, cutoff=0.4)
@@ -173,9 +174,7 @@ def _trace(model: nn.Module, name: str) -> tuple[fx.Graph, dict[str, fx.Node]]:
     return graph, tracer.outputs
 
 
-def _cut(
-    graph: fx.Graph, cut: fx.Node, module_name: str, model: nn.Module, name: str
-) -> tuple[fx.Graph, fx.Graph]:
+def _cut(graph: fx.Graph, cut: fx.Node, module_name: str, model: nn.Module, name: str) -> tuple[fx.Graph, fx.Graph]:
     """Two graphs: everything up to `cut`, and everything after it fed by `cut` alone."""
     head, tail = fx.Graph(), fx.Graph()
     ancestors = _ancestors(cut)
@@ -217,7 +216,7 @@ def _ancestors(node: fx.Node, stop: fx.Node | None = None) -> set[fx.Node]:
 
 @functools.cache
 def backbone_names(pattern: str = "*") -> tuple[str, ...]:
-    """timm's model names that match a shell pattern (a bare word matches anywhere in the name)."""
+    """Timm's model names that match a shell pattern (a bare word matches anywhere in the name)."""
     names: list[str] = timm.list_models()
     wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
     return tuple(name for name in names if fnmatch.fnmatch(name, wanted))

@@ -41,7 +41,8 @@ def remember(cache: Path, kind: str, key: str, make: Callable[[], State]) -> Sta
     path = cache / re.sub(r"[^A-Za-z0-9_-]+", "_", kind) / f"{key[:40]}.safetensors"
     if path.is_file():
         try:
-            return safetensors.torch.load_file(path)
+            stored: State = safetensors.torch.load_file(path)
+            return stored
         except (safetensors.SafetensorError, OSError):
             pass  # cut short or damaged: made again below
     # clones: safetensors refuses tensors that share memory

@@ -21,7 +21,8 @@ INTERRUPTED = 130
 app = typer.Typer(
     name="dpbench",
     help="Do image features leak the image? Task accuracy beside reconstruction fidelity, for every pairing of a "
-    "defense with a reconstruction attack.\n\nStart with [bold]dpbench run[/bold]: it needs no data, no network and no GPU.",
+    "defense with a reconstruction attack.\n\nStart with [bold]dpbench run[/bold]: it needs no data, no network and "
+    "no GPU.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -37,7 +38,10 @@ def main() -> None:
         print(f"dpbench: {error}", file=sys.stderr)
         sys.exit(UNUSABLE)
     except KeyboardInterrupt:
-        print("dpbench: interrupted; finished cells are kept, run the same command again to go on", file=sys.stderr)
+        print(
+            "dpbench: interrupted; finished cells are kept, run the same command again to go on",
+            file=sys.stderr,
+        )
         sys.exit(INTERRUPTED)
 
 
@@ -60,19 +64,20 @@ def run(
         str | None,
         typer.Option(help="Overrides the suite's data: a folder of class folders, leaves, torch/NAME, hfds/NAME."),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="The run directory.", show_default="dpbench-runs/SUITE")
-    ] = None,
+    output: Annotated[Path | None, typer.Option(help="The run directory.", show_default="dpbench-runs/SUITE")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     only: Annotated[
-        str | None, typer.Option(metavar="PATTERN", help="Only cells whose label contains this text or matches it.")
+        str | None,
+        typer.Option(metavar="PATTERN", help="Only cells whose label contains this text or matches it."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Overrides the suite's seeds.")] = None,
     defense: Annotated[
-        list[str] | None, typer.Option(help="Adds a defense: a name, or path/to/file.py:Name. May be repeated.")
+        list[str] | None,
+        typer.Option(help="Adds a defense: a name, or path/to/file.py:Name. May be repeated."),
     ] = None,
     attack: Annotated[
-        list[str] | None, typer.Option(help="Adds an attack: a name, or path/to/file.py:Name. May be repeated.")
+        list[str] | None,
+        typer.Option(help="Adds an attack: a name, or path/to/file.py:Name. May be repeated."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
 ) -> None:
@@ -96,8 +101,12 @@ def run(
         _print_plan(plan, console)
         return
     left = len(plan.cells) - len(plan.finished)
-    console.print(f"suite {plan.suite.name}: {left} of {len(plan.cells)} cells to run, into {plan.output}",
-                  markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        f"suite {plan.suite.name}: {left} of {len(plan.cells)} cells to run, into {plan.output}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
     with Display(console, plan.cells) as display:
         records = execute(plan, device=device, watcher=display)
     board = build_board(records)
@@ -109,8 +118,13 @@ def run(
         console.print(f"failed: {record.id}: {record.error}", style="red", markup=False, soft_wrap=True)
     for metric, reason in sorted({pair for record in records for pair in record.missing_metrics.items()}):
         console.print(f"no {metric}: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"board: {plan.output / 'board.csv'}   plot: {plan.output / 'tradeoff.png'}   "
-                  f"pictures: {plan.output / 'pictures'}", markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        f"board: {plan.output / 'board.csv'}   plot: {plan.output / 'tradeoff.png'}   "
+        f"pictures: {plan.output / 'pictures'}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
     if failed:
         raise typer.Exit(1)
 
@@ -131,7 +145,9 @@ def _print_plan(plan: Plan, console: Console) -> None:
 )
 def list_(
     what: Annotated[str, typer.Argument(help="attacks, defenses, datasets, backbones or suites.")],
-    pattern: Annotated[str, typer.Argument(help="A shell pattern on the names; backbones then show split points.")] = "",
+    pattern: Annotated[
+        str, typer.Argument(help="A shell pattern on the names; backbones then show split points.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
 ) -> None:
     """What there is: one line each, parameters with defaults and ranges, what an attack needs, the paper."""
@@ -192,7 +208,9 @@ def check(
     from dpbench.check import Tolerance, run_check
 
     tolerance = Tolerance(ssim=ssim, psnr_db=psnr_db, lpips=lpips, accuracy=accuracy)
-    status = run_check(candidate, baseline, tolerance=tolerance, junit=junit, environment=os.environ, console=_console())
+    status = run_check(
+        candidate, baseline, tolerance=tolerance, junit=junit, environment=os.environ, console=_console()
+    )
     raise typer.Exit(status)
 
 

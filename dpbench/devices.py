@@ -8,11 +8,14 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from dpbench.errors import DpbenchError
+
+M = TypeVar("M", bound=nn.Module)
 
 CHOICES = ("auto", "cpu", "cuda", "mps")
 
@@ -68,6 +71,6 @@ def to_device(images: Tensor, device: torch.device) -> Tensor:
     return images.to(device)
 
 
-def place(module: nn.Module, device: torch.device) -> nn.Module:
+def place(module: M, device: torch.device) -> M:
     """Move a network to its device, convolution weights in channels_last."""
-    return module.to(device=device, memory_format=torch.channels_last)
+    return module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

@@ -96,7 +96,8 @@ class Display:
         left = self.seconds_left()
         head = Table.grid(padding=(0, 2))
         numbers = Text.assemble(
-            (f"{done}", "bold"), f" of {self.total} cells",
+            (f"{done}", "bold"),
+            f" of {self.total} cells",
             f"   {self.counts['cached']} from before" if self.counts["cached"] else "",
             f"   {1 if self.running else 0} running",
             (f"   {self.counts['failed']} failed", "bold red") if self.counts["failed"] else "   0 failed",
@@ -104,8 +105,10 @@ class Display:
             f"   about {_clock(left)} left" if left is not None else "",
         )
         head.add_row(ProgressBar(total=self.total, completed=done, width=24), numbers)
-        rows: list[RenderableType] = [Text(line, style="red" if line.startswith("failed") else "dim", no_wrap=True,
-                                           overflow="ellipsis") for line in self.recent]
+        rows: list[RenderableType] = [
+            Text(line, style="red" if line.startswith("failed") else "dim", no_wrap=True, overflow="ellipsis")
+            for line in self.recent
+        ]
         rows.append(head)
         if self.running is not None:
             rows.append(Text(label(self.running), style="bold", no_wrap=True, overflow="ellipsis"))

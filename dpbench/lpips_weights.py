@@ -54,7 +54,7 @@ def _load() -> tuple[nn.Module | None, str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # lpips passes torchvision arguments that it calls deprecated
         network: nn.Module = lpips.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)
-    layers = [module for module in network.net.modules() if isinstance(module, nn.Conv2d)]  # type: ignore[union-attr,operator]
+    layers = [module for module in network.net.modules() if isinstance(module, nn.Conv2d)]  # type: ignore[union-attr]
     with torch.no_grad():
         for layer, (weight, bias) in zip(layers, convolutions, strict=True):
             layer.weight.copy_(weight)

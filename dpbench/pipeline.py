@@ -19,8 +19,8 @@ from dpbench import backbones, cache, fidelity, training, weights
 from dpbench.datasets import Parts, load_parts
 from dpbench.devices import place, to_device
 from dpbench.errors import DpbenchError
-from dpbench.registry import find_defense, source_of
 from dpbench.randomness import derive_generator, derive_seed, seeded
+from dpbench.registry import find_defense, source_of
 from dpbench.specs import CellSpec, PluginSpec, content_hash
 from dpbench.stages import Stages
 from dpbench.store import Utility
@@ -121,7 +121,11 @@ class Pipeline:
                     to_device(part.images, self.device).contiguous(memory_format=torch.channels_last),
                     to_device(part.labels, self.device),
                 )
-                for name, part in (("private", parts.private), ("auxiliary", parts.auxiliary), ("test", parts.test))
+                for name, part in (
+                    ("private", parts.private),
+                    ("auxiliary", parts.auxiliary),
+                    ("test", parts.test),
+                )
             }
             return Parts(**moved, classes=parts.classes, hashes=parts.hashes)
 
@@ -166,7 +170,10 @@ class Pipeline:
 
     def _empty_backbone(self, cell: CellSpec, parts: Parts, *, pretrained: bool = False) -> torch.nn.Module:
         return backbones.create_backbone(
-            cell.backbone, image_size=cell.dataset.image_size, classes=len(parts.classes), pretrained=pretrained
+            cell.backbone,
+            image_size=cell.dataset.image_size,
+            classes=len(parts.classes),
+            pretrained=pretrained,
         )
 
     def protected(self, cell: CellSpec, defense_spec: PluginSpec, progress: Progress) -> ProtectedModel:
@@ -252,7 +259,9 @@ class Pipeline:
             return release_in_batches(model, images, answers)
 
         def remember(
-            name: str, train: Callable[[torch.Generator], cache.State], depends_on: Literal["auxiliary", "query"]
+            name: str,
+            train: Callable[[torch.Generator], cache.State],
+            depends_on: Literal["auxiliary", "query"],
         ) -> cache.State:
             key = content_hash(
                 {
@@ -326,7 +335,9 @@ def release_in_batches(model: ProtectedModel, images: Tensor, generator: torch.G
         released = model.release(batch, generator=generator)
         if not isinstance(released, Tensor) or not released.is_floating_point() or len(released) != len(batch):
             came = f"{tuple(released.shape)} {released.dtype}" if isinstance(released, Tensor) else type(released)
-            raise DpbenchError(f"the defense released {came}; expected a float tensor, one row for each of {len(batch)} images")
+            raise DpbenchError(
+                f"the defense released {came}; expected a float tensor, one row for each of {len(batch)} images"
+            )
         batches.append(released)
     features = torch.cat(batches)
     if not bool(features.isfinite().all()):

@@ -33,12 +33,9 @@ def register(cls: type[P]) -> type[P]:
     Raises:
         DpbenchError: the name is missing, taken, or the class is neither an attack nor a defense.
     """
-    table: dict[str, Any]
-    if issubclass(cls, Attack):
-        table = _attacks
-    elif issubclass(cls, Defense):
-        table = _defenses
-    else:
+    tables: dict[type[Plugin], dict[str, Any]] = {Attack: _attacks, Defense: _defenses}
+    table = next((table for base, table in tables.items() if issubclass(cls, base)), None)
+    if table is None:
         raise DpbenchError(f"{cls.__name__} is neither an Attack nor a Defense; derive it from one of them")
     name = getattr(cls, "name", None)
     if not isinstance(name, str) or not name:

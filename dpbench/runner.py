@@ -19,11 +19,22 @@ from dpbench.devices import choose_device
 from dpbench.environment import describe_environment
 from dpbench.errors import DpbenchError
 from dpbench.pipeline import Pipeline, Result
-from dpbench.report import PICTURED, reconstructions_path, write_picture
+from dpbench.report import reconstructions_path, write_picture
 from dpbench.specs import CellSpec
 from dpbench.stages import Stages
-from dpbench.store import NewerSchema, Record, picture_path, read_record, record_path, write_atomically, write_record
+from dpbench.store import (
+    NewerSchema,
+    Record,
+    picture_path,
+    read_record,
+    record_path,
+    write_atomically,
+    write_record,
+)
 from dpbench.suite import BackboneEntry, Suite, label, load_suite, plan
+
+PICTURED = 16
+"""Victims of a cell that are kept as images."""
 
 State = Literal["cached", "ok", "failed"]
 
@@ -110,8 +121,10 @@ def make_plan(
     if only is not None:
         matching = [cell for cell in cells if matches(cell, only)]
         if not matching:
-            raise DpbenchError(f"--only {only!r} matches no cell of suite {chosen.name!r}; its cells look like "
-                               f"{label(cells[0])!r}; try `dpbench run {chosen.name} --dry-run`")
+            raise DpbenchError(
+                f"--only {only!r} matches no cell of suite {chosen.name!r}; its cells look like "
+                f"{label(cells[0])!r}; try `dpbench run {chosen.name} --dry-run`"
+            )
         cells = matching
     run_dir = Path(output) if output is not None else Path("dpbench-runs") / chosen.name
     return Plan(chosen, cells, _finished(cells, run_dir), run_dir)
@@ -232,9 +245,7 @@ def _write_pictures(output: Path, cell: CellSpec, result: Result) -> None:
         "victims": _as_bytes(result.victims[:PICTURED]),
         "reconstructions": _as_bytes(result.reconstructions[:PICTURED]),
     }
-    write_atomically(
-        reconstructions_path(output, cell.id), lambda path: safetensors.torch.save_file(pairs, path)
-    )
+    write_atomically(reconstructions_path(output, cell.id), lambda path: safetensors.torch.save_file(pairs, path))
     captions = [f"SSIM {value:.2f}" for value in result.fidelity["ssim"][:PICTURED]]
     write_picture(
         picture_path(output, cell.id),

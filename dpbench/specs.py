@@ -21,9 +21,7 @@ class Spec(BaseModel):
 class DatasetSpec(Spec):
     """Which images, at which size, and how many for each of the three disjoint parts."""
 
-    name: str = Field(
-        "leaves", description="leaves, a folder of class folders, or timm's torch/... and hfds/... names"
-    )
+    name: str = Field("leaves", description="leaves, a folder of class folders, or timm's torch/... and hfds/... names")
     image_size: int = Field(32, ge=16, le=512, description="side in pixels; other sizes are resized and cropped")
     private: int = Field(4000, ge=1, description="the defender's training images")
     auxiliary: int = Field(2000, ge=1, description="the attacker's own images")
@@ -36,7 +34,8 @@ class BackboneSpec(Spec):
 
     name: str
     weights: Literal["auto", "pretrained", "fit"] = Field(
-        "auto", description="pretrained: timm's; fit: trained on the private images; auto: pretrained if at hand"
+        "auto",
+        description="pretrained: timm's; fit: trained on the private images; auto: pretrained if at hand",
     )
     epochs: int = Field(8, ge=0, le=1000, description="of fitting (or fine-tuning where the classes differ)")
     learning_rate: float = Field(4e-3, gt=0, le=1, description="peak of the one-cycle schedule, AdamW")

@@ -1,7 +1,7 @@
 """One directory per run: a JSON record and a picture per cell, each written whole or not at all.
 
-    DIR/records/CELL.json     what was measured
-    DIR/pictures/CELL.png     victims and reconstructions side by side
+DIR/records/CELL.json     what was measured
+DIR/pictures/CELL.png     victims and reconstructions side by side
 """
 
 from __future__ import annotations
@@ -151,8 +151,10 @@ def iter_records(run_dir: Path) -> Iterator[Record]:
     """
     folder = run_dir / "records"
     if not folder.is_dir():
-        raise DpbenchError(f"{run_dir} is not a run directory: it has no folder 'records'; expected what "
-                           "`dpbench run --output DIR` wrote")
+        raise DpbenchError(
+            f"{run_dir} is not a run directory: it has no folder 'records'; expected what "
+            "`dpbench run --output DIR` wrote"
+        )
     for path in sorted(folder.glob("*.json")):
         if not path.name.startswith("."):
             yield read_record(path)

@@ -92,8 +92,10 @@ def load_suite(name: str) -> Suite:
     path = Path(name)
     if path.suffix == ".toml" or "/" in name:
         if not path.is_file():
-            raise DpbenchError(f"there is no suite file {name}; expected a TOML file or one of the built-in "
-                               f"suites: {', '.join(built_in_suites())}")
+            raise DpbenchError(
+                f"there is no suite file {name}; expected a TOML file or one of the built-in "
+                f"suites: {', '.join(built_in_suites())}"
+            )
         try:
             return parse_suite(path.read_text(encoding="utf-8"), origin=name)
         except (OSError, UnicodeDecodeError) as error:
@@ -185,7 +187,10 @@ def _plugins(entry: PluginEntry, find: Callable[[str], type[P]]) -> Iterable[tup
     cls = find(entry.name)
     for arguments in entry.settings():
         configured = configure(cls, arguments)
-        yield PluginSpec(name=entry.name, source=source_of(cls), arguments=configured.model_dump(mode="json")), cls
+        yield (
+            PluginSpec(name=entry.name, source=source_of(cls), arguments=configured.model_dump(mode="json")),
+            cls,
+        )
 
 
 def _refuse_duplicates(specs: list[PluginSpec], kind: str) -> None:
@@ -213,7 +218,7 @@ def _words(spec: PluginSpec, cls: type[Plugin], *, always: int) -> str:
 
 
 def _threat_models(suite: Suite, attack: type[Attack], defense: PluginSpec) -> list[ThreatModel]:
-    adaptive = [t for t in THREAT_MODELS if t in suite.threat_models and t != "static"]
+    adaptive: list[ThreatModel] = [t for t in THREAT_MODELS if t in suite.threat_models and t != "static"]
     if not any(grants(t, attack.needs) for t in suite.threat_models):
         raise DpbenchError(
             f"attack {attack.name!r} needs {attack.needs!r}, but the suite grants only "

@@ -194,7 +194,10 @@ class Observation:
     auxiliary: LabelledImages
     query: Callable[[Tensor], Tensor] | None
     client: Client | None
-    remember: Callable[[str, Callable[[torch.Generator], dict[str, Tensor]], Literal["auxiliary", "query"]], dict[str, Tensor]]
+    remember: Callable[
+        [str, Callable[[torch.Generator], dict[str, Tensor]], Literal["auxiliary", "query"]],
+        dict[str, Tensor],
+    ]
     progress: Callable[[str], None] = lambda text: None
     notes: dict[str, object] = field(default_factory=dict)
 

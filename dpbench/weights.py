@@ -37,9 +37,12 @@ def choose(spec: BackboneSpec) -> WeightsSource:
     config = timm.get_pretrained_cfg(spec.name, allow_unregistered=True) if spec.weights != "fit" else None
     there = config is not None and config.has_weights
     if spec.weights == "pretrained" and not there:
-        raise DpbenchError(f"timm has no pre-trained weights for {spec.name!r}; use weights = \"fit\", or one of "
-                           f"{', '.join(timm.list_models(spec.name.split('.')[0] + '*', pretrained=True)[:5]) or '(none)'}")
-    if there and (spec.weights == "pretrained" or _at_hand(config)):
+        similar = timm.list_models(spec.name.split(".")[0] + "*", pretrained=True)[:5]
+        raise DpbenchError(
+            f"timm has no pre-trained weights for {spec.name!r}; "
+            f'use weights = "fit", or one of {", ".join(similar) or "(none)"}'
+        )
+    if config is not None and there and (spec.weights == "pretrained" or _at_hand(config)):
         tag = f".{config.tag}" if config.tag else ""
         return WeightsSource(f"pretrained:{config.architecture or spec.name}{tag}", True, config.num_classes)
     return WeightsSource("fitted")
@@ -53,4 +56,5 @@ def _at_hand(config: timm.models.PretrainedCfg) -> bool:
     if not config.hf_hub_id:
         return False
     names = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
-    return any(isinstance(huggingface_hub.try_to_load_from_cache(config.hf_hub_id, name), str) for name in names)
+    found = (huggingface_hub.try_to_load_from_cache(config.hf_hub_id, name) for name in names)
+    return any(isinstance(path, str) for path in found)

@@ -1,0 +1,119 @@
+"""What the gate found, for each reader: a terminal, GitHub Actions, and tools that read JUnit files."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dpbench.check import Finding, row_name
+from dpbench.errors import DpbenchError
+
+STYLES = {"error": "bold red", "warning": "yellow", "notice": "green"}
+
+
+def verdict(findings: Sequence[Finding], rows: int) -> str:
+    """The outcome in one line."""
+    worse = [finding for finding in findings if finding.fails]
+    if not worse:
+        return f"passed: nothing got worse in {rows} rows of the baseline"
+    return f"failed: {len(worse)} findings in {len({f.row for f in worse})} of {rows} rows of the baseline"
+
+
+def print_findings(findings: Sequence[Finding], rows: int, console: Console) -> None:
+    """A table of every finding, what fails first, and the verdict."""
+    if findings:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        table.add_column("finding", no_wrap=True)
+        table.add_column("row", overflow="fold")
+        table.add_column("baseline [interval] -> candidate", overflow="fold")
+        for finding in findings:
+            kind = Text(finding.kind, style=STYLES[finding.level])
+            table.add_row(kind, Text(finding.name), Text(finding.message))
+        console.print(table)
+    outcome = verdict(findings, rows)
+    console.print(Text(outcome, style="bold red" if outcome.startswith("failed") else "bold green"))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _escaped_property(text: str) -> str:
+    return _escaped(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def annotations(findings: Sequence[Finding]) -> list[str]:
+    """One GitHub workflow command per finding."""
+    return [
+        f"::{f.level} title={_escaped_property(f'dpbench: {f.kind}')}::{_escaped(f'{f.name}: {f.message}')}"
+        for f in findings
+    ]
+
+
+def summary(findings: Sequence[Finding], rows: int) -> str:
+    """The findings as Markdown, for the summary of a GitHub Actions step."""
+    lines = ["## dpbench check", "", _cell(verdict(findings, rows)), ""]
+    if findings:
+        lines += ["| finding | row | baseline [interval] -> candidate |", "|---|---|---|"]
+        lines += [
+            f"| {f'**{f.kind}**' if f.fails else f.kind} | {_cell(f.name)} | {_cell(f.message)} |"
+            for f in findings
+        ]
+        lines.append("")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(escaped.split()))
+
+
+def append_summary(findings: Sequence[Finding], rows: int, path: Path) -> None:
+    """Add the Markdown to the step summary, after what other steps wrote."""
+    try:
+        with path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(summary(findings, rows))
+    except OSError as error:
+        raise DpbenchError(
+            f"the step summary {path} cannot be written ({error.strerror or error}); "
+            "unset GITHUB_STEP_SUMMARY to do without"
+        ) from error
+
+
+def write_junit(findings: Sequence[Finding], rows: Sequence[tuple[str, ...]], path: Path) -> None:
+    """A JUnit file: one test case per row of the baseline, with its failures in it."""
+    from dpbench.store import write_atomically  # it brings torch, which a comparison does not need
+
+    failing = {finding.row for finding in findings if finding.fails}
+    counts = {"tests": str(len(rows)), "failures": str(len(failing)), "errors": "0", "skipped": "0"}
+    root = ET.Element("testsuites", {"name": "dpbench check", **counts})
+    suite = ET.SubElement(root, "testsuite", {"name": "dpbench check", **counts})
+    for row in rows:
+        of_row = [finding for finding in findings if finding.row == row]
+        names = {"classname": _xml(".".join(row[:3])), "name": _xml(row_name(row)), "time": "0"}
+        case = ET.SubElement(suite, "testcase", names)
+        worse = [finding for finding in of_row if finding.fails]
+        if worse:
+            # one failure element per case: several readers count elements, not cases
+            text = "\n".join(f"{finding.kind}: {finding.message}" for finding in worse)
+            first = {"type": worse[0].kind, "message": _xml("; ".join(text.splitlines()))}
+            ET.SubElement(case, "failure", first).text = _xml(text)
+        told = [f"{finding.kind}: {finding.message}" for finding in of_row if not finding.fails]
+        if told:
+            ET.SubElement(case, "system-out").text = _xml("\n".join(told))
+    ET.indent(root)
+    text = ET.tostring(root, encoding="unicode", xml_declaration=False)
+    document = f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
+    write_atomically(path, lambda file: file.write_text(document, encoding="utf-8", newline="\n"))
+
+
+def _xml(text: str) -> str:
+    """Without the control characters that XML cannot hold."""
+    return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "", text)

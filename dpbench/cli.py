@@ -141,7 +141,8 @@ def _print_plan(plan: Plan, console: Console) -> None:
 
 @app.command(
     "list",
-    epilog="Examples:\n\n  dpbench list attacks\n\n  dpbench list backbones 'resnet*'\n\n  dpbench list defenses --json",
+    epilog="Examples:\n\n  dpbench list attacks\n\n  dpbench list backbones 'resnet*'\n\n"
+    "  dpbench list defenses --json",
 )
 def list_(
     what: Annotated[str, typer.Argument(help="attacks, defenses, datasets, backbones or suites.")],
@@ -215,7 +216,8 @@ def check(
 
 
 @app.command(
-    epilog="Examples:\n\n  dpbench show dpbench-runs/quick\n\n  dpbench show dpbench-runs/quick --cell 'dpm*decoder'\n\n"
+    epilog="Examples:\n\n  dpbench show dpbench-runs/quick\n\n"
+    "  dpbench show dpbench-runs/quick --cell 'dpm*decoder'\n\n"
     "  dpbench show dpbench-runs/quick --cell rmle --output rmle.png"
 )
 def show(

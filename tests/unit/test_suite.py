@@ -1,0 +1,137 @@
+import pytest
+
+from dpbench import suite as suites
+from dpbench.errors import DpbenchError
+from dpbench.specs import DatasetSpec
+
+BASE = """
+name = "tiny"
+victims = 8
+[dataset]
+private = 100
+auxiliary = 100
+test = 20
+[[backbones]]
+name = "resnet10t"
+split_points = ["layer1"]
+[[defenses]]
+name = "none"
+[[defenses]]
+name = "gaussian"
+std = [0.5, 1.0]
+[[attacks]]
+name = "mean-image"
+[[attacks]]
+name = "decoder"
+[[attacks]]
+name = "rmle"
+victims = 4
+"""
+
+
+def planned(text: str = BASE, **changes):
+    suite = suites.parse_suite(text, origin="tiny.toml").model_copy(update=changes)
+    return suites.plan(suite, data_fingerprint="data", split_names={"resnet10t": ["layer1"]})
+
+
+def test_lists_of_values_become_settings():
+    settings = {tuple(sorted(cell.defense.arguments.items())) for cell in planned() if cell.defense.name == "gaussian"}
+    assert settings == {(("std", 0.5),), (("std", 1.0),)}
+
+
+def test_every_built_in_suite_parses():
+    texts = suites.built_in_suites()
+    assert {"quick", "smoke", "cifar10"} <= set(texts)
+    for name, text in texts.items():
+        assert suites.parse_suite(text, origin=name).name == name
+
+
+def test_attacks_can_have_their_own_number_of_victims():
+    assert {(cell.attack.name, cell.victims) for cell in planned()} == {
+        ("mean-image", 8),
+        ("decoder", 8),
+        ("rmle", 4),
+    }
+
+
+def test_each_attack_runs_under_the_weakest_threat_model_that_suffices():
+    cells = planned(threat_models=["static", "query", "weights"])
+    tiers = {(cell.defense.name, cell.attack.name): set() for cell in cells}
+    for cell in cells:
+        tiers[cell.defense.name, cell.attack.name].add(cell.threat_model)
+    assert tiers["gaussian", "mean-image"] == {"query"}  # floors do not change with the threat model
+    assert tiers["gaussian", "decoder"] == {"static", "query"}
+    assert tiers["gaussian", "rmle"] == {"static", "weights"}
+    assert tiers["none", "rmle"] == {"weights"}  # nothing to be unaware of
+
+
+def test_an_attack_that_needs_more_than_is_granted_is_refused():
+    with pytest.raises(DpbenchError, match="attack 'rmle' needs 'weights', but the suite grants only query"):
+        planned(threat_models=["query"])
+
+
+def test_ids_depend_on_what_affects_the_result_and_on_nothing_else():
+    ids = [cell.id for cell in planned()]
+    assert len(set(ids)) == len(ids)
+    assert ids == [cell.id for cell in planned()]
+    moved = planned(dataset=DatasetSpec(name="somewhere/else", private=100, auxiliary=100, test=20))
+    assert ids == [cell.id for cell in moved]  # the fingerprint identifies the images, not the folder
+    assert not set(ids) & {cell.id for cell in planned(seeds=[1])}
+    with_more = planned(BASE + '[[attacks]]\nname = "random-image"\n')
+    assert set(ids) <= {cell.id for cell in with_more}  # adding a cell changes no other
+    assert all("/" not in cell_id and len(cell_id) < 200 for cell_id in ids)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BASE.replace("victims = 8", "victims = "), r"tiny.toml: TOML syntax error: .*line 3"),
+        (BASE.replace("victims = 8", "victimz = 8"), "'victimz'; did you mean 'victims'"),
+        (BASE.replace("private = 100", "privat = 100"), "'privat'; did you mean 'private'"),
+        (BASE.replace("split_points", "split_point"), "split_points"),
+        (BASE.replace('name = "tiny"', 'name = "../escape"'), "name: string should match pattern"),
+        (BASE.replace('name = "tiny"', ""), "name: field required"),
+        (BASE.replace("private = 100", "private = 0"), "dataset.private: input should be greater than or equal to 1"),
+        (BASE.replace("victims = 8", 'threat_models = ["psychic"]'), "threat_models.1.*'psychic'"),
+        (BASE.replace("private = 100", "image_size = 8"), "dataset.image_size: .*16, got 8"),
+        ("schema_version = 9\n" + BASE, "schema_version: .*got 9"),
+    ],
+)
+def test_bad_suites_are_refused_in_one_line(text, message):
+    with pytest.raises(DpbenchError, match=message) as caught:
+        suites.parse_suite(text, origin="tiny.toml")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BASE.replace("std = [0.5, 1.0]", "std = -1"), "gaussian: parameter std = -1 does not fit"),
+        (BASE.replace("std = [0.5, 1.0]", "sdt = 1"), "unknown parameter of 'gaussian' 'sdt'; did you mean 'std'"),
+        (BASE.replace('"gaussian"', '"gausian"').replace("std", "std"), "did you mean 'gaussian'"),
+        (BASE.replace('"decoder"', '"decodr"'), "did you mean 'decoder'"),
+        (BASE.replace("victims = 4", "victims = 400"), "wants 400 victims, but dataset.test is 20"),
+        (BASE.replace("[0.5, 1.0]", "[0.5, 0.5]"), "twice"),
+    ],
+)
+def test_bad_cells_are_refused_in_one_line(text, message):
+    with pytest.raises(DpbenchError, match=message) as caught:
+        planned(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_suites_are_named(tmp_path):
+    with pytest.raises(DpbenchError, match="unknown suite 'quik'; did you mean 'quick'"):
+        suites.load_suite("quik")
+    with pytest.raises(DpbenchError, match="there is no suite file"):
+        suites.load_suite(str(tmp_path / "mine.toml"))
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DpbenchError, match="cannot be read"):
+        suites.load_suite(str(tmp_path / "binary.toml"))
+
+
+def test_a_suite_can_be_extended_by_plugins():
+    suite = suites.extend(suites.parse_suite(BASE, origin="x"), defenses=["laplace"], attacks=["random-image"])
+    cells = suites.plan(suite, data_fingerprint="data", split_names={"resnet10t": ["layer1"]})
+    assert {"laplace"} < {cell.defense.name for cell in cells}
+    assert {"random-image"} < {cell.attack.name for cell in cells}

@@ -37,9 +37,7 @@ def feature_batches(
         DpbenchError: there is no private image.
     """
     if len(private) == 0:
-        raise DpbenchError(
-            "a defense cannot be calibrated on 0 private images; give the dataset at least one"
-        )
+        raise DpbenchError("a defense cannot be calibrated on 0 private images; give the dataset at least one")
     device = private.images.device
     drawn = torch.randperm(len(private), generator=generator, device=device)[:images]
     for chosen in drawn.split(batch_size):
@@ -94,9 +92,7 @@ def quantiles(batches: Iterable[Tensor], shares: Sequence[float], *, generator: 
     for batch in batches:
         values = batch.flatten()
         if len(values) > VALUES_PER_BATCH:
-            chosen = torch.randint(
-                len(values), (VALUES_PER_BATCH,), generator=generator, device=values.device
-            )
+            chosen = torch.randint(len(values), (VALUES_PER_BATCH,), generator=generator, device=values.device)
             values = values[chosen]
         sample.append(values.float())
     if not sample:

@@ -36,7 +36,8 @@ class QuantiseModel(ProtectedModel):
         """
         width = self.high - self.low
         share = ((features.float() - self.low) / width).clamp(0, 1)
-        return (self.low + torch.round(share * self.steps) / self.steps * width).to(features.dtype)
+        rounded: Tensor = self.low + torch.round(share * self.steps) / self.steps * width
+        return rounded.to(features.dtype)
 
 
 @register
@@ -68,9 +69,7 @@ class Quantise(Defense):
         """Find the range over (at most 2,048 of) the private images."""
         assert isinstance(model, QuantiseModel)
         progress("measuring the features")
-        low, high = quantiles(
-            feature_batches(model, private, generator=generator), SHARES, generator=generator
-        )
+        low, high = quantiles(feature_batches(model, private, generator=generator), SHARES, generator=generator)
         model.low.copy_(low)
         # constant features have an empty range: any width keeps the division finite
         model.high.copy_(torch.where(high > low, high, low + 1))

@@ -1,0 +1,394 @@
+"""Every defense in the registry keeps the contract; known answers for those that have a formula."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import piq
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from dpbench.calibration import feature_batches, mean_and_std, quantiles
+from dpbench.errors import DpbenchError
+from dpbench.registry import configure, defenses
+from dpbench.types import Defense, LabelledImages, ProtectedModel, SplitModel
+
+CLASSES = 4
+SHAPE = (3, 16, 16)
+NAMES = sorted(defenses())
+STOCHASTIC = {"gaussian", "laplace", "dropout"}
+DETERMINISTIC = {"none", "quantise", "dpm"}
+"""Defenses that are in neither set, from other files, are tested for everything else."""
+FAST: dict[str, dict[str, Any]] = {"dpm": {"epochs": 1, "blocks": 1, "pool": 2, "batch_size": 16}}
+OUT_OF_RANGE: dict[str, dict[str, Any]] = {
+    "gaussian": {"std": -0.1},
+    "laplace": {"scale": -1},
+    "dropout": {"p": 1.0},
+    "quantise": {"bits": 9},
+    "dpm": {"strength": -1},
+}
+
+
+class Normalise(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - 0.5) / 0.25
+
+
+class Tokens(nn.Module):
+    """Patches of 4x4 as tokens, a class token in front."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 24, 4, stride=4)
+        self.first = nn.Parameter(torch.randn(1, 1, 24))
+
+    def forward(self, images: Tensor) -> Tensor:
+        patches = self.patch(images).flatten(2).transpose(1, 2)
+        return torch.cat([self.first.expand(len(patches), -1, -1), patches], dim=1)
+
+
+class ClassToken(nn.Module):
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens.mean(1)
+
+
+def conv_split() -> SplitModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = nn.Sequential(Normalise(), nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.BatchNorm2d(16), nn.ReLU())
+        tail = nn.Sequential(
+            nn.Conv2d(16, 32, 3, stride=2, padding=1),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(128, CLASSES),
+        )
+    return SplitModel(head, tail, split_point="conv", image_shape=SHAPE, classes=CLASSES).eval()
+
+
+def token_split() -> SplitModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = nn.Sequential(Normalise(), Tokens())
+        tail = nn.Sequential(ClassToken(), nn.LayerNorm(24), nn.Linear(24, CLASSES))
+    return SplitModel(head, tail, split_point="tokens", image_shape=SHAPE, classes=CLASSES).eval()
+
+
+SPLITS: dict[str, Callable[[], SplitModel]] = {"conv": conv_split, "tokens": token_split}
+
+
+def pictures(n: int, seed: int = 0) -> LabelledImages:
+    """A bright square on a smooth background; its quadrant is the class."""
+    g = torch.Generator().manual_seed(seed)
+    background = F.interpolate(torch.rand(n, 3, 4, 4, generator=g), SHAPE[1:], mode="bilinear") * 0.7
+    labels = torch.randint(CLASSES, (n,), generator=g)
+    for image, label in zip(background, labels.tolist(), strict=True):
+        top, left = 2 + 8 * (label // 2), 2 + 8 * (label % 2)
+        image[:, top : top + 4, left : left + 4] = 1.0
+    return LabelledImages(background, labels)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def make(name: str, **arguments: object) -> Defense:
+    return configure(defenses()[name], {**FAST.get(name, {}), **arguments})
+
+
+def fitted(defense: Defense, split: SplitModel, private: LabelledImages | None = None, seed: int = 0) -> ProtectedModel:
+    model = defense.build(split).eval()
+    data = pictures(64) if private is None else private
+    defense.fit(model, data, generator=generator(seed), progress=lambda text: None)
+    return model
+
+
+@functools.cache
+def _fitted_state(name: str, split_point: str) -> dict[str, Tensor]:
+    return state(fitted(make(name), SPLITS[split_point]()))
+
+
+def ready(name: str, split: SplitModel) -> ProtectedModel:
+    """Fitted with `FAST` parameters, trained once for all tests that only look at its releases."""
+    model = make(name).build(split).eval()
+    model.load_state_dict(_fitted_state(name, split.split_point), strict=True)
+    return model
+
+
+@torch.no_grad()
+def released(model: ProtectedModel, n: int = 8, seed: int = 7) -> Tensor:
+    return model.release(pictures(n, seed=99).images, generator=generator(seed))
+
+
+def state(module: nn.Module) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in module.state_dict().items()}
+
+
+def assert_same_state(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
+    assert left.keys() == right.keys()
+    for key in left:
+        assert torch.equal(left[key], right[key]), key
+
+
+@pytest.fixture(params=sorted(SPLITS))
+def split(request: pytest.FixtureRequest) -> SplitModel:
+    return SPLITS[request.param]()
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestEveryDefense:
+    def test_release_keeps_shape_dtype_and_device_and_is_finite(self, name: str, split: SplitModel) -> None:
+        model = ready(name, split)
+        clean = model.features(pictures(8, seed=99).images)
+        out = released(model)
+        assert (out.shape, out.dtype, out.device) == (clean.shape, clean.dtype, clean.device)
+        assert out.isfinite().all()
+        assert model.predict(out).shape == (8, CLASSES)
+        half = model.transform(clean.bfloat16(), generator=generator())
+        assert half.dtype == torch.bfloat16
+
+    def test_only_stochastic_releases_depend_on_the_generator(self, name: str, split: SplitModel) -> None:
+        model = ready(name, split)
+        assert torch.equal(released(model, seed=1), released(model, seed=1))
+        same = torch.equal(released(model, seed=1), released(model, seed=2))
+        assert not (same and name in STOCHASTIC)
+        assert same or name not in DETERMINISTIC
+
+    def test_noise_is_fresh_at_every_release(self, name: str) -> None:
+        model, g = ready(name, conv_split()), generator()
+        images = pictures(4).images
+        with torch.no_grad():
+            same = torch.equal(model.release(images, generator=g), model.release(images, generator=g))
+            assert model.release(images).isfinite().all()  # no generator: torch's own
+        assert not (same and name in STOCHASTIC)
+
+    def test_fit_draws_only_from_its_generator(self, name: str, split: SplitModel) -> None:
+        defense = make(name)
+        torch.manual_seed(1)
+        first = state(fitted(defense, copy.deepcopy(split), seed=3))
+        torch.manual_seed(2)
+        before = torch.get_rng_state()
+        model = defense.build(copy.deepcopy(split)).eval()
+        assert torch.equal(torch.get_rng_state(), before), "build consumed torch's global generator"
+        defense.fit(model, pictures(64), generator=generator(3), progress=lambda text: None)
+        assert torch.equal(torch.get_rng_state(), before), "fit consumed torch's global generator"
+        assert_same_state(first, state(model))
+
+    def test_state_dict_restores_the_release(self, name: str, split: SplitModel) -> None:
+        defense = make(name)
+        model = fitted(defense, split)
+        again = defense.build(copy.deepcopy(split)).eval()
+        again.load_state_dict(state(model), strict=True)
+        assert torch.equal(released(again), released(model))
+
+    def test_backbone_is_left_as_it_was(self, name: str, split: SplitModel) -> None:
+        next(split.server_tail.parameters()).requires_grad_(False)
+        before = state(split)
+        flags = {key: p.requires_grad for key, p in split.named_parameters()}
+        model = fitted(make(name), split)
+        assert_same_state(before, state(model.split))
+        assert flags == {key: p.requires_grad for key, p in model.split.named_parameters()}
+        assert all(p.grad is None for p in model.split.parameters())
+        assert not model.training
+        assert not model.split.training
+
+    def test_deterministic_release_of_an_image_ignores_its_batch(self, name: str, split: SplitModel) -> None:
+        model, images = ready(name, split), pictures(8).images
+        if torch.equal(released(model, seed=1), released(model, seed=2)):  # else draws depend on the place
+            with torch.no_grad():
+                torch.testing.assert_close(model.release(images)[:3], model.release(images[:3]))
+
+    def test_forward_on_a_pretended_cuda(self, name: str, split: SplitModel) -> None:
+        with FakeTensorMode(), torch.device("cuda"), torch.no_grad():
+            model = make(name).build(SPLITS[split.split_point]()).eval()
+            out = model.release(torch.rand(2, *SHAPE))
+            logits = model.predict(out)
+        assert out.device.type == logits.device.type == "cuda"
+        assert out.shape[0] == 2
+
+    def test_out_of_range_and_unknown_parameters_are_refused(self, name: str) -> None:
+        if name in OUT_OF_RANGE:
+            with pytest.raises(DpbenchError, match=next(iter(OUT_OF_RANGE[name]))):
+                configure(defenses()[name], OUT_OF_RANGE[name])
+        with pytest.raises(DpbenchError, match="unknown parameter"):
+            configure(defenses()[name], {"no_such_thing": 1})
+
+    def test_documents_itself(self, name: str) -> None:
+        cls = defenses()[name]
+        assert cls.__doc__
+        assert all(field.description for field in cls.model_fields.values())
+
+
+class TestKnownAnswers:
+    def test_gaussian_noise_has_the_stated_std(self) -> None:
+        model = fitted(make("gaussian", std=0.5), conv_split())
+        noise, clean = _noise_and_features(model)
+        assert noise.std() == pytest.approx(0.5 * clean.std().item(), rel=0.03)
+        assert abs(noise.mean()) < 0.02 * clean.std()
+
+    def test_laplace_noise_has_variance_two_b_squared(self) -> None:
+        model = fitted(make("laplace", scale=2.0), conv_split())
+        noise, clean = _noise_and_features(model)
+        b = 2.0 * clean.std().item()
+        assert noise.var() == pytest.approx(2 * b * b, rel=0.06)
+        assert noise.abs().mean() == pytest.approx(b, rel=0.03)  # tells Laplace from a Gaussian of equal variance
+        assert abs(noise.mean()) < 0.05 * b
+
+    def test_laplace_noise_is_finite_at_the_ends_of_the_draw(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        model = fitted(make("laplace"), conv_split())
+        for u in (0.0, 0.5, 1 - 2**-24):
+            monkeypatch.setattr(torch, "rand", lambda *shape, u=u, **options: torch.full(shape[0], u))
+            assert model.transform(torch.zeros(2, 16, 8, 8)).isfinite().all()
+
+    @pytest.mark.parametrize("p", [0.0, 0.3, 0.9])
+    def test_dropout_drops_the_stated_share_and_keeps_the_expectation(self, p: float) -> None:
+        model = fitted(make("dropout", p=p), conv_split())
+        ones = torch.ones(64, 16, 8, 8)
+        out = model.transform(ones, generator=generator())
+        assert (out == 0).float().mean() == pytest.approx(p, abs=0.01)
+        assert out.mean() == pytest.approx(1, abs=0.05)
+        assert out.max() == pytest.approx(1 / (1 - p))
+
+    @pytest.mark.parametrize("bits", [1, 2, 4, 8])
+    def test_quantise_has_few_levels_and_a_bounded_error(self, bits: int) -> None:
+        model = fitted(make("quantise", bits=bits), conv_split())
+        low, high = model.get_buffer("low"), model.get_buffer("high")
+        inside = low + (high - low) * torch.rand(8, 16, 8, 8, generator=generator())
+        out = model.transform(inside)
+        assert len(out.unique()) == 2**bits
+        bound = (high - low) / (2**bits - 1) / 2
+        assert ((out - inside).abs() <= bound * (1 + 1e-4)).all()
+        beyond = model.transform(torch.tensor([[-1e6, 1e6]]))
+        torch.testing.assert_close(beyond, torch.stack([low, high])[None])
+
+    def test_quantise_range_is_that_of_the_private_features(self) -> None:
+        model = fitted(make("quantise"), conv_split())
+        clean = model.features(pictures(64).images)
+        assert model.get_buffer("low") == pytest.approx(clean.min().item(), abs=1e-3)
+        assert 0.7 * clean.max() < model.get_buffer("high") <= clean.max()
+
+    def test_more_bits_less_error(self) -> None:
+        split = conv_split()
+        clean = split.client_head(pictures(8, seed=99).images)
+        errors = [
+            F.mse_loss(released(fitted(make("quantise", bits=bits), split)), clean).item() for bits in range(1, 9)
+        ]
+        assert errors == sorted(errors, reverse=True)
+
+    def test_quantise_has_no_gradient(self) -> None:
+        model = fitted(make("quantise"), conv_split())
+        features = torch.rand(2, 16, 8, 8, requires_grad=True)
+        model.transform(features).sum().backward()
+        assert features.grad is not None
+        assert not features.grad.any()
+
+    def test_quantise_survives_constant_features(self) -> None:
+        split = conv_split()
+        for parameter in split.client_head.parameters():
+            nn.init.zeros_(parameter)
+        assert released(fitted(make("quantise"), split)).isfinite().all()
+
+
+def _noise_and_features(model: ProtectedModel) -> tuple[Tensor, Tensor]:
+    with torch.no_grad():
+        clean = model.features(pictures(64).images)
+        return model.transform(clean, generator=generator()) - clean, clean
+
+
+class TestCalibration:
+    def test_streams_to_the_same_figures(self) -> None:
+        features = 1e3 + torch.randn(70, 5, 4, 4, generator=generator()) * torch.arange(1, 6).view(5, 1, 1)
+        mean, std = mean_and_std(features.split(16))
+        torch.testing.assert_close(mean, features.mean())
+        torch.testing.assert_close(std, features.std(correction=0))
+        mean, std = mean_and_std(features.split(16), channel_dim=1)
+        torch.testing.assert_close(mean, features.mean((0, 2, 3)))
+        torch.testing.assert_close(std, features.std((0, 2, 3), correction=0))
+
+    def test_quantiles_of_a_small_set_are_exact(self) -> None:
+        values = torch.randn(100, 6, generator=generator())
+        found = quantiles(values.split(30), [0.0, 0.25, 1.0], generator=generator())
+        torch.testing.assert_close(found, torch.quantile(values, torch.tensor([0.0, 0.25, 1.0])))
+
+    def test_takes_each_private_image_at_most_once(self) -> None:
+        model = make("none").build(conv_split())
+        private = pictures(40)
+        seen = torch.cat(list(feature_batches(model, private, generator=generator(), images=30, batch_size=8)))
+        assert len(seen) == 30
+        assert len(seen.flatten(1).unique(dim=0)) == 30
+
+    def test_needs_an_image(self) -> None:
+        model = make("none").build(conv_split())
+        with pytest.raises(DpbenchError, match="0 private images"):
+            list(feature_batches(model, pictures(0), generator=generator()))
+        with pytest.raises(DpbenchError, match="at least one batch"):
+            mean_and_std([])
+        with pytest.raises(DpbenchError, match="at least one batch"):
+            quantiles([], [0.5], generator=generator())
+
+
+class TestDeepPoisoning:
+    def test_every_weight_of_the_module_is_trained(self, split: SplitModel) -> None:
+        """A defense whose parameters are in no optimiser is one of the known mistakes of public benchmarks."""
+        short, longer = (fitted(make("dpm", epochs=1, batch_size=size), copy.deepcopy(split)) for size in (64, 16))
+        backbone = {id(p) for p in longer.split.parameters()}
+        ours = [key for key, p in longer.named_parameters() if id(p) not in backbone]
+        assert ours
+        for key in ours:
+            assert not torch.equal(short.get_parameter(key), longer.get_parameter(key)), key
+
+    def test_refuses_features_that_are_neither_maps_nor_tokens(self) -> None:
+        flat = SplitModel(nn.Flatten(), nn.Linear(768, CLASSES), split_point="flat", image_shape=SHAPE, classes=CLASSES)
+        with pytest.raises(DpbenchError, match="'flat' are \\(N, 768\\)"):
+            make("dpm").build(flat.eval())
+
+    def test_fools_the_decoder_of_clean_features_and_keeps_the_task(self) -> None:
+        split, private, auxiliary, test = conv_split(), pictures(512, 1), pictures(512, 2), pictures(128, 3)
+        _train(split, lambda: F.cross_entropy(split.train()(private.images), private.labels), steps=60)
+        split.eval()
+        decoder = _decoder()
+        with torch.no_grad():
+            clean = split.client_head(auxiliary.images)
+        _train(decoder, lambda: F.mse_loss(decoder(clean), auxiliary.images), steps=150)
+        model = fitted(make("dpm", epochs=4, batch_size=32), split, private)
+        with torch.no_grad():
+            ssim = {
+                key: piq.ssim(decoder(z).clamp(0, 1), test.images, data_range=1.0).item()
+                for key, z in {
+                    "clean": split.client_head(test.images),
+                    "poisoned": model.release(test.images),
+                }.items()
+            }
+            accuracy = {
+                key: (m(test.images).argmax(1) == test.labels).float().mean().item()
+                for key, m in {"clean": split, "poisoned": model}.items()
+            }
+        assert ssim["clean"] > 0.5
+        assert ssim["poisoned"] < 0.3
+        assert accuracy["clean"] > 0.9
+        assert accuracy["poisoned"] > accuracy["clean"] - 0.08
+
+
+def _decoder() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 12, 3, padding=1), nn.PixelShuffle(2)
+        )
+
+
+def _train(module: nn.Module, loss: Callable[[], Tensor], *, steps: int) -> None:
+    optimizer = torch.optim.Adam(module.parameters(), lr=5e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+    for parameter in module.parameters():
+        parameter.grad = None

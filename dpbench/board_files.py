@@ -83,7 +83,7 @@ def _readable(board: pd.DataFrame) -> pd.DataFrame:
         status if not error else f"{status}: {error}"
         for status, error in zip(text["status"], text["error"], strict=True)
     ]
-    return page
+    return page.astype(str)
 
 
 def _with_interval(text: pd.DataFrame, metric: str) -> list[str]:
@@ -164,8 +164,7 @@ def read_board(path: Path) -> pd.DataFrame:
         if bad.any():
             first = int(np.flatnonzero(bad)[0])
             raise DpbenchError(
-                f"board {path}, data row {first + 1}: {column} is {raw[column].iloc[first]!r}; "
-                "expected a number"
+                f"board {path}, data row {first + 1}: {column} is {raw[column].iloc[first]!r}; expected a number"
             )
         raw[column] = numbers.round() if column in COUNTS else numbers
     return tidy(raw)

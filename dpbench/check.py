@@ -91,7 +91,7 @@ def compare(candidate: pd.DataFrame, baseline: pd.DataFrame, *, tolerance: Toler
     Args:
         candidate: the board under test.
         baseline: the accepted board.
-        tolerance: a figure counts as worse when it is worse by more than this and outside the baseline's interval.
+        tolerance: a figure is worse when it is so by more than this and outside the interval of the baseline.
 
     Raises:
         DpbenchError: a board is empty, lacks columns, or has two rows of the same name.
@@ -230,7 +230,7 @@ def run_check(
     rows = list(_rows(accepted, "baseline"))
     check_output.print_findings(findings, len(rows), console)
     if environment.get("GITHUB_ACTIONS"):
-        for line in check_output.annotations(findings):
+        for line in check_output.workflow_commands(findings):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     if environment.get("GITHUB_STEP_SUMMARY"):
         check_output.append_summary(findings, len(rows), Path(environment["GITHUB_STEP_SUMMARY"]))

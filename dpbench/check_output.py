@@ -49,7 +49,7 @@ def _escaped_property(text: str) -> str:
     return _escaped(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def annotations(findings: Sequence[Finding]) -> list[str]:
+def workflow_commands(findings: Sequence[Finding]) -> list[str]:
     """One GitHub workflow command per finding."""
     return [
         f"::{f.level} title={_escaped_property(f'dpbench: {f.kind}')}::{_escaped(f'{f.name}: {f.message}')}"
@@ -63,8 +63,7 @@ def summary(findings: Sequence[Finding], rows: int) -> str:
     if findings:
         lines += ["| finding | row | baseline [interval] -> candidate |", "|---|---|---|"]
         lines += [
-            f"| {f'**{f.kind}**' if f.fails else f.kind} | {_cell(f.name)} | {_cell(f.message)} |"
-            for f in findings
+            f"| {f'**{f.kind}**' if f.fails else f.kind} | {_cell(f.name)} | {_cell(f.message)} |" for f in findings
         ]
         lines.append("")
     return "\n".join(lines) + "\n"

@@ -110,10 +110,37 @@ def write_picture(
         canvas.paste(_enlarged(bottom[index], factor), (x, y + height + GAP))
         if column == 0:
             draw.text((MARGIN, y + height // 2), "victim", fill=FAINT, font=label, anchor="lm")
-            draw.text(
-                (MARGIN, y + height + GAP + height // 2), "recovered", fill=FAINT, font=label, anchor="lm"
-            )
+            draw.text((MARGIN, y + height + GAP + height // 2), "recovered", fill=FAINT, font=label, anchor="lm")
         if index < len(captions):
             centre = (x + width // 2, y + 2 * height + 2 * GAP)
             draw.text(centre, _fit(captions[index], label, width), fill=INK, font=label, anchor="ma")
+    write_atomically(path, lambda file: canvas.save(file, format="PNG", compress_level=3))
+
+
+def write_rows(path: Path, rows: Sequence[tuple[str, str, Pixels]], *, title: str = "") -> None:
+    """A PNG of labelled rows of images, as wide as the longest row.
+
+    Args:
+        path: where it goes; written whole, or not at all.
+        rows: label, a second and smaller line below it, and the images (N,H,W,3) uint8, all of one size.
+        title: above the picture.
+    """
+    factor = _factor(rows[0][2])
+    height, width = (factor * side for side in rows[0][2].shape[1:3])
+    label, small = ImageFont.load_default(LABEL_PX + 1), ImageFont.load_default(LABEL_PX)
+    heading = ImageFont.load_default(TITLE_PX)
+    side = int(max(max(label.getlength(name), small.getlength(note)) for name, note, _ in rows)) + 3 * GAP
+    columns = max(len(images) for _, _, images in rows)
+    canvas_width = 2 * MARGIN + side + columns * (width + GAP)
+    text = _wrap(title, heading, canvas_width - 2 * MARGIN, 3) if title else ""
+    head = MARGIN + (text.count("\n") + 1) * (TITLE_PX + 6) + GAP if text else MARGIN
+    canvas = Image.new("RGB", (canvas_width, head + len(rows) * (height + GAP) + MARGIN), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    draw.multiline_text((MARGIN, MARGIN), text, fill=INK, font=heading)
+    for index, (name, note, images) in enumerate(rows):
+        y = head + index * (height + GAP)
+        draw.text((MARGIN, y + height // 2 - 2), name, fill=INK, font=label, anchor="ls")
+        draw.text((MARGIN, y + height // 2 + 3), note, fill=FAINT, font=small, anchor="la")
+        for column, image in enumerate(images):
+            canvas.paste(_enlarged(image, factor), (MARGIN + side + column * (width + GAP), y))
     write_atomically(path, lambda file: canvas.save(file, format="PNG", compress_level=3))

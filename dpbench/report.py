@@ -49,6 +49,20 @@ def write_picture(
     pictures.write_picture(path, victims, reconstructions, captions=captions, title=title, columns=columns)
 
 
+def write_overview(run_dir: Path, board: pd.DataFrame, path: Path, **choices: Any) -> None:
+    """One picture of a run, for a README; see `dpbench.overview.write_overview`."""
+    from dpbench import overview
+
+    overview.write_overview(run_dir, board, path, **choices)
+
+
+def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
+    """The plot of accuracy against what is recovered; see `dpbench.plots.write_tradeoff`."""
+    from dpbench import plots
+
+    plots.write_tradeoff(board, path)
+
+
 def headline(panel: pd.DataFrame) -> str:
     """The strongest threat model among these rows."""
     present = set(panel["threat_model"])
@@ -141,10 +155,13 @@ def _varied_arguments(panel: pd.DataFrame) -> dict[tuple[str, str], str]:
 
 
 def _attack_order(main: pd.DataFrame) -> list[str]:
-    """Weakest first: the floors come out left, the strongest attack beside the worst case."""
+    """Weakest first: the floors come out left, the strongest attack beside the worst case.
+
+    By the best mean SSIM over the settings, so that a failed cell does not move an attack.
+    """
     cells = main[main["attack"] != WORST_CASE]
-    mean = cells.groupby("attack")["ssim"].mean().fillna(2.0)
-    return [str(name) for name in mean.sort_index().sort_values(kind="stable").index]
+    best = cells.groupby("attack")["ssim"].max().fillna(2.0)
+    return [str(name) for name in best.sort_index().sort_values(kind="stable").index]
 
 
 def _row(rows: pd.DataFrame, threat_model: str, attack: str) -> pd.DataFrame:

@@ -35,9 +35,7 @@ class RowName:
 
 def name_rows(cells: Sequence[CellSpec]) -> list[RowName]:
     """A name for each cell. Where two differ in something else, what varies is added: `decoder steps=200`."""
-    datasets = _labels(
-        [(_dataset_name(c.dataset), _dataset_settings(c), c.data_fingerprint[:8]) for c in cells]
-    )
+    datasets = _labels([(_dataset_name(c.dataset), _dataset_settings(c), c.data_fingerprint[:8]) for c in cells])
     backbones = _labels([(c.backbone.name, c.backbone.model_dump(exclude={"name"}), "") for c in cells])
     attacks = _labels([(_short(c.attack.name), _attack_settings(c), c.attack.source) for c in cells])
     defenses = _sources([c.defense for c in cells])

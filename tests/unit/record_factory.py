@@ -79,9 +79,7 @@ def make_grid(images: int = 40, *, split_points: tuple[str, ...] = ("layer1", "l
     """A plausible run: two split points, three defenses with strengths, floors, two attacks, both tiers."""
     rng = np.random.default_rng(7)
     settings: list[tuple[str, dict[str, Any], float, float]] = [("none", {}, 0.85, 0.74)]
-    settings += [
-        ("gaussian", {"noise_std": std}, 0.85 - 0.2 * std, 0.74 - 0.1 * std) for std in (0.5, 1.0, 2.0)
-    ]
+    settings += [("gaussian", {"noise_std": std}, 0.85 - 0.2 * std, 0.74 - 0.1 * std) for std in (0.5, 1.0, 2.0)]
     settings += [("dpm", {"weight": w, "rounds": 3}, 0.66 - 0.02 * w, 0.70 - 0.01 * w) for w in (1.0, 5.0)]
     settings += [("quantise", {"bits": b}, 0.5 + 0.1 * b, 0.6 + 0.04 * b) for b in (1, 2)]
     records = []

@@ -1,0 +1,109 @@
+"""One picture of a run: the same few victims, and below them what the strongest attack recovers per defense."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dpbench.board_files import WORST_CASE
+from dpbench.errors import DpbenchError, unknown
+from dpbench.pictures import Pixels, pixels_of, write_rows
+from dpbench.report import headline, reconstructions_path
+
+
+def write_overview(
+    run_dir: Path,
+    board: pd.DataFrame,
+    path: Path,
+    *,
+    split_point: str | None = None,
+    threat_model: str | None = None,
+    defenses: Collection[str] | None = None,
+    columns: int = 8,
+) -> None:
+    """A PNG: victims on top, then a row per defense setting with its strongest attack by mean SSIM.
+
+    Args:
+        run_dir: holds the reconstructions that the board's cells name.
+        board: of that run.
+        path: where the picture goes.
+        split_point: which one; by default the first of the board.
+        threat_model: which one; by default the strongest.
+        defenses: only these, as `gaussian` or `gaussian noise_std=1.0`; by default all.
+        columns: how many victims.
+
+    Raises:
+        DpbenchError: an unknown split point or threat model, or no reconstructions to show.
+    """
+    panel = _one_panel(board, split_point)
+    tier = headline(panel) if threat_model is None else threat_model
+    if tier not in set(panel["threat_model"]):
+        raise unknown("threat model", tier, set(panel["threat_model"]))
+    cells = panel[(panel["attack"] != WORST_CASE) & (panel["status"] == "ok") & panel["ssim"].notna()]
+    # the undefended reference is run under the strongest threat model only: show it beside every tier
+    cells = cells[(cells["threat_model"] == tier) | (cells["defense"] == "none")]
+    rows: list[tuple[str, str, Pixels]] = []
+    victims: Pixels | None = None
+    for names, setting in _in_order(cells):
+        name = " ".join(names).strip()
+        if defenses is not None and name not in defenses and names[0] not in defenses:
+            continue
+        best: Any = setting.sort_values(["ssim", "attack"], ascending=[False, True], kind="stable").iloc[0]
+        loaded = _load(run_dir, str(best["cell"]))
+        if loaded is None:
+            continue
+        own, reconstructions = (images[:columns] for images in loaded)
+        victims = own if victims is None or len(own) > len(victims) else victims
+        shared = min(len(own), len(victims))
+        if own.shape[1:] != victims.shape[1:] or (own[:shared] != victims[:shared]).any():
+            raise DpbenchError(f"cell {best['cell']} has other victims than the cells above it; cannot compare")
+        accuracy = "" if pd.isna(best["accuracy"]) else f", top-1 {best['accuracy']:.0%}"
+        rows.append((name, f"{best['attack']}: SSIM {best['ssim']:.2f}{accuracy}", reconstructions))
+    if victims is None:
+        raise DpbenchError(
+            f"{run_dir} holds no reconstructions of these cells; expected files such as "
+            f"{reconstructions_path(Path('DIR'), 'CELL')}, which `dpbench run` writes"
+        )
+    dataset, backbone, split = (str(panel.iloc[0][name]) for name in ("dataset", "backbone", "split_point"))
+    title = f"{dataset}, {backbone} split at {split}: the strongest attack per defense ({tier} threat model)"
+    write_rows(path, [("victims", "", victims), *rows], title=title)
+
+
+def _one_panel(board: pd.DataFrame, split_point: str | None) -> pd.DataFrame:
+    if board.empty:
+        raise DpbenchError("the board is empty; run a suite first")
+    if split_point is not None:
+        if split_point not in set(board["split_point"]):
+            raise unknown("split point", split_point, set(board["split_point"]))
+        board = board[board["split_point"] == split_point]
+    names = ["dataset", "backbone", "split_point", "seed"]
+    return board[(board[names] == board[names].iloc[0]).all(axis=1)]
+
+
+def _in_order(cells: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
+    """Undefended first, then the strengths of one defense together, each in the order of the board."""
+    settings = [
+        ((str(names[0]), str(names[1])), rows) for names, rows in cells.groupby(["defense", "defense_args"], sort=False)
+    ]
+    seen = list(dict.fromkeys(names[0] for names, _ in settings))
+    return sorted(settings, key=lambda item: (item[0][0] != "none", seen.index(item[0][0])))
+
+
+def _load(run_dir: Path, cell_id: str) -> tuple[Pixels, Pixels] | None:
+    """Victims and reconstructions of a cell; None where the run kept none."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = reconstructions_path(run_dir, cell_id)
+    if not path.is_file():
+        return None
+    try:
+        tensors = load_file(path)
+        return pixels_of(tensors["victims"]), pixels_of(tensors["reconstructions"])
+    except (SafetensorError, KeyError, OSError) as error:
+        raise DpbenchError(
+            f"{path} is damaged ({error}); delete the record of cell {cell_id} and run the suite again"
+        ) from error

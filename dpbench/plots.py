@@ -1,0 +1,178 @@
+"""The trade-off of a board as a plot: task accuracy against what the attacks recover."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from dpbench.board_files import WORST_CASE
+from dpbench.errors import DpbenchError
+from dpbench.store import write_atomically
+from dpbench.types import THREAT_MODELS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FLOORS = ("mean-image", "random-image", "nearest-auxiliary", "class-mean")
+"""Attacks that ignore the released features: the best of them is drawn as the floor."""
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
+"""Okabe and Ito: told apart by colour-blind readers; markers differ too, for print in grey."""
+MARKERS = "osD^vPX"
+LABELS = {"ssim": "worst-case SSIM", "leakage": "leakage (0 floor, 1 undefended)"}
+PANEL = ["dataset", "backbone", "split_point"]
+
+
+def write_tradeoff(board: pd.DataFrame, path: Path, *, floors: Collection[str] = FLOORS) -> None:
+    """Accuracy against worst-case SSIM, and against leakage where there is one: a panel per split point.
+
+    A line is a defense over its strengths; filled and solid is the strongest threat model, hollow and dashed the
+    static tier. The undefended model and the best floor are reference lines. Bars are 95% intervals over images.
+
+    Args:
+        board: from `dpbench.leaderboard`.
+        path: ends in .png, .pdf or .svg.
+        floors: names of the attacks that make up the floor.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if path.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise DpbenchError(f"{path.name}: a plot ends in .png, .pdf or .svg")
+    worst = board[(board["attack"] == WORST_CASE) & board["accuracy"].notna() & board["ssim"].notna()]
+    if worst.empty:
+        raise DpbenchError("this board has no worst-case row with figures; there is nothing to plot")
+    metrics = ["ssim", *(["leakage"] if worst["leakage"].notna().any() else [])]
+    panels = list(worst.groupby(PANEL, sort=False))
+    # several split points: one column each; a single one: its metrics side by side
+    side_by_side = len(panels) == 1
+    shape = (1, len(metrics)) if side_by_side else (len(metrics), len(panels))
+    width = max(5.2, 4.3 * shape[1])
+    figure = Figure(figsize=(width, 3.5 * shape[0] + 1.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(*shape, squeeze=False, sharey=not side_by_side and "row", sharex="col")
+    styles = _styles(worst)
+    handles: dict[str, Any] = {}
+    for column, (names, panel) in enumerate(panels):
+        same = [board[key] == name for key, name in zip(PANEL, names, strict=True)]
+        rows = board[same[0] & same[1] & same[2]]
+        for line, metric in enumerate(metrics):
+            axes = grid[0, line] if side_by_side else grid[line, column]
+            _references(axes, panel, rows, metric, floors)
+            _lines(axes, panel, metric, styles)
+            axes.grid(color="0.92", linewidth=0.6)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.margins(x=0.12, y=0.08)
+            axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+            if column == 0:
+                axes.set_ylabel(LABELS[metric])
+            if line == 0 or side_by_side:
+                title = " / ".join(_differing(names, [n for n, _ in panels]))
+                axes.set_title(f"split at {title}", fontsize=10)
+            if line == len(metrics) - 1 or side_by_side:
+                axes.set_xlabel("top-1 accuracy (%)")
+            handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    order = sorted(handles, key=_legend_order)
+    figure.legend(
+        [handles[name] for name in order],
+        order,
+        loc="outside lower center",
+        ncols=int(width // 2.1),
+        frameon=False,
+        fontsize=8,
+    )
+    write_atomically(path, lambda file: figure.savefig(file, dpi=160))
+
+
+def _legend_order(name: str) -> tuple[bool, bool, str]:
+    return "static" in name, name not in ("undefended", "floor"), name
+
+
+def _differing(names: Any, all_names: list[Any]) -> list[str]:
+    """Of dataset, backbone and split point those that differ between panels; the split point always."""
+    keep = [i for i in range(len(names)) if i == 2 or len({other[i] for other in all_names}) > 1]
+    return [str(names[i]) for i in keep]
+
+
+def _styles(worst: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    names = sorted(name for name in worst["defense"].unique() if name != "none")
+    return {name: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(names)}
+
+
+def _references(axes: Axes, panel: pd.DataFrame, rows: pd.DataFrame, metric: str, floors: Collection[str]) -> None:
+    undefended = panel[(panel["defense"] == "none") & panel[metric].notna()]
+    if not undefended.empty:
+        best: Any = undefended.sort_values(metric).iloc[-1]
+        axes.axhline(best[metric], color="0.35", linewidth=0.8, linestyle=":")
+        axes.axvline(100 * best["accuracy"], color="0.35", linewidth=0.8, linestyle=":")
+        axes.plot(100 * best["accuracy"], best[metric], "*", color="black", markersize=11, label="undefended")
+    cells = rows[rows["attack"].str.split().str[0].isin(floors)][metric].dropna()
+    if len(cells):
+        axes.axhline(cells.max(), color="0.35", linewidth=0.9, linestyle="-.", label="floor")
+
+
+def _lines(axes: Axes, panel: pd.DataFrame, metric: str, styles: dict[str, tuple[str, str]]) -> None:
+    strongest = max(panel["threat_model"], key=THREAT_MODELS.index)
+    for threat_model in dict.fromkeys(("static", strongest)):
+        tier = panel[(panel["threat_model"] == threat_model) & (panel["defense"] != "none")]
+        tier = tier[tier[metric].notna()]
+        headline = threat_model == strongest
+        for (defense, _), points in tier.groupby(["defense", "seed"]):
+            colour, marker = styles[str(defense)]
+            parameter, points = _by_strength(points)
+            name = f"{defense} ({parameter})" if parameter else str(defense)
+            x, y = (100 * points["accuracy"]).to_numpy(), points[metric].to_numpy()
+            axes.errorbar(
+                x,
+                y,
+                xerr=_bars(points, "accuracy", 100.0) if headline else None,
+                yerr=_bars(points, metric, 1.0),
+                fmt="none",
+                ecolor=colour,
+                elinewidth=0.8,
+                alpha=0.45,
+            )
+            axes.plot(
+                x,
+                y,
+                color=colour,
+                marker=marker,
+                markersize=5.5,
+                linewidth=1.4 if headline else 1.0,
+                linestyle="-" if headline else "--",
+                markerfacecolor=colour if headline else "white",
+                label=name if headline else f"{defense}, static attacker",
+            )
+            if headline and parameter:
+                for place, strength in zip(zip(x, y, strict=True), points["strength"], strict=True):
+                    _note(axes, strength, place, colour)
+
+
+def _note(axes: Axes, text: str, place: tuple[float, float], colour: str) -> None:
+    from matplotlib.patheffects import withStroke
+
+    note = axes.annotate(text, place, xytext=(5, -10), textcoords="offset points", fontsize=7, color=colour, zorder=1.9)
+    note.set_path_effects([withStroke(linewidth=2, foreground="white")])
+
+
+def _bars(points: pd.DataFrame, metric: str, scale: float) -> list[Any] | None:
+    if f"{metric}_low" not in points:
+        return None
+    below = (points[metric] - points[f"{metric}_low"]).clip(lower=0).fillna(0)
+    above = (points[f"{metric}_high"] - points[metric]).clip(lower=0).fillna(0)
+    return [(scale * below).to_numpy(), (scale * above).to_numpy()]
+
+
+def _by_strength(points: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    """The parameter that varies, and the points ordered by it; by accuracy where several vary or none does."""
+    arguments = [dict(part.split("=", 1) for part in text.split() if "=" in part) for text in points["defense_args"]]
+    names = sorted({name for given in arguments for name in given})
+    varied = [name for name in names if len({given.get(name) for given in arguments}) > 1]
+    points = points.assign(strength=[",".join(given.get(name, "-") for name in varied) for given in arguments])
+    numbers = pd.to_numeric(points["strength"], errors="coerce")
+    if len(varied) == 1 and numbers.notna().all():
+        return varied[0], points.assign(number=numbers).sort_values("number")
+    return ",".join(varied), points.sort_values(["accuracy", "strength"])

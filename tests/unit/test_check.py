@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import io
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pydantic
+import pytest
+from record_factory import make_grid, make_record
+from rich.console import Console
+
+from dpbench.check import Finding, Tolerance, compare, load_board, run_check
+from dpbench.check_output import append_summary, print_findings, summary, workflow_commands, write_junit
+from dpbench.errors import DpbenchError
+from dpbench.leaderboard import build_board, write_board
+from dpbench.store import write_record
+
+ROW = ("leaves", "resnet10t", "layer1", "gaussian", "noise_std=1.0", "decoder", "weights", "0")
+
+
+@pytest.fixture(name="board")
+def board_fixture() -> pd.DataFrame:
+    figures = {
+        "status": "ok",
+        "images": 50,
+        **{"ssim": 0.50, "ssim_low": 0.47, "ssim_high": 0.53},
+        **{"psnr_db": 20.0, "psnr_db_low": 19.2, "psnr_db_high": 20.8},
+        **{"lpips": 0.40, "lpips_low": 0.37, "lpips_high": 0.43},
+        **{"accuracy": 0.70, "accuracy_low": 0.68, "accuracy_high": 0.72},
+    }
+    names = ("dataset", "backbone", "split_point", "defense", "defense_args", "attack", "threat_model")
+    key = dict(zip(names, ROW, strict=False)) | {"seed": 0}
+    return pd.DataFrame([key | figures, key | figures | {"attack": "worst-case"}])
+
+
+def changed(board: pd.DataFrame, **values: object) -> pd.DataFrame:
+    other = board.copy()
+    for column, value in values.items():
+        other[column] = other[column].astype(object)
+        other.loc[0, column] = value
+    return other
+
+
+def kinds(candidate: pd.DataFrame, baseline: pd.DataFrame, **tolerance: float) -> list[str]:
+    return [f.kind for f in compare(candidate, baseline, tolerance=Tolerance(**tolerance))]
+
+
+def test_the_same_board_passes(board: pd.DataFrame) -> None:
+    assert kinds(board, board) == []
+    assert kinds(board.sample(frac=1, random_state=1), board) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ({"ssim": 0.54}, "leaks more"),
+        ({"ssim": 0.53}, None),  # inside the interval
+        ({"psnr_db": 20.9}, "leaks more"),
+        ({"psnr_db": 20.7}, None),
+        ({"lpips": 0.36}, "leaks more"),
+        ({"lpips": 0.375}, None),
+        ({"accuracy": 0.67}, "predicts worse"),
+        ({"accuracy": 0.685}, None),
+        ({"ssim": 0.40}, "leaks less"),
+        ({"psnr_db": 18.0}, "leaks less"),
+        ({"lpips": 0.50}, "leaks less"),
+        ({"accuracy": 0.75}, "predicts better"),
+        ({"status": "failed", "ssim": np.nan}, "failed"),
+        ({"status": "incomplete"}, "failed"),
+        ({"lpips": np.nan}, "missing figure"),
+        ({"ssim": np.nan}, "missing"),
+        ({"accuracy": np.nan}, "missing"),
+        ({"images": 20}, "other images"),
+    ],
+)
+def test_outcomes(board: pd.DataFrame, values: dict[str, object], kind: str | None) -> None:
+    assert kinds(changed(board, **values), board) == ([] if kind is None else [kind])
+
+
+@pytest.mark.parametrize("metric", ["ssim", "psnr_db", "lpips", "accuracy"])
+def test_outside_the_interval_is_not_enough(board: pd.DataFrame, metric: str) -> None:
+    """A narrow interval (many images) does not make a change within the tolerance count."""
+    narrow = changed(board, **{f"{metric}_low": board[metric][0], f"{metric}_high": board[metric][0]})
+    allowed = getattr(Tolerance(), metric)
+    worse = -1 if metric in ("lpips", "accuracy") else 1
+    assert kinds(changed(narrow, **{metric: board[metric][0] + worse * allowed}), narrow) == []
+    assert len(kinds(changed(narrow, **{metric: board[metric][0] + worse * allowed * 1.1}), narrow)) == 1
+
+
+def test_tolerance_is_settable(board: pd.DataFrame) -> None:
+    assert kinds(changed(board, ssim=0.60), board, ssim=0.2) == []
+    assert kinds(changed(board, ssim=0.535), board, ssim=0.0) == ["leaks more"]
+    with pytest.raises(pydantic.ValidationError):
+        Tolerance(ssim=-0.1)
+
+
+def test_without_an_interval_the_tolerance_decides(board: pd.DataFrame) -> None:
+    bare = changed(board, ssim_low=np.nan, ssim_high=np.nan)
+    assert kinds(changed(bare, ssim=0.525), bare) == ["leaks more"]
+    assert kinds(changed(bare, ssim=0.515), bare) == []
+
+
+def test_rows_missing_new_and_recovered(board: pd.DataFrame) -> None:
+    findings = compare(board.iloc[1:], board, tolerance=Tolerance())
+    assert [(f.kind, f.row, f.fails) for f in findings] == [("missing", ROW, True)]
+    findings = compare(board, board.iloc[1:], tolerance=Tolerance())
+    assert [(f.kind, f.row, f.fails) for f in findings] == [("new", ROW, False)]
+    broken = changed(board, status="failed")
+    assert kinds(board, broken) == ["recovered"]
+    assert kinds(broken, broken) == []
+
+
+def test_failing_findings_come_first(board: pd.DataFrame) -> None:
+    worse = changed(board, ssim=0.1, accuracy=0.1, psnr_db=30.0)
+    assert kinds(worse, board) == ["leaks more", "predicts worse", "leaks less"]
+
+
+def test_unusable_boards(board: pd.DataFrame) -> None:
+    with pytest.raises(DpbenchError, match="candidate lacks the columns ssim, ssim_low"):
+        compare(board.drop(columns=["ssim", "ssim_low"]), board, tolerance=Tolerance())
+    with pytest.raises(DpbenchError, match="baseline lacks the columns seed"):
+        compare(board, board.drop(columns="seed"), tolerance=Tolerance())
+    with pytest.raises(DpbenchError, match=r"baseline has two rows named leaves resnet10t layer1 \| gaussian"):
+        compare(board, pd.concat([board, board]), tolerance=Tolerance())
+    with pytest.raises(DpbenchError, match="candidate has no rows"):
+        compare(board.iloc[:0], board, tolerance=Tolerance())
+    with pytest.raises(DpbenchError, match="status 'fine'"):
+        compare(changed(board, status="fine"), board, tolerance=Tolerance())
+
+
+def test_workflow_commands_escape() -> None:
+    row = ("a,b:c", *ROW[1:])
+    lines = workflow_commands(
+        [
+            Finding("leaks more", row, "50% up\nand\rmore"),
+            Finding("missing figure", row, "x"),
+            Finding("new", row, "y"),
+        ]
+    )
+    name = "a,b:c resnet10t layer1 | gaussian noise_std=1.0 | decoder (weights, seed 0)"
+    assert lines == [
+        f"::error title=dpbench%3A leaks more::{name}: 50%25 up%0Aand%0Dmore",
+        f"::warning title=dpbench%3A missing figure::{name}: x",
+        f"::notice title=dpbench%3A new::{name}: y",
+    ]
+
+
+def test_junit_has_a_case_per_row_with_its_failures(tmp_path: Path) -> None:
+    other = (*ROW[:5], "a<b>&\x07", *ROW[6:])
+    findings = [
+        Finding("leaks more", ROW, "ssim up"),
+        Finding("predicts worse", ROW, "accuracy down"),
+        Finding("leaks less", other, "psnr <down>"),
+        Finding("new", ("x", *ROW[1:]), "not in the baseline"),
+    ]
+    write_junit(findings, [ROW, other], tmp_path / "deep" / "junit.xml")
+    root = ET.parse(tmp_path / "deep" / "junit.xml").getroot()
+    suite = root[0]
+    assert (suite.tag, suite.get("tests"), suite.get("failures")) == ("testsuite", "2", "1")
+    first, second = suite.findall("testcase")
+    assert first.get("classname") == "leaves.resnet10t.layer1"
+    assert [f.text for f in first.findall("failure")] == ["leaks more: ssim up\npredicts worse: accuracy down"]
+    assert first.find("failure").get("type") == "leaks more"  # type: ignore[union-attr]
+    assert second.find("failure") is None
+    assert second.findtext("system-out") == "leaks less: psnr <down>"
+    assert "a<b>&" in str(second.get("name"))
+
+
+def test_summary_is_markdown_that_cannot_be_broken(tmp_path: Path) -> None:
+    row = (*ROW[:5], "a|b`<i>", *ROW[6:])
+    text = summary([Finding("leaks more", row, "[0.1, 0.2] -> 0.5")], 3)
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert table[2].startswith("| **leaks more** | ")
+    assert "a\\|b\\`&lt;i&gt;" in table[2]
+    assert "\\[0.1, 0.2\\] -&gt; 0.5" in table[2]
+    path = tmp_path / "summary.md"
+    path.write_text("before\n")
+    append_summary([], 3, path)
+    assert path.read_text().startswith("before\n## dpbench check\n\npassed: nothing got worse in 3 rows")
+    with pytest.raises(DpbenchError, match="cannot be written"):
+        append_summary([], 3, tmp_path / "no" / "folder.md")
+
+
+def test_table_shows_markup_as_text() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    print_findings([Finding("failed", (*ROW[:5], "[red]x[/red]", *ROW[6:]), "[bold]")], 1, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "[red]x[/red]" in text
+    assert "failed: 1 findings in 1 of 1 rows" in text
+
+
+def check(candidate: Path, baseline: Path, junit: Path | None = None, **environment: str) -> tuple[int, str]:
+    console = Console(file=io.StringIO(), width=100)
+    status = run_check(
+        candidate, baseline, tolerance=Tolerance(), junit=junit, environment=environment, console=console
+    )
+    return status, console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_run_check_on_files_and_run_directories(tmp_path: Path) -> None:
+    records = make_grid(12, split_points=("layer1",))
+    for record in records:
+        write_record(tmp_path / "run", record)
+    baseline = tmp_path / "baseline.csv"
+    write_board(build_board(records), baseline)
+    assert check(tmp_path / "run", baseline)[0] == 0
+    assert check(baseline, baseline)[0] == 0
+    assert len(load_board(tmp_path / "run")) == len(load_board(baseline))
+
+    worse = [r for r in records if not (r.cell.defense.name == "dpm" and r.cell.attack.name == "rmle")]
+    settings = {"defense": "dpm", "defense_args": {"weight": 1.0, "rounds": 3}, "attack": "rmle"}
+    hits = [True] * 210 + [False] * 90
+    worse.append(make_record(**settings, ssim=0.99, psnr_db=40, lpips=0.01, victims=12, correct=hits))
+    for record in worse:
+        write_record(tmp_path / "other", record)
+    junit, step = tmp_path / "junit.xml", tmp_path / "step.md"
+    status, text = check(tmp_path / "other", baseline, junit, GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(step))
+    assert status == 1
+    assert "leaks more" in text
+    assert "missing" in text
+    assert any(line.startswith("::error title=dpbench%3A leaks more::leaves") for line in text.splitlines())
+    assert "**leaks more**" in step.read_text()
+    cases = ET.parse(junit).getroot().findall(".//testcase")
+    assert len(cases) == len(load_board(baseline))
+    assert "::error" not in check(tmp_path / "other", baseline)[1]
+
+
+def test_run_check_refuses_what_it_cannot_use(tmp_path: Path) -> None:
+    good = tmp_path / "good.csv"
+    write_board(build_board([make_record()]), good)
+    (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DpbenchError, match="lacks the columns"):
+        check(good, tmp_path / "bad.csv")
+    with pytest.raises(DpbenchError, match="cannot be read"):
+        check(tmp_path / "nothing.csv", good)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DpbenchError, match="not a run directory"):
+        check(tmp_path / "folder", good)
+    (tmp_path / "folder" / "records").mkdir()
+    with pytest.raises(DpbenchError, match="candidate has no rows"):
+        check(tmp_path / "folder", good)

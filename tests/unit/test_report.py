@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from record_factory import make_grid, make_record
+from rich.console import Console
+from safetensors.torch import save_file
+
+from dpbench.errors import DpbenchError
+from dpbench.leaderboard import build_board
+from dpbench.report import print_table, reconstructions_path, write_overview, write_picture, write_tradeoff
+from dpbench.store import Record
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def images(count: int, size: int = 32, seed: int = 0) -> torch.Tensor:
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("size", "tile"), [(32, 96), (64, 128), (128, 128), (17, 102)])
+def test_picture_shows_every_pixel_enlarged(tmp_path: Path, size: int, tile: int) -> None:
+    victims, found = images(3, size), images(3, size, seed=1)
+    write_picture(tmp_path / "a.png", victims, found, captions=["SSIM 0.83"] * 3, title="a title")
+    picture = pixels(tmp_path / "a.png")
+    for source in (victims, found):
+        tiles = (source * 255).round().byte().permute(0, 2, 3, 1).numpy()
+        expected = tiles[2].repeat(tile // size, 0).repeat(tile // size, 1)
+        windows = np.lib.stride_tricks.sliding_window_view(picture, expected.shape[:2], axis=(0, 1))
+        corners = (windows[..., 0, 0] == expected[0, 0]).all(-1)
+        places = [(y, x) for y, x in np.argwhere(corners) if (picture[y : y + tile, x : x + tile] == expected).all()]
+        assert len(places) == 1
+
+
+def test_picture_size_grows_with_rows_and_title(tmp_path: Path) -> None:
+    write_picture(tmp_path / "one.png", images(8), images(8))
+    write_picture(tmp_path / "two.png", images(9), images(9))
+    write_picture(tmp_path / "title.png", images(8), images(8), title="word " * 60, captions=["SSIM 0.10"])
+    one, two, title = (pixels(tmp_path / f"{name}.png").shape for name in ("one", "two", "title"))
+    assert one[1] == two[1] == title[1]
+    assert two[0] - one[0] > 2 * 96
+    assert 40 < title[0] - one[0] < 120
+
+
+def test_picture_of_bytes_equals_picture_of_floats(tmp_path: Path) -> None:
+    exact = (images(2) * 255).byte()
+    write_picture(tmp_path / "a.png", exact, exact)
+    write_picture(tmp_path / "b.png", exact / 255, exact / 255)
+    assert (pixels(tmp_path / "a.png") == pixels(tmp_path / "b.png")).all()
+
+
+def test_picture_refuses_what_does_not_fit(tmp_path: Path) -> None:
+    for victims, found in ((images(2), images(3)), (images(0), images(0)), (images(2)[0], images(2)[0])):
+        with pytest.raises(DpbenchError, match="a picture needs"):
+            write_picture(tmp_path / "a.png", victims, found)
+    assert not list(tmp_path.iterdir())
+
+
+def keep_images(run_dir: Path, records: list[Record], count: int = 4) -> torch.Tensor:
+    victims = (images(count) * 255).byte()
+    for index, record in enumerate(records):
+        path = reconstructions_path(run_dir, record.id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found = torch.full_like(victims, index)
+        save_file({"victims": victims, "reconstructions": found}, path)
+    return victims
+
+
+def test_overview_shows_the_strongest_attack_of_each_defense(tmp_path: Path) -> None:
+    records = [
+        make_record(attack="decoder", ssim=0.5),
+        make_record(attack="rmle", ssim=0.8),
+        make_record(defense="dpm", attack="decoder", ssim=0.4),
+        make_record(defense="dpm", attack="rmle", ssim=0.3),
+        make_record(defense="dpm", attack="gan", ssim=0.9, threat_model="static"),
+        make_record(defense="dpm", attack="gan", failed="no"),
+    ]
+    keep_images(tmp_path, records)
+    write_overview(tmp_path, build_board(records), tmp_path / "a.png", columns=3)
+    picture = pixels(tmp_path / "a.png")
+    shown = [grey for grey in range(6) if (picture == grey).all(-1).sum() == 3 * 96 * 96]
+    assert shown == [1, 2]
+    write_overview(tmp_path, build_board(records), tmp_path / "b.png", threat_model="static", defenses=["dpm"])
+    picture = pixels(tmp_path / "b.png")
+    assert [grey for grey in range(6) if (picture == grey).all(-1).sum() == 4 * 96 * 96] == [4]
+
+
+def test_overview_refuses_what_it_cannot_show(tmp_path: Path) -> None:
+    records = [make_record(), make_record(defense="dpm")]
+    board = build_board(records)
+    with pytest.raises(DpbenchError, match="holds no reconstructions"):
+        write_overview(tmp_path, board, tmp_path / "a.png")
+    with pytest.raises(DpbenchError, match="did you mean 'layer1'"):
+        write_overview(tmp_path, board, tmp_path / "a.png", split_point="layer9")
+    with pytest.raises(DpbenchError, match="unknown threat model"):
+        write_overview(tmp_path, board, tmp_path / "a.png", threat_model="query")
+    with pytest.raises(DpbenchError, match="the board is empty"):
+        write_overview(tmp_path, board.iloc[:0], tmp_path / "a.png")
+    keep_images(tmp_path, records)
+    path = reconstructions_path(tmp_path, records[1].id)
+    save_file({"victims": torch.zeros(4, 3, 32, 32), "reconstructions": torch.zeros(4, 3, 32, 32)}, path)
+    with pytest.raises(DpbenchError, match="other victims"):
+        write_overview(tmp_path, board, tmp_path / "a.png")
+    path.write_bytes(b"cut short")
+    with pytest.raises(DpbenchError, match="damaged"):
+        write_overview(tmp_path, board, tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("split_points", [("layer1",), ("layer1", "layer2")])
+def test_tradeoff_is_drawn(tmp_path: Path, split_points: tuple[str, ...]) -> None:
+    board = build_board(make_grid(12, split_points=split_points))
+    write_tradeoff(board, tmp_path / "plot.png")
+    picture = pixels(tmp_path / "plot.png")
+    assert picture.shape[1] > 800
+    for colour in ("#0072B2", "#D55E00", "#009E73"):
+        wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        assert (picture == wanted).all(-1).sum() > 100
+    write_tradeoff(board[board.threat_model == "static"], tmp_path / "static.svg")
+    assert "static.svg" in [path.name for path in tmp_path.iterdir()]
+
+
+def test_tradeoff_without_leakage_or_curve(tmp_path: Path) -> None:
+    write_tradeoff(build_board([make_record(defense="dpm", ssim=0.4)]), tmp_path / "plot.png")
+    assert pixels(tmp_path / "plot.png").std() > 1
+
+
+def test_tradeoff_refuses_what_it_cannot_draw(tmp_path: Path) -> None:
+    board = build_board([make_record(failed="no")])
+    with pytest.raises(DpbenchError, match="nothing to plot"):
+        write_tradeoff(board, tmp_path / "plot.png")
+    with pytest.raises(DpbenchError, match=r"ends in \.png, \.pdf or \.svg"):
+        write_tradeoff(build_board([make_record()]), tmp_path / "plot.docx")
+
+
+def table(records: list[Record], width: int = 100) -> list[str]:
+    console = Console(file=io.StringIO(), width=width)
+    print_table(build_board(records), console)
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined,no-any-return]
+
+
+def test_table_has_a_row_per_setting() -> None:
+    lines = table(
+        [
+            make_record(attack="mean-image", ssim=0.1),
+            make_record(attack="decoder", ssim=0.9),
+            make_record(attack="rmle", ssim=0.7),
+            make_record(defense="dpm", defense_args={"[weight]": 1.0}, attack="decoder", ssim=0.5),
+            make_record(defense="dpm", defense_args={"[weight]": 1.0}, attack="rmle", failed="no"),
+        ]
+    )
+    rows = {line.split()[0]: line.split() for line in lines if line.split()}
+    assert rows["none"] == ["none", "75.0%", "+0.0", "0.10", "0.70", "0.90", "0.90", "1.00"]
+    assert rows["dpm"] == ["dpm", "[weight]=1.0", "75.0%", "+0.0", "-", "failed", "0.50", "0.50*", "0.50*"]
+    assert not any("static" in line for line in lines)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 160])
+def test_table_fits_the_terminal(width: int) -> None:
+    records = make_grid(8)
+    lines = table(records, width)
+    assert max(len(line) for line in lines) <= width
+    text = "\n".join(lines)
+    assert text.count("split at layer") == 2
+    assert "gaussian" in text
+    assert "worst" in text
+    assert ("left out for lack of width" in text) == (width < 100)
+    assert ("static" in text) == (width > 60 or "left out" in text)
+
+
+def test_table_of_nothing() -> None:
+    assert table([]) == []

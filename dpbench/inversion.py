@@ -102,6 +102,10 @@ class ReleaseMatch:
         features = self.client.features(images).float()
         return released + (features - features.detach())
 
+    def standardised(self, release: Tensor) -> Tensor:
+        """Releases in units of the channels' std, flattened to (N, values)."""
+        return (release * self.inverse_std).flatten(1)
+
     def distance(self, images: Tensor, victims: Tensor, generator: torch.Generator) -> Tensor:
         """Mean squared standardised difference, averaged over draws.
 
@@ -189,9 +193,7 @@ def _zero_weight(
     return (true_zeros / zeros.clamp_min(1e-6)).clamp(0, 1)
 
 
-def _needs_straight_through(
-    client: Client, probes: Tensor, std: Tensor, generator: torch.Generator
-) -> bool:
+def _needs_straight_through(client: Client, probes: Tensor, std: Tensor, generator: torch.Generator) -> bool:
     """Whether gradients through the release are missing, zero or not finite, while those of the features work.
 
     The distance between the releases of each probe image and of the next one must have a finite gradient that is

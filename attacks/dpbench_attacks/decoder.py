@@ -1,0 +1,274 @@
+"""The inverse network: learn from released features of one's own images what the images looked like."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import ClassVar
+
+import piq
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dpbench.devices import autocast, place
+from dpbench.inversion import channel_axis, channel_statistics, initialise
+from dpbench.registry import register
+from dpbench.specs import content_hash
+from dpbench.types import Attack, Needs, Observation
+
+STATISTICS_IMAGES = 512
+MAX_PREFIX_TOKENS = 16
+SUMMARY = 256
+
+
+@register
+class Decoder(Attack):
+    """A convolutional inverse network, trained on freshly released features of the auxiliary images.
+
+    Dosovitskiy & Brox 2016, "Inverting visual representations with convolutional networks"; He et al. 2019, "Model
+    inversion attacks against collaborative inference", section 5 (black box). Differs from both: residual
+    blocks and pixel-shuffle (Shi et al. 2016) in place of transposed convolutions; a linear path beside
+    them; MSE plus structural dissimilarity in place of MSE alone; AdamW with a one-cycle schedule; features
+    standardised per channel. The client is queried anew for every batch, with random flips, so a
+    stochastic defense gives new noise in each epoch and the network learns to see through it.
+    """
+
+    name: ClassVar[str] = "decoder"
+    paper: ClassVar[str] = "https://arxiv.org/abs/1506.02753"
+    needs: ClassVar[Needs] = "query"
+
+    epochs: int = Field(6, ge=1, le=1000, description="passes over the auxiliary images")
+    width: int = Field(128, ge=8, le=1024, description="channels at the resolution of the features")
+    blocks: int = Field(3, ge=1, le=32, description="residual blocks at each resolution")
+    batch_size: int = Field(64, ge=2, le=4096, description="auxiliary images per step")
+    learning_rate: float = Field(2e-3, gt=0, le=0.1, description="peak of the one-cycle schedule, AdamW")
+    ssim_weight: float = Field(0.2, ge=0, le=10, description="weight of 1 - SSIM beside the MSE")
+
+    def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
+        """Train (or remember) the inverse network and apply it: (N,3,H,W) in [0,1]."""
+        query = seen.granted_query()
+        released = seen.released.float()
+        network = self.network(tuple(released.shape[1:]), seen.image_shape)
+        identity = {"parameters": self.model_dump(), "features": released.shape[1:], "image": seen.image_shape}
+        key = f"decoder-{content_hash(identity)[:16]}"
+        trained: list[float] = []
+
+        def train(train_generator: torch.Generator) -> dict[str, Tensor]:
+            initialise(network, train_generator)
+            place(network, released.device)
+            trained.append(self._train(network, seen, query, train_generator))
+            return {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+        network.load_state_dict(seen.remember(key, train, "query"))
+        place(network, released.device).eval()
+        if trained:
+            seen.notes["final_loss"] = round(trained[0], 5)
+        return torch.cat([self._apply(network, chunk) for chunk in released.split(self.batch_size)])
+
+    def network(self, feature_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> InverseNetwork:
+        """The untrained network for features (N, *feature_shape) and images (N, *image_shape)."""
+        return InverseNetwork(feature_shape, image_shape, width=self.width, blocks=self.blocks)
+
+    @staticmethod
+    def _apply(network: InverseNetwork, released: Tensor) -> Tensor:
+        with torch.no_grad(), autocast(released.device):
+            images = network(released)
+        return images.float().clamp(0, 1)
+
+    def _train(
+        self,
+        network: InverseNetwork,
+        seen: Observation,
+        query: Callable[[Tensor], Tensor],
+        generator: torch.Generator,
+    ) -> float:
+        device = seen.released.device
+        images = seen.auxiliary.images.to(device)
+        batch = min(self.batch_size, len(images))
+        steps_per_epoch = len(images) // batch
+        calibration = images[:STATISTICS_IMAGES]
+        network.standardise(torch.cat([query(chunk).float() for chunk in calibration.split(batch)]), calibration)
+        network.train()
+        optimizer = torch.optim.AdamW(
+            network.parameters(), self.learning_rate, weight_decay=1e-2, fused=device.type in ("cpu", "cuda")
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.learning_rate, total_steps=self.epochs * steps_per_epoch, pct_start=0.2
+        )
+        running = torch.zeros((), device=device)
+        for epoch in range(self.epochs):
+            seen.progress(f"epoch {epoch + 1}/{self.epochs}")
+            order = torch.randperm(len(images), generator=generator, device=generator.device).to(device)
+            running = torch.zeros((), device=device)
+            for step in range(steps_per_epoch):
+                chosen = images[order[step * batch : (step + 1) * batch]]
+                flip = torch.rand(len(chosen), 1, 1, 1, generator=generator, device=generator.device) < 0.5
+                chosen = torch.where(flip.to(device), chosen.flip(3), chosen)
+                released = query(chosen)
+                with autocast(device):
+                    output = network(released.float())
+                loss = self._loss(output.float(), chosen)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+                optimizer.step()
+                schedule.step()
+                running += loss.detach()
+        return float(running / steps_per_epoch)
+
+    def _loss(self, output: Tensor, images: Tensor) -> Tensor:
+        loss = functional.mse_loss(output, images)
+        if self.ssim_weight:
+            # clamp: piq.ssim refuses values outside [0, 1]; the MSE still pulls them back
+            similarity: Tensor = piq.ssim(output.clamp(0, 1), images)
+            loss = loss + self.ssim_weight * (1 - similarity)
+        return loss
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(conv(relu(x)))), without normalisation; the second convolution starts at zero."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.gain = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N,C,h,w) -> (N,C,h,w)."""
+        y: Tensor = self.second(functional.relu(self.first(functional.relu(x))))
+        return x + self.gain * y
+
+
+class InverseNetwork(nn.Module):
+    """Released features of any layout -> images.
+
+    Conv features enter as they are; tokens that form a grid become one (prefix tokens such as a class token are
+    summarised and added everywhere); flat features and tokens without a grid go through a linear layer to a small grid.
+    From there, residual blocks and pixel-shuffle up to half the image's resolution, then pixel-shuffle to pixels.
+
+    Args:
+        feature_shape: released features without the batch axis.
+        image_shape: (3, H, W).
+        width: channels at the resolution of the features; halves at each doubling, not below 32.
+        blocks: residual blocks at each resolution.
+    """
+
+    feature_mean: Tensor
+    feature_std: Tensor
+    image_mean: Tensor
+
+    def __init__(
+        self, feature_shape: tuple[int, ...], image_shape: tuple[int, int, int], *, width: int, blocks: int
+    ) -> None:
+        super().__init__()
+        self.image_size = (image_shape[1], image_shape[2])
+        self.axis = channel_axis((1, *feature_shape))
+        broadcast = [size if i + 1 == self.axis else 1 for i, size in enumerate(feature_shape)]
+        self.register_buffer("feature_mean", torch.zeros(1, *broadcast))
+        self.register_buffer("feature_std", torch.ones(1, *broadcast))
+        self.register_buffer("image_mean", torch.full((1, 3, 1, 1), 0.5))
+
+        layout = _layout(feature_shape, self.image_size)
+        self.kind, self.grid, self.prefix = layout.kind, layout.grid, layout.prefix
+        self.summary: nn.Module | None = None
+        if layout.kind == "flat":
+            values = math.prod(feature_shape)
+            small = min(width, 64)
+            self.expand: nn.Module | None = nn.Sequential(
+                nn.Linear(values, min(values, 512)),
+                nn.Linear(min(values, 512), small * layout.grid[0] * layout.grid[1]),
+            )
+            channels = small
+        else:
+            self.expand = None
+            channels = feature_shape[self.axis - 1]
+            if layout.prefix:
+                self.summary = nn.Sequential(
+                    nn.Linear(layout.prefix * channels, SUMMARY), nn.ReLU(), nn.Linear(SUMMARY, width)
+                )
+        doublings = max(0, round(math.log2(self.image_size[0] / layout.grid[0]) + 0.4))
+        self.stem = nn.Conv2d(channels, width, 3, padding=1)
+        self.linear = nn.Conv2d(channels, 3 * 4 ** min(doublings, 4), 3, padding=1)
+        self.linear_factor = 2 ** min(doublings, 4)
+        stages: list[nn.Module] = []
+        for doubling in range(doublings):
+            narrower = max(min(32, width), width // 2)
+            stages += [ResidualBlock(width) for _ in range(blocks)]
+            if doubling < doublings - 1:
+                stages += [nn.Conv2d(width, 4 * narrower, 3, padding=1), nn.PixelShuffle(2)]
+                width = narrower
+        if not doublings:
+            stages += [ResidualBlock(width) for _ in range(blocks)]
+        self.body = nn.Sequential(*stages)
+        factor = 2 if doublings else 1
+        self.to_pixels = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(width, 3 * factor**2, 3, padding=1), nn.PixelShuffle(factor)
+        )
+
+    def standardise(self, released: Tensor, images: Tensor) -> None:
+        """Take the statistics of the input from released features, and of the output from images."""
+        mean, std = channel_statistics(released)
+        self.feature_mean.copy_(mean)
+        self.feature_std.copy_(std)
+        self.image_mean.copy_(images.mean((0, 2, 3), keepdim=True))
+        with torch.no_grad():
+            for module in self.modules():
+                if isinstance(module, ResidualBlock):
+                    module.gain.fill_(0.1)
+            for last in (self.linear, self.to_pixels[1]):
+                assert isinstance(last, nn.Conv2d)
+                last.weight.mul_(0.1)
+
+    def forward(self, released: Tensor) -> Tensor:
+        """Released features (N, ...) -> images (N,3,H,W), about [0,1] but not clamped."""
+        grid, summary = self._to_grid((released - self.feature_mean) / self.feature_std)
+        x = self.stem(grid)
+        if summary is not None:
+            x = x + summary[:, :, None, None]
+        detail = self._resize(self.to_pixels(self.body(x)))
+        coarse = self._resize(functional.pixel_shuffle(self.linear(grid), self.linear_factor))
+        images: Tensor = detail + coarse + self.image_mean
+        return images
+
+    def _resize(self, images: Tensor) -> Tensor:
+        if images.shape[2:] == self.image_size:
+            return images
+        return functional.interpolate(images, self.image_size, mode="bilinear", align_corners=False)
+
+    def _to_grid(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        height, width = self.grid
+        if self.expand is not None:
+            return self.expand(x.flatten(1)).unflatten(1, (-1, height, width)), None
+        if self.kind == "tokens":
+            summary = self.summary(x[:, : self.prefix].flatten(1)) if self.summary is not None else None
+            return x[:, self.prefix :].transpose(1, 2).unflatten(2, (height, width)).contiguous(), summary
+        if self.axis == 3:
+            x = x.permute(0, 3, 1, 2)
+        return x.contiguous(memory_format=torch.channels_last), None
+
+
+class _Layout:
+    def __init__(self, kind: str, grid: tuple[int, int], prefix: int = 0) -> None:
+        self.kind, self.grid, self.prefix = kind, grid, prefix
+
+
+def _layout(feature_shape: tuple[int, ...], image_size: tuple[int, int]) -> _Layout:
+    """How features lie on a grid, see `InverseNetwork`."""
+    small = (max(1, round(image_size[0] / 8)), max(1, round(image_size[1] / 8)))
+    small = (min(small[0], 8), min(small[1], 8))
+    if len(feature_shape) == 3:
+        axis = channel_axis((1, *feature_shape))
+        return _Layout("conv", feature_shape[:2] if axis == 3 else feature_shape[1:])
+    if len(feature_shape) == 2:
+        tokens = feature_shape[0]
+        for prefix in range(min(MAX_PREFIX_TOKENS, tokens - 1) + 1):
+            rows = round(math.sqrt((tokens - prefix) * image_size[0] / image_size[1]))
+            columns = (tokens - prefix) // max(1, rows)
+            if rows < 2 or rows * columns != tokens - prefix:
+                continue
+            if rows * image_size[1] == columns * image_size[0] and image_size[0] % rows == 0:
+                return _Layout("tokens", (rows, columns), prefix)
+    return _Layout("flat", small)

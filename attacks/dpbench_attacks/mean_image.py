@@ -1,0 +1,28 @@
+"""The floor that shows every victim the same picture: the mean auxiliary image."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from dpbench.registry import register
+from dpbench.types import Attack, Needs, Observation
+
+
+@register
+class MeanImage(Attack):
+    """The mean of the auxiliary images, for every victim.
+
+    The best constant guess under squared error, so its fidelity is what "nothing was learnt" looks like.
+    """
+
+    name: ClassVar[str] = "mean-image"
+    needs: ClassVar[Needs] = "nothing"
+    floor: ClassVar[bool] = True
+
+    def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
+        """N times the mean auxiliary image, (N,3,H,W) in [0,1]."""
+        mean = seen.auxiliary.images.mean(0, dtype=torch.float32).to(seen.released.device)
+        return mean.clamp(0, 1).expand(len(seen.released), *seen.image_shape).clone()

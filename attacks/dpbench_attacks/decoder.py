@@ -41,9 +41,9 @@ class Decoder(Attack):
 
     epochs: int = Field(6, ge=1, le=1000, description="passes over the auxiliary images")
     width: int = Field(128, ge=8, le=1024, description="channels at the resolution of the features")
-    blocks: int = Field(3, ge=1, le=32, description="residual blocks at each resolution")
+    blocks: int = Field(2, ge=1, le=32, description="residual blocks at each resolution")
     batch_size: int = Field(64, ge=2, le=4096, description="auxiliary images per step")
-    learning_rate: float = Field(2e-3, gt=0, le=0.1, description="peak of the one-cycle schedule, AdamW")
+    learning_rate: float = Field(4e-3, gt=0, le=0.1, description="peak of the one-cycle schedule, AdamW")
     ssim_weight: float = Field(0.2, ge=0, le=10, description="weight of 1 - SSIM beside the MSE")
 
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
@@ -74,7 +74,7 @@ class Decoder(Attack):
     @staticmethod
     def _apply(network: InverseNetwork, released: Tensor) -> Tensor:
         with torch.no_grad(), autocast(released.device):
-            images = network(released)
+            images: Tensor = network(released)
         return images.float().clamp(0, 1)
 
     def _train(

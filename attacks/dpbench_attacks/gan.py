@@ -317,7 +317,7 @@ class Generator(nn.Module):
     def second_half(self, features: Tensor) -> Tensor:
         """Intermediate features -> (N,3,H,W) in [0,1], fp32."""
         with autocast(features.device):
-            painted = self.late(features)
+            painted: Tensor = self.late(features)
         images = painted.float() * 0.5 + 0.5
         if images.shape[2:] == self.image_size:
             return images

@@ -196,9 +196,9 @@ def load_board(path: Path) -> pd.DataFrame:
         return read_board(path)
     # imported here: a comparison of two CSV files needs no torch, which records bring along
     from dpbench.leaderboard import build_board
-    from dpbench.store import iter_records
+    from dpbench.store import newest_records
 
-    return build_board(iter_records(path))
+    return build_board(newest_records([path]))
 
 
 def run_check(

@@ -20,7 +20,7 @@ from dpbench.board_files import write_board as write_board
 from dpbench.errors import DpbenchError
 from dpbench.intervals import Floats, mean_interval, share_interval
 from dpbench.row_names import RowName, name_rows
-from dpbench.store import METRICS, Record, iter_records
+from dpbench.store import METRICS, Record, newest_records
 from dpbench.types import THREAT_MODELS
 
 PSNR_CAP_DB = 100.0
@@ -278,7 +278,7 @@ def load_records(run_dir: Path | str) -> pd.DataFrame:
         DpbenchError: not a run directory, or a record in it cannot be read.
     """
     rows: list[dict[str, Any]] = []
-    for cell in _cells(iter_records(Path(run_dir))):
+    for cell in _cells(newest_records([Path(run_dir)])):
         record = cell.record
         shared = cell.name.columns() | {
             "status": record.status,

@@ -11,7 +11,7 @@ import pandas as pd
 from dpbench.board_files import WORST_CASE
 from dpbench.errors import DpbenchError, unknown
 from dpbench.pictures import Pixels, pixels_of, write_rows
-from dpbench.report import headline, reconstructions_path
+from dpbench.report import headline, reconstructions_path, short_arguments
 
 
 def write_overview(
@@ -47,6 +47,7 @@ def write_overview(
     cells = cells[(cells["threat_model"] == tier) | (cells["defense"] == "none")]
     rows: list[tuple[str, str, Pixels]] = []
     victims: Pixels | None = None
+    short = short_arguments(panel)
     for names, setting in _in_order(cells):
         name = " ".join(names).strip()
         if defenses is not None and name not in defenses and names[0] not in defenses:
@@ -61,7 +62,13 @@ def write_overview(
         if own.shape[1:] != victims.shape[1:] or (own[:shared] != victims[:shared]).any():
             raise DpbenchError(f"cell {best['cell']} has other victims than the cells above it; cannot compare")
         accuracy = "" if pd.isna(best["accuracy"]) else f", top-1 {best['accuracy']:.0%}"
-        rows.append((name, f"{best['attack']}: SSIM {best['ssim']:.2f}{accuracy}", reconstructions))
+        rows.append(
+            (
+                f"{names[0]} {short[names]}".strip(),
+                f"{best['attack']}: SSIM {best['ssim']:.2f}{accuracy}",
+                reconstructions,
+            )
+        )
     if victims is None:
         raise DpbenchError(
             f"{run_dir} holds no reconstructions of these cells; expected files such as "

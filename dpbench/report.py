@@ -25,6 +25,8 @@ LEGEND = (
     "leakage: 0 the floor, 1 undefended; *: an attack failed, with it the figure could only rise. "
     "A low figure means: not broken by these attacks."
 )
+SHORT = 20
+"""Characters of parameters that are shown where nothing else needs them to be: the board has them all."""
 DEFENSE, WORST = "defense", "worst"
 PANEL = ("dataset", "backbone", "split_point", "seed")
 
@@ -118,7 +120,7 @@ def _columns(panel: pd.DataFrame) -> tuple[dict[str, list[Text]], list[str]]:
     tiers = {f"{WORST} {threat_model}": threat_model for threat_model in weaker}
     columns: dict[str, list[Text]] = {DEFENSE: [], "top-1": [], "drop": []}
     columns |= {heading: [] for heading in (*attacks, WORST, *tiers, "leakage")}
-    varied = _varied_arguments(panel)
+    varied = short_arguments(panel)
     for names, rows in panel.groupby(["defense", "defense_args"], sort=False):
         defense, arguments = (str(name) for name in names)
         columns[DEFENSE].append(Text(f"{defense} {varied[defense, arguments]}".strip()))
@@ -143,14 +145,17 @@ def _stacked(heading: str) -> str:
     return heading.replace(" ", "\n").replace("-", "-\n") if len(heading) > 7 else heading
 
 
-def _varied_arguments(panel: pd.DataFrame) -> dict[tuple[str, str], str]:
-    """Per setting the arguments that tell it from others of its name; all of them for a single one."""
+def short_arguments(panel: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """Per defense setting what tells it from others of its name; of a single one all, where that is short."""
     settings = list(panel[["defense", "defense_args"]].drop_duplicates().itertuples(index=False, name=None))
     shown = {}
     for defense, arguments in settings:
         peers = [set(other.split()) for name, other in settings if name == defense]
-        common = set.intersection(*peers) if len(peers) > 1 else set()
-        shown[defense, arguments] = " ".join(part for part in arguments.split() if part not in common)
+        common = set.intersection(*peers)
+        if len(peers) == 1:
+            shown[defense, arguments] = arguments if len(arguments) <= SHORT else ""
+        else:
+            shown[defense, arguments] = " ".join(part for part in arguments.split() if part not in common)
     return shown
 
 

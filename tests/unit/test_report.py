@@ -132,10 +132,12 @@ def test_tradeoff_without_leakage_or_curve(tmp_path: Path) -> None:
     assert pixels(tmp_path / "plot.png").std() > 1
 
 
+def test_tradeoff_says_that_no_attack_finished(tmp_path: Path) -> None:
+    write_tradeoff(build_board([make_record(failed="no")]), tmp_path / "plot.png")
+    assert pixels(tmp_path / "plot.png").std() > 1
+
+
 def test_tradeoff_refuses_what_it_cannot_draw(tmp_path: Path) -> None:
-    board = build_board([make_record(failed="no")])
-    with pytest.raises(DpbenchError, match="nothing to plot"):
-        write_tradeoff(board, tmp_path / "plot.png")
     with pytest.raises(DpbenchError, match=r"ends in \.png, \.pdf or \.svg"):
         write_tradeoff(build_board([make_record()]), tmp_path / "plot.docx")
 
@@ -160,6 +162,22 @@ def test_table_has_a_row_per_setting() -> None:
     assert rows["none"] == ["none", "75.0%", "+0.0", "0.10", "0.70", "0.90", "0.90", "1.00"]
     assert rows["dpm"] == ["dpm", "[weight]=1.0", "75.0%", "+0.0", "-", "failed", "0.50", "0.50*", "0.50*"]
     assert not any("static" in line for line in lines)
+
+
+def test_table_shows_the_arguments_that_differ() -> None:
+    long = {"depth": 3, "epochs": 8, "learning_rate": 0.001}
+    lines = table(
+        [
+            make_record(),
+            make_record(defense="dpm", defense_args=long | {"weight": 1.0}),
+            make_record(defense="dpm", defense_args=long | {"weight": 5.0}),
+            make_record(defense="single", defense_args=long),
+        ]
+    )
+    text = "\n".join(lines)
+    assert "dpm weight=1.0" in text
+    assert "dpm weight=5.0" in text
+    assert "epochs" not in text
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 160])

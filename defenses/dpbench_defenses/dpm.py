@@ -65,6 +65,39 @@ class TokenBlock(nn.Module):
         return y
 
 
+class Waist(nn.Module):
+    """Few channels on a coarse grid: (N,C,H,W) -> the same shape through channels * grid**2 values an image.
+
+    Averaging down and bilinear resizing up are one linear map for rows and one for columns. Written as matrix
+    products, because the backward passes of the pooling and resizing kernels are not deterministic on CUDA.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, shape: tuple[int, ...], channels: int, grid: int) -> None:
+        super().__init__()
+        width, height, breadth = shape
+        self.narrow = nn.Conv2d(width, channels, 3, padding=1)
+        self.widen = nn.Conv2d(channels, width, 1)
+        self.register_buffer("rows", coarse(height, grid), persistent=False)
+        self.register_buffer("columns", coarse(breadth, grid), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N,C,H,W) -> (N,C,H,W)."""
+        y: Tensor = self.widen(self.rows @ self.narrow(x) @ self.columns.T)
+        return y
+
+
+def coarse(size: int, grid: int) -> Tensor:
+    """(size,size) matrix of rank min(size,grid): averages a line down to `grid` cells and resizes it back."""
+    if grid >= size:
+        return torch.eye(size)
+    down = F.adaptive_avg_pool1d(torch.eye(size)[None], grid)[0]
+    up = F.interpolate(torch.eye(grid)[None], size, mode="linear")[0]
+    return (down @ up).T
+
+
 def poisoning_module(shape: tuple[int, ...], blocks: int, channels: int, grid: int) -> nn.Sequential:
     """Residual blocks at the width of the features, with a waist half way.
 
@@ -72,25 +105,18 @@ def poisoning_module(shape: tuple[int, ...], blocks: int, channels: int, grid: i
         shape: (C,H,W) or (L,C) of the features.
         blocks: residual blocks, before and after the waist together.
         channels: of the waist; 0 leaves it out.
-        grid: maps are averaged down to at most grid x grid positions there. Tokens keep their number.
+        grid: side of the waist in positions. Tokens keep their number.
     """
     first = (blocks + 1) // 2
     if len(shape) == 2:
         width = shape[1]
         tokens: list[nn.Module] = [TokenBlock(width) for _ in range(blocks)]
-        narrow: list[nn.Module] = [nn.Linear(width, channels), nn.Linear(channels, width)] if channels else []
-        return nn.Sequential(*tokens[:first], *narrow, *tokens[first:], nn.Linear(width, width))
-    width, height, breadth = shape
+        waist: list[nn.Module] = [nn.Linear(width, channels), nn.Linear(channels, width)] if channels else []
+        return nn.Sequential(*tokens[:first], *waist, *tokens[first:], nn.Linear(width, width))
+    width = shape[0]
     maps: list[nn.Module] = [ConvBlock(width) for _ in range(blocks)]
-    narrow = []
-    if channels:
-        narrow = [
-            nn.Conv2d(width, channels, 3, padding=1),
-            nn.AdaptiveAvgPool2d((min(grid, height), min(grid, breadth))),
-            nn.Conv2d(channels, width, 1),
-            nn.Upsample((height, breadth), mode="bilinear"),
-        ]
-    return nn.Sequential(*maps[:first], *narrow, *maps[first:], nn.Conv2d(width, width, 3, padding=1))
+    waist = [Waist(shape, channels, grid)] if channels else []
+    return nn.Sequential(*maps[:first], *waist, *maps[first:], nn.Conv2d(width, width, 3, padding=1))
 
 
 class DpmModel(ProtectedModel):
@@ -164,9 +190,8 @@ class Reconstructor(nn.Module):
             patches = self.tokens(x)[:, -(self.side**2) :]
             x = patches.transpose(1, 2).unflatten(2, (self.side, self.side))
         images: Tensor = self.body(x)
-        if images.shape[2:] != self.image_size:
-            images = F.interpolate(images, self.image_size, mode="bilinear")
-        return images.float().sigmoid()
+        height, breadth = self.image_size  # where the features' side does not divide it, the rest is cut off
+        return images[:, :, :height, :breadth].float().sigmoid()
 
 
 def _device_of(module: nn.Module) -> torch.device:
@@ -225,15 +250,19 @@ class DeepPoisoning(Defense):
     Layer, architecture, weights, schedule and figures of the paper were not at hand: nothing here may be
     compared with its figures.
 
-    Our choices: residual blocks at the width of the features, with a narrow waist half way (`channels` on a
-    `grid`), because what the module does not carry no attacker can learn to read; head and tail frozen;
-    loss = KL to the clean logits + cross-entropy + `strength` * |SSIM(R(P(z)), x)|. A pool of reconstructors R
-    of different sizes and starts trains in alternation (every one at every step, by MSE, and by SSIM too when
-    it is its turn to be the opponent); they take turns as the opponent, and up to two thirds of the way the
-    oldest is replaced by an untrained one once an epoch, so that P does not learn to fool one history. Tokens
-    (N,L,C) get transformer blocks instead of convolutions. Images are mirrored at random while training.
+    Our choices: residual blocks at the width of the features (convolutions for maps (N,C,H,W), transformer
+    blocks for tokens (N,L,C)); head and tail frozen; loss = KL to the clean logits + cross-entropy +
+    `strength` * |SSIM(R(P(z)), x)|; images mirrored at random.
 
-    The reconstructors are not kept: a fresh attacker judges, never one that the defense has trained against.
+    The module has a narrow waist half way: channels * grid**2 values an image for maps, `channels` a token for
+    tokens. What it does not carry no attacker learns to read, so this part holds against fresh attackers where
+    training against known ones does not; `channels=0` leaves it out. The price is that the client does part of
+    the server's work, and that many classes need a wider waist.
+
+    A pool of reconstructors R of different sizes and starts trains in alternation: each at every step by MSE, and
+    by SSIM too when it is its turn to be the module's opponent. Up to two thirds of the way one of them is
+    replaced by an untrained one at every epoch, so that the module does not learn to fool one history. They are
+    not kept: a fresh attacker judges, never one that the defense has trained against.
     """
 
     name: ClassVar[str] = "dpm"
@@ -242,8 +271,8 @@ class DeepPoisoning(Defense):
 
     strength: float = Field(1.0, ge=0, le=100, description="weight of the reconstructors' SSIM in the loss")
     blocks: int = Field(4, ge=1, le=16, description="residual blocks of the module")
-    channels: int = Field(16, ge=0, le=4096, description="width of the module's waist; 0 for no waist")
-    grid: int = Field(2, ge=1, le=64, description="side of the waist in positions (feature maps only)")
+    channels: int = Field(16, ge=0, le=4096, description="width of the waist; 0 for none")
+    grid: int = Field(2, ge=1, le=64, description="side of the waist in positions (maps only)")
     pool: int = Field(3, ge=1, le=16, description="reconstructors trained in alternation with the module")
     epochs: int = Field(6, ge=1, le=1000, description="over the private images")
     learning_rate: float = Field(4e-3, gt=0, le=1, description="peak of the module's one-cycle schedule, AdamW")
@@ -283,7 +312,7 @@ class DeepPoisoning(Defense):
             initialise(net, generator)
             return net, torch.optim.AdamW(net.parameters(), lr=RECONSTRUCTOR_LEARNING_RATE)
 
-        module = model.module.train()
+        module = model.module.train().requires_grad_(True)
         initialise(module, generator)
         steps_per_epoch = math.ceil(len(private) / self.batch_size)
         optimizer = torch.optim.AdamW(module.parameters(), lr=self.learning_rate)
@@ -327,4 +356,5 @@ class DeepPoisoning(Defense):
                     loss.backward()
                     optimizer.step()
                     schedule.step()
+        optimizer.zero_grad()
         module.eval()

@@ -344,6 +344,17 @@ class TestDeepPoisoning:
         for key in ours:
             assert not torch.equal(short.get_parameter(key), longer.get_parameter(key)), key
 
+    def test_waist_bounds_what_the_module_carries(self) -> None:
+        """With one block nothing but linear layers follow the waist: the release has its rank."""
+        out = released(fitted(make("dpm", blocks=1, channels=3, grid=2), conv_split()), n=64).flatten(1)
+        values = torch.linalg.svdvals(out - out.mean(0))
+        assert values[11] > 1e-3 * values[0]
+        assert values[12] < 1e-4 * values[0]
+
+    def test_works_without_a_waist_and_with_one_wider_than_the_features(self, split: SplitModel) -> None:
+        for arguments in ({"channels": 0}, {"channels": 64, "grid": 64}):
+            assert released(fitted(make("dpm", **arguments), split)).isfinite().all()
+
     def test_refuses_features_that_are_neither_maps_nor_tokens(self) -> None:
         flat = SplitModel(nn.Flatten(), nn.Linear(768, CLASSES), split_point="flat", image_shape=SHAPE, classes=CLASSES)
         with pytest.raises(DpbenchError, match="'flat' are \\(N, 768\\)"):

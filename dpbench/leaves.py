@@ -190,7 +190,7 @@ def _star(u: Samples, v: Samples) -> Mask:
     inside = np.zeros(u.shape, np.int8)
     for a, b in _FIFTHS:
         inside += np.float32(a) * u + np.float32(b) * v < np.float32(0.36)
-    return inside >= 4
+    return np.asarray(inside >= 4, np.bool_)
 
 
 def _crescent(u: Samples, v: Samples) -> Mask:

@@ -1,0 +1,119 @@
+"""Image files of any kind -> (3,S,S) uint8 RGB, and the hash that says whether two of them are the same."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dpbench.errors import DpbenchError
+
+Pixels = NDArray[np.uint8]
+
+ENDINGS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+def to_uint8_array(path_or_file: str | Path | BinaryIO, size: int) -> Pixels:
+    """Decode one image: (3,size,size) uint8 RGB, upright, the short side resized to `size`, centre-cropped.
+
+    Grey is replicated, transparency laid on white, 16 bits are scaled to 8 (65535 -> 255), CMYK is converted.
+
+    Raises:
+        DpbenchError: the file cannot be read or decoded; the message names it.
+    """
+    with _pillow_warnings():
+        return _decode(path_or_file, size)
+
+
+def decode_files(paths: Sequence[Path], size: int) -> list[Pixels]:
+    """`to_uint8_array` of many files, in their order, several at a time."""
+    return in_threads(lambda path: _decode(path, size), paths)
+
+
+def in_threads(decode: Callable[[Any], Pixels], items: Sequence[Any]) -> list[Pixels]:
+    """`decode` of each item, in order, on a few threads (Pillow decodes without holding Python's lock)."""
+    with _pillow_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        try:
+            return list(pool.map(decode, items))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # else the rest is decoded before the error is seen
+            raise
+
+
+def content_hash(pixels: Pixels) -> str:
+    """SHA-256 of the pixels, 16 hex digits: equal images have equal hashes."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _pillow_warnings() -> Iterator[None]:
+    """An image too large to be true is an error; oddities in its metadata concern nobody.
+
+    Entered once around a pool, not in each thread: the filters belong to the whole process.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def _decode(source: str | Path | BinaryIO, size: int) -> Pixels:
+    name = source if isinstance(source, str | Path) else getattr(source, "name", "(in memory)")
+    try:
+        with Image.open(source) as image:
+            return from_pillow(image, size)
+    except PermissionError as error:
+        raise DpbenchError(f"image {name} cannot be read ({error.strerror}); make it readable") from error
+    except FileNotFoundError as error:
+        raise DpbenchError(f"image {name} is gone; run again when nothing changes the folder") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DpbenchError(
+            f"image {name} has more pixels than Pillow takes for safe ({Image.MAX_IMAGE_PIXELS}); "
+            "make it smaller or delete it"
+        ) from error
+    except DpbenchError as error:
+        raise DpbenchError(f"image {name}: {error}") from error
+    except Exception as error:  # a damaged file may raise anything from a decoder
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
+        raise DpbenchError(f"image {name} cannot be decoded ({reason}); replace it or delete it") from error
+
+
+def from_pillow(image: Image.Image, size: int) -> Pixels:
+    """(3,size,size) uint8 of an opened image of any mode; see `to_uint8_array`."""
+    rgb = _to_rgb(ImageOps.exif_transpose(image))
+    short = min(rgb.size)
+    left, top = (rgb.width - short) // 2, (rgb.height - short) // 2
+    # crop and resize in one step: a picture of 10,000 x 1 pixels must not become one of 320,000 x 32
+    square = rgb.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + short, top + short))
+    return np.ascontiguousarray(np.asarray(square, np.uint8).transpose(2, 0, 1))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I"):
+        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+    if image.mode == "F":
+        raise DpbenchError("its pixels are floating-point numbers; expected 8 or 16 bits, so convert it")
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        straight = image.convert({"RGBa": "RGBA", "La": "LA"}.get(image.mode, image.mode)).convert("RGBA")
+        white = Image.new("RGBA", straight.size, "white")
+        return Image.alpha_composite(white, straight).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bits(grey: NDArray[Any]) -> Pixels:
+    """16-bit grey (Pillow may hold it in 32) to 8 bits, rounded: 65535 / 257 = 255."""
+    wide = grey.astype(np.int64)
+    if wide.min() < 0 or wide.max() > 65535:
+        raise DpbenchError("its pixels are outside 0 to 65535; expected 8 or 16 bits, so convert it")
+    return ((wide + 128) // 257).astype(np.uint8)

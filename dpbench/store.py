@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -110,6 +111,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_record(run_dir: Path, record: Record) -> None:
     """Store a record, atomically."""
     text = record.model_dump_json(indent=1) + "\n"
+    # one line per list of figures; inside JSON strings there are no line breaks to lose
+    text = re.sub(r"\[[^\[\]{}]*\]", lambda found: re.sub(r"\s*\n\s*", " ", found.group()), text)
     write_atomically(record_path(run_dir, record.id), lambda path: path.write_text(text, encoding="utf-8"))
 
 

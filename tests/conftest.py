@@ -1,0 +1,84 @@
+"""What several tests share: an isolated cache, the command line in-process, one finished run of the suite smoke."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dpbench import cli
+
+
+@dataclass
+class Outcome:
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Path:
+    """One cache for all tests: fitted backbones are shared, the user's own cache is not touched."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _isolated(cache, monkeypatch):
+    monkeypatch.setenv("DPBENCH_CACHE", str(cache))
+    monkeypatch.setenv("COLUMNS", "120")
+    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def dpbench(monkeypatch, capsys):
+    """Runs the command line in this process: `dpbench("run", "smoke")` -> status, stdout, stderr."""
+
+    def call(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["dpbench", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+            sys.exit(0)
+        captured = capsys.readouterr()
+        code = stopped.value.code
+        return Outcome(code if isinstance(code, int) else 0, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory, cache) -> Path:
+    """The run directory of a finished `dpbench run smoke`."""
+    output = tmp_path_factory.mktemp("runs") / "smoke"
+    command = [sys.executable, "-m", "dpbench", "run", "smoke", "--device", "cpu", "--output", str(output)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(cache), check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return output
+
+
+def environment(cache: Path, **more: str) -> dict[str, str]:
+    """For subprocesses."""
+    import os
+
+    return {**os.environ, "DPBENCH_CACHE": str(cache), "COLUMNS": "120", **more}
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory) -> Path:
+    """Class folders of small random pictures: two classes, 230 images each, train and test."""
+    import numpy as np
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for part, count in (("train", 200), ("test", 40)):
+        for label in ("bright", "dark"):
+            folder = root / part / label
+            folder.mkdir(parents=True)
+            for index in range(count):
+                low, high = (128, 256) if label == "bright" else (0, 128)
+                coarse = random.integers(low, high, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(coarse).resize((32, 32)).save(folder / f"{index:03}.png")
+    return root

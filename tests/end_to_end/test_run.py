@@ -1,0 +1,230 @@
+"""The whole path as a user walks it, on the suite smoke."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+from conftest import environment
+
+import dpbench as package
+from dpbench import runner, store
+from dpbench.errors import DpbenchError
+
+TINY = """
+name = "tiny"
+victims = 4
+threat_models = ["static", "weights"]
+[dataset]
+private = 256
+auxiliary = 128
+test = 64
+[[backbones]]
+name = "resnet10t"
+weights = "fit"
+epochs = 2
+split_points = ["layer1"]
+[[defenses]]
+name = "none"
+[[defenses]]
+name = "gaussian"
+std = 0.5
+[[attacks]]
+name = "mean-image"
+[[attacks]]
+name = "random-image"
+[[attacks]]
+name = "rmle"
+steps = 5
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+def figures(run_dir):
+    """What has to be equal between two runs: everything but times, memory and dates."""
+    drop = {"seconds", "peak_memory_mb", "created"}
+    return {
+        record.id: record.model_dump_json(exclude=drop) for record in store.iter_records(run_dir)
+    }
+
+
+def test_smoke_measures_every_cell(smoke_run):
+    records = list(store.iter_records(smoke_run))
+    assert {record.status for record in records} == {"ok"}
+    assert {record.cell.attack.name for record in records} == {"mean-image", "random-image", "decoder", "rmle", "gan"}
+    for record in records:
+        assert set(record.fidelity) == {"mse", "psnr_db", "ssim", "lpips"}
+        assert all(len(values) == record.cell.victims for values in record.fidelity.values())
+        assert len(record.utility.correct) == 64
+        assert record.environment["versions"]["torch"]
+        assert {"attack", "release", "fidelity"} <= set(record.seconds) == set(record.peak_memory_mb)
+        assert store.picture_path(smoke_run, record.id).is_file()
+        assert record.released["shape"] == [64, 8, 8]
+
+
+def test_all_attacks_of_a_setting_see_the_same_victims_and_the_same_utility(smoke_run):
+    settings = {}
+    for record in store.iter_records(smoke_run):
+        key = json.dumps(record.cell.defense.model_dump())
+        settings.setdefault(key, set()).add((tuple(record.victims), tuple(record.utility.correct)))
+    assert all(len(seen) == 1 for seen in settings.values())
+
+
+def test_the_static_tier_is_beside_the_headline_and_not_for_the_undefended(smoke_run):
+    board = pd.read_csv(smoke_run / "board.csv")
+    static = board[(board.threat_model == "static") & (board.attack != "worst-case")]
+    assert set(static.attack) == {"decoder", "rmle", "gan"}
+    assert "none" not in set(static.defense)
+
+
+def test_running_again_skips_everything_and_changes_nothing(smoke_run, dpbench):
+    before = {path: path.stat().st_mtime_ns for path in (smoke_run / "records").iterdir()}
+    board = (smoke_run / "board.csv").read_bytes()
+    outcome = dpbench("run", "smoke", "--device", "cpu", "--output", smoke_run)
+    assert outcome.status == 0
+    assert "0 of" in outcome.out
+    assert before == {path: path.stat().st_mtime_ns for path in (smoke_run / "records").iterdir()}
+    assert (smoke_run / "board.csv").read_bytes() == board
+
+
+def test_the_board_is_derived_from_records_alone(smoke_run, dpbench, tmp_path):
+    for ending in ("csv", "md", "html", "tex"):
+        assert dpbench("leaderboard", smoke_run, "--output", tmp_path / f"board.{ending}").status == 0
+    assert (tmp_path / "board.csv").read_bytes() == (smoke_run / "board.csv").read_bytes()
+
+
+def test_a_run_passes_the_gate_against_itself_and_fails_against_a_better_one(smoke_run, dpbench, tmp_path):
+    baseline = smoke_run / "board.csv"
+    assert dpbench("check", smoke_run, "--baseline", baseline).status == 0
+    better = pd.read_csv(baseline)
+    better[["ssim", "ssim_low", "ssim_high"]] -= 0.3
+    better.to_csv(tmp_path / "better.csv", index=False)
+    outcome = dpbench("check", smoke_run, "--baseline", tmp_path / "better.csv", "--junit", tmp_path / "junit.xml")
+    assert outcome.status == 1
+    assert "<failure" in (tmp_path / "junit.xml").read_text()
+
+
+def test_same_suite_and_seed_give_equal_figures_alone_or_in_any_order(tiny, tmp_path, dpbench, monkeypatch):
+    def fresh(output, *arguments):
+        monkeypatch.setenv("DPBENCH_CACHE", str(tmp_path / f"cache-{output}"))
+        assert dpbench("run", tiny, "--device", "cpu", "--output", tmp_path / output, *arguments).status == 0
+        return figures(tmp_path / output)
+
+    whole = fresh("whole")
+    assert fresh("again") == whole
+    part = fresh("part", "--only", "gaussian*rmle")
+    assert 0 < len(part) < len(whole)
+    assert part.items() <= whole.items()
+    reordered = TINY.replace('[[defenses]]\nname = "none"\n', "") + '[[defenses]]\nname = "none"\n'
+    tiny.write_text(reordered)
+    assert fresh("reordered") == whole
+    assert set(fresh("seed", "--seed", "1")).isdisjoint(whole)
+
+
+def test_a_killed_run_goes_on_where_it_was(tiny, tmp_path, cache, dpbench):
+    output = tmp_path / "killed"
+    command = [sys.executable, "-m", "dpbench", "run", str(tiny), "--device", "cpu", "--output", str(output)]
+    process = subprocess.Popen(command, env=environment(cache), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    records = output / "records"
+    deadline = time.monotonic() + 120
+    while not (records.is_dir() and any(records.glob("[!.]*.json"))) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    kept = {path.name: path.read_bytes() for path in records.glob("[!.]*.json")}
+    assert kept
+    assert dpbench("run", tiny, "--device", "cpu", "--output", output).status == 0
+    assert all((records / name).read_bytes() == content for name, content in kept.items())
+    assert len(list(store.iter_records(output))) == 8
+
+
+def test_ctrl_c_keeps_what_is_done_and_says_so(tiny, tmp_path, dpbench, monkeypatch):
+    calls = []
+    original = runner._run_cell
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(runner, "_run_cell", interrupted)
+    outcome = dpbench("run", tiny, "--device", "cpu", "--output", tmp_path / "run")
+    assert outcome.status == 130
+    assert "run the same command again" in outcome.err
+    assert len(list(store.iter_records(tmp_path / "run"))) == 2
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(tiny, tmp_path, dpbench):
+    outcome = dpbench("run", tiny, "--output", tmp_path / "run", "--dry-run")
+    assert outcome.status == 0
+    assert "resnet10t layer1 | gaussian std=0.5 | rmle steps=5 | static | seed 0" in outcome.out
+    assert "8 cells, 8 to run" in outcome.out
+    assert not (tmp_path / "run").exists()
+
+
+def test_show_lists_and_writes_pictures(smoke_run, dpbench, tmp_path):
+    listed = dpbench("show", smoke_run)
+    assert listed.status == 0
+    assert len(listed.out.splitlines()) == len(list(store.iter_records(smoke_run)))
+    written = dpbench("show", smoke_run, "--cell", "dpm*decoder*weights", "--output", tmp_path / "one.png")
+    assert written.status == 0
+    assert (tmp_path / "one.png").read_bytes()[:4] == b"\x89PNG"
+    assert dpbench("show", smoke_run, "--cell", "no such thing").status == 2
+    assert dpbench("show", smoke_run, "--output", tmp_path / "all.png").status == 2
+
+
+@pytest.mark.parametrize("what", ["attacks", "defenses", "datasets", "suites"])
+def test_list_says_what_there_is_for_people_and_programs(dpbench, what):
+    shown = dpbench("list", what)
+    entries = json.loads(dpbench("list", what, "--json").out)
+    assert shown.status == 0
+    assert len(entries) >= 3
+    assert all(entry["name"] in shown.out and entry["about"] for entry in entries)
+
+
+def test_list_backbones_shows_split_points(dpbench):
+    entries = json.loads(dpbench("list", "backbones", "resnet10*", "--json").out)
+    assert {"name": "resnet10t", "split_points": ["act1", "layer1", "layer2", "layer3", "layer4"]} in entries
+    assert "resnet10t" in dpbench("list", "backbones").out
+    assert dpbench("list", "backbones", "resnot99").status == 2
+    assert "did you mean 'attacks'" in dpbench("list", "atacks").err
+
+
+def test_from_python(tiny, tmp_path, cache):
+    board = package.run(str(tiny), device="cpu", output=tmp_path / "run")
+    assert {"accuracy", "ssim", "leakage"} <= set(board.columns)
+    per_victim = package.load_records(tmp_path / "run")
+    assert len(per_victim) == 8 * 4
+    assert per_victim["ssim"].between(-1, 1).all()
+
+
+def test_newest_record_wins_where_a_cell_was_measured_by_newer_code(tiny, tmp_path):
+    package.run(str(tiny), device="cpu", output=tmp_path / "run", only="mean-image")
+    record = next(iter(store.iter_records(tmp_path / "run")))
+    attack = record.cell.attack.model_copy(update={"source": "v0"})
+    cell = record.cell.model_copy(update={"attack": attack})
+    old = record.model_copy(update={"cell": cell, "id": cell.id, "created": "2000-01-01T00:00:00+00:00"})
+    store.write_record(tmp_path / "run", old)
+    assert len(list(store.iter_records(tmp_path / "run"))) == 3
+    assert old.id not in {record.id for record in store.newest_records([tmp_path / "run"])}
+
+
+def test_folders_move_without_losing_finished_cells(tiny, tmp_path, image_folder):
+    first = runner.make_plan(str(tiny), data=str(image_folder), output=tmp_path / "run")
+    moved = tmp_path / "moved"
+    shutil.copytree(image_folder, moved)
+    second = runner.make_plan(str(tiny), data=str(moved), output=tmp_path / "run")
+    assert [cell.id for cell in first.cells] == [cell.id for cell in second.cells]
+    with pytest.raises(DpbenchError, match="there is no"):
+        runner.make_plan(str(tiny), data=str(tmp_path / "nowhere"), output=tmp_path / "run")

@@ -78,7 +78,7 @@ class ReleaseMatch:
         inverse_std: broadcastable against `released`: one over the std of each channel.
         draws: fresh releases to average over at each call; 1 for a deterministic client.
         stochastic: two releases of the same images differ.
-        noise: variance of the release noise over the variance of the released features, in [0,1].
+        noise: variance of the release noise over that of the released features, in [0,1]; 0 for masks.
         zero_weight: None, or for masking clients, per channel, how probable it is that a released zero is a
             true zero and not a masked entry. Other masked entries are left out of the distance.
         straight_through: gradients are those of `client.features`, because those of `client.release` are useless.
@@ -149,8 +149,11 @@ def study_client(seen: Observation, *, draws: int, generator: torch.Generator) -
     _, std = channel_statistics(first)
     gap = ((first - second) / std).square().mean()
     noise = float((gap / 2).clamp(0, 1))
+    seen.notes["release_noise"] = round(noise, 6)
     stochastic = noise > 1e-6
     zero_weight = _zero_weight(client, probes, first, second, generator) if stochastic else None
+    if zero_weight is not None:
+        noise = 0.0  # what a mask lets through is exact
     straight_through = _needs_straight_through(client, probes, std, generator)
     fallbacks = []
     if stochastic:
@@ -160,7 +163,6 @@ def study_client(seen: Observation, *, draws: int, generator: torch.Generator) -
     if straight_through:
         fallbacks.append("straight-through gradient")
     seen.notes["fallbacks"] = fallbacks
-    seen.notes["release_noise"] = round(noise, 6)
     return ReleaseMatch(
         client=client,
         released=seen.released.float(),

@@ -28,7 +28,7 @@ SMALLEST = 4
 LARGEST = 128
 EMA_DECAY = 0.995
 
-NOISE_SMOOTHING = 5.0
+NOISE_SMOOTHING = 1.0
 """How much more total variation weighs for a release that is all noise."""
 
 
@@ -58,7 +58,7 @@ class GanInversion(Attack):
     search_steps: int = Field(40, ge=0, le=100_000, description="Adam steps on every restart's z")
     refine_steps: int = Field(300, ge=0, le=100_000, description="Adam steps on intermediate features")
     search_learning_rate: float = Field(0.05, gt=0, le=1, description="on z")
-    refine_learning_rate: float = Field(0.05, gt=0, le=1, description="on intermediate features")
+    refine_learning_rate: float = Field(0.1, gt=0, le=1, description="on intermediate features")
     nearness: float = Field(
         0.01, ge=0, le=10, description="weight of the squared distance of features from their start"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
@@ -19,9 +20,10 @@ from dpbench.inversion import (
 from dpbench.registry import register
 from dpbench.types import Attack, Needs, Observation
 
-PYRAMID_LEVELS = 5
+COARSEST = 2
+"""Pixels on the shorter side of the top of the pyramid."""
 
-NOISE_SMOOTHING = 5.0
+NOISE_SMOOTHING = 1.0
 """How much more the regulariser weighs for a release that is all noise: noise drowns detail, TV fills it."""
 
 
@@ -45,7 +47,7 @@ class RegularisedMaximumLikelihood(Attack):
     steps: int = Field(400, ge=1, le=100_000, description="Adam steps")
     learning_rate: float = Field(0.06, gt=0, le=1, description="peak of the one-cycle schedule")
     total_variation: float = Field(
-        1.5, ge=0, le=100, description="weight of TV (mean absolute difference) beside the standardised distance"
+        2.0, ge=0, le=100, description="weight of TV (mean absolute difference) beside the standardised distance"
     )
     draws: int = Field(2, ge=1, le=64, description="releases averaged in each step, for stochastic clients")
 
@@ -111,11 +113,10 @@ class RegularisedMaximumLikelihood(Attack):
 
 def _pyramid(victims: int, image_shape: tuple[int, int, int], device: torch.device) -> list[Tensor]:
     channels, height, width = image_shape
+    levels = max(1, int(math.log2(min(height, width) / COARSEST)) + 1)
     return [
-        torch.zeros(victims, channels, max(1, height >> level), max(1, width >> level), device=device).requires_grad_(
-            True
-        )
-        for level in range(PYRAMID_LEVELS)
+        torch.zeros(victims, channels, height >> level, width >> level, device=device).requires_grad_(True)
+        for level in range(levels)
     ]
 
 

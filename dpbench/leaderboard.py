@@ -192,8 +192,9 @@ def _threat_models(setting: list[_Cell]) -> list[str]:
 
 
 def _granted(setting: list[_Cell], threat_model: str, floors: list[_Cell]) -> list[_Cell]:
-    """The ensemble of a threat model: its attacks, and the floors, which anyone can always output."""
-    attacks = [c for c in setting if c.record.cell.threat_model == threat_model and not c.record.floor]
+    """The ensemble of a threat model: its attacks, those of weaker ones, and the floors, which anyone can output."""
+    granted = THREAT_MODELS[: [str(name) for name in THREAT_MODELS].index(threat_model) + 1]
+    attacks = [c for c in setting if c.record.cell.threat_model in granted and not c.record.floor]
     return attacks + ([cell for cell in setting if cell.record.floor] or floors)
 
 

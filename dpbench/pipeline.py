@@ -7,6 +7,7 @@ use it follow each other, and on disk under a content hash of what it depends on
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,7 @@ class Pipeline:
                 "shape": list(released.features.shape[1:]),
                 "dtype": str(released.features.dtype).removeprefix("torch."),
             },
-            notes=notes,
+            notes=_plain(notes),
         )
 
     def parts(self, cell: CellSpec, progress: Progress) -> Parts:
@@ -129,7 +130,8 @@ class Pipeline:
             }
             return Parts(**moved, classes=parts.classes, hashes=parts.hashes)
 
-        return self._keep("parts", cell.data_fingerprint, load)
+        parts: Parts = self._keep("parts", cell.data_fingerprint, load)
+        return parts
 
     def _backbone(self, cell: CellSpec, progress: Progress) -> tuple[str, cache.State, str]:
         """The cache key, the weights of the unsplit network, and where those came from."""
@@ -354,6 +356,12 @@ def _checked_images(images: object, victims: Tensor, attack: str) -> Tensor:
     if not bool(images.isfinite().all()):
         raise DpbenchError(f"attack {attack!r} returned NaN or infinite pixels")
     return images.clamp(0, 1)  # PSNR and SSIM assume [0, 1]
+
+
+def _plain(notes: dict[str, Any]) -> dict[str, Any]:
+    """What an attack noted, as JSON values: anything else becomes its text."""
+    plain: dict[str, Any] = json.loads(json.dumps(notes, default=str))
+    return plain
 
 
 def _state_hash(state: cache.State) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-VERSION = 1
+VERSION = 2
 """Raise when the images change: it is part of the fingerprint."""
 
 Floats = NDArray[np.float64]
@@ -31,7 +31,7 @@ SMALLEST, LARGEST = 0.045, 0.5
 _PER_LEAF = 9
 _PER_SCENE = 20
 _SAMPLES_AT_ONCE = 1 << 19  # bounds the memory, and keeps a batch inside the processor's cache
-_CONTRAST, _CHROMA = 0.22, 0.22
+_CONTRAST, _CHROMA = 0.3, 0.16
 
 
 def draw(seed: int, indices: range, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -72,7 +72,7 @@ def _render(uniforms: Floats, labels: NDArray[np.int64], size: int) -> NDArray[n
 
     radius = 1 / np.sqrt(SMALLEST**-2 - leaf[0] * (SMALLEST**-2 - LARGEST**-2))
     x, y = (leaf[k] * (1 + 2 * radius) - radius for k in (1, 2))
-    lightness = luminance[:, None] + (leaf[3] - 0.5) * 0.6
+    lightness = luminance[:, None] + (leaf[3] - 0.5) * 0.4
     colours = lightness[:, None] + tint[:, :, None] + (leaf[4:7].transpose(1, 0, 2) - 0.5) * _CHROMA
     slope_x, slope_y = (leaf[k] - 0.5 for k in (7, 8))
     offset = 1 - slope_x * x - slope_y * y
@@ -82,7 +82,7 @@ def _render(uniforms: Floats, labels: NDArray[np.int64], size: int) -> NDArray[n
 
     mask = np.empty((count, side, side), np.bool_)
     place = _signed(scene, 2) * 0.2 + 0.5
-    half = 0.2 + 0.16 * next(scene)
+    half = 0.24 + 0.16 * next(scene)
     turn = 2 * next(scene) - 1
     # a rational point of the circle: exact, where sin and cos differ between platforms
     cosine, sine = (1 - turn * turn) / (1 + turn * turn), 2 * turn / (1 + turn * turn)
@@ -195,7 +195,8 @@ def _star(u: Samples, v: Samples) -> Mask:
 
 def _crescent(u: Samples, v: Samples) -> Mask:
     shifted = u - np.float32(0.5)
-    return (u * u + v * v < 1) & (shifted * shifted + v * v > np.float32(0.6))
+    moon: Mask = (u * u + v * v < 1) & (shifted * shifted + v * v > np.float32(0.6))
+    return moon
 
 
 def _half_disc(u: Samples, v: Samples) -> Mask:

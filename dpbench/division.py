@@ -99,7 +99,7 @@ def _stratified(labels: Labels, seed: int) -> list[int]:
     """All positions in random order, such that any run of them holds the classes in proportion."""
     raw = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(2 * len(labels))
     shuffled = np.argsort(raw[: len(labels)], kind="stable")
-    jitter = (raw[len(labels) :] >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    jitter = (raw[len(labels) :] >> np.uint64(11)).astype(np.float64) / (1 << 53)
     position = np.empty(len(labels))
     for label in np.unique(labels):
         members = shuffled[labels[shuffled] == label]

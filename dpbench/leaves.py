@@ -59,7 +59,7 @@ def _uniforms(seed: int, indices: range) -> Floats:
     raw = np.empty((len(indices), LEAVES * _PER_LEAF + _PER_SCENE), np.uint64)
     for row, index in zip(raw, indices, strict=True):
         row[:] = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(index,))).random_raw(row.size)
-    return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return (raw >> np.uint64(11)).astype(np.float64) / (1 << 53)
 
 
 def _render(uniforms: Floats, labels: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
@@ -70,7 +70,8 @@ def _render(uniforms: Floats, labels: NDArray[np.int64], size: int) -> NDArray[n
     tint = _signed(scene, 3) * 0.12
     position = ((np.arange(side) + 0.5) / side).astype(np.float64)
 
-    radius = 1 / np.sqrt(SMALLEST**-2 - leaf[0] * (SMALLEST**-2 - LARGEST**-2))
+    near, far = 1 / (SMALLEST * SMALLEST), 1 / (LARGEST * LARGEST)  # no power: libraries round it differently
+    radius = 1 / np.sqrt(near - leaf[0] * (near - far))
     x, y = (leaf[k] * (1 + 2 * radius) - radius for k in (1, 2))
     lightness = luminance[:, None] + (leaf[3] - 0.5) * 0.4
     colours = lightness[:, None] + tint[:, :, None] + (leaf[4:7].transpose(1, 0, 2) - 0.5) * _CHROMA

@@ -257,7 +257,8 @@ class DeepPoisoning(Defense):
     The module has a narrow waist half way: channels * grid**2 values an image for maps, `channels` a token for
     tokens. What it does not carry no attacker learns to read, so this part holds against fresh attackers where
     training against known ones does not; `channels=0` leaves it out. The price is that the client does part of
-    the server's work, and that many classes need a wider waist.
+    the server's work, and that many classes need a wider waist. In a short trial (one seed) the waist did most of
+    the hiding and the reconstructors little: sweep `grid` and `channels` too, not `strength` alone.
 
     A pool of reconstructors R of different sizes and starts trains in alternation: each at every step by MSE, and
     by SSIM too when it is its turn to be the module's opponent. Up to two thirds of the way one of them is

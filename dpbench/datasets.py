@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
+import numpy as np
 
 from dpbench import division, images, leaves
 from dpbench.division import PARTS, Decoded, Part, Progress, assert_disjoint, assert_enough, divide
@@ -177,14 +177,14 @@ def _draw_leaves(spec: DatasetSpec, progress: Progress) -> Decoded:
 def _write_cache(path: Path, decoded: Decoded) -> None:
     import safetensors.numpy
 
-    arrays: dict[str, NDArray[Any]] = {}
-    for name, part in decoded.parts.items():
-        arrays[f"{name}.images"], arrays[f"{name}.labels"] = part.pixels, part.labels
     about = {
-        "classes": json.dumps(decoded.classes),
-        "hashes": json.dumps({name: part.hashes for name, part in decoded.parts.items()}),
+        "classes": list(decoded.classes),
+        "labels": {name: part.labels.tolist() for name, part in decoded.parts.items()},
+        "hashes": {name: part.hashes for name, part in decoded.parts.items()},
     }
-    write_atomically(path, lambda temporary: safetensors.numpy.save_file(arrays, temporary, metadata=about))
+    metadata = {"about": json.dumps(about), "digest": json_hash(about)}
+    pixels = {name: part.pixels for name, part in decoded.parts.items()}
+    write_atomically(path, lambda temporary: safetensors.numpy.save_file(pixels, temporary, metadata=metadata))
 
 
 def _read_cache(path: Path, spec: DatasetSpec) -> Decoded | None:
@@ -195,19 +195,20 @@ def _read_cache(path: Path, spec: DatasetSpec) -> Decoded | None:
 
     try:
         with safetensors.safe_open(path, framework="np") as file:
-            about = file.metadata()
-            hashes, classes = json.loads(about["hashes"]), tuple(json.loads(about["classes"]))
-            parts = {
-                name: Part(file.get_tensor(f"{name}.images"), file.get_tensor(f"{name}.labels"), hashes[name])
-                for name in PARTS
-            }
+            metadata = file.metadata()
+            about = json.loads(metadata["about"])
+            pixels = {name: file.get_tensor(name) for name in PARTS}
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError):
         return None
-    for name, part in parts.items():
-        expected = (getattr(spec, name), 3, spec.image_size, spec.image_size)
-        if part.pixels.shape != expected or part.labels.shape != expected[:1]:
+    # checked whole: a flipped bit would otherwise pass for an image or a label
+    if metadata.get("digest") != json_hash(about):
+        return None
+    parts = {}
+    for name in PARTS:
+        labels, hashes = np.array(about["labels"][name], np.int64), about["hashes"][name]
+        if pixels[name].shape != (getattr(spec, name), 3, spec.image_size, spec.image_size):
             return None
-        # a flipped bit would otherwise pass for an image
-        if [images.content_hash(image) for image in part.pixels] != part.hashes:
+        if [images.content_hash(image) for image in pixels[name]] != hashes:
             return None
-    return Decoded(parts, classes)
+        parts[name] = Part(pixels[name], labels, hashes)
+    return Decoded(parts, tuple(about["classes"]))

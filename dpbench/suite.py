@@ -140,8 +140,9 @@ def plan(suite: Suite, *, data_fingerprint: str, split_names: dict[str, list[str
     """The cells of a suite, in an order that reuses fitted networks.
 
     An attack runs under `static` if that is listed, and under the weakest of the other listed threat models that
-    grants what it needs (a stronger one would show it nothing more). Floors, and the undefended reference, do not
-    change with the threat model and run once, never under `static` beside another.
+    grants what it needs (a stronger one would show it nothing more). The undefended reference does not change with
+    the threat model and is never attacked under `static` beside another. Floors change with nothing: they run on the
+    undefended reference alone, if there is one.
 
     Args:
         suite: the grid.
@@ -156,10 +157,13 @@ def plan(suite: Suite, *, data_fingerprint: str, split_names: dict[str, list[str
     attacks = [(spec, cls, entry) for entry in suite.attacks for spec, cls in _plugins(entry, find_attack)]
     _refuse_duplicates([spec for spec, _ in defenses], "defense")
     _refuse_duplicates([spec for spec, _, _ in attacks], "attack")
+    has_reference = any(defense.name == UNDEFENDED for defense, _ in defenses)
     cells = []
     for seed, backbone in itertools.product(suite.seeds, suite.backbones):
         for split_point, (defense, _) in itertools.product(split_names[backbone.name], defenses):
             for attack, attack_class, entry in attacks:
+                if attack_class.floor and has_reference and defense.name != UNDEFENDED:
+                    continue
                 victims = entry.victims or suite.victims
                 if victims > suite.dataset.test:
                     raise DpbenchError(

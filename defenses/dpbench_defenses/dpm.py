@@ -254,11 +254,11 @@ class DeepPoisoning(Defense):
     blocks for tokens (N,L,C)); head and tail frozen; loss = KL to the clean logits + cross-entropy +
     `strength` * |SSIM(R(P(z)), x)|; images mirrored at random.
 
-    The module has a narrow waist half way: channels * grid**2 values an image for maps, `channels` a token for
-    tokens. What it does not carry no attacker learns to read, so this part holds against fresh attackers where
-    training against known ones does not; `channels=0` leaves it out. The price is that the client does part of
-    the server's work, and that many classes need a wider waist. In a short trial (one seed) the waist did most of
-    the hiding and the reconstructors little: sweep `grid` and `channels` too, not `strength` alone.
+    Beyond the paper: with `channels` > 0 the module has a narrow waist half way, channels * grid**2 values an
+    image for maps, `channels` a token for tokens. What it does not carry no attacker learns to read, so this part
+    holds against fresh attackers where training against known ones does not. The price is that the client does
+    part of the server's work, and that many classes need a wider waist. In a short trial (one seed) the waist did
+    most of the hiding and the reconstructors little: sweep `grid` and `channels` too, not `strength` alone.
 
     A pool of reconstructors R of different sizes and starts trains in alternation: each at every step by MSE, and
     by SSIM too when it is its turn to be the module's opponent. Up to two thirds of the way one of them is
@@ -272,7 +272,7 @@ class DeepPoisoning(Defense):
 
     strength: float = Field(1.0, ge=0, le=100, description="weight of the reconstructors' SSIM in the loss")
     blocks: int = Field(4, ge=1, le=16, description="residual blocks of the module")
-    channels: int = Field(16, ge=0, le=4096, description="width of the waist; 0 for none")
+    channels: int = Field(0, ge=0, le=4096, description="width of the waist; 0 for none")
     grid: int = Field(2, ge=1, le=64, description="side of the waist in positions (maps only)")
     pool: int = Field(3, ge=1, le=16, description="reconstructors trained in alternation with the module")
     epochs: int = Field(6, ge=1, le=1000, description="over the private images")

@@ -134,7 +134,7 @@ def _print_plan(plan: Plan, console: Console) -> None:
 
     for cell in plan.cells:
         state = "finished" if cell.id in plan.finished else "to run"
-        console.print(f"{state:8}  {label(cell)}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{state:8}  {label(cell, full=True)}", markup=False, highlight=False, soft_wrap=True)
     left = len(plan.cells) - len(plan.finished)
     console.print(f"{len(plan.cells)} cells, {left} to run, into {plan.output}", markup=False, soft_wrap=True)
 

@@ -140,7 +140,8 @@ def _split_names(entry: BackboneEntry, suite: Suite) -> list[str]:
 def matches(cell: CellSpec, pattern: str) -> bool:
     """Whether a cell's label or id contains `pattern`, or matches it as a shell pattern."""
     wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
-    return fnmatch.fnmatchcase(label(cell), wanted) or fnmatch.fnmatchcase(cell.id, wanted)
+    names = (label(cell), label(cell, full=True), cell.id)
+    return any(fnmatch.fnmatchcase(name, wanted) for name in names)
 
 
 def _finished(cells: list[CellSpec], run_dir: Path) -> dict[str, Record]:

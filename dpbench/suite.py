@@ -203,10 +203,14 @@ def _refuse_duplicates(specs: list[PluginSpec], kind: str) -> None:
             raise DpbenchError(f"{kind} {spec.name!r} is in the suite twice with the same parameters; remove one")
 
 
-def label(cell: CellSpec) -> str:
-    """A cell in words: `resnet10t layer1 | gaussian std=0.5 | decoder | weights | seed 0`."""
+def label(cell: CellSpec, *, full: bool = False) -> str:
+    """A cell in words: `resnet10t layer1 | gaussian std=0.5 | decoder | weights | seed 0`.
+
+    Parameters at their defaults are left out, and with `full=False` those of the attack altogether.
+    """
     defense = _words(cell.defense, find_defense(cell.defense.name), always=1)
-    attack = _words(cell.attack, find_attack(cell.attack.name), always=0)
+    attack_class = find_attack(cell.attack.name)
+    attack = _words(cell.attack, attack_class, always=0) if full else attack_class.name
     return f"{cell.backbone.name} {cell.split_point} | {defense} | {attack} | {cell.threat_model} | seed {cell.seed}"
 
 

@@ -28,7 +28,7 @@ def run(
         data: overrides the suite's data set: a folder of class folders, `leaves`, `torch/...`, `hfds/...`.
         output: the run directory; by default `dpbench-runs/NAME`.
         device: auto, cpu, cuda or mps.
-        only: keeps cells whose label contains this text, or matches it as a shell pattern.
+        only: keeps cells in whose label this shell pattern occurs.
         seed: overrides the suite's seeds.
         watcher: follows the run, see `dpbench.runner.Watcher`.
 

@@ -31,7 +31,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point: bad input is one line on stderr and exit status 2; Ctrl-C loses the cell in hand alone."""
+    """Entry point: bad input is one line on stderr and exit status 2."""
     try:
         app()
     except DpbenchError as error:
@@ -68,7 +68,7 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     only: Annotated[
         str | None,
-        typer.Option(metavar="PATTERN", help="Only cells whose label contains this text or matches it."),
+        typer.Option(metavar="PATTERN", help="Only cells in whose label this shell pattern occurs."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Overrides the suite's seeds.")] = None,
     defense: Annotated[
@@ -107,8 +107,12 @@ def run(
         highlight=False,
         soft_wrap=True,
     )
-    with Display(console, plan.cells) as display:
-        records = execute(plan, device=device, watcher=display)
+    try:
+        with Display(console, plan.cells) as display:
+            records = execute(plan, device=device, watcher=display)
+    except KeyboardInterrupt:
+        print("dpbench: interrupted; finished cells are kept: run the same command again to go on", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
     board = build_board(records)
     write_board(board, plan.output / "board.csv")
     write_tradeoff(board, plan.output / "tradeoff.png")
@@ -222,7 +226,7 @@ def check(
 )
 def show(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")],
-    cell: Annotated[str, typer.Option(metavar="PATTERN", help="Text in, or shell pattern of, a cell's label.")] = "",
+    cell: Annotated[str, typer.Option(metavar="PATTERN", help="A shell pattern that occurs in a cell's label.")] = "",
     output: Annotated[Path | None, typer.Option(help="Write the picture here (one matching cell).")] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open it in the picture viewer.")] = False,
 ) -> None:

@@ -97,7 +97,7 @@ def make_plan(
         suite: a built-in name, a path of a TOML file, or a `Suite`.
         data: overrides the suite's data set.
         output: the run directory; by default `dpbench-runs/NAME`.
-        only: keeps cells whose label contains this text, or matches it as a shell pattern.
+        only: keeps cells in whose label this shell pattern occurs.
         seed: overrides the suite's seeds.
         progress: shows a short text.
 
@@ -138,10 +138,9 @@ def _split_names(entry: BackboneEntry, suite: Suite) -> list[str]:
 
 
 def matches(cell: CellSpec, pattern: str) -> bool:
-    """Whether a cell's label or id contains `pattern`, or matches it as a shell pattern."""
-    wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
+    """Whether a shell pattern occurs anywhere in a cell's label or id: `dpm`, `gaussian*rmle`, `std=[12].0`."""
     names = (label(cell), label(cell, full=True), cell.id)
-    return any(fnmatch.fnmatchcase(name, wanted) for name in names)
+    return any(fnmatch.fnmatchcase(name, f"*{pattern}*") for name in names)
 
 
 def _finished(cells: list[CellSpec], run_dir: Path) -> dict[str, Record]:

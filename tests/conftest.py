@@ -40,10 +40,8 @@ def dpbench(monkeypatch, capsys):
         capsys.readouterr()
         with pytest.raises(SystemExit) as stopped:
             cli.main()
-            sys.exit(0)
         captured = capsys.readouterr()
-        code = stopped.value.code
-        return Outcome(code if isinstance(code, int) else 0, captured.out, captured.err)
+        return Outcome(int(stopped.value.code or 0), captured.out, captured.err)
 
     return call
 

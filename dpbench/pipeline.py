@@ -19,16 +19,14 @@ from torch import Tensor
 from dpbench import backbones, cache, fidelity, training, weights
 from dpbench.datasets import Parts, load_parts
 from dpbench.devices import place, to_device
-from dpbench.errors import DpbenchError
 from dpbench.randomness import derive_generator, derive_seed, seeded
 from dpbench.registry import find_defense, source_of
+from dpbench.release import RELEASE_BATCH, WhiteBox, checked_features, checked_images, release_in_batches
 from dpbench.specs import CellSpec, PluginSpec, content_hash
 from dpbench.stages import Stages
 from dpbench.store import Utility
 from dpbench.suite import attack_of, defense_of
 from dpbench.types import UNDEFENDED, LabelledImages, Observation, ProtectedModel
-
-RELEASE_BATCH = 256
 
 Progress = Callable[[str], None]
 
@@ -92,7 +90,7 @@ class Pipeline:
             seen = self._observe(cell, released, notes, progress)
             generator = derive_generator(self.device, cell.id, "attack")
             images = attack.reconstruct(seen, generator=generator)
-            images = _checked_images(images, victims, cell.attack.name)
+            images = checked_images(images, victims, cell.attack.name)
         with stages("fidelity"):
             figures, missing = fidelity.grade(images, victims)
         return Result(
@@ -239,7 +237,7 @@ class Pipeline:
         def make() -> Released:
             test = self.parts(cell, progress).test
             generator = derive_generator(self.device, key, "release")
-            features = release_in_batches(protected, test.images, generator)
+            features = checked_features(release_in_batches(protected, test.images, generator))
             with torch.no_grad():
                 logits = torch.cat([protected.predict(batch) for batch in features.split(RELEASE_BATCH)])
             correct = (logits.argmax(dim=1) == test.labels).tolist()
@@ -304,58 +302,9 @@ class Pipeline:
         return self._kept[slot][1]
 
 
-class WhiteBox:
-    """The client as a white-box attacker holds it: everything up to the release, not the server's tail."""
-
-    def __init__(self, model: ProtectedModel) -> None:
-        self.release = model.release
-        self.features = model.features
-
-
 def undefended_spec() -> PluginSpec:
     """The defense that does nothing, as a cell names it."""
     return PluginSpec(name=UNDEFENDED, source=source_of(find_defense(UNDEFENDED)))
-
-
-@torch.no_grad()
-def release_in_batches(model: ProtectedModel, images: Tensor, generator: torch.Generator) -> Tensor:
-    """The one code path by which features leave the client, for victims and for the attacker's queries alike.
-
-    Args:
-        model: frozen, in eval mode.
-        images: (N,3,H,W) in [0,1].
-        generator: of a stochastic defense.
-
-    Returns:
-        (N, ...) floating-point features, finite.
-
-    Raises:
-        DpbenchError: the defense broke its contract.
-    """
-    batches = []
-    for batch in images.split(RELEASE_BATCH):
-        released = model.release(batch, generator=generator)
-        if not isinstance(released, Tensor) or not released.is_floating_point() or len(released) != len(batch):
-            came = f"{tuple(released.shape)} {released.dtype}" if isinstance(released, Tensor) else type(released)
-            raise DpbenchError(
-                f"the defense released {came}; expected a float tensor, one row for each of {len(batch)} images"
-            )
-        batches.append(released)
-    features = torch.cat(batches)
-    if not bool(features.isfinite().all()):
-        raise DpbenchError("the defense released NaN or infinite features")
-    return features
-
-
-def _checked_images(images: object, victims: Tensor, attack: str) -> Tensor:
-    """Reconstructions in [0,1], or an error that says how the attack broke its contract."""
-    if not isinstance(images, Tensor) or images.shape != victims.shape:
-        came = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise DpbenchError(f"attack {attack!r} returned {came}; expected images of shape {tuple(victims.shape)}")
-    images = images.detach().float()
-    if not bool(images.isfinite().all()):
-        raise DpbenchError(f"attack {attack!r} returned NaN or infinite pixels")
-    return images.clamp(0, 1)  # PSNR and SSIM assume [0, 1]
 
 
 def _plain(notes: dict[str, Any]) -> dict[str, Any]:

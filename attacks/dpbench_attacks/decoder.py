@@ -53,18 +53,17 @@ class Decoder(Attack):
         network = self.network(tuple(released.shape[1:]), seen.image_shape)
         identity = {"parameters": self.model_dump(), "features": released.shape[1:], "image": seen.image_shape}
         key = f"decoder-{content_hash(identity)[:16]}"
-        trained: list[float] = []
 
         def train(train_generator: torch.Generator) -> dict[str, Tensor]:
             initialise(network, train_generator)
             place(network, released.device)
-            trained.append(self._train(network, seen, query, train_generator))
-            return {name: value.detach().clone() for name, value in network.state_dict().items()}
+            final_loss = self._train(network, seen, query, train_generator)
+            return {**network.state_dict(), "final_loss": final_loss}
 
-        network.load_state_dict(seen.remember(key, train, "query"))
+        state = dict(seen.remember(key, train, "query"))
+        seen.notes["final_loss"] = round(float(state.pop("final_loss")), 5)
+        network.load_state_dict(state)
         place(network, released.device).eval()
-        if trained:
-            seen.notes["final_loss"] = round(trained[0], 5)
         return torch.cat([self._apply(network, chunk) for chunk in released.split(self.batch_size)])
 
     def network(self, feature_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> InverseNetwork:
@@ -83,7 +82,8 @@ class Decoder(Attack):
         seen: Observation,
         query: Callable[[Tensor], Tensor],
         generator: torch.Generator,
-    ) -> float:
+    ) -> Tensor:
+        """Trains `network` in place; returns the mean loss of the last epoch, ()."""
         device = seen.released.device
         images = seen.auxiliary.images.to(device)
         batch = min(self.batch_size, len(images))
@@ -116,7 +116,7 @@ class Decoder(Attack):
                 optimizer.step()
                 schedule.step()
                 running += loss.detach()
-        return float(running / steps_per_epoch)
+        return running / steps_per_epoch
 
     def _loss(self, output: Tensor, images: Tensor) -> Tensor:
         loss = functional.mse_loss(output, images)

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dpbench.board_files import WORST_CASE
-from dpbench.types import THREAT_MODELS
+from dpbench.types import THREAT_MODELS, UNDEFENDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -89,6 +89,10 @@ def print_table(board: pd.DataFrame, console: Console) -> None:
         console.print()
         console.print(title)
         console.print(_table(columns))
+        floors = panel[panel["attack"].isin(_floors(panel))]
+        if len(floors):
+            shown = (f"{row.attack} {_figure(row.to_frame().T, 'ssim')}" for _, row in floors.iterrows())
+            console.print(Text(f"floor: {', '.join(shown)}", style="dim"))
         if left_out:
             console.print(Text(f"left out for lack of width: {', '.join(left_out)}", style="dim"))
     if len(board):
@@ -116,7 +120,7 @@ def _columns(panel: pd.DataFrame) -> tuple[dict[str, list[Text]], list[str]]:
     """Heading -> one entry per defense setting; and the headings that can be spared, first the most."""
     strongest = headline(panel)
     weaker = [t for t in reversed(THREAT_MODELS) if t != strongest and (panel["threat_model"] == t).any()]
-    attacks = _attack_order(panel[panel["threat_model"] == strongest])
+    attacks = _attack_order(panel[(panel["threat_model"] == strongest) & ~panel["attack"].isin(_floors(panel))])
     tiers = {f"{WORST} {threat_model}": threat_model for threat_model in weaker}
     columns: dict[str, list[Text]] = {DEFENSE: [], "top-1": [], "drop": []}
     columns |= {heading: [] for heading in (*attacks, WORST, *tiers, "leakage")}
@@ -167,6 +171,14 @@ def _attack_order(main: pd.DataFrame) -> list[str]:
     cells = main[main["attack"] != WORST_CASE]
     best = cells.groupby("attack")["ssim"].max().fillna(2.0)
     return [str(name) for name in best.sort_index().sort_values(kind="stable").index]
+
+
+def _floors(panel: pd.DataFrame) -> list[str]:
+    """Attacks that ran on the undefended reference alone, beside other defenses: they change with nothing."""
+    if not (panel["defense"] != UNDEFENDED).any():
+        return []
+    ran = panel.groupby("attack")["defense"].agg(set)
+    return [str(attack) for attack, defenses in ran.items() if defenses == {UNDEFENDED}]
 
 
 def _row(rows: pd.DataFrame, threat_model: str, attack: str) -> pd.DataFrame:

@@ -83,12 +83,14 @@ def run(
 ) -> None:
     """Score defenses against attacks; finished cells are skipped, so the same command goes on after a stop.
 
-    Writes a JSON record and a picture per cell under the run directory, and board.csv and tradeoff.png at the end.
+    Writes a JSON record and a picture per cell under the run directory; at the end board.csv, tradeoff.png and
+    overview.png.
     Exit status: 0 done, 1 some cells failed, 2 unusable input.
     """
     from dpbench.board_files import write_board
     from dpbench.display import Display
     from dpbench.leaderboard import build_board
+    from dpbench.overview import write_overview
     from dpbench.plots import write_tradeoff
     from dpbench.report import print_table
     from dpbench.runner import execute, make_plan
@@ -116,6 +118,8 @@ def run(
     board = build_board(records)
     write_board(board, plan.output / "board.csv")
     write_tradeoff(board, plan.output / "tradeoff.png")
+    if any(record.status == "ok" for record in records):
+        write_overview(plan.output, board, plan.output / "overview.png")
     print_table(board, console)
     failed = [record for record in records if record.status == "failed"]
     for record in failed:
@@ -123,8 +127,7 @@ def run(
     for metric, reason in sorted({pair for record in records for pair in record.missing_metrics.items()}):
         console.print(f"no {metric}: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     console.print(
-        f"board: {plan.output / 'board.csv'}   plot: {plan.output / 'tradeoff.png'}   "
-        f"pictures: {plan.output / 'pictures'}",
+        f"{plan.output}: board.csv, tradeoff.png, overview.png, and a picture per cell in pictures/",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -221,13 +224,18 @@ def check(
 
 @app.command(
     epilog="Examples:\n\n  dpbench show dpbench-runs/quick\n\n"
-    "  dpbench show dpbench-runs/quick --cell 'dpm*decoder'\n\n"
-    "  dpbench show dpbench-runs/quick --cell rmle --output rmle.png"
+    "  dpbench show dpbench-runs/quick --cell 'dpm*decoder*weights' --open\n\n"
+    "  dpbench show dpbench-runs/quick --cell 'none*decoder' --cell 'dpm*decoder' --output compared.png"
 )
 def show(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")],
-    cell: Annotated[str, typer.Option(metavar="PATTERN", help="A shell pattern that occurs in a cell's label.")] = "",
-    output: Annotated[Path | None, typer.Option(help="Write the picture here (one matching cell).")] = None,
+    cell: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="A shell pattern that occurs in a cell's label. May be repeated."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write the picture of the cell here; of several cells, one row for each.")
+    ] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open it in the picture viewer.")] = False,
 ) -> None:
     """Victims and reconstructions side by side: lists the pictures of a run, opens one, or writes it to a file."""
@@ -235,22 +243,27 @@ def show(
     from dpbench.store import iter_records, picture_path, write_atomically
     from dpbench.suite import label
 
-    found = [record for record in iter_records(directory) if matches(record.cell, cell)]
-    pictures = [(record, picture_path(directory, record.id)) for record in found]
-    pictures = [(record, path) for record, path in pictures if path.is_file()]
-    if not pictures:
-        raise DpbenchError(f"no picture in {directory} matches {cell!r}; `dpbench show {directory}` lists them all")
-    if (output or open_) and len(pictures) > 1:
-        names = "; ".join(label(record.cell) for record, _ in pictures[:5])
-        raise DpbenchError(f"--cell {cell!r} matches {len(pictures)} cells ({names}, ...); narrow it to one")
-    for record, path in pictures:
-        print(f"{path}  {label(record.cell)}")
-    if output is not None:
-        content = pictures[0][1].read_bytes()
+    records = [record for record in iter_records(directory) if picture_path(directory, record.id).is_file()]
+    found = [record for pattern in cell or ["*"] for record in records if matches(record.cell, pattern)]
+    found = list({record.id: record for record in found}.values())
+    if not found:
+        raise DpbenchError(f"no picture in {directory} matches {cell}; `dpbench show {directory}` lists them all")
+    for record in found:
+        print(f"{picture_path(directory, record.id)}  {label(record.cell)}")
+    if open_ and output is None and len(found) > 1:
+        raise DpbenchError(f"{len(found)} cells match; narrow --cell to one, or write them to one file with --output")
+    picture = picture_path(directory, found[0].id)
+    if output is not None and len(found) == 1:
+        content = picture.read_bytes()
         write_atomically(output, lambda temporary: temporary.write_bytes(content))
+    elif output is not None:
+        from dpbench.overview import write_comparison
+
+        write_comparison(directory, found, output)
+    if output is not None:
         print(f"written to {output}")
     if open_:
-        typer.launch(str(pictures[0][1]))
+        typer.launch(str(output or picture))
 
 
 def _version(value: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from dpbench.board_files import WORST_CASE
 from dpbench.errors import DpbenchError, unknown
 from dpbench.pictures import Pixels, pixels_of, write_rows
 from dpbench.report import headline, reconstructions_path, short_arguments
+from dpbench.store import Record
+from dpbench.suite import label
 
 
 def write_overview(
@@ -45,37 +47,61 @@ def write_overview(
     cells = panel[(panel["attack"] != WORST_CASE) & (panel["status"] == "ok") & panel["ssim"].notna()]
     # the undefended reference is run under the strongest threat model only: show it beside every tier
     cells = cells[(cells["threat_model"] == tier) | (cells["defense"] == "none")]
-    rows: list[tuple[str, str, Pixels]] = []
-    victims: Pixels | None = None
     short = short_arguments(panel)
+    chosen = []
     for names, setting in _in_order(cells):
-        name = " ".join(names).strip()
-        if defenses is not None and name not in defenses and names[0] not in defenses:
+        if defenses is not None and " ".join(names).strip() not in defenses and names[0] not in defenses:
             continue
         best: Any = setting.sort_values(["ssim", "attack"], ascending=[False, True], kind="stable").iloc[0]
-        loaded = _load(run_dir, str(best["cell"]))
+        accuracy = "" if pd.isna(best["accuracy"]) else f", top-1 {best['accuracy']:.0%}"
+        note = f"{best['attack']}: SSIM {best['ssim']:.2f}{accuracy}"
+        chosen.append((f"{names[0]} {short[names]}".strip(), note, str(best["cell"])))
+    dataset, backbone, split = (str(panel.iloc[0][name]) for name in ("dataset", "backbone", "split_point"))
+    title = f"{dataset}, {backbone} split at {split}: the strongest attack per defense ({tier} threat model)"
+    _write(run_dir, chosen, path, title, columns)
+
+
+def write_comparison(run_dir: Path, records: Sequence[Record], path: Path, *, columns: int = 8) -> None:
+    """A PNG: victims on top, then a row per record, in the order given.
+
+    Args:
+        run_dir: holds the reconstructions of the records.
+        records: finished cells with the same victims.
+        path: where the picture goes.
+        columns: how many victims.
+
+    Raises:
+        DpbenchError: no reconstructions to show, or cells with different victims.
+    """
+    chosen = []
+    for record in records:
+        backbone, defense, attack, threat_model, _ = label(record.cell).split(" | ")
+        scores = record.fidelity["ssim"]
+        note = f"{attack}, {threat_model}: SSIM {sum(scores) / len(scores):.2f}"
+        accuracy = "" if record.utility is None else f", top-1 {record.utility.accuracy:.0%}"
+        chosen.append((f"{backbone.partition(' ')[2]}, {defense}", note + accuracy, record.id))
+    _write(run_dir, chosen, path, "", columns)
+
+
+def _write(run_dir: Path, chosen: list[tuple[str, str, str]], path: Path, title: str, columns: int) -> None:
+    """One row per (label, note, cell id) below the victims that the cells share."""
+    rows: list[tuple[str, str, Pixels]] = []
+    victims: Pixels | None = None
+    for name, note, cell_id in chosen:
+        loaded = _load(run_dir, cell_id)
         if loaded is None:
             continue
         own, reconstructions = (images[:columns] for images in loaded)
         victims = own if victims is None or len(own) > len(victims) else victims
         shared = min(len(own), len(victims))
         if own.shape[1:] != victims.shape[1:] or (own[:shared] != victims[:shared]).any():
-            raise DpbenchError(f"cell {best['cell']} has other victims than the cells above it; cannot compare")
-        accuracy = "" if pd.isna(best["accuracy"]) else f", top-1 {best['accuracy']:.0%}"
-        rows.append(
-            (
-                f"{names[0]} {short[names]}".strip(),
-                f"{best['attack']}: SSIM {best['ssim']:.2f}{accuracy}",
-                reconstructions,
-            )
-        )
+            raise DpbenchError(f"cell {cell_id} has other victims than the cells above it; cannot compare")
+        rows.append((name, note, reconstructions))
     if victims is None:
         raise DpbenchError(
             f"{run_dir} holds no reconstructions of these cells; expected files such as "
             f"{reconstructions_path(Path('DIR'), 'CELL')}, which `dpbench run` writes"
         )
-    dataset, backbone, split = (str(panel.iloc[0][name]) for name in ("dataset", "backbone", "split_point"))
-    title = f"{dataset}, {backbone} split at {split}: the strongest attack per defense ({tier} threat model)"
     write_rows(path, [("victims", "", victims), *rows], title=title)
 
 

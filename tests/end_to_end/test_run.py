@@ -10,6 +10,7 @@ import time
 import pandas as pd
 import pytest
 from conftest import environment
+from PIL import Image
 
 import dpbench as package
 from dpbench import runner, store
@@ -179,7 +180,11 @@ def test_show_lists_and_writes_pictures(smoke_run, dpbench, tmp_path):
     assert written.status == 0
     assert (tmp_path / "one.png").read_bytes()[:4] == b"\x89PNG"
     assert dpbench("show", smoke_run, "--cell", "no such thing").status == 2
-    assert dpbench("show", smoke_run, "--output", tmp_path / "all.png").status == 2
+    assert dpbench("show", smoke_run, "--open").status == 2
+    both = ["--cell", "none*decoder", "--cell", "dpm*decoder"]
+    assert dpbench("show", smoke_run, *both, "--output", tmp_path / "compared.png").status == 0
+    with Image.open(tmp_path / "compared.png") as compared:
+        assert compared.height > 4 * 96  # victims, undefended, dpm under two threat models
 
 
 @pytest.mark.parametrize("what", ["attacks", "defenses", "datasets", "suites"])

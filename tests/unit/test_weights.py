@@ -26,7 +26,7 @@ def test_fit_never_takes_pretrained_weights(monkeypatch):
 
 
 def test_pretrained_is_refused_where_timm_has_none():
-    with pytest.raises(DpbenchError, match="timm has no pre-trained weights for 'efficientnet_b8'.*weights = \"fit\""):
+    with pytest.raises(DpbenchError, match=r"timm has no pre-trained weights for 'efficientnet_b8'.*weights = .fit."):
         weights.choose(BackboneSpec(name="efficientnet_b8", weights="pretrained"))
 
 

@@ -180,7 +180,9 @@ def list_(
 )
 def leaderboard(
     directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run directories.")],
-    output: Annotated[Path, typer.Option(help="FILE ending in .csv, .md, .html or .tex.")],
+    output: Annotated[
+        Path, typer.Option(help="FILE ending in .csv, .md, .html or .tex; in .png for the trade-off plot.")
+    ],
 ) -> None:
     """Derive a board from records alone: one row per cell and a worst-case row per defense setting."""
     from dpbench.board_files import write_board
@@ -188,7 +190,12 @@ def leaderboard(
     from dpbench.store import newest_records
 
     board = build_board(newest_records(directories))
-    write_board(board, output)
+    if output.suffix == ".png":
+        from dpbench.plots import write_tradeoff
+
+        write_tradeoff(board, output)
+    else:
+        write_board(board, output)
     print(f"{output}: {len(board)} rows")
 
 

@@ -97,7 +97,7 @@ def test_running_again_skips_everything_and_changes_nothing(smoke_run, dpbench):
 
 
 def test_the_board_is_derived_from_records_alone(smoke_run, dpbench, tmp_path):
-    for ending in ("csv", "md", "html", "tex"):
+    for ending in ("csv", "md", "html", "tex", "png"):
         assert dpbench("leaderboard", smoke_run, "--output", tmp_path / f"board.{ending}").status == 0
     assert (tmp_path / "board.csv").read_bytes() == (smoke_run / "board.csv").read_bytes()
 

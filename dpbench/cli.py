@@ -94,7 +94,7 @@ def run(
     from dpbench.plots import write_tradeoff
     from dpbench.report import print_table
     from dpbench.runner import execute, make_plan
-    from dpbench.suite import extend, load_suite
+    from dpbench.suite import extend, label, load_suite
 
     console = _console()
     chosen = extend(load_suite(suite), defenses=defense or [], attacks=attack or [])
@@ -124,6 +124,10 @@ def run(
     failed = [record for record in records if record.status == "failed"]
     for record in failed:
         console.print(f"failed: {record.id}: {record.error}", style="red", markup=False, soft_wrap=True)
+    for record in records:
+        if record.notes.get("converged") is False:
+            line = f"not converged, by its own loss: {label(record.cell)}; a larger budget may recover more"
+            console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
     for metric, reason in sorted({pair for record in records for pair in record.missing_metrics.items()}):
         console.print(f"no {metric}: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     console.print(

@@ -21,6 +21,9 @@ from dpbench.types import Attack, Needs, Observation
 STATISTICS_IMAGES = 512
 MAX_PREFIX_TOKENS = 16
 SUMMARY = 256
+CONVERGED = 0.8
+"""A decoder whose loss is not below this share of the mean image's has learned next to nothing: it failed, or there is
+nothing to learn. The attacker cannot tell which; more epochs at a lower rate can."""
 
 
 @register
@@ -58,10 +61,13 @@ class Decoder(Attack):
             initialise(network, train_generator)
             place(network, released.device)
             final_loss = self._train(network, seen, query, train_generator)
-            return {**network.state_dict(), "final_loss": final_loss}
+            return {**network.state_dict(), "final_loss": final_loss, "mean_image_loss": self._mean_image_loss(seen)}
 
         state = dict(seen.remember(key, train, "query"))
-        seen.notes["final_loss"] = round(float(state.pop("final_loss")), 5)
+        final_loss, mean_image_loss = (float(state.pop(name)) for name in ("final_loss", "mean_image_loss"))
+        seen.notes["final_loss"] = round(final_loss, 5)
+        seen.notes["mean_image_loss"] = round(mean_image_loss, 5)
+        seen.notes["converged"] = final_loss < CONVERGED * mean_image_loss
         network.load_state_dict(state)
         place(network, released.device).eval()
         return torch.cat([self._apply(network, chunk) for chunk in released.split(self.batch_size)])
@@ -117,6 +123,11 @@ class Decoder(Attack):
                 schedule.step()
                 running += loss.detach()
         return running / steps_per_epoch
+
+    def _mean_image_loss(self, seen: Observation) -> Tensor:
+        """What a network that learned nothing from the features would reach, ()."""
+        images = seen.auxiliary.images[:STATISTICS_IMAGES].to(seen.released.device)
+        return self._loss(images.mean(0, keepdim=True).expand_as(images), images)
 
     def _loss(self, output: Tensor, images: Tensor) -> Tensor:
         loss = functional.mse_loss(output, images)

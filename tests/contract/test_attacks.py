@@ -188,6 +188,18 @@ def test_reconstructs_and_does_so_from_the_features(name: str) -> None:
     assert psnr_db(run(name, others), victims) < floor + 0.5
 
 
+class Silent(ProtectedModel):
+    def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        return torch.zeros_like(features)
+
+
+@pytest.mark.parametrize(("model", "converged"), [(ProtectedModel, True), (Silent, False)])
+def test_a_decoder_knows_when_it_learned_nothing(model: type[ProtectedModel], converged: bool) -> None:
+    seen, _ = observe(model)
+    run("decoder", seen)
+    assert seen.notes["converged"] is converged
+
+
 def test_refuses_to_run_without_its_needs(name: str) -> None:
     seen, _ = observe()
     needs = attacks()[name].needs

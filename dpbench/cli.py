@@ -90,10 +90,9 @@ def run(
     from dpbench.board_files import write_board
     from dpbench.display import Display
     from dpbench.leaderboard import build_board
-    from dpbench.overview import write_overview
-    from dpbench.plots import write_tradeoff
-    from dpbench.report import print_table
+    from dpbench.report import print_table, write_overview, write_tradeoff
     from dpbench.runner import execute, make_plan
+    from dpbench.store import newest_records
     from dpbench.suite import extend, label, load_suite
 
     console = _console()
@@ -115,12 +114,13 @@ def run(
     except KeyboardInterrupt:
         print("dpbench: interrupted; finished cells are kept: run the same command again to go on", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
-    board = build_board(records)
+    board = build_board(newest_records([plan.output]))
     write_board(board, plan.output / "board.csv")
-    write_tradeoff(board, plan.output / "tradeoff.png")
-    if any(record.status == "ok" for record in records):
-        write_overview(plan.output, board, plan.output / "overview.png")
-    print_table(board, console)
+    if left or not (plan.output / "overview.png").is_file():
+        write_tradeoff(board, plan.output / "tradeoff.png")
+        if any(record.status == "ok" for record in records):
+            write_overview(plan.output, board, plan.output / "overview.png")
+    print_table(build_board(records), console)
     failed = [record for record in records if record.status == "failed"]
     for record in failed:
         console.print(f"failed: {record.id}: {record.error}", style="red", markup=False, soft_wrap=True)

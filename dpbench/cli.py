@@ -114,20 +114,22 @@ def run(
     except KeyboardInterrupt:
         print("dpbench: interrupted; finished cells are kept: run the same command again to go on", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
-    board = build_board(newest_records([plan.output]))
+    stored = newest_records([plan.output])
+    board = build_board(stored)
     write_board(board, plan.output / "board.csv")
     if left or not (plan.output / "overview.png").is_file():
         write_tradeoff(board, plan.output / "tradeoff.png")
         if any(record.status == "ok" for record in records):
             write_overview(plan.output, board, plan.output / "overview.png")
-    print_table(build_board(records), console)
+    print_table(board if len(stored) == len(records) else build_board(records), console)
     failed = [record for record in records if record.status == "failed"]
     for record in failed:
         console.print(f"failed: {record.id}: {record.error}", style="red", markup=False, soft_wrap=True)
-    for record in records:
-        if record.notes.get("converged") is False:
-            line = f"not converged, by its own loss: {label(record.cell)}; a larger budget may recover more"
-            console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    # a static attacker who fails is no surprise; an adaptive one who does may have had too small a budget
+    stuck = [r.cell for r in records if r.notes.get("converged") is False and r.cell.threat_model != "static"]
+    if stuck:
+        line = f"not converged, by their own loss; a larger budget may recover more: {'; '.join(map(label, stuck))}"
+        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
     for metric, reason in sorted({pair for record in records for pair in record.missing_metrics.items()}):
         console.print(f"no {metric}: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     console.print(

@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Iterator
 from typing import ClassVar
 
-import piq
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from dpbench.calibration import feature_batches, mean_and_std
 from dpbench.devices import autocast, place
 from dpbench.errors import DpbenchError
+from dpbench.fidelity import ssim_unchecked
 from dpbench.registry import register
 from dpbench.types import Defense, LabelledImages, ProtectedModel, SplitModel
 
@@ -237,8 +237,7 @@ def task_loss(logits: Tensor, clean_logits: Tensor, labels: Tensor) -> Tensor:
 
 def structure(images: Tensor, truth: Tensor) -> Tensor:
     """Mean over images of |SSIM|, (N,3,H,W) in [0,1] twice -> (). An inverted picture hides nothing."""
-    per_image: Tensor = piq.ssim(images, truth, data_range=1.0, reduction="none")
-    return per_image.abs().mean()
+    return ssim_unchecked(images, truth).abs().mean()
 
 
 @register
@@ -343,7 +342,7 @@ class DeepPoisoning(Defense):
                             guess = reconstructor(released.detach())
                         error = F.mse_loss(guess, images)
                         if reconstructor is opponent:
-                            error = error + 0.2 * (1 - piq.ssim(guess, images, data_range=1.0))
+                            error = error + 0.2 * (1 - ssim_unchecked(guess, images).mean())
                         reconstructor_optimizer.zero_grad()
                         error.backward()
                         reconstructor_optimizer.step()

@@ -41,6 +41,10 @@ def test_psnr_agrees_with_scikit_image_and_has_peak_one(pairs):
     assert fidelity.psnr_db(grey, grey + 0.1).item() == pytest.approx(20.0, abs=1e-3)  # not 68.1: no peak of 255
 
 
+def test_ssim_without_the_range_check_is_the_same(pairs):
+    assert torch.equal(fidelity.ssim_unchecked(*pairs), fidelity.ssim(*pairs))
+
+
 def _convolutions(network):
     return [module for module in network.net.modules() if isinstance(module, torch.nn.Conv2d)]
 

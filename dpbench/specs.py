@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dpbench.types import ThreatModel
+from dpbench.types import AuxiliaryData, Budget, ThreatModel
 
 
 class Spec(BaseModel):
@@ -27,6 +27,20 @@ class DatasetSpec(Spec):
     auxiliary: int = Field(2000, ge=1, description="the attacker's own images")
     test: int = Field(500, ge=1, description="images for the accuracy; the first of them are the victims")
     seed: int = Field(0, ge=0, description="draws the parts (and for leaves the images)")
+
+
+class ShiftedSpec(Spec):
+    """Another data set, for attackers who have no images like the victims'."""
+
+    name: str = Field(description="as in [dataset]")
+    auxiliary: int = Field(2000, ge=1, description="the attacker's images")
+    seed: int = Field(0, ge=0, description="draws them")
+
+    def dataset(self, image_size: int) -> DatasetSpec:
+        """The data set that holds these images, at the size of the victims."""
+        return DatasetSpec(
+            name=self.name, image_size=image_size, private=1, auxiliary=self.auxiliary, test=1, seed=self.seed
+        )
 
 
 class BackboneSpec(Spec):
@@ -60,16 +74,36 @@ class CellSpec(Spec):
     defense: PluginSpec
     attack: PluginSpec
     threat_model: ThreatModel
+    shifted: DatasetSpec | None = Field(None, description="where the attacker's images come from, if from elsewhere")
+    shifted_fingerprint: str = ""
+    releases: int = Field(1, ge=1, description="of each victim, all seen by the attacker")
+    budget: Budget = "standard"
     victims: int = Field(ge=1)
     seed: int = Field(0, ge=0)
+
+    @property
+    def auxiliary(self) -> AuxiliaryData:
+        """Which images the attacker has."""
+        return "same" if self.shifted is None else "shifted"
+
+    @property
+    def granted(self) -> str:
+        """What the attacker is granted, in words: `query`, `weights shifted releases=4 large`."""
+        words: list[str] = [self.threat_model]
+        words += [self.auxiliary] if self.shifted is not None else []
+        words += [f"releases={self.releases}"] if self.releases > 1 else []
+        words += [self.budget] if self.budget != "standard" else []
+        return " ".join(words)
 
     @property
     def id(self) -> str:
         """A readable, file-safe name that ends in a hash of everything that affects the result."""
         spec = self.model_dump(mode="json")
         spec["dataset"].pop("name")  # the fingerprint says which images; the folder may move
+        if self.shifted is not None:
+            spec["shifted"].pop("name")
         digest = content_hash(spec)
-        words = (self.backbone.name, self.split_point, self.defense.name, self.attack.name, self.threat_model)
+        words = (self.backbone.name, self.split_point, self.defense.name, self.attack.name, self.granted)
         stem = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", word.rsplit("/", 1)[-1])[:32] for word in words)
         return f"{stem}-s{self.seed}-{digest[:10]}"
 

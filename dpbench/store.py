@@ -20,13 +20,37 @@ from pydantic import BaseModel, ConfigDict, Field
 from dpbench.errors import DpbenchError
 from dpbench.specs import CellSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 METRICS = ("mse", "psnr_db", "ssim", "lpips")
 
 
 class NewerSchema(DpbenchError):
     """A record written by a newer dpbench: not to be overwritten."""
+
+
+class Recognition(BaseModel):
+    """Whether a reconstruction gives the victim away, apart from how it looks."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reid_rank: list[int] = Field(description="per victim: how many other test images are at least as near (0: none)")
+    gallery: int = Field(description="test images that were compared; chance of rank 0 is one in so many")
+    label_read: list[bool] = Field(description="per victim: does the judge read its true label?")
+    judge: str = Field(description="the independently trained classifier")
+    judge_accuracy: float = Field(description="its top-1 on the true test images")
+
+
+class Guarantees(BaseModel):
+    """What holds against every attack of a stated kind; only for releases with additive noise."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mse_bound: list[float] = Field(
+        description="per victim: no unbiased attacker has a smaller expected MSE (1 / dFIL squared); binds no other"
+    )
+    epsilon: float | None = Field(None, description="differential privacy of one image, for clipped Gaussian releases")
+    delta: float | None = Field(None, description="at which epsilon holds")
 
 
 class Utility(BaseModel):
@@ -62,6 +86,11 @@ class Record(BaseModel):
     victims: list[str] = Field(default_factory=list, description="content hash of each victim, in order")
     backbone_weights: str = Field("", description="where the weights came from, and their hash")
     released: dict[str, Any] = Field(default_factory=dict, description="shape (per image) and dtype")
+    release_bits: int | None = Field(None, description="bits of one release of one image, at a fixed length per value")
+    recognition: Recognition | None = None
+    guarantees: Guarantees | None = Field(None, description="none for releases without additive noise")
+    trained_on: list[str] = Field(default_factory=list, description="metrics that the defense optimised against")
+    converged: bool | None = Field(None, description="what the attack says of itself; None where it says nothing")
     notes: dict[str, Any] = Field(default_factory=dict, description="what the attack said of itself")
     seconds: dict[str, float] = Field(default_factory=dict, description="wall time per stage")
     peak_memory_mb: dict[str, float] = Field(default_factory=dict, description="peak memory per stage, MiB")

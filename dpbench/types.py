@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol, get_args
+from typing import ClassVar, Literal, Protocol, Self, get_args
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -22,13 +22,25 @@ Needs = Literal["nothing", "query", "weights"]
 black box that answers queries, or the client's weights (white box, differentiable)."""
 
 ThreatModel = Literal["static", "query", "weights"]
-"""What the attacker is granted. `static`: query and weights of the *undefended* client (the attacker does not
+"""What access the attacker is granted. `static`: query and weights of the *undefended* client (the attacker does not
 know the defense); `query`: the defended client as a black box; `weights`: the defended client itself."""
+
+AuxiliaryData = Literal["shifted", "same"]
+"""Which images the attacker has: of another data set, or of the victims' own (never the victims)."""
+
+Budget = Literal["small", "standard", "large"]
+"""How much an attack may spend: steps, network size, and the share of its auxiliary images."""
 
 UNDEFENDED = "none"
 """The name of the defense that does nothing: the reference of every board, and what `static` attackers know."""
 
 THREAT_MODELS: tuple[ThreatModel, ...] = get_args(ThreatModel)
+"""Weakest first, as the next two."""
+AUXILIARY_DATA: tuple[AuxiliaryData, ...] = get_args(AuxiliaryData)
+BUDGETS: tuple[Budget, ...] = get_args(Budget)
+
+AUXILIARY_SHARE: dict[Budget, float] = {"small": 0.5, "standard": 0.8, "large": 1.0}
+"""Budget -> share of the auxiliary images that the attacker gets."""
 
 
 def grants(threat_model: ThreatModel, needs: Needs) -> bool:
@@ -84,6 +96,21 @@ class SplitModel(nn.Module):
         return logits
 
 
+@dataclass(frozen=True)
+class AdditiveNoise:
+    """Noise that a release adds to every value of `ProtectedModel.location`, independently.
+
+    Attributes:
+        distribution: gaussian or laplace.
+        scale: standard deviation of gaussian, b of laplace noise, in the units of the released features.
+        clip_norm: the L2 norm that `location` never exceeds, if the defense clips it.
+    """
+
+    distribution: Literal["gaussian", "laplace"]
+    scale: float
+    clip_norm: float | None = None
+
+
 class ProtectedModel(nn.Module):
     """A split model whose released features went through a defense.
 
@@ -108,6 +135,14 @@ class ProtectedModel(nn.Module):
     def release(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Client side: images (N,3,H,W) in [0,1] -> released features (N, ...)."""
         return self.transform(self.features(images), generator=generator)
+
+    def location(self, images: Tensor) -> Tensor:
+        """What the release is without its noise, differentiable; means something where `noise` is not None."""
+        return self.features(images)
+
+    def noise(self) -> AdditiveNoise | None:
+        """The noise that is added to `location`; None where the release is anything else. Guarantees rest on it."""
+        return None
 
     def predict(self, released: Tensor) -> Tensor:
         """Server side: released features -> logits (N, classes)."""
@@ -135,6 +170,9 @@ class Plugin(BaseModel):
 
 class Defense(Plugin, abc.ABC):
     """A way to release features that should keep the task and hide the image."""
+
+    trained_on: ClassVar[tuple[str, ...]] = ()
+    """Metrics (such as `ssim`) that `fit` optimises against: never the only one that judges this defense."""
 
     @abc.abstractmethod
     def build(self, split: SplitModel) -> ProtectedModel:
@@ -175,6 +213,7 @@ class Observation:
 
     Attributes:
         released: (N, ...) float32 released features of the N victims.
+        again: further releases of the same victims, each (N, ...), where the suite grants more than one.
         image_shape: (3, H, W) of the images to reconstruct.
         auxiliary: the attacker's own images and labels, disjoint from the victims and from the private images.
         query: black box: images (M,3,H,W) in [0,1] -> released features, fresh randomness at each call,
@@ -198,6 +237,7 @@ class Observation:
         [str, Callable[[torch.Generator], dict[str, Tensor]], Literal["auxiliary", "query"]],
         dict[str, Tensor],
     ]
+    again: tuple[Tensor, ...] = ()
     progress: Callable[[str], None] = lambda text: None
     notes: dict[str, object] = field(default_factory=dict)
 
@@ -219,7 +259,17 @@ class Attack(Plugin, abc.ABC):
 
     needs: ClassVar[Needs] = "nothing"
     floor: ClassVar[bool] = False
-    """True for attacks that ignore the released features: they set the floor of the scale."""
+    """True for guesses that recover nothing from the released features: they set the floor of the scale."""
+    budgets: ClassVar[dict[str, dict[str, float]]] = {}
+    """`small` or `large` -> parameter -> factor on its value at `standard`."""
+
+    def at_budget(self, budget: Budget) -> Self:
+        """The same attack with its parameters scaled; whole numbers stay whole, and at least 1."""
+        changes: dict[str, float] = {}
+        for name, factor in self.budgets.get(budget, {}).items():
+            value = getattr(self, name)
+            changes[name] = max(1, round(value * factor)) if isinstance(value, int) else value * factor
+        return type(self)(**(self.model_dump() | changes))
 
     @abc.abstractmethod
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:

@@ -19,6 +19,8 @@ def run(
     device: str = "auto",
     only: str | None = None,
     seed: int | None = None,
+    shifted: str | None = None,
+    budget: str | None = None,
     watcher: Watcher | None = None,
 ) -> pd.DataFrame:
     """Run a suite, or what of it is not finished, and return its board.
@@ -30,6 +32,8 @@ def run(
         device: auto, cpu, cuda or mps.
         only: keeps cells in whose label this shell pattern occurs.
         seed: overrides the suite's seeds.
+        shifted: overrides the data set of the shifted auxiliary images.
+        budget: small, standard or large: overrides what the attacks may spend.
         watcher: follows the run, see `dpbench.runner.Watcher`.
 
     Returns:
@@ -38,5 +42,5 @@ def run(
     Raises:
         DpbenchError: input that cannot be used; finished cells are kept.
     """
-    plan = make_plan(suite, data=data, output=output, only=only, seed=seed)
+    plan = make_plan(suite, data=data, output=output, only=only, seed=seed, shifted=shifted, budget=budget)
     return build_board(execute(plan, device=device, watcher=watcher))

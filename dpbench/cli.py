@@ -56,6 +56,7 @@ def _console() -> Console:
     "  dpbench run\n\n"
     "  dpbench run cifar10 --data photos/cifar10\n\n"
     "  dpbench run my_suite.toml --only dpm --seed 1\n\n"
+    "  dpbench run quick --budget large\n\n"
     "  dpbench run quick --defense my_defense.py:MyDefense --dry-run"
 )
 def run(
@@ -71,6 +72,12 @@ def run(
         typer.Option(metavar="PATTERN", help="Only cells in whose label this shell pattern occurs."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Overrides the suite's seeds.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="What the attacks may spend: small, standard or large. Overrides the suite's.")
+    ] = None,
+    shifted: Annotated[
+        str | None, typer.Option(help="Overrides the data set of the attacker's shifted images, as --data does.")
+    ] = None,
     defense: Annotated[
         list[str] | None,
         typer.Option(help="Adds a defense: a name, or path/to/file.py:Name. May be repeated."),
@@ -97,7 +104,7 @@ def run(
 
     console = _console()
     chosen = extend(load_suite(suite), defenses=defense or [], attacks=attack or [])
-    plan = make_plan(chosen, data=data, output=output, only=only, seed=seed)
+    plan = make_plan(chosen, data=data, output=output, only=only, seed=seed, shifted=shifted, budget=budget)
     if dry_run:
         _print_plan(plan, console)
         return
@@ -182,20 +189,25 @@ def list_(
 
 @app.command(
     epilog="Examples:\n\n  dpbench leaderboard dpbench-runs/quick --output board.csv\n\n"
-    "  dpbench leaderboard run1 run2 --output board.html"
+    "  dpbench leaderboard run1 run2 --output board.html\n\n"
+    "  dpbench leaderboard mine --claimed theirs --output board.csv"
 )
 def leaderboard(
     directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run directories.")],
     output: Annotated[
         Path, typer.Option(help="FILE ending in .csv, .md, .html or .tex; in .png for the trade-off plot.")
     ],
+    claimed: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Run directories of others, not re-run: shown apart. May be repeated."),
+    ] = None,
 ) -> None:
     """Derive a board from records alone: one row per cell and a worst-case row per defense setting."""
     from dpbench.board_files import write_board
     from dpbench.leaderboard import build_board
     from dpbench.store import newest_records
 
-    board = build_board(newest_records(directories))
+    board = build_board(newest_records(directories), claimed=newest_records(claimed or []))
     if output.suffix == ".png":
         from dpbench.plots import write_tradeoff
 

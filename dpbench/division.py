@@ -131,9 +131,31 @@ def assert_enough(spec: DatasetSpec, train: int, test: int | None) -> None:
 def assert_disjoint(decoded: Decoded) -> None:
     """The contract that every figure stands on."""
     for one, other in itertools.combinations(PARTS, 2):
-        shared = set(decoded.parts[one].hashes) & set(decoded.parts[other].hashes)
-        if shared:
-            raise DpbenchError(
-                f"the {one} and {other} images share {len(shared)} images ({min(shared)}, ...); they must be disjoint. "
-                "Delete the cached data set and run again; if it comes back, this is a bug in dpbench"
-            )
+        assert_disjoint_hashes(
+            one,
+            decoded.parts[one].hashes,
+            other,
+            decoded.parts[other].hashes,
+            advice="Delete the cached data set and run again; if it comes back, this is a bug in dpbench",
+        )
+
+
+def assert_disjoint_hashes(
+    one: str,
+    hashes: Sequence[str],
+    other: str,
+    other_hashes: Sequence[str],
+    *,
+    advice: str = "Choose another data set for [shifted]",
+) -> None:
+    """Two parts by their content hashes.
+
+    Raises:
+        DpbenchError: they share an image.
+    """
+    shared = set(hashes) & set(other_hashes)
+    if shared:
+        raise DpbenchError(
+            f"the {one} and {other} images share {len(shared)} images ({min(shared)}, ...); they must be disjoint. "
+            f"{advice}"
+        )

@@ -1,12 +1,7 @@
-"""One cell, top to bottom: data -> backbone -> split -> defense -> release -> attack -> fidelity.
-
-What cells share (parts, fitted backbones, fitted defenses, releases) is made once: kept in memory while cells that
-use it follow each other, and on disk under a content hash of what it depends on.
-"""
+"""One cell, top to bottom: data -> backbone -> split -> defense -> release -> attack -> fidelity -> recognition."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,27 +11,43 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dpbench import backbones, cache, fidelity, training, weights
-from dpbench.datasets import Parts, load_parts
-from dpbench.devices import place, to_device
-from dpbench.randomness import derive_generator, derive_seed, seeded
-from dpbench.registry import find_defense, source_of
-from dpbench.release import RELEASE_BATCH, WhiteBox, checked_features, checked_images, release_in_batches
-from dpbench.specs import CellSpec, PluginSpec, content_hash
+from dpbench import cache, fidelity, recognition
+from dpbench.guarantees import guarantees_of
+from dpbench.prepare import Prepared, Progress, undefended_spec
+from dpbench.randomness import derive_generator, derive_seed
+from dpbench.release import (
+    WhiteBox,
+    assert_same_release,
+    checked_features,
+    checked_images,
+    predict_in_batches,
+    release_bits,
+    release_in_batches,
+)
+from dpbench.specs import CellSpec, content_hash
 from dpbench.stages import Stages
-from dpbench.store import Utility
+from dpbench.store import Guarantees, Recognition, Utility
 from dpbench.suite import attack_of, defense_of
-from dpbench.types import UNDEFENDED, LabelledImages, Observation, ProtectedModel
-
-Progress = Callable[[str], None]
+from dpbench.types import AUXILIARY_SHARE, Observation, ProtectedModel
 
 
 @dataclass(frozen=True)
 class Released:
-    """What left the client for the test images, and what the server made of exactly that."""
+    """What left the client for the test images, and what the server made of exactly that.
+
+    Attributes:
+        features: (N, ...) of the N test images.
+        again: further releases of the same images, each (N, ...).
+        bits: of one release of one image.
+        utility: the server's hits on `features`.
+        probe: for `assert_same_release`.
+    """
 
     features: Tensor
+    again: tuple[Tensor, ...]
+    bits: int
     utility: Utility
+    probe: Tensor
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,10 @@ class Result:
     floor: bool
     backbone_weights: str
     released: dict[str, Any]
+    release_bits: int
+    recognition: Recognition
+    guarantees: Guarantees | None
+    trained_on: list[str]
     notes: dict[str, Any]
 
 
@@ -66,7 +81,7 @@ class Pipeline:
     def __init__(self, device: torch.device, cache_dir: Path) -> None:
         self.device = device
         self.cache_dir = cache_dir
-        self._kept: dict[str, tuple[str, Any]] = {}
+        self.prepared = Prepared(device, cache_dir)
 
     def run(self, cell: CellSpec, stages: Stages, progress: Progress) -> Result:
         """Measure one cell.
@@ -77,11 +92,11 @@ class Pipeline:
         """
         attack = attack_of(cell.attack)
         with stages("data"):
-            parts = self.parts(cell, progress)
+            parts = self.prepared.parts(cell, progress)
         with stages("backbone"):
-            _, _, backbone_weights = self._backbone(cell, progress)
+            _, _, backbone_weights = self.prepared.backbone(cell, progress)
         with stages("defense"):
-            protected = self.protected(cell, cell.defense, progress)
+            protected = self.prepared.protected(cell, cell.defense, progress)
         with stages("release"):
             released = self._released(cell, protected, progress)
         victims = parts.test.images[: cell.victims]
@@ -91,8 +106,13 @@ class Pipeline:
             generator = derive_generator(self.device, cell.id, "attack")
             images = attack.reconstruct(seen, generator=generator)
             images = checked_images(images, victims, cell.attack.name)
+            assert_same_release(protected, parts.test.images, seed=cell.seed, before=released.probe)
         with stages("fidelity"):
             figures, missing = fidelity.grade(images, victims)
+        with stages("recognition"):
+            recognised = self._recognise(cell, images, progress)
+        with stages("guarantees"):
+            guarantees = self._guarantees(cell, protected, victims, progress)
         return Result(
             utility=released.utility,
             fidelity=figures,
@@ -106,157 +126,70 @@ class Pipeline:
                 "shape": list(released.features.shape[1:]),
                 "dtype": str(released.features.dtype).removeprefix("torch."),
             },
+            release_bits=released.bits,
+            recognition=recognised,
+            guarantees=guarantees,
+            trained_on=list(defense_of(cell.defense).trained_on),
             notes=_plain(notes),
-        )
-
-    def parts(self, cell: CellSpec, progress: Progress) -> Parts:
-        """Private, auxiliary and test images, on the device."""
-
-        def load() -> Parts:
-            progress("loading images")
-            parts = load_parts(cell.dataset, cache=self.cache_dir / "datasets", progress=progress)
-            moved = {
-                name: LabelledImages(
-                    to_device(part.images, self.device).contiguous(memory_format=torch.channels_last),
-                    to_device(part.labels, self.device),
-                )
-                for name, part in (
-                    ("private", parts.private),
-                    ("auxiliary", parts.auxiliary),
-                    ("test", parts.test),
-                )
-            }
-            return Parts(**moved, classes=parts.classes, hashes=parts.hashes)
-
-        parts: Parts = self._keep("parts", cell.data_fingerprint, load)
-        return parts
-
-    def _backbone(self, cell: CellSpec, progress: Progress) -> tuple[str, cache.State, str]:
-        """The cache key, the weights of the unsplit network, and where those came from."""
-        parts = self.parts(cell, progress)
-        source = weights.choose(cell.backbone)
-        key = content_hash(
-            {
-                "backbone": cell.backbone.model_dump(mode="json"),
-                "source": source.label,
-                "data": cell.data_fingerprint,
-                "image_size": cell.dataset.image_size,
-                "seed": cell.seed,
-                "training": training.VERSION,
-            }
-        )
-
-        def fit() -> cache.State:
-            name = cell.backbone.name
-            with seeded(derive_seed(key, "fit"), self.device):
-                model = place(self._empty_backbone(cell, parts, pretrained=source.pretrained), self.device)
-                if source.classes != len(parts.classes):
-                    training.fit_classifier(
-                        torch.nn.Sequential(backbones.normalisation(model).to(self.device), model),
-                        parts.private,
-                        epochs=cell.backbone.epochs,
-                        learning_rate=cell.backbone.learning_rate,
-                        generator=derive_generator(self.device, key, "fit"),
-                        progress=lambda text: progress(f"fitting {name}: {text}"),
-                    )
-            return dict(model.state_dict())
-
-        def load() -> tuple[cache.State, str]:
-            state = cache.remember(self.cache_dir, "backbones", key, fit)
-            return state, f"{source.label} sha256:{_state_hash(state)[:16]}"
-
-        state, label = self._keep("backbone", key, load)
-        return key, state, label
-
-    def _empty_backbone(self, cell: CellSpec, parts: Parts, *, pretrained: bool = False) -> torch.nn.Module:
-        return backbones.create_backbone(
-            cell.backbone,
-            image_size=cell.dataset.image_size,
-            classes=len(parts.classes),
-            pretrained=pretrained,
-        )
-
-    def protected(self, cell: CellSpec, defense_spec: PluginSpec, progress: Progress) -> ProtectedModel:
-        """The cell's model behind `defense_spec`, fitted, frozen, in eval mode."""
-        parts = self.parts(cell, progress)
-        _, state, _ = self._backbone(cell, progress)
-        key = self._protected_key(cell, defense_spec, progress)
-        defense = defense_of(defense_spec)
-        size = cell.dataset.image_size
-
-        def build() -> ProtectedModel:
-            # each protected model has its own copy of the weights: a defense may fine-tune them
-            with seeded(derive_seed(key, "build"), self.device):
-                model = self._empty_backbone(cell, parts)
-                model.load_state_dict(state)
-                split = backbones.split_model(
-                    model,
-                    cell.split_point,
-                    image_shape=(3, size, size),
-                    classes=len(parts.classes),
-                    name=cell.backbone.name,
-                )
-                built = defense.build(split.requires_grad_(False).to(self.device))
-                return place(built, self.device).eval()
-
-        def fit() -> cache.State:
-            model = build()
-            before = {name: value.clone() for name, value in model.state_dict().items()}
-            with seeded(derive_seed(key, "fit"), self.device):
-                defense.fit(
-                    model,
-                    parts.private,
-                    generator=derive_generator(self.device, key, "fit"),
-                    progress=lambda text: progress(f"fitting defense {defense_spec.name}: {text}"),
-                )
-            # the backbone is cached already: only what the defense changed is kept
-            after = model.state_dict()
-            return {name: value for name, value in after.items() if not torch.equal(value, before[name])}
-
-        def load() -> ProtectedModel:
-            progress(f"defense {defense_spec.name}")
-            changed = cache.remember(self.cache_dir, "defenses", key, fit)
-            model = build()
-            model.load_state_dict({**model.state_dict(), **changed})
-            return model.eval().requires_grad_(False)
-
-        slot = "undefended" if defense_spec.name == UNDEFENDED else "protected"
-        protected: ProtectedModel = self._keep(slot, key, load)
-        return protected
-
-    def _protected_key(self, cell: CellSpec, defense: PluginSpec, progress: Progress) -> str:
-        key, _, _ = self._backbone(cell, progress)
-        return content_hash(
-            {"backbone": key, "split_point": cell.split_point, "defense": defense.model_dump(mode="json")}
         )
 
     def _released(self, cell: CellSpec, protected: ProtectedModel, progress: Progress) -> Released:
         """One release of the test images: the server's accuracy and the attacker's view come from the same tensors."""
-        key = self._protected_key(cell, cell.defense, progress)
+        key = self.prepared.protected_key(cell, cell.defense, progress)
 
         def make() -> Released:
-            test = self.parts(cell, progress).test
+            test = self.prepared.parts(cell, progress).test
+            probe = assert_same_release(protected, test.images, seed=cell.seed)
             generator = derive_generator(self.device, key, "release")
-            features = checked_features(release_in_batches(protected, test.images, generator))
-            with torch.no_grad():
-                logits = torch.cat([protected.predict(batch) for batch in features.split(RELEASE_BATCH)])
+            order = derive_generator(self.device, key, "order")
+            releases = [
+                checked_features(release_in_batches(protected, test.images, generator, order))
+                for _ in range(cell.releases)
+            ]
+            server = self.prepared.protected(cell, cell.defense, progress, apart=True)
+            logits = predict_in_batches(server, releases[0], order)
             correct = (logits.argmax(dim=1) == test.labels).tolist()
-            return Released(features, Utility(correct=correct))
+            bits = release_bits(releases[0])
+            return Released(releases[0], tuple(releases[1:]), bits, Utility(correct=correct), probe)
 
-        released: Released = self._keep("released", key, make)
+        released: Released = self.prepared.keep("released", f"{key} {cell.releases}", make)
         return released
+
+    def _recognise(self, cell: CellSpec, images: Tensor, progress: Progress) -> Recognition:
+        """Whom and what the reconstructions give away."""
+        judge = self.prepared.judge(cell, progress)
+        return recognition.recognise(
+            images,
+            self.prepared.parts(cell, progress).test,
+            victims=len(images),
+            judge=judge.network,
+            judge_name=judge.name,
+            judge_accuracy=judge.accuracy,
+        )
+
+    def _guarantees(
+        self, cell: CellSpec, protected: ProtectedModel, victims: Tensor, progress: Progress
+    ) -> Guarantees | None:
+        key = self.prepared.protected_key(cell, cell.defense, progress)
+
+        def make() -> Guarantees | None:
+            generator = derive_generator(self.device, key, "guarantees")
+            return guarantees_of(protected, victims, releases=cell.releases, generator=generator)
+
+        guarantees: Guarantees | None = self.prepared.keep("guarantees", f"{key} {cell.releases} {len(victims)}", make)
+        return guarantees
 
     def _observe(self, cell: CellSpec, released: Released, notes: dict[str, Any], progress: Progress) -> Observation:
         """What the attacker sees under the cell's threat model, and nothing else."""
         needs = attack_of(cell.attack).needs
         defense = undefended_spec() if cell.threat_model == "static" else cell.defense
-        client_key = self._protected_key(cell, defense, progress)
-        model = self.protected(cell, defense, progress)
+        client_key = self.prepared.protected_key(cell, defense, progress)
+        model = self.prepared.protected(cell, defense, progress)
         answers = derive_generator(self.device, client_key, cell.id, "query")
-        parts = self.parts(cell, progress)
+        order = derive_generator(self.device, client_key, cell.id, "order")
 
         def query(images: Tensor) -> Tensor:
-            return release_in_batches(model, images, answers)
+            return release_in_batches(model, images, answers, order)
 
         def remember(
             name: str,
@@ -269,24 +202,28 @@ class Pipeline:
                     "source": cell.attack.source,
                     "name": name,
                     "data": cell.data_fingerprint,
+                    "auxiliary": [cell.shifted_fingerprint, AUXILIARY_SHARE[cell.budget]],
                     "seed": cell.seed,
-                    "client": client_key if depends_on == "query" else None,
+                    "client": [client_key, cell.releases] if depends_on == "query" else None,
                 }
             )
 
             def make() -> cache.State:
                 # queries inside take their randomness from the key too, whichever cell comes first
                 answers.manual_seed(derive_seed(key, "query"))
+                order.manual_seed(derive_seed(key, "order"))
                 return train(derive_generator(self.device, key, "train"))
 
             state = cache.remember(self.cache_dir, "attacks", key, make)
             answers.manual_seed(derive_seed(client_key, cell.id, "query"))
+            order.manual_seed(derive_seed(client_key, cell.id, "order"))
             return {tensor_name: value.to(self.device) for tensor_name, value in state.items()}
 
         return Observation(
             released=released.features[: cell.victims].float(),
+            again=tuple(release[: cell.victims].float() for release in released.again),
             image_shape=(3, cell.dataset.image_size, cell.dataset.image_size),
-            auxiliary=parts.auxiliary,
+            auxiliary=self.prepared.auxiliary(cell, progress),
             query=query if needs != "nothing" else None,
             client=WhiteBox(model) if needs == "weights" else None,
             remember=remember,
@@ -294,28 +231,8 @@ class Pipeline:
             notes=notes,
         )
 
-    def _keep(self, slot: str, key: str, make: Callable[[], Any]) -> Any:
-        """The last thing made for a slot, while its key stays the same."""
-        if slot not in self._kept or self._kept[slot][0] != key:
-            self._kept.pop(slot, None)  # frees the old one first
-            self._kept[slot] = (key, make())
-        return self._kept[slot][1]
-
-
-def undefended_spec() -> PluginSpec:
-    """The defense that does nothing, as a cell names it."""
-    return PluginSpec(name=UNDEFENDED, source=source_of(find_defense(UNDEFENDED)))
-
 
 def _plain(notes: dict[str, Any]) -> dict[str, Any]:
     """What an attack noted, as JSON values: anything else becomes its text."""
     plain: dict[str, Any] = json.loads(json.dumps(notes, default=str))
     return plain
-
-
-def _state_hash(state: cache.State) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(name.encode())
-        digest.update(state[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -17,7 +17,7 @@ from dpbench import backbones, datasets
 from dpbench.cache import default_cache
 from dpbench.devices import choose_device
 from dpbench.environment import describe_environment
-from dpbench.errors import DpbenchError
+from dpbench.errors import DpbenchError, unknown
 from dpbench.pipeline import Pipeline, Result
 from dpbench.report import reconstructions_path, write_picture
 from dpbench.specs import CellSpec
@@ -32,6 +32,7 @@ from dpbench.store import (
     write_record,
 )
 from dpbench.suite import BackboneEntry, Suite, label, load_suite, plan
+from dpbench.types import BUDGETS
 
 PICTURED = 16
 """Victims of a cell that are kept as images."""
@@ -89,6 +90,8 @@ def make_plan(
     output: Path | str | None = None,
     only: str | None = None,
     seed: int | None = None,
+    shifted: str | None = None,
+    budget: str | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Plan:
     """Resolve a suite to cells and look up which are finished. Computes nothing.
@@ -99,6 +102,8 @@ def make_plan(
         output: the run directory; by default `dpbench-runs/NAME`.
         only: keeps cells in whose label this shell pattern occurs.
         seed: overrides the suite's seeds.
+        shifted: overrides the data set of the shifted auxiliary images.
+        budget: small, standard or large: overrides what the attacks may spend.
         progress: shows a short text.
 
     Raises:
@@ -112,12 +117,29 @@ def make_plan(
         if seed < 0:
             raise DpbenchError(f"--seed {seed} is negative; expected 0 or more")
         changes["seeds"] = [seed]
+    if shifted is not None:
+        if chosen.shifted is None:
+            raise DpbenchError(f"--shifted {shifted}: suite {chosen.name!r} has no table [shifted] to override")
+        changes["shifted"] = chosen.shifted.model_copy(update={"name": shifted})
+    if budget is not None:
+        if budget not in BUDGETS:
+            raise unknown("budget", budget, BUDGETS)
+        changes["budget"] = budget
     chosen = chosen.model_copy(update=changes)
     progress("looking at the data")
     fingerprint = datasets.fingerprint(chosen.dataset)
     progress("looking at the backbones")
     split_names = {entry.name: _split_names(entry, chosen) for entry in chosen.backbones}
-    cells = plan(chosen, data_fingerprint=fingerprint, split_names=split_names)
+    shifted_fingerprint = ""
+    if chosen.shifted is not None and chosen.grants_shifted:
+        progress("looking at the shifted data")
+        shifted_fingerprint = datasets.fingerprint(chosen.shifted.dataset(chosen.dataset.image_size))
+    cells = plan(
+        chosen,
+        data_fingerprint=fingerprint,
+        split_names=split_names,
+        shifted_fingerprint=shifted_fingerprint,
+    )
     if only is not None:
         matching = [cell for cell in cells if matches(cell, only)]
         if not matching:
@@ -195,7 +217,7 @@ def execute(plan_: Plan, *, device: str = "auto", watcher: Watcher | None = None
 def _run_cell(
     cell: CellSpec, plan_: Plan, pipeline: Pipeline, environment: dict[str, object], watcher: Watcher
 ) -> Record:
-    pipeline.parts(cell, watcher.progress)  # data that cannot be read stops the run: no cell could go on
+    pipeline.prepared.parts(cell, watcher.progress)  # data that cannot be read stops the run: no cell could go on
     stages = Stages(pipeline.device)
     record = Record(
         id=cell.id,
@@ -222,6 +244,11 @@ def _run_cell(
                 "victims": result.victim_hashes,
                 "backbone_weights": result.backbone_weights,
                 "released": result.released,
+                "release_bits": result.release_bits,
+                "recognition": result.recognition,
+                "guarantees": result.guarantees,
+                "trained_on": result.trained_on,
+                "converged": _said(result.notes.get("converged")),
                 "notes": result.notes,
             }
         )
@@ -229,6 +256,10 @@ def _run_cell(
     record = record.model_copy(update={"seconds": stages.seconds, "peak_memory_mb": stages.peak_memory_mb})
     write_record(plan_.output, record)  # last: a cell with a record has its pictures
     return record
+
+
+def _said(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None
 
 
 def _reason(error: Exception) -> str:

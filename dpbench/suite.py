@@ -15,10 +15,22 @@ from typing import Annotated, Any, Literal, TypeVar
 import pydantic
 from pydantic import ConfigDict, Field, StringConstraints
 
+from dpbench.ensembles import ENSEMBLES, NEWEST
 from dpbench.errors import DpbenchError, unknown
 from dpbench.registry import configure, find_attack, find_defense, source_of
-from dpbench.specs import BackboneSpec, CellSpec, DatasetSpec, PluginSpec, Spec
-from dpbench.types import THREAT_MODELS, UNDEFENDED, Attack, Defense, Plugin, ThreatModel, grants
+from dpbench.specs import BackboneSpec, CellSpec, DatasetSpec, PluginSpec, ShiftedSpec, Spec
+from dpbench.types import (
+    AUXILIARY_DATA,
+    THREAT_MODELS,
+    UNDEFENDED,
+    Attack,
+    AuxiliaryData,
+    Budget,
+    Defense,
+    Plugin,
+    ThreatModel,
+    grants,
+)
 
 P = TypeVar("P", bound=Plugin)
 
@@ -50,9 +62,10 @@ class PluginEntry(Spec):
 
 
 class AttackEntry(PluginEntry):
-    """`[[attacks]]`: as a defense, and on how many victims."""
+    """`[[attacks]]`: as a defense, and on how many victims, with which auxiliary images."""
 
     victims: int | None = Field(None, ge=1, description="overrides the suite's number for this attack")
+    auxiliary: list[AuxiliaryData] | None = Field(None, min_length=1, description="overrides the suite's list")
 
 
 class Suite(Spec):
@@ -68,11 +81,43 @@ class Suite(Spec):
         description="static: the attacker prepared on the undefended client; query: the defended client as a "
         "black box; weights: the defended client itself",
     )
+    auxiliary: list[AuxiliaryData] = Field(
+        ["same"], min_length=1, description="same: images like the victims'; shifted: those of [shifted]"
+    )
+    shifted: ShiftedSpec | None = None
+    releases: int = Field(1, ge=1, le=1024, description="of each victim, all of which the attacker sees")
+    budget: Budget = Field("standard", description="what the attacks may spend")
     victims: int = Field(64, ge=1, description="test images that the attacks reconstruct")
     dataset: DatasetSpec = DatasetSpec()
     backbones: list[BackboneEntry] = Field(min_length=1)
     defenses: list[PluginEntry] = Field(min_length=1)
-    attacks: list[AttackEntry] = Field(min_length=1)
+    ensemble: str | None = Field(None, description="a pinned ensemble of attacks; [[attacks]] changes or adds some")
+    attacks: list[AttackEntry] = Field(default_factory=list)
+
+    @property
+    def grants_shifted(self) -> bool:
+        """Whether any attack gets auxiliary images of another data set."""
+        return any("shifted" in (entry.auxiliary or self.auxiliary) for entry in self.all_attacks())
+
+    def all_attacks(self) -> list[AttackEntry]:
+        """Those of the ensemble, as [[attacks]] changes them, and the others of [[attacks]].
+
+        Raises:
+            DpbenchError: no attack at all, an unknown ensemble, or one that pins other versions than these.
+        """
+        names = [entry.name for entry in self.attacks]
+        if self.ensemble is not None and self.ensemble not in ENSEMBLES:
+            raise unknown("ensemble", self.ensemble, ENSEMBLES)
+        pinned = ENSEMBLES[self.ensemble] if self.ensemble is not None else {}
+        for name, version in pinned.items():
+            if find_attack(name).version != version:
+                raise DpbenchError(
+                    f"{self.ensemble} pins {name!r} at version {version}, this dpbench has version "
+                    f"{find_attack(name).version}; use a newer ensemble, or the dpbench that it was made with"
+                )
+        if not pinned and not self.attacks:
+            raise DpbenchError(f"suite {self.name!r} names no attack; add [[attacks]], or ensemble = {NEWEST!r}")
+        return [*(AttackEntry(name=name) for name in pinned if name not in names), *self.attacks]
 
 
 def built_in_suites() -> dict[str, str]:
@@ -120,6 +165,7 @@ def parse_suite(text: str, *, origin: str) -> Suite:
 
 _TABLES: dict[str, type[Spec]] = {
     "dataset": DatasetSpec,
+    "shifted": ShiftedSpec,
     "backbones": BackboneEntry,
     "defenses": PluginEntry,
     "attacks": AttackEntry,
@@ -136,25 +182,33 @@ def _explain(error: pydantic.ValidationError, origin: str) -> DpbenchError:
     return DpbenchError(f"{origin}: {where}: {first['msg'][0].lower()}{first['msg'][1:]}{came}")
 
 
-def plan(suite: Suite, *, data_fingerprint: str, split_names: dict[str, list[str]]) -> list[CellSpec]:
+def plan(
+    suite: Suite, *, data_fingerprint: str, split_names: dict[str, list[str]], shifted_fingerprint: str = ""
+) -> list[CellSpec]:
     """The cells of a suite, in an order that reuses fitted networks.
 
     An attack runs under `static` if that is listed, and under the weakest of the other listed threat models that
     grants what it needs (a stronger one would show it nothing more). The undefended reference does not change with
-    the threat model and is never attacked under `static` beside another. Floors change with nothing: they run on the
-    undefended reference alone, if there is one.
+    the threat model and is never attacked under `static` beside another. Floors run once, on the undefended reference
+    if there is one. Each runs with every kind of auxiliary images that is listed, at the suite's budget.
 
     Args:
         suite: the grid.
         data_fingerprint: what `datasets.fingerprint` gives for `suite.dataset`.
         split_names: backbone name -> resolved module names of its split points.
+        shifted_fingerprint: likewise for `suite.shifted`.
 
     Raises:
         DpbenchError: an unknown attack or defense, a parameter out of range, an attack that needs more than is
             granted, more victims than test images.
     """
     defenses = [(spec, cls) for entry in suite.defenses for spec, cls in _plugins(entry, find_defense)]
-    attacks = [(spec, cls, entry) for entry in suite.attacks for spec, cls in _plugins(entry, find_attack)]
+    attacks = [
+        (spec, cls, entry)
+        for entry in suite.all_attacks()
+        for spec, cls in _plugins(entry, find_attack, lambda attack: attack.at_budget(suite.budget))
+    ]
+    shifted = suite.shifted.dataset(suite.dataset.image_size) if suite.shifted is not None else None
     _refuse_duplicates([spec for spec, _ in defenses], "defense")
     _refuse_duplicates([spec for spec, _, _ in attacks], "attack")
     has_reference = any(defense.name == UNDEFENDED for defense, _ in defenses)
@@ -170,7 +224,8 @@ def plan(suite: Suite, *, data_fingerprint: str, split_names: dict[str, list[str
                         f"attack {attack.name!r} wants {victims} victims, but dataset.test is {suite.dataset.test}; "
                         "lower victims or raise test"
                     )
-                for threat_model in _threat_models(suite, attack_class, defense):
+                tiers = _threat_models(suite, attack_class, defense)
+                for threat_model, auxiliary in itertools.product(tiers, _auxiliary(suite, entry, attack_class)):
                     cells.append(
                         CellSpec(
                             dataset=suite.dataset,
@@ -180,6 +235,10 @@ def plan(suite: Suite, *, data_fingerprint: str, split_names: dict[str, list[str
                             defense=defense,
                             attack=attack,
                             threat_model=threat_model,
+                            shifted=shifted if auxiliary == "shifted" else None,
+                            shifted_fingerprint=shifted_fingerprint if auxiliary == "shifted" else "",
+                            releases=suite.releases,
+                            budget=suite.budget,
                             victims=victims,
                             seed=seed,
                         )
@@ -187,10 +246,23 @@ def plan(suite: Suite, *, data_fingerprint: str, split_names: dict[str, list[str
     return cells
 
 
-def _plugins(entry: PluginEntry, find: Callable[[str], type[P]]) -> Iterable[tuple[PluginSpec, type[P]]]:
+def _auxiliary(suite: Suite, entry: AttackEntry, attack: type[Attack]) -> list[AuxiliaryData]:
+    wanted = entry.auxiliary or suite.auxiliary
+    if "shifted" in wanted and suite.shifted is None:
+        raise DpbenchError(
+            f"suite {suite.name!r} grants shifted auxiliary images but does not say which; add a table [shifted] "
+            'with the name of another data set, such as name = "spectra"'
+        )
+    listed = [auxiliary for auxiliary in AUXILIARY_DATA if auxiliary in wanted]
+    return listed[-1:] if attack.floor else listed
+
+
+def _plugins(
+    entry: PluginEntry, find: Callable[[str], type[P]], adapt: Callable[[P], P] = lambda plugin: plugin
+) -> Iterable[tuple[PluginSpec, type[P]]]:
     cls = find(entry.name)
     for arguments in entry.settings():
-        configured = configure(cls, arguments)
+        configured = adapt(configure(cls, arguments))
         yield (
             PluginSpec(name=entry.name, source=source_of(cls), arguments=configured.model_dump(mode="json")),
             cls,
@@ -211,7 +283,7 @@ def label(cell: CellSpec, *, full: bool = False) -> str:
     defense = _words(cell.defense, find_defense(cell.defense.name), always=1)
     attack_class = find_attack(cell.attack.name)
     attack = _words(cell.attack, attack_class, always=0) if full else attack_class.name
-    return f"{cell.backbone.name} {cell.split_point} | {defense} | {attack} | {cell.threat_model} | seed {cell.seed}"
+    return f"{cell.backbone.name} {cell.split_point} | {defense} | {attack} | {cell.granted} | seed {cell.seed}"
 
 
 def _words(spec: PluginSpec, cls: type[Plugin], *, always: int) -> str:

@@ -1,0 +1,249 @@
+"""What cells share, made once: images, fitted backbones, protected models, the judge.
+
+Kept in memory while cells that use it follow each other, and on disk under a content hash of what it depends on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpbench import backbones, cache, recognition, training, weights
+from dpbench.datasets import Parts, load_parts
+from dpbench.devices import place, to_device
+from dpbench.division import assert_disjoint_hashes
+from dpbench.randomness import derive_generator, derive_seed, seeded
+from dpbench.registry import find_defense, source_of
+from dpbench.specs import CellSpec, PluginSpec, content_hash
+from dpbench.suite import defense_of
+from dpbench.types import AUXILIARY_SHARE, UNDEFENDED, LabelledImages, ProtectedModel
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """An independently trained classifier, its name and its top-1 on the true test images."""
+
+    network: torch.nn.Module
+    name: str
+    accuracy: float
+
+
+class Prepared:
+    """Makes what cells share, on one device, with one cache folder.
+
+    Args:
+        device: where every tensor lives.
+        cache_dir: fitted networks and decoded images.
+    """
+
+    def __init__(self, device: torch.device, cache_dir: Path) -> None:
+        self.device = device
+        self.cache_dir = cache_dir
+        self._kept: dict[str, tuple[str, Any]] = {}
+
+    def parts(self, cell: CellSpec, progress: Progress) -> Parts:
+        """Private, auxiliary and test images, on the device."""
+
+        def load() -> Parts:
+            progress("loading images")
+            parts = load_parts(cell.dataset, cache=self.cache_dir / "datasets", progress=progress)
+            moved = {
+                name: LabelledImages(
+                    to_device(part.images, self.device).contiguous(memory_format=torch.channels_last),
+                    to_device(part.labels, self.device),
+                )
+                for name, part in (
+                    ("private", parts.private),
+                    ("auxiliary", parts.auxiliary),
+                    ("test", parts.test),
+                )
+            }
+            return Parts(**moved, classes=parts.classes, hashes=parts.hashes)
+
+        parts: Parts = self.keep("parts", cell.data_fingerprint, load)
+        return parts
+
+    def auxiliary(self, cell: CellSpec, progress: Progress) -> LabelledImages:
+        """The attacker's images: as many of the cell's auxiliary images as its budget allows."""
+        parts = self.parts(cell, progress)
+        everything = parts.auxiliary if cell.shifted is None else self._shifted(cell, parts, progress)
+        count = max(1, round(AUXILIARY_SHARE[cell.budget] * len(everything)))
+        return LabelledImages(everything.images[:count], everything.labels[:count])
+
+    def _shifted(self, cell: CellSpec, parts: Parts, progress: Progress) -> LabelledImages:
+        """Auxiliary images of another data set."""
+        dataset = cell.shifted
+        assert dataset is not None
+
+        def load() -> LabelledImages:
+            shifted = load_parts(dataset, cache=self.cache_dir / "datasets", progress=progress)
+            for name in ("private", "test"):
+                assert_disjoint_hashes(name, parts.hashes[name], "shifted auxiliary", shifted.hashes["auxiliary"])
+            return LabelledImages(
+                to_device(shifted.auxiliary.images, self.device).contiguous(memory_format=torch.channels_last),
+                to_device(shifted.auxiliary.labels, self.device),
+            )
+
+        images: LabelledImages = self.keep("shifted", f"{cell.data_fingerprint} {cell.shifted_fingerprint}", load)
+        return images
+
+    def backbone(self, cell: CellSpec, progress: Progress) -> tuple[str, cache.State, str]:
+        """The cache key, the weights of the unsplit network, and where those came from."""
+        parts = self.parts(cell, progress)
+        source = weights.choose(cell.backbone)
+        key = content_hash(
+            {
+                "backbone": cell.backbone.model_dump(mode="json"),
+                "source": source.label,
+                "data": cell.data_fingerprint,
+                "image_size": cell.dataset.image_size,
+                "seed": cell.seed,
+                "training": training.VERSION,
+            }
+        )
+
+        def fit() -> cache.State:
+            name = cell.backbone.name
+            with seeded(derive_seed(key, "fit"), self.device):
+                model = place(self._empty_backbone(cell, parts, pretrained=source.pretrained), self.device)
+                if source.classes != len(parts.classes):
+                    training.fit_classifier(
+                        torch.nn.Sequential(backbones.normalisation(model).to(self.device), model),
+                        parts.private,
+                        epochs=cell.backbone.epochs,
+                        learning_rate=cell.backbone.learning_rate,
+                        generator=derive_generator(self.device, key, "fit"),
+                        progress=lambda text: progress(f"fitting {name}: {text}"),
+                    )
+            return dict(model.state_dict())
+
+        def load() -> tuple[cache.State, str]:
+            state = cache.remember(self.cache_dir, "backbones", key, fit)
+            return state, f"{source.label} sha256:{_state_hash(state)[:16]}"
+
+        state, label = self.keep("backbone", key, load)
+        return key, state, label
+
+    def _empty_backbone(self, cell: CellSpec, parts: Parts, *, pretrained: bool = False) -> torch.nn.Module:
+        return backbones.create_backbone(
+            cell.backbone,
+            image_size=cell.dataset.image_size,
+            classes=len(parts.classes),
+            pretrained=pretrained,
+        )
+
+    def protected(
+        self, cell: CellSpec, defense_spec: PluginSpec, progress: Progress, *, apart: bool = False
+    ) -> ProtectedModel:
+        """The cell's model behind `defense_spec`, fitted, frozen, in eval mode; `apart`: an instance of its own."""
+        parts = self.parts(cell, progress)
+        _, state, _ = self.backbone(cell, progress)
+        key = self.protected_key(cell, defense_spec, progress)
+        defense = defense_of(defense_spec)
+        size = cell.dataset.image_size
+
+        def build() -> ProtectedModel:
+            # each protected model has its own copy of the weights: a defense may fine-tune them
+            with seeded(derive_seed(key, "build"), self.device):
+                model = self._empty_backbone(cell, parts)
+                model.load_state_dict(state)
+                split = backbones.split_model(
+                    model,
+                    cell.split_point,
+                    image_shape=(3, size, size),
+                    classes=len(parts.classes),
+                    name=cell.backbone.name,
+                )
+                built = defense.build(split.requires_grad_(False).to(self.device))
+                return place(built, self.device).eval()
+
+        def fit() -> cache.State:
+            model = build()
+            before = {name: value.clone() for name, value in model.state_dict().items()}
+            with seeded(derive_seed(key, "fit"), self.device):
+                defense.fit(
+                    model,
+                    parts.private,
+                    generator=derive_generator(self.device, key, "fit"),
+                    progress=lambda text: progress(f"fitting defense {defense_spec.name}: {text}"),
+                )
+            # the backbone is cached already: only what the defense changed is kept
+            after = model.state_dict()
+            return {name: value for name, value in after.items() if not torch.equal(value, before[name])}
+
+        def load() -> ProtectedModel:
+            progress(f"defense {defense_spec.name}")
+            changed = cache.remember(self.cache_dir, "defenses", key, fit)
+            model = build()
+            model.load_state_dict({**model.state_dict(), **changed})
+            return model.eval().requires_grad_(False)
+
+        if apart:
+            return load()
+        slot = "undefended" if defense_spec.name == UNDEFENDED else "protected"
+        protected: ProtectedModel = self.keep(slot, key, load)
+        return protected
+
+    def protected_key(self, cell: CellSpec, defense: PluginSpec, progress: Progress) -> str:
+        """Content hash of a protected model: what everything learned from its releases depends on."""
+        key, _, _ = self.backbone(cell, progress)
+        return content_hash(
+            {"backbone": key, "split_point": cell.split_point, "defense": defense.model_dump(mode="json")}
+        )
+
+    def judge(self, cell: CellSpec, progress: Progress) -> Judge:
+        """A classifier that no attack has seen, fitted on the private images, to read labels from reconstructions."""
+        parts = self.parts(cell, progress)
+        spec = recognition.judge_spec(cell.backbone.name)
+        shape: dict[str, Any] = {"image_size": cell.dataset.image_size, "classes": len(parts.classes)}
+        key = content_hash(
+            {
+                "judge": spec.model_dump(mode="json"),
+                "data": cell.data_fingerprint,
+                "seed": cell.seed,
+                "training": training.VERSION,
+            }
+        )
+
+        def fit() -> cache.State:
+            generator = derive_generator(self.device, key, "fit")
+            with seeded(derive_seed(key, "fit"), self.device):
+                return recognition.fit_judge(
+                    spec, parts.private, **shape, generator=generator, device=self.device, progress=progress
+                )
+
+        def load() -> Judge:
+            state = cache.remember(self.cache_dir, "judges", key, fit)
+            judge = recognition.make_judge(spec, state, **shape, device=self.device)
+            read = recognition.labels_read(judge, parts.test.images, parts.test.labels)
+            return Judge(judge, spec.name, sum(read) / len(read))
+
+        judge: Judge = self.keep("judge", key, load)
+        return judge
+
+    def keep(self, slot: str, key: str, make: Callable[[], Any]) -> Any:
+        """The last thing made for a slot, while its key stays the same."""
+        if slot not in self._kept or self._kept[slot][0] != key:
+            self._kept.pop(slot, None)  # frees the old one first
+            self._kept[slot] = (key, make())
+        return self._kept[slot][1]
+
+
+def undefended_spec() -> PluginSpec:
+    """The defense that does nothing, as a cell names it."""
+    return PluginSpec(name=UNDEFENDED, source=source_of(find_defense(UNDEFENDED)))
+
+
+def _state_hash(state: cache.State) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

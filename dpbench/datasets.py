@@ -1,6 +1,6 @@
 """Data sets by name, divided into private, auxiliary and test images that share no image.
 
-A name is `leaves` (embedded), a folder of class folders, or one of timm's: `torch/...`, `hfds/...`.
+A name is that of an embedded set (`EMBEDDED`), a folder of class folders, or one of timm's: `torch/...`, `hfds/...`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dpbench import division, images, leaves
+from dpbench import division, images, leaves, spectra
 from dpbench.division import PARTS, Decoded, Part, Progress, assert_disjoint, assert_enough, divide
 from dpbench.errors import DpbenchError, unknown
 from dpbench.folders import ClassFolders
@@ -24,6 +25,42 @@ from dpbench.timm_datasets import TORCH_NAMES, fetch_pools, timm_name
 
 if TYPE_CHECKING:
     from dpbench.types import LabelledImages
+
+
+class Generator(Protocol):
+    """A module that draws labelled images, each from (seed, index) alone: see `leaves`."""
+
+    VERSION: int
+
+    def draw(self, seed: int, indices: range, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """(N,3,size,size) images and (N,) labels of these indices."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A data set that is drawn, with no download: what draws it, its classes, and what `dpbench list` says."""
+
+    generator: Generator
+    classes: tuple[str, ...]
+    about: str
+    paper: str
+
+
+EMBEDDED = {
+    "leaves": Embedded(
+        leaves,
+        tuple(leaves.CLASSES),
+        f"embedded: dead leaves with one of {len(leaves.CLASSES)} shapes in front, drawn from the seed",
+        "Lee, Mumford & Huang 2001, Occlusion models for natural images",
+    ),
+    "spectra": Embedded(
+        spectra,
+        spectra.CLASSES,
+        "embedded: coloured noise with the spectrum of natural images, drawn from the seed; for attackers without "
+        "images like the victims'",
+        "Baradad et al. 2021, Learning to see by looking at noise",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -72,12 +109,7 @@ def known_datasets() -> list[DatasetInfo]:
         if name != "name"
     }
     return [
-        DatasetInfo(
-            "leaves",
-            f"embedded: dead leaves with one of {len(leaves.CLASSES)} shapes in front, drawn from the seed",
-            parameters,
-            "Lee, Mumford & Huang 2001, Occlusion models for natural images",
-        ),
+        *(DatasetInfo(name, drawn.about, parameters, drawn.paper) for name, drawn in EMBEDDED.items()),
         DatasetInfo(
             "FOLDER",
             "a folder of your own: FOLDER/CLASS/*.jpg, or FOLDER/{train,test}/CLASS/*.jpg (also val, valid)",
@@ -95,8 +127,8 @@ def fingerprint(spec: DatasetSpec) -> str:
         DpbenchError: there is no such data set, or a folder cannot be used.
     """
     kind = _kind(spec.name)
-    if kind == "leaves":
-        source: Any = ["leaves", leaves.VERSION]
+    if kind == "embedded":
+        source: Any = [spec.name, EMBEDDED[spec.name].generator.VERSION]
     elif kind == "folder":
         source = ["folder", ClassFolders.look_into(spec).digest()]
     else:
@@ -135,9 +167,9 @@ def load_parts(spec: DatasetSpec, *, cache: Path, progress: Progress = lambda te
 
 
 def _kind(name: str) -> str:
-    """`leaves`, `folder`, `torch` or `hfds`."""
-    if name == "leaves":
-        return "leaves"
+    """`embedded`, `folder`, `torch` or `hfds`."""
+    if name in EMBEDDED:
+        return "embedded"
     prefix, slash, rest = name.partition("/")
     if slash and rest and prefix.lower() in ("torch", "hfds"):
         return prefix.lower()
@@ -153,8 +185,8 @@ def _kind(name: str) -> str:
 
 def _decode(spec: DatasetSpec, cache: Path, progress: Progress) -> Decoded:
     kind = _kind(spec.name)
-    if kind == "leaves":
-        return _draw_leaves(spec, progress)
+    if kind == "embedded":
+        return _draw(spec, EMBEDDED[spec.name], progress)
     if kind == "folder":
         folder = ClassFolders.look_into(spec)
         train, test, classes = folder.pools(spec.image_size)
@@ -164,14 +196,14 @@ def _decode(spec: DatasetSpec, cache: Path, progress: Progress) -> Decoded:
     return divide(spec, train, test, classes, progress)
 
 
-def _draw_leaves(spec: DatasetSpec, progress: Progress) -> Decoded:
-    progress("drawing leaves")
+def _draw(spec: DatasetSpec, embedded: Embedded, progress: Progress) -> Decoded:
+    progress(f"drawing {spec.name}")
     parts = {}
     for number, name in enumerate(PARTS):
         first = number << 40  # so a part does not depend on the sizes of the others
-        pixels, labels = leaves.draw(spec.seed, range(first, first + getattr(spec, name)), spec.image_size)
+        pixels, labels = embedded.generator.draw(spec.seed, range(first, first + getattr(spec, name)), spec.image_size)
         parts[name] = Part(pixels, labels, [images.content_hash(image) for image in pixels])
-    return Decoded(parts, tuple(leaves.CLASSES))
+    return Decoded(parts, embedded.classes)
 
 
 def _write_cache(path: Path, decoded: Decoded) -> None:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import timm.data
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dpbench import datasets, division, images, leaves
+from dpbench import datasets, division, images, leaves, spectra
 from dpbench.datasets import fingerprint, known_datasets, load_parts
 from dpbench.errors import DpbenchError
 from dpbench.images import content_hash, to_uint8_array
@@ -91,30 +91,51 @@ def check_parts(parts, wanted):
     assert len(set(all_hashes(parts))) == len(all_hashes(parts))
 
 
-# ---------------------------------------------------------------------------------------------- leaves
+# ---------------------------------------------------------------------------------------------- embedded sets
 
 
-def test_leaves(tmp_path):
-    wanted = spec("leaves", private=60, auxiliary=30, test=20, image_size=32)
+@pytest.fixture(params=datasets.EMBEDDED)
+def embedded(request):
+    return request.param
+
+
+def test_embedded_sets(embedded, tmp_path):
+    wanted = spec(embedded, private=60, auxiliary=30, test=20, image_size=32)
     parts = load_parts(wanted, cache=tmp_path)
     check_parts(parts, wanted)
-    assert parts.classes == tuple(leaves.CLASSES)
+    assert parts.classes == tuple({"leaves": leaves, "spectra": spectra}[embedded].CLASSES)
+    assert len(parts.classes) == 10
     assert torch.bincount(parts.private.labels).tolist() == [6] * 10
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(private=st.integers(1, 40), auxiliary=st.integers(1, 40), test=st.integers(5, 40))
-def test_the_parts_of_leaves_do_not_depend_on_each_others_sizes(tmp_path_factory, private, auxiliary, test):
+def test_embedded_parts_do_not_depend_on_each_others_sizes(embedded, tmp_path_factory, private, auxiliary, test):
     cache = tmp_path_factory.mktemp("cache")
-    parts = load_parts(spec("leaves", private=private, auxiliary=auxiliary, test=test), cache=cache)
-    few = load_parts(spec("leaves", private=1, auxiliary=1, test=5), cache=cache)
+    parts = load_parts(spec(embedded, private=private, auxiliary=auxiliary, test=test), cache=cache)
+    few = load_parts(spec(embedded, private=1, auxiliary=1, test=5), cache=cache)
     for name in ("private", "auxiliary", "test"):
         assert parts.hashes[name][: len(few.hashes[name])] == few.hashes[name]
 
 
-def test_other_seeds_share_no_leaves(tmp_path):
-    one, other = (load_parts(spec("leaves", seed=seed), cache=tmp_path) for seed in (0, 1))
+def test_other_seeds_share_no_image(embedded, tmp_path):
+    one, other = (load_parts(spec(embedded, seed=seed), cache=tmp_path) for seed in (0, 1))
     assert not set(all_hashes(one)) & set(all_hashes(other))
+
+
+def test_embedded_sets_share_no_image(tmp_path):
+    one, other = (load_parts(spec(name), cache=tmp_path) for name in ("leaves", "spectra"))
+    assert not set(all_hashes(one)) & set(all_hashes(other))
+
+
+@pytest.mark.parametrize("name", [*datasets.EMBEDDED, "flat", "split"])
+def test_an_attacker_may_have_nearly_all_of_a_data_set(name, request, tmp_path):
+    """With one private and one test image, as for auxiliary images of another data set than the victims'."""
+    name = name if name in datasets.EMBEDDED else request.getfixturevalue(name)
+    wanted = spec(name, private=1, auxiliary=30, test=1)
+    parts = load_parts(wanted, cache=tmp_path / "cache")
+    check_parts(parts, wanted)
+    assert len(parts.auxiliary.labels.unique()) == len(parts.classes)
 
 
 # ---------------------------------------------------------------------------------------------- folders
@@ -235,15 +256,17 @@ def test_a_moved_folder_keeps_its_fingerprint_and_a_changed_file_does_not(flat, 
 
 def test_the_fingerprint_covers_the_division(flat):
     variants = [{}, {"private": 13}, {"auxiliary": 10}, {"test": 7}, {"seed": 1}, {"image_size": 17}]
-    for name in ("leaves", flat, "torch/cifar10", "torch/mnist", "hfds/owner/name"):
+    for name in (*datasets.EMBEDDED, flat, "torch/cifar10", "torch/mnist", "hfds/owner/name"):
         assert len({fingerprint(spec(name, **variant)) for variant in variants}) == len(variants)
     assert fingerprint(spec("torch/cifar10")) == fingerprint(spec("Torch/CIFAR10")) != fingerprint(spec("torch/mnist"))
 
 
-def test_the_fingerprint_covers_the_generator(monkeypatch):
-    before = fingerprint(spec("leaves"))
-    monkeypatch.setattr(leaves, "VERSION", leaves.VERSION + 1)
-    assert fingerprint(spec("leaves")) != before
+@pytest.mark.parametrize("generator", [leaves, spectra])
+def test_the_fingerprint_covers_the_generator(monkeypatch, generator):
+    name = generator.__name__.rpartition(".")[2]
+    before = fingerprint(spec(name))
+    monkeypatch.setattr(generator, "VERSION", generator.VERSION + 1)
+    assert fingerprint(spec(name)) != before
 
 
 def test_no_image_is_decoded_for_a_fingerprint(flat, monkeypatch):
@@ -663,7 +686,7 @@ def test_hugging_face_without_its_package(tmp_path, monkeypatch):
 
 def test_the_list():
     listed = {info.name: info for info in known_datasets()}
-    assert set(listed) == {"leaves", "FOLDER", "torch/NAME", "hfds/NAME"}
+    assert set(listed) == {"leaves", "spectra", "FOLDER", "torch/NAME", "hfds/NAME"}
     for info in listed.values():
         assert info.about
         assert "\n" not in info.about

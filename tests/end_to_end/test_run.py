@@ -14,6 +14,7 @@ from PIL import Image
 
 import dpbench as package
 from dpbench import runner, store
+from dpbench.ensembles import ENSEMBLES
 from dpbench.errors import DpbenchError
 
 TINY = """
@@ -60,7 +61,10 @@ def figures(run_dir):
 def test_smoke_measures_every_cell(smoke_run):
     records = list(store.iter_records(smoke_run))
     assert {record.status for record in records} == {"ok"}
-    assert {record.cell.attack.name for record in records} == {"mean-image", "random-image", "decoder", "rmle", "gan"}
+    assert {record.cell.attack.name for record in records} == set(ENSEMBLES["ensemble-v1"])
+    assert {(r.cell.threat_model, r.cell.auxiliary) for r in records if r.cell.attack.name == "decoder"} == {
+        (threat_model, auxiliary) for threat_model in ("static", "query") for auxiliary in ("same", "shifted")
+    }
     for record in records:
         assert set(record.fidelity) == {"mse", "psnr_db", "ssim", "lpips"}
         assert all(len(values) == record.cell.victims for values in record.fidelity.values())
@@ -69,6 +73,14 @@ def test_smoke_measures_every_cell(smoke_run):
         assert {"attack", "release", "fidelity"} <= set(record.seconds) == set(record.peak_memory_mb)
         assert store.picture_path(smoke_run, record.id).is_file()
         assert record.released["shape"] == [64, 8, 8]
+        assert record.release_bits == 64 * 8 * 8 * (2 if record.cell.defense.name == "quantise" else 32)
+        assert (record.guarantees is not None) == (record.cell.defense.name == "gaussian")
+        assert record.trained_on == (["ssim"] if record.cell.defense.name == "dpm" else [])
+        recognition = record.recognition
+        assert len(recognition.reid_rank) == len(recognition.label_read) == record.cell.victims
+        assert recognition.gallery == 64
+        assert recognition.judge != record.cell.backbone.name
+        assert record.converged == record.notes.get("converged")
 
 
 def test_all_attacks_of_a_setting_see_the_same_victims_and_the_same_utility(smoke_run):
@@ -176,12 +188,12 @@ def test_show_lists_and_writes_pictures(smoke_run, dpbench, tmp_path):
     listed = dpbench("show", smoke_run)
     assert listed.status == 0
     assert len(listed.out.splitlines()) == len(list(store.iter_records(smoke_run)))
-    written = dpbench("show", smoke_run, "--cell", "dpm*decoder*weights", "--output", tmp_path / "one.png")
+    written = dpbench("show", smoke_run, "--cell", "dpm*decoder*query |", "--output", tmp_path / "one.png")
     assert written.status == 0
     assert (tmp_path / "one.png").read_bytes()[:4] == b"\x89PNG"
     assert dpbench("show", smoke_run, "--cell", "no such thing").status == 2
     assert dpbench("show", smoke_run, "--open").status == 2
-    both = ["--cell", "none*decoder", "--cell", "dpm*decoder"]
+    both = ["--cell", "none*decoder*query |", "--cell", "dpm*decoder*c |", "--cell", "dpm*decoder*y |"]
     assert dpbench("show", smoke_run, *both, "--output", tmp_path / "compared.png").status == 0
     with Image.open(tmp_path / "compared.png") as compared:
         assert compared.height > 4 * 96  # victims, undefended, dpm under two threat models

@@ -1,5 +1,6 @@
 import pytest
 
+from dpbench import ensembles
 from dpbench import suite as suites
 from dpbench.errors import DpbenchError
 from dpbench.specs import DatasetSpec
@@ -64,6 +65,52 @@ def test_each_attack_runs_under_the_weakest_threat_model_that_suffices():
     assert tiers["gaussian", "decoder"] == {"static", "query"}
     assert tiers["gaussian", "rmle"] == {"static", "weights"}
     assert tiers["none", "rmle"] == {"weights"}  # nothing to be unaware of
+
+
+SHIFTED = '[shifted]\nname = "spectra"\nauxiliary = 50\n[[backbones]]'
+
+
+def test_auxiliary_images_cross_the_threat_models():
+    text = BASE.replace("victims = 8", 'victims = 8\nauxiliary = ["same", "shifted"]').replace("[[backbones]]", SHIFTED)
+    text = text.replace("victims = 4", 'victims = 4\nauxiliary = ["same"]')
+    cells = planned(text, threat_models=["static", "query", "weights"])
+    tiers = {(c.threat_model, c.auxiliary) for c in cells if (c.defense.name, c.attack.name) == ("gaussian", "decoder")}
+    assert tiers == {("static", "same"), ("static", "shifted"), ("query", "same"), ("query", "shifted")}
+    assert {cell.auxiliary for cell in cells if cell.attack.name == "rmle"} == {"same"}  # its own list
+    assert {cell.auxiliary for cell in cells if cell.attack.name == "mean-image"} == {"same"}
+    shifted = next(cell for cell in cells if cell.auxiliary == "shifted")
+    assert "shifted" in shifted.id
+    assert "| static shifted |" in suites.label(next(c for c in cells if c.granted == "static shifted"))
+    # what is granted beside it changes no cell
+    same = {cell.id for cell in planned(threat_models=["static", "query", "weights"])}
+    assert {cell.id for cell in cells if cell.auxiliary == "same"} == same
+    with pytest.raises(DpbenchError, match=r"does not say which; add a table \[shifted\]"):
+        planned(auxiliary=["shifted"])
+
+
+def test_a_budget_scales_every_attack_and_names_its_cells():
+    cells = {budget: planned(budget=budget) for budget in ("small", "standard", "large")}
+    decoders = {budget: next(c for c in found if c.attack.name == "decoder") for budget, found in cells.items()}
+    epochs = [decoders[budget].attack.arguments["epochs"] for budget in ("small", "standard", "large")]
+    assert epochs == sorted(set(epochs))
+    assert len({cell.id for found in cells.values() for cell in found}) == 3 * len(cells["small"])
+    assert "weights large" in suites.label(decoders["large"])
+
+
+def test_an_ensemble_names_attacks_and_pins_their_versions(monkeypatch):
+    text = BASE[: BASE.index("[[attacks]]")].replace("victims = 8", 'victims = 8\nensemble = "ensemble-v1"')
+    names = {cell.attack.name for cell in planned(text)}
+    assert names == set(ensembles.ENSEMBLES["ensemble-v1"])
+    own = planned(text + '[[attacks]]\nname = "rmle"\nvictims = 4\n')
+    assert {cell.attack.name for cell in own} == names
+    assert {cell.victims for cell in own if cell.attack.name == "rmle"} == {4}
+    with pytest.raises(DpbenchError, match="unknown ensemble 'ensemble-v9'; did you mean"):
+        planned(text.replace("ensemble-v1", "ensemble-v9"))
+    with pytest.raises(DpbenchError, match="names no attack; add"):
+        planned(text.replace('ensemble = "ensemble-v1"', ""))
+    monkeypatch.setitem(ensembles.ENSEMBLES, "ensemble-v1", {"decoder": 99})
+    with pytest.raises(DpbenchError, match="pins 'decoder' at version 99, this dpbench has version"):
+        planned(text)
 
 
 def test_an_attack_that_needs_more_than_is_granted_is_refused():

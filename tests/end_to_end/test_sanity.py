@@ -1,0 +1,107 @@
+"""The scale at its two ends and in between, and defenses that try to cheat, through the whole path."""
+
+from pathlib import Path
+
+import pytest
+
+import dpbench as package
+
+SECRETS = Path(__file__).with_name("secrets.py")
+
+SUITE = """
+name = "sanity"
+victims = 24
+threat_models = ["{tier}"]
+[dataset]
+private = 512
+auxiliary = 1600
+test = 128
+[[backbones]]
+name = "resnet10t"
+weights = "fit"
+epochs = 2
+split_points = ["layer1"]
+[[defenses]]
+name = "none"
+{defenses}
+[[attacks]]
+name = "mean-image"
+[[attacks]]
+name = "random-image"
+[[attacks]]
+name = "nearest-auxiliary"
+[[attacks]]
+name = "class-mean"
+[[attacks]]
+name = "decoder"
+epochs = 6
+width = 64
+[[attacks]]
+name = "rmle"
+steps = 150
+"""
+
+INVERTIBLE = ("Permutation", "Orthogonal", "Signs", "Affine", "Deep")
+STRENGTHS = (0.25, 1.0, 4.0, 16.0)
+
+
+def run(folder, defenses, tier="weights"):
+    path = folder / "sanity.toml"
+    path.write_text(SUITE.format(tier=tier, defenses=defenses))
+    return package.run(str(path), output=folder / "run", device="cpu")
+
+
+def secret(name):
+    return f'[[defenses]]\nname = "{SECRETS}:{name}"\n'
+
+
+def worst(board):
+    """Defense -> its worst-case row; of noise by strength."""
+    rows = board[(board["attack"] == "worst-case")]
+    assert set(rows["status"]) == {"ok"}
+    return {f"{row.defense} {row.defense_args}".strip(): row for row in rows.itertuples()}
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory, cache):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DPBENCH_CACHE", str(cache))
+        noise = f'[[defenses]]\nname = "gaussian"\nstd = {list(STRENGTHS)}\n'
+        board = run(
+            tmp_path_factory.mktemp("sanity"), noise + "".join(map(secret, [*INVERTIBLE, "Silent", "Hoarder"]))
+        )
+    return worst(board)
+
+
+@pytest.mark.parametrize("name", INVERTIBLE)
+def test_an_invertible_secret_hides_nothing(rows, name):
+    assert rows[f"secrets.py:{name}"].leakage >= 0.9
+
+
+def test_a_release_that_carries_nothing_sits_at_the_floor(rows):
+    assert rows["secrets.py:Silent"].leakage <= 0.05
+
+
+def test_more_noise_leaks_less(rows):
+    leaks = [rows["none"].leakage, *(rows[f"gaussian std={strength}"].leakage for strength in STRENGTHS)]
+    assert leaks == sorted(leaks, reverse=True)
+    assert leaks[0] == 1
+    assert leaks[-1] <= 0.25
+
+
+def test_features_of_other_images_give_no_more_than_the_floor(tmp_path):
+    rows = worst(run(tmp_path, secret("Rolled"), tier="static"))
+    assert rows["secrets.py:Rolled"].leakage <= 0.05
+
+
+def test_the_server_knows_nothing_but_what_was_released(rows):
+    assert rows["secrets.py:Hoarder"].accuracy < 0.3
+    assert rows["secrets.py:Hoarder"].leakage <= 0.05
+
+
+@pytest.mark.parametrize(("name", "words"), [("TwoFaced", "with gradients"), ("Tired", "than a moment ago")])
+def test_a_defense_with_two_faces_fails(tmp_path, name, words):
+    board = run(tmp_path, secret(name))
+    cells = board[(board["defense"] == f"secrets.py:{name}") & (board["attack"] == "decoder")]
+    assert set(cells["status"]) == {"failed"}
+    assert words in cells.iloc[0]["error"]

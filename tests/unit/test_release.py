@@ -1,0 +1,99 @@
+"""What crosses the border between client and attacker."""
+
+import pytest
+import torch
+from torch import nn
+
+from dpbench.errors import DpbenchError
+from dpbench.release import (
+    RELEASE_BATCH,
+    assert_same_release,
+    predict_in_batches,
+    release_bits,
+    release_in_batches,
+)
+from dpbench.types import ProtectedModel, SplitModel
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def images(count):
+    return torch.rand(count, 3, 16, 16, generator=generator(1))
+
+
+class Observed(ProtectedModel):
+    """Releases the images as they are and keeps a diary."""
+
+    def __init__(self):
+        super().__init__(SplitModel(nn.Identity(), nn.Flatten(), split_point="x", image_shape=(3, 16, 16), classes=2))
+        self.batches = []
+
+    def transform(self, features, *, generator=None):
+        self.batches.append(features)
+        assert not torch.is_grad_enabled()
+        return features
+
+
+@pytest.mark.parametrize("count", [1, 10, RELEASE_BATCH, 2 * RELEASE_BATCH + 3])
+def test_every_batch_looks_the_same_and_the_order_says_nothing(count):
+    model, sent = Observed(), images(count)
+    released = release_in_batches(model, sent, generator(), generator(2))
+    assert torch.equal(released, sent)
+    assert {tuple(batch.shape) for batch in model.batches} == {(RELEASE_BATCH, 3, 16, 16)}
+    if count >= RELEASE_BATCH:
+        assert not torch.equal(model.batches[0], sent[:RELEASE_BATCH])
+
+
+def test_the_server_s_answers_come_back_in_order():
+    model, sent = Observed(), images(150)
+    assert torch.equal(predict_in_batches(model, sent, generator()), sent.flatten(1))
+
+
+class Loaded(torch.Tensor):
+    """A tensor that could carry more than numbers."""
+
+
+@pytest.mark.parametrize(
+    ("change", "came"),
+    [
+        (lambda x: x.as_subclass(Loaded), "Loaded"),
+        (lambda x: (x > 0.5), "bool"),
+        (lambda x: x[:5], "(5, 3, 16, 16)"),
+        (lambda x: [x], "list"),
+    ],
+)
+def test_only_plain_data_leaves(change, came):
+    model = Observed()
+    model.transform = lambda features, generator=None: change(features)
+    with pytest.raises(DpbenchError, match="expected a plain float Tensor") as error:
+        release_in_batches(model, images(10), generator(), generator())
+    assert came in str(error.value)
+
+
+def test_the_same_release_whoever_asks():
+    model = Observed()
+    model.transform = lambda features, generator=None: features + torch.randn(features.shape, generator=generator)
+    before = assert_same_release(model, images(10), seed=3)
+    assert_same_release(model, images(10), seed=3, before=before)
+    model.transform = lambda features, generator=None: features * (2 if torch.is_grad_enabled() else 1)
+    with pytest.raises(DpbenchError, match="with gradients than without"):
+        assert_same_release(model, images(10), seed=3)
+    model.transform = lambda features, generator=None: features
+    with pytest.raises(DpbenchError, match="than a moment ago"):
+        assert_same_release(model, images(10), seed=3, before=before)
+
+
+@pytest.mark.parametrize(
+    ("features", "bits"),
+    [
+        (torch.rand(4000, 64, generator=generator()), 64 * 32),
+        (torch.rand(4000, 64, generator=generator()).half(), 64 * 14),
+        ((torch.rand(4000, 4, 4, generator=generator()) * 3).round(), 16 * 2),
+        ((torch.rand(10, 8, generator=generator()) > 0.5).float(), 8),
+        (torch.zeros(10, 8), 8),
+    ],
+)
+def test_bits_are_counted(features, bits):
+    assert release_bits(features) == bits

@@ -77,6 +77,26 @@ def mean_and_std(batches: Iterable[Tensor], *, channel_dim: int | None = None) -
     return (mean[0].float(), std[0].float()) if channel_dim is None else (mean.float(), std.float())
 
 
+def median_norm(batches: Iterable[Tensor]) -> tuple[Tensor, int]:
+    """Median L2 norm of an image's features.
+
+    Args:
+        batches: features (n, ...) of one shape but for n.
+
+    Returns:
+        The median, () float32 (of an even number the lower one), and how many values an image has.
+    """
+    norms = []
+    values = 0
+    for batch in batches:
+        rows = batch.flatten(1).float()
+        norms.append(torch.linalg.vector_norm(rows, dim=1))
+        values = rows.shape[1]
+    if not norms:
+        raise DpbenchError("the median norm of no features at all; expected at least one batch")
+    return torch.cat(norms).median(), values
+
+
 def quantiles(batches: Iterable[Tensor], shares: Sequence[float], *, generator: torch.Generator) -> Tensor:
     """Quantiles of all feature values, from a random sample of `VALUES_PER_BATCH` values of each batch.
 

@@ -268,6 +268,7 @@ class DeepPoisoning(Defense):
     name: ClassVar[str] = "dpm"
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "Guo et al., Deep Poisoning, arXiv 1912.06895, WACV 2021 (from the abstract)"
+    trained_on: ClassVar[tuple[str, ...]] = ("ssim",)
 
     strength: float = Field(1.0, ge=0, le=100, description="weight of the reconstructors' SSIM in the loss")
     blocks: int = Field(4, ge=1, le=16, description="residual blocks of the module")

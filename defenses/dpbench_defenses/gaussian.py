@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dpbench.calibration import feature_batches, mean_and_std
 from dpbench.registry import register
-from dpbench.types import Defense, LabelledImages, ProtectedModel, SplitModel
+from dpbench.types import AdditiveNoise, Defense, LabelledImages, ProtectedModel, SplitModel
 
 
 class GaussianModel(ProtectedModel):
@@ -29,6 +29,10 @@ class GaussianModel(ProtectedModel):
         noise = torch.randn(features.shape, generator=generator, dtype=torch.float32, device=features.device)
         return features + (noise * (self.std * self.feature_std)).to(features.dtype)
 
+    def noise(self) -> AdditiveNoise:
+        """Gaussian, of std * feature_std."""
+        return AdditiveNoise("gaussian", self.std * float(self.feature_std))
+
 
 @register
 class Gaussian(Defense):
@@ -36,7 +40,8 @@ class Gaussian(Defense):
 
     Our choices: the noise is measured in units of the features' own standard deviation (one scalar over all
     values of the private images), so that one `std` means the same at every split point; the network is not
-    re-trained under the noise; nothing is clipped, so no differential privacy follows.
+    re-trained under the noise; nothing is clipped, so no differential privacy follows
+    (`clipped-gaussian` is the one that does).
     """
 
     name: ClassVar[str] = "gaussian"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dpbench.calibration import feature_batches, mean_and_std
 from dpbench.registry import register
-from dpbench.types import Defense, LabelledImages, ProtectedModel, SplitModel
+from dpbench.types import AdditiveNoise, Defense, LabelledImages, ProtectedModel, SplitModel
 
 
 def laplace_noise(shape: torch.Size, *, generator: torch.Generator | None, device: torch.device) -> Tensor:
@@ -39,6 +39,10 @@ class LaplaceModel(ProtectedModel):
         """Features (N, ...) -> noisy features, same shape, dtype and device; `generator` on that device."""
         noise = laplace_noise(features.shape, generator=generator, device=features.device)
         return features + (noise * (self.scale * self.feature_std)).to(features.dtype)
+
+    def noise(self) -> AdditiveNoise:
+        """Laplace, of b = scale * feature_std."""
+        return AdditiveNoise("laplace", self.scale * float(self.feature_std))
 
 
 @register

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import dp_accounting
 import piq
 import pytest
 import torch
@@ -14,21 +15,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dpbench.calibration import feature_batches, mean_and_std, quantiles
+from dpbench.calibration import feature_batches, mean_and_std, median_norm, quantiles
 from dpbench.errors import DpbenchError
+from dpbench.guarantees import guarantees_of
 from dpbench.registry import configure, defenses
 from dpbench.types import Defense, LabelledImages, ProtectedModel, SplitModel
 
 CLASSES = 4
 SHAPE = (3, 16, 16)
 NAMES = sorted(defenses())
-STOCHASTIC = {"gaussian", "laplace", "dropout"}
+STOCHASTIC = {"gaussian", "laplace", "clipped-gaussian", "dropout"}
 DETERMINISTIC = {"none", "quantise", "dpm"}
 """Defenses that are in neither set, from other files, are tested for everything else."""
+ADDITIVE = {"gaussian": "gaussian", "laplace": "laplace", "clipped-gaussian": "gaussian"}
+"""Defenses that state their noise, and its distribution."""
 FAST: dict[str, dict[str, Any]] = {"dpm": {"epochs": 1, "blocks": 1, "pool": 2, "batch_size": 16}}
 OUT_OF_RANGE: dict[str, dict[str, Any]] = {
     "gaussian": {"std": -0.1},
     "laplace": {"scale": -1},
+    "clipped-gaussian": {"clip": 0},
     "dropout": {"p": 1.0},
     "quantise": {"bits": 9},
     "dpm": {"strength": -1},
@@ -220,6 +225,35 @@ class TestEveryDefense:
         with pytest.raises(DpbenchError, match="unknown parameter"):
             configure(defenses()[name], {"no_such_thing": 1})
 
+    def test_stated_noise_is_what_is_added_to_the_location(self, name: str, split: SplitModel) -> None:
+        """Guarantees rest on it: a noise that is stated larger than it is would be a false promise."""
+        model, images = ready(name, split), pictures(64).images
+        noise = model.noise()
+        assert (noise.distribution if noise else None) == ADDITIVE.get(name, noise and noise.distribution)
+        if noise is None:
+            return
+        location = model.location(images.requires_grad_(True))
+        assert location.requires_grad
+        with torch.no_grad():
+            added = model.release(images, generator=generator()) - location
+            again = model.release(images, generator=generator(1)) - location
+        ratio = {"gaussian": 1.0, "laplace": 2**0.5}[noise.distribution]
+        absolute = {"gaussian": (2 / torch.pi) ** 0.5, "laplace": 1.0}[noise.distribution]
+        assert added.std() == pytest.approx(ratio * noise.scale, rel=0.03)
+        assert added.abs().mean() == pytest.approx(absolute * noise.scale, rel=0.03)
+        assert abs((added * again).mean()) < 0.03 * noise.scale**2  # fresh at every release
+        if noise.clip_norm is not None:
+            assert location.flatten(1).norm(dim=1).max() <= noise.clip_norm * (1 + 1e-5)
+
+    def test_guarantees_exist_where_noise_is_stated(self, name: str) -> None:
+        model, images = ready(name, conv_split()), pictures(6, seed=99).images
+        found = guarantees_of(model, images, releases=2, generator=generator())
+        noise = model.noise()
+        assert (found is None) == (noise is None or noise.scale == 0)
+        if found is not None:
+            assert len(found.mse_bound) == 6
+            assert all(0 < bound < torch.inf for bound in found.mse_bound)
+
     def test_documents_itself(self, name: str) -> None:
         cls = defenses()[name]
         assert cls.__doc__
@@ -246,6 +280,44 @@ class TestKnownAnswers:
         for u in (0.0, 0.5, 1 - 2**-24):
             monkeypatch.setattr(torch, "rand", lambda *shape, u=u, **options: torch.full(shape[0], u))
             assert model.transform(torch.zeros(2, 16, 8, 8)).isfinite().all()
+
+    @pytest.mark.parametrize(("clip", "std"), [(1.0, 1.0), (0.5, 0.2), (3.0, 2.0)])
+    def test_clipped_gaussian_scales_down_and_adds_noise_in_units_of_the_norm(self, clip: float, std: float) -> None:
+        split, private = conv_split(), pictures(63)
+        model = fitted(make("clipped-gaussian", clip=clip, std=std), split, private)
+        features = split.client_head(private.images)
+        norms = features.flatten(1).norm(dim=1)
+        noise = model.noise()
+        assert noise is not None
+        assert noise.clip_norm == pytest.approx(clip * norms.median().item())
+        assert noise.scale == pytest.approx(std * noise.clip_norm / (16 * 8 * 8) ** 0.5)
+        location = model.location(private.images)
+        torch.testing.assert_close(location.flatten(1).norm(dim=1), norms.clamp_max(noise.clip_norm))
+        torch.testing.assert_close(F.cosine_similarity(location.flatten(1), features.flatten(1)), torch.ones(63))
+
+    def test_clipped_gaussian_without_noise_releases_its_location(self) -> None:
+        model = fitted(make("clipped-gaussian", std=0), conv_split())
+        images = pictures(8, seed=99).images
+        torch.testing.assert_close(model.release(images), model.location(images))
+        assert guarantees_of(model, images, releases=1, generator=generator()) is None
+
+    def test_clipped_gaussian_survives_features_that_are_all_zero(self) -> None:
+        split = conv_split()
+        for parameter in split.client_head.parameters():
+            nn.init.zeros_(parameter)
+        assert not released(fitted(make("clipped-gaussian"), split)).any()
+
+    @pytest.mark.parametrize(("releases", "delta"), [(1, 1e-5), (4, 1e-6)])
+    def test_epsilon_of_clipped_gaussian(self, releases: int, delta: float) -> None:
+        """Noise std * C / sqrt(D) against sensitivity 2C: C cancels; an accountant of events agrees."""
+        model = fitted(make("clipped-gaussian", std=200), conv_split())
+        images = pictures(2, seed=99).images
+        found = guarantees_of(model, images, releases=releases, generator=generator(), delta=delta)
+        assert found is not None
+        accountant = dp_accounting.pld.PLDAccountant()
+        accountant.compose(dp_accounting.GaussianDpEvent(200 / (2 * 1024**0.5)), releases)
+        assert found.epsilon == pytest.approx(accountant.get_epsilon(delta), rel=1e-3)
+        assert found.delta == delta
 
     @pytest.mark.parametrize("p", [0.0, 0.3, 0.9])
     def test_dropout_drops_the_stated_share_and_keeps_the_expectation(self, p: float) -> None:
@@ -317,6 +389,12 @@ class TestCalibration:
         found = quantiles(values.split(30), [0.0, 0.25, 1.0], generator=generator())
         torch.testing.assert_close(found, torch.quantile(values, torch.tensor([0.0, 0.25, 1.0])))
 
+    def test_median_norm_is_that_of_whole_images(self) -> None:
+        features = torch.randn(71, 5, 4, 4, generator=generator()) * torch.arange(71).view(-1, 1, 1, 1)
+        norm, values = median_norm(features.split(16))
+        torch.testing.assert_close(norm, features.flatten(1).norm(dim=1).median())
+        assert values == 80
+
     def test_takes_each_private_image_at_most_once(self) -> None:
         model = make("none").build(conv_split())
         private = pictures(40)
@@ -332,6 +410,8 @@ class TestCalibration:
             mean_and_std([])
         with pytest.raises(DpbenchError, match="at least one batch"):
             quantiles([], [0.5], generator=generator())
+        with pytest.raises(DpbenchError, match="at least one batch"):
+            median_norm([])
 
 
 class TestDeepPoisoning:

@@ -31,7 +31,8 @@ def fisher_mse_bound(
     MSE >= 1 / dFIL^2 = d / tr(I), with d = 3HW pixel values and I = i J'J, where J is the Jacobian of `model.location`
     and i the Fisher information about location of one noise value: 1/std^2 for Gaussian, 1/b^2 for Laplace noise.
     k independent releases have k times the information. Biased attackers (anyone with a prior) are not bound.
-    Differs: tr(J'J) is estimated (Hutchinson 1990) with random signs, so the bound has an error of its own.
+    Differs: tr(J'J) is estimated (Hutchinson 1990) with random signs. With 8 of them an
+    image's bound is off by 2% (std) at layer1 of resnet10t, 6% at layer3; the mean over images by 1%, upwards.
 
     Args:
         model: with noise, frozen, in eval mode.

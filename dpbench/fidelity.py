@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import piq
 import torch
 from piq.functional import gaussian_filter
@@ -12,6 +14,13 @@ from dpbench.lpips_weights import LpipsUnavailable, load_lpips
 
 SMALLEST_LPIPS = 32
 """Side in pixels below which the pooling of AlexNet leaves nothing."""
+
+SMALLEST_MS_SSIM = 161
+"""Side in pixels that five scales need: 10 * 2**4 + 1 for an 11x11 window at the last."""
+
+
+class TooSmall(Exception):
+    """The images are too small for a metric: nothing is wrong, there is just no such figure."""
 
 
 def mse(images: Tensor, victims: Tensor) -> Tensor:
@@ -46,6 +55,21 @@ def ssim_unchecked(images: Tensor, victims: Tensor) -> Tensor:
     return value.mean(1)
 
 
+def ms_ssim(images: Tensor, victims: Tensor) -> Tensor:
+    """Multi-scale structural similarity per image, (N,3,H,W) in [0,1] -> (N,).
+
+    Wang et al. 2003: five scales with the weights of the paper, the window of `ssim`, on each colour channel.
+    Differs: negative contrast-structure terms count as 0, as in every implementation that must not return NaN.
+
+    Raises:
+        TooSmall: a side has fewer than 161 pixels.
+    """
+    if min(images.shape[-2:]) < SMALLEST_MS_SSIM:
+        raise TooSmall(f"images smaller than {SMALLEST_MS_SSIM} pixels do not have the five scales of MS-SSIM")
+    value: Tensor = piq.multi_scale_ssim(images, victims, data_range=1.0, reduction="none")
+    return value
+
+
 def lpips(images: Tensor, victims: Tensor) -> Tensor:
     """Learned perceptual distance per image, (N,3,H,W) in [0,1] -> (N,); lower is closer.
 
@@ -61,6 +85,15 @@ def lpips(images: Tensor, victims: Tensor) -> Tensor:
     return value.flatten()
 
 
+METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": mse,
+    "psnr_db": psnr_db,
+    "ssim": ssim,
+    "ms_ssim": ms_ssim,
+    "lpips": lpips,
+}
+
+
 def grade(images: Tensor, victims: Tensor, batch_size: int = 256) -> tuple[dict[str, list[float]], dict[str, str]]:
     """All metrics per image, and why any is missing.
 
@@ -74,11 +107,11 @@ def grade(images: Tensor, victims: Tensor, batch_size: int = 256) -> tuple[dict[
     """
     figures: dict[str, list[float]] = {}
     missing: dict[str, str] = {}
-    for name, metric in (("mse", mse), ("psnr_db", psnr_db), ("ssim", ssim), ("lpips", lpips)):
+    for name, metric in METRICS.items():
         try:
             with torch.no_grad():
                 pairs = zip(images.float().split(batch_size), victims.float().split(batch_size), strict=True)
                 figures[name] = torch.cat([metric(a, b).cpu() for a, b in pairs]).tolist()
-        except LpipsUnavailable as reason:
+        except (LpipsUnavailable, TooSmall) as reason:
             missing[name] = str(reason)
     return figures, missing

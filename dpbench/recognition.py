@@ -1,0 +1,191 @@
+"""Does a reconstruction give its victim away, apart from how it looks? Two figures per victim.
+
+Linkage: is the true image the nearest of the test gallery? Semantics: does an independent classifier, the judge,
+read the victim's label? The judge is the evaluator's own, fitted on the labelled private images with another
+architecture and another seed than the model under attack; no attack and no defense ever sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dpbench import backbones, training
+from dpbench.cache import State
+from dpbench.devices import place
+from dpbench.randomness import seeded
+from dpbench.specs import BackboneSpec
+from dpbench.store import Recognition
+from dpbench.types import LabelledImages
+
+VERSION = 1
+"""Raise it whenever the judge's recipe changes: it belongs in the key of every cached judge."""
+
+# resnet14t: 6 epochs on 4,000 leaves images take 40 s of one core and read 85% of the test images (resnet10t, 8
+# epochs: 87%); regnetx_002, ese_vovnet19b_slim_dw, dla46_c, gernet_s and resnet18 stay at or below 52% in that time
+JUDGE = BackboneSpec(name="resnet14t", weights="fit", epochs=6)
+SECOND_JUDGE = BackboneSpec(name="resnet10t", weights="fit", epochs=8)
+
+JUDGE_SIDE = 64
+"""Larger images are averaged down to this side in pixels: fitted at 224, the judge would take half an hour."""
+
+TIE = 1e-6
+"""Similarities this close are the same: their order is float noise, and noise recognises nobody."""
+
+CONSTANT = 1e-5
+"""An image that nowhere departs from its mean by more shows nothing; fp32 means are exact to about 1e-6."""
+
+
+def reidentification_ranks(reconstructions: Tensor, gallery: Tensor, truth: Tensor, batch_size: int = 64) -> Tensor:
+    """How many other gallery images are at least as near as the true one; 0 is re-identified.
+
+    Nearness is the normalised cross-correlation of the pixels, so brightness and contrast hide nothing. Ties count
+    against the attacker: a constant reconstruction, as near to all as to its victim, has rank M - 1.
+
+    Args:
+        reconstructions: (N,3,H,W) in [0,1].
+        gallery: (M,3,H,W) in [0,1].
+        truth: (N,) int64, the place of each victim in the gallery.
+        batch_size: victims compared at once.
+
+    Returns:
+        (N,) int64 in 0..M-1.
+    """
+    directions = _directions(gallery)
+    ranks = []
+    for images, places in zip(reconstructions.split(batch_size), truth.split(batch_size), strict=True):
+        similarity = _directions(images) @ directions.T
+        own = similarity.gather(1, places.to(similarity.device)[:, None])
+        # "not farther" rather than "nearer": a NaN then counts against the attacker
+        ranks.append((~(similarity < own - TIE)).sum(dim=1) - 1)
+    return torch.cat(ranks)
+
+
+def _directions(images: Tensor) -> Tensor:
+    """(N,3,H,W) -> (N, 3*H*W), of mean 0 and length 1; zeros for a constant image."""
+    centred = images.float().flatten(1)
+    centred = centred - centred.mean(dim=1, keepdim=True)
+    shows_nothing = centred.abs().amax(dim=1, keepdim=True) <= CONSTANT  # what is left of it is rounding
+    return F.normalize(centred.masked_fill(shows_nothing, 0.0), dim=1)
+
+
+def judge_spec(backbone_name: str) -> BackboneSpec:
+    """The judge of a backbone under attack: never of the same architecture."""
+    return SECOND_JUDGE if backbone_name.split(".")[0] == JUDGE.name else JUDGE
+
+
+def fit_judge(
+    spec: BackboneSpec,
+    private: LabelledImages,
+    *,
+    image_size: int,
+    classes: int,
+    generator: torch.Generator,
+    device: torch.device,
+    progress: Callable[[str], None],
+) -> State:
+    """Fit a judge on the labelled private images, from scratch.
+
+    Args:
+        spec: from `judge_spec`.
+        private: the defender's training images.
+        image_size: side in pixels.
+        classes: number of logits.
+        generator: the only source of randomness, on `device`.
+        device: where it is fitted.
+        progress: shows "epoch 2/6".
+
+    Returns:
+        The weights, for `make_judge`.
+    """
+    private = private.to(device)
+    seed = int(torch.randint(2**62, (1,), generator=generator, device=device).item())
+    with seeded(seed, device):  # timm initialises layers from the global generator
+        network = _network(spec, image_size, classes, device)
+        training.fit_classifier(
+            _judge(network),
+            private,
+            epochs=spec.epochs,
+            learning_rate=spec.learning_rate,
+            generator=generator,
+            progress=progress,
+        )
+    return dict(network.state_dict())
+
+
+def make_judge(
+    spec: BackboneSpec, state: State, *, image_size: int, classes: int, device: torch.device
+) -> nn.Sequential:
+    """The judge with the weights that `fit_judge` returned: (N,3,H,W) in [0,1] -> logits (N, classes).
+
+    Frozen and in eval mode; scaling down and normalisation are inside.
+    """
+    with seeded(0, device):  # the weights drawn here are overwritten, and nobody else's draws may move
+        network = _network(spec, image_size, classes, device)
+    network.load_state_dict(state)
+    return _judge(network).eval().requires_grad_(False)
+
+
+class _Shrink(nn.Module):
+    """(N,3,H,W) with H = W -> at most `JUDGE_SIDE` pixels a side, by averaging areas."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.shape[-1] <= JUDGE_SIDE:
+            return images
+        return F.interpolate(images, size=JUDGE_SIDE, mode="area")
+
+
+def _network(spec: BackboneSpec, image_size: int, classes: int, device: torch.device) -> nn.Module:
+    side = min(image_size, JUDGE_SIDE)
+    return place(backbones.create_backbone(spec, image_size=side, classes=classes), device)
+
+
+def _judge(network: nn.Module) -> nn.Sequential:
+    device = next(network.parameters()).device
+    return nn.Sequential(_Shrink(), backbones.normalisation(network).to(device), network)
+
+
+def labels_read(judge: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 256) -> list[bool]:
+    """Per image: is the judge's first guess the label?
+
+    Args:
+        judge: what `make_judge` returned, in eval mode.
+        images: (N,3,H,W) in [0,1].
+        labels: (N,) int64.
+        batch_size: images read at once; the answers do not depend on it.
+    """
+    with torch.no_grad():  # and no autocast: in bf16, near ties would depend on the batch
+        guesses = torch.cat([judge(batch.float()).argmax(dim=1) for batch in images.split(batch_size)])
+    answers: list[bool] = (guesses == labels.to(guesses.device)).tolist()
+    return answers
+
+
+def recognise(
+    reconstructions: Tensor,
+    gallery: LabelledImages,
+    victims: int,
+    judge: nn.Module,
+    judge_name: str,
+    judge_accuracy: float,
+) -> Recognition:
+    """Linkage and semantics of the reconstructions of one cell.
+
+    Args:
+        reconstructions: (victims,3,H,W) in [0,1].
+        gallery: the test images; the first ones are the victims.
+        victims: how many.
+        judge: what `make_judge` returned.
+        judge_name: of its architecture.
+        judge_accuracy: its top-1 on the whole gallery: what perfect reconstructions would give.
+    """
+    ranks = reidentification_ranks(reconstructions, gallery.images, torch.arange(victims))
+    return Recognition(
+        reid_rank=ranks.tolist(),
+        gallery=len(gallery),
+        label_read=labels_read(judge, reconstructions, gallery.labels[:victims]),
+        judge=judge_name,
+        judge_accuracy=judge_accuracy,
+    )

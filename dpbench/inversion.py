@@ -1,25 +1,29 @@
-"""What attacks that invert features share: how released features are laid out, scaled and compared.
+"""What attacks that invert features share: how released features are laid out, whitened and pooled.
 
-The comparison (`ReleaseMatch`) is where a defense could make an attack fail without hiding anything, so it is
-here, once: several draws for stochastic releases, masked entries left out, a straight-through surrogate where
-gradients are missing (Athalye et al. 2018, "Obfuscated gradients give a false sense of security").
+`dpbench.release_match` compares releases with what is here.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from dpbench.types import Client, Observation
+from dpbench.types import Observation
 
-PROBES = 64
-"""Auxiliary images on which the client is studied before an optimisation."""
+RIDGE = 1e-3
+"""Share of the mean eigenvalue that is added to all before whitening: bounds how far noise is magnified."""
 
-MASK_DRAWS = 8
-"""Releases of the same images that tell a masked entry from one that is always zero."""
+SIGNAL_SHARE = 0.1
+"""Share of the covariance that counts as inexact beside the noise: no image found is exact to the last digit."""
+
+LARGEST_FLAT = 1024
+"""Values of a flat release beyond which whitening would need more auxiliary images than attackers have."""
+
+SAMPLES_PER_CHANNEL = 8
+"""Fewer samples than so many for each channel give no covariance to rely on."""
 
 
 def channel_axis(shape: tuple[int, ...]) -> int:
@@ -47,6 +51,138 @@ def channel_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
     return mean, std.clamp_min(1e-2 * std.mean().clamp_min(1e-6))
 
 
+class Whitening(nn.Module):
+    """A linear map of released features after which their channels have unit variance and no correlation (ZCA).
+
+    A defense can hide an image in directions of tiny variance, where a network hardly looks and a distance hardly
+    counts. Flat features beyond `LARGEST_FLAT` values, and covariances from too few samples, are only divided by
+    the std per channel.
+
+    Args:
+        feature_shape: released features without the batch axis.
+    """
+
+    mean: Tensor
+    matrix: Tensor
+
+    def __init__(self, feature_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.axis = channel_axis((1, *feature_shape))
+        channels = feature_shape[self.axis - 1]
+        self.mixes = len(feature_shape) > 1 or channels <= LARGEST_FLAT
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("matrix", torch.eye(channels) if self.mixes else torch.ones(channels))
+
+    @torch.no_grad()
+    def fit(
+        self,
+        released: Tensor,
+        *,
+        noise: Tensor | None = None,
+        mix: bool = True,
+        separate: float = 0.0,
+        ridge: float = RIDGE,
+    ) -> None:
+        """Take mean and covariance from releases of auxiliary images.
+
+        Args:
+            released: (N, ...) releases.
+            noise: (M, ...) differences of two releases of the same images. Directions are then weighed by how exact
+                they are, as maximum likelihood does, and by `SIGNAL_SHARE` of how much they vary.
+            mix: False divides by the std per channel only, so that entries stay apart.
+            separate: share of squared lengths that is measured channel by channel, in [0,1]; the rest is whitened.
+            ridge: see `RIDGE`.
+        """
+        samples = released.movedim(self.axis, -1).flatten(0, -2)
+        if not (self.mixes and mix and len(samples) >= SAMPLES_PER_CHANNEL * samples.shape[1]):
+            mean, std = channel_statistics(released)
+            inverse = 1 / std.flatten()
+            self.mean.copy_(mean.flatten())
+            self.matrix.copy_(torch.diag(inverse) if self.mixes else inverse)
+            return
+        mean, covariance = _mean_and_covariance(samples)
+        spread = covariance
+        if noise is not None:
+            # half: the difference of two draws has twice the variance of one
+            _, of_noise = _mean_and_covariance(noise.movedim(self.axis, -1).flatten(0, -2))
+            spread = SIGNAL_SHARE * covariance + of_noise / 2
+        # on the CPU: the same on every device
+        values, vectors = torch.linalg.eigh(spread)
+        values = values.clamp_min(0)
+        # a release that does not vary has rounding errors for variance
+        typical = values.mean().clamp_min(1e-12 * float(mean.square().mean())).clamp_min(1e-24)
+        matrix = vectors @ torch.diag((values + ridge * typical).rsqrt()) @ vectors.T
+        if noise is not None:
+            # unit variance on average, as without noise: distances keep their meaning
+            variance = (matrix @ covariance @ matrix).diagonal().mean()
+            matrix = matrix / variance.clamp_min(1e-24).sqrt()
+        if separate:
+            variance = covariance.diagonal()
+            by_channel = torch.diag(1 / variance.clamp_min(1e-4 * variance.mean()).clamp_min(1e-24))
+            values, vectors = torch.linalg.eigh(separate * by_channel + (1 - separate) * matrix @ matrix)
+            matrix = vectors @ torch.diag(values.clamp_min(0).sqrt()) @ vectors.T
+        self.mean.copy_(mean)
+        self.matrix.copy_(matrix)
+
+    def scale(self, difference: Tensor) -> Tensor:
+        """A difference of two releases (N, ...), whitened; same shape, fp32."""
+        # without autocast: 16 bits of the large directions would drown the small ones
+        with torch.autocast(difference.device.type, enabled=False):
+            x = difference.float().movedim(self.axis, -1)
+            y = x @ self.matrix if self.mixes else x * self.matrix
+        return y.movedim(-1, self.axis)
+
+    def forward(self, released: Tensor) -> Tensor:
+        """Releases (N, ...) -> the same, centred and whitened, fp32."""
+        return self.scale((released.float().movedim(self.axis, -1) - self.mean).movedim(-1, self.axis))
+
+
+def _mean_and_covariance(samples: Tensor) -> tuple[Tensor, Tensor]:
+    """(N,C) -> (C,) and (C,C), float64 on the CPU."""
+    # MPS has no float64; in float32 the small eigenvalues, which are the point, would be rounding errors
+    device = torch.device("cpu") if samples.device.type == "mps" else samples.device
+    chunks = samples.split(1 << 16)
+    mean = torch.stack([chunk.to(device).double().sum(0) for chunk in chunks]).sum(0) / len(samples)
+    covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=device)
+    for chunk in chunks:
+        centred = chunk.to(device).double() - mean
+        covariance += centred.T @ centred / len(samples)
+    return mean.cpu(), covariance.cpu()
+
+
+def images_for_statistics(feature_shape: tuple[int, ...], *, least: int, most: int = 4096) -> int:
+    """How many images `Whitening` needs for features (N, *feature_shape), within bounds."""
+    channels = feature_shape[channel_axis((1, *feature_shape)) - 1]
+    positions = math.prod(feature_shape) // channels
+    wanted = SAMPLES_PER_CHANNEL * channels // positions + 1
+    return min(max(least, wanted if len(feature_shape) > 1 or channels <= LARGEST_FLAT else 0), most)
+
+
+def pooled(releases: Sequence[Tensor]) -> Tensor:
+    """What several releases of the same images say together, each (N, ...) -> (N, ...) fp32.
+
+    The mean of the entries that are not zero: dropped entries are filled in, noise is averaged. An entry that never
+    changes keeps its value to the bit.
+    """
+    first = releases[0].float()
+    if len(releases) == 1:
+        return first
+    total, count = torch.zeros_like(first), torch.zeros_like(first)
+    constant = torch.ones_like(first, dtype=torch.bool)
+    for release in releases:
+        total += release
+        count += release != 0
+        constant &= release == first
+    return torch.where(constant, first, total / count.clamp_min(1))
+
+
+def victim_releases(seen: Observation) -> tuple[Tensor, ...]:
+    """All releases of the victims, each (N, ...); only one where all are the same, since the rest say nothing."""
+    if all(torch.equal(release, seen.released) for release in seen.again):
+        return (seen.released,)
+    return (seen.released, *seen.again)
+
+
 def total_variation(images: Tensor) -> Tensor:
     """Mean absolute difference of neighbouring pixels, per image: (N,3,H,W) -> (N,)."""
     down = (images[:, :, 1:] - images[:, :, :-1]).abs().mean((1, 2, 3))
@@ -68,165 +204,12 @@ def victims_per_batch(image_shape: tuple[int, int, int], images: int = 1024) -> 
     return max(1, images * 32 * 32 // (image_shape[1] * image_shape[2]))
 
 
-@dataclass(frozen=True)
-class ReleaseMatch:
-    """How far the releases of candidate images are from the victims' released features.
-
-    Attributes:
-        client: the white box.
-        released: (N, ...) the victims' released features.
-        inverse_std: broadcastable against `released`: one over the std of each channel.
-        draws: fresh releases to average over at each call; 1 for a deterministic client.
-        stochastic: two releases of the same images differ.
-        noise: variance of the release noise over that of the released features, in [0,1]; 0 for masks.
-        zero_weight: None, or for masking clients, per channel, how probable it is that a released zero is a
-            true zero and not a masked entry. Other masked entries are left out of the distance.
-        straight_through: gradients are those of `client.features`, because those of `client.release` are useless.
-    """
-
-    client: Client
-    released: Tensor
-    inverse_std: Tensor
-    draws: int
-    stochastic: bool
-    noise: float
-    zero_weight: Tensor | None
-    straight_through: bool
-
-    def release(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """One differentiable release of (N,3,H,W) candidate images, through the surrogate where it is needed."""
-        if not self.straight_through:
-            return self.client.release(images, generator=generator).float()
-        with torch.no_grad():
-            released = self.client.release(images, generator=generator).float()
-        features = self.client.features(images).float()
-        return released + (features - features.detach())
-
-    def standardised(self, release: Tensor) -> Tensor:
-        """Releases in units of the channels' std, flattened to (N, values)."""
-        return (release * self.inverse_std).flatten(1)
-
-    def distance(self, images: Tensor, victims: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean squared standardised difference, averaged over draws.
-
-        Args:
-            images: (M,3,H,W) candidates in [0,1].
-            victims: (M,) which victim each candidate is compared with.
-            generator: feeds the draws of a stochastic client.
-
-        Returns:
-            (M,) distances; 0 is a perfect match, about 2 that of unrelated images.
-        """
-        target = self.released[victims]
-        total = torch.zeros(len(images), device=images.device)
-        for _ in range(self.draws):
-            total = total + self._one(self.release(images, generator), target)
-        return total / self.draws
-
-    def _one(self, release: Tensor, target: Tensor) -> Tensor:
-        squares = ((release - target) * self.inverse_std).square().flatten(1)
-        if self.zero_weight is None:
-            return squares.mean(1)
-        alive = ((target != 0) & (release != 0)).float()
-        weight = torch.where(target == 0, self.zero_weight.expand_as(target), alive).flatten(1)
-        return (squares * weight).sum(1) / weight.sum(1).clamp_min(1.0)
-
-
-def study_client(seen: Observation, *, draws: int, generator: torch.Generator) -> ReleaseMatch:
-    """Find out on auxiliary images what kind of client this is, and say so in `seen.notes`.
-
-    Args:
-        seen: grants the weights; its auxiliary images are released a few times.
-        draws: how many releases to average over if the client turns out to be stochastic.
-        generator: feeds the draws.
-    """
-    client = seen.granted_client()
-    device = seen.released.device
-    probes = seen.auxiliary.images[: min(PROBES, victims_per_batch(seen.image_shape))].to(device)
-    with torch.no_grad():
-        first = client.release(probes, generator=generator).float()
-        second = client.release(probes, generator=generator).float()
-    _, std = channel_statistics(first)
-    gap = ((first - second) / std).square().mean()
-    noise = float((gap / 2).clamp(0, 1))
-    seen.notes["release_noise"] = round(noise, 6)
-    stochastic = noise > 1e-6
-    zero_weight = _zero_weight(client, probes, first, second, generator) if stochastic else None
-    if zero_weight is not None:
-        noise = 0.0  # what a mask lets through is exact
-    straight_through = _needs_straight_through(client, probes, std, generator)
-    fallbacks = []
-    if stochastic:
-        fallbacks.append(f"expectation over {draws} draws")
-    if zero_weight is not None:
-        fallbacks.append("masked entries left out")
-    if straight_through:
-        fallbacks.append("straight-through gradient")
-    seen.notes["fallbacks"] = fallbacks
-    return ReleaseMatch(
-        client=client,
-        released=seen.released.float(),
-        inverse_std=1 / std,
-        draws=draws if stochastic else 1,
-        stochastic=stochastic,
-        noise=noise,
-        zero_weight=zero_weight,
-        straight_through=straight_through,
-    )
-
-
-def _zero_weight(
-    client: Client, probes: Tensor, first: Tensor, second: Tensor, generator: torch.Generator
-) -> Tensor | None:
-    """None unless the client masks: entries vanish in one draw and, where both survive, keep one value."""
-    one_vanished = ((first == 0) != (second == 0)).float().mean()
-    both = (first != 0) & (second != 0)
-    unchanged = torch.isclose(first, second, rtol=1e-3)[both].float().mean()
-    if not (float(one_vanished) > 1e-3 and float(unchanged) > 0.9):
-        return None
-    always_zero = (first == 0) & (second == 0)
-    with torch.no_grad():
-        for _ in range(MASK_DRAWS - 2):
-            always_zero &= client.release(probes, generator=generator) == 0
-    axis = channel_axis(tuple(first.shape))
-    others = [i for i in range(first.ndim) if i != axis]
-    true_zeros = always_zero.float().mean(others, keepdim=True)
-    zeros = (first == 0).float().mean(others, keepdim=True)
-    return (true_zeros / zeros.clamp_min(1e-6)).clamp(0, 1)
-
-
-def _needs_straight_through(client: Client, probes: Tensor, std: Tensor, generator: torch.Generator) -> bool:
-    """Whether gradients through the release are missing, zero or not finite, while those of the features work.
-
-    The distance between the releases of each probe image and of the next one must have a finite gradient that is
-    not zero on most images.
-    """
-    half = probes[: max(2, len(probes) // 4)].clone().requires_grad_(True)
-    with torch.enable_grad():
-        released = client.release(half, generator=generator).float()
-        if not _gradient_is_useless(released, half, std):
-            return False
-        features = client.features(half).float()
-        return features.shape == released.shape and not _gradient_is_useless(features, half, std)
-
-
-def _gradient_is_useless(output: Tensor, images: Tensor, std: Tensor) -> bool:
-    if not output.requires_grad:
-        return True
-    loss = ((output - output.detach().roll(1, 0)) / std).square().sum()
-    (gradient,) = torch.autograd.grad(loss, images, allow_unused=True)
-    if gradient is None or not bool(gradient.isfinite().all()):
-        return True
-    per_image = gradient.flatten(1).abs().amax(1)
-    return float((per_image > 1e-12).float().mean()) < 0.5
-
-
-def converged(first: Tensor, last: Tensor, noise: float) -> bool:
+def converged(first: Tensor, last: Tensor, residual: float) -> bool:
     """By what the attacker sees: the mean feature distance fell to a fifth, or to the level of the release noise.
 
     Args:
         first: (N,) distances of the starts.
         last: (N,) distances of the results.
-        noise: `ReleaseMatch.noise`; two draws of the same image are 2 * noise apart.
+        residual: `ReleaseMatch.residual`, the distance that noise leaves between releases of the same image.
     """
-    return bool(last.mean() < 0.2 * first.mean() + 2.4 * noise) and math.isfinite(float(last.mean()))
+    return bool(last.mean() < 0.2 * first.mean() + 1.2 * residual) and math.isfinite(float(last.mean()))

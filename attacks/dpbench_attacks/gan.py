@@ -12,21 +12,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dpbench.devices import autocast, place
-from dpbench.inversion import (
-    ReleaseMatch,
-    converged,
-    initialise,
-    study_client,
-    total_variation,
-    victims_per_batch,
-)
+from dpbench.inversion import converged, initialise, total_variation, victims_per_batch
 from dpbench.registry import register
+from dpbench.release_match import ReleaseMatch, study_client
 from dpbench.specs import content_hash
 from dpbench.types import Attack, Needs, Observation
 
 SMALLEST = 4
 LARGEST = 128
 EMA_DECAY = 0.995
+
+SEPARATE = 0.5
+"""Share of the distance without whitening: a generator paints coarse structure first, which whitening weighs little."""
 
 NOISE_SMOOTHING = 1.0
 """How much more total variation weighs for a release that is all noise."""
@@ -42,12 +39,24 @@ class GanInversion(Attack):
     trained on the auxiliary images only, with hinge loss, DiffAugment (Zhao et al. 2020) and averaged weights; all
     victims share one pool of random z, of which each keeps its best few; what is refined are the features before
     the last block of the DCGAN and a correction of its image, under total variation, not the w+ of StyleGAN. The
-    client is compared with as in `dpbench.inversion`.
+    client is compared with as in `dpbench.release_match`; further releases of the same victims are pooled.
     """
 
     name: ClassVar[str] = "gan"
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "https://openreview.net/forum?id=wGZwjRwBzb"
     needs: ClassVar[Needs] = "weights"
+    budgets: ClassVar[dict[str, dict[str, float]]] = {
+        "small": {
+            "training_steps": 0.2,
+            "width": 0.5,
+            "pool": 0.25,
+            "restarts": 0.5,
+            "search_steps": 0.25,
+            "refine_steps": 0.4,
+        },
+        "large": {"training_steps": 2, "pool": 4, "restarts": 2, "search_steps": 2, "refine_steps": 3},
+    }
 
     training_steps: int = Field(2000, ge=1, le=1_000_000, description="of the GAN, on the auxiliary images")
     width: int = Field(32, ge=4, le=256, description="channels of the generator at its full resolution")
@@ -67,7 +76,7 @@ class GanInversion(Attack):
 
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """Train (or remember) the GAN, then search and refine: (N,3,H,W) in [0,1]."""
-        match = study_client(seen, draws=self.draws, generator=generator)
+        match = study_client(seen, draws=self.draws, generator=generator, separate=SEPARATE)
         device = seen.released.device
         network = self.generator_network(seen.image_shape)
         identity = [self.training_steps, self.width, self.latent, self.batch_size, seen.image_shape]
@@ -91,7 +100,7 @@ class GanInversion(Attack):
             last.append(distance)
         seen.notes["first_feature_loss"] = round(float(first.mean()), 5)
         seen.notes["final_feature_loss"] = round(float(torch.cat(last).mean()), 5)
-        seen.notes["converged"] = converged(first, torch.cat(last), match.noise)
+        seen.notes["converged"] = converged(first, torch.cat(last), match.residual)
         return torch.cat(images)
 
     def generator_network(self, image_shape: tuple[int, int, int]) -> Generator:

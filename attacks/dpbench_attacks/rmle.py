@@ -10,14 +10,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from dpbench.inversion import (
-    ReleaseMatch,
-    converged,
-    study_client,
-    total_variation,
-    victims_per_batch,
-)
+from dpbench.inversion import converged, total_variation, victims_per_batch
 from dpbench.registry import register
+from dpbench.release_match import ReleaseMatch, study_client
 from dpbench.types import Attack, Needs, Observation
 
 COARSEST = 2
@@ -34,15 +29,18 @@ class RegularisedMaximumLikelihood(Attack):
     He et al. 2019, "Model inversion attacks against collaborative inference", eq. 3 (rMLE); Mahendran & Vedaldi
     2015, "Understanding deep image representations by inverting them". Differs: all victims in one batch, each
     with its own loss; the search starts from the mean auxiliary image, not from zeros or noise; the image is a
-    sum of a pyramid of resolutions, so that coarse structure is found first; differences are standardised by the
-    channels' std over auxiliary images; TV is the l1 norm of differences; one-cycle Adam, with the values held in
-    [0,1]; the regulariser weighs more for noisy releases; each victim keeps the iterate with the lowest objective.
-    Stochastic, masking and gradient-free clients are met as `dpbench.inversion` describes.
+    sum of a pyramid of resolutions, so that coarse structure is found first; differences are whitened over channels
+    by their covariance over auxiliary images; TV is the l1 norm of differences; one-cycle Adam, with the values held
+    in [0,1]; the regulariser weighs more for noisy releases; each victim keeps the iterate with the lowest objective.
+    Stochastic, masking and gradient-free clients are met as `dpbench.release_match` describes; further releases of
+    the same victims are pooled.
     """
 
     name: ClassVar[str] = "rmle"
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "https://doi.org/10.1145/3359789.3359824"
     needs: ClassVar[Needs] = "weights"
+    budgets: ClassVar[dict[str, dict[str, float]]] = {"small": {"steps": 0.4}, "large": {"steps": 4}}
 
     steps: int = Field(400, ge=1, le=100_000, description="Adam steps")
     learning_rate: float = Field(0.06, gt=0, le=1, description="peak of the one-cycle schedule")
@@ -64,7 +62,7 @@ class RegularisedMaximumLikelihood(Attack):
         first, last = (torch.cat([result[k] for result in results]) for k in (1, 2))
         seen.notes["first_feature_loss"] = round(float(first.mean()), 5)
         seen.notes["final_feature_loss"] = round(float(last.mean()), 5)
-        seen.notes["converged"] = converged(first, last, match.noise)
+        seen.notes["converged"] = converged(first, last, match.residual)
         return torch.cat([result[0] for result in results])
 
     def _invert(

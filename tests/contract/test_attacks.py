@@ -9,17 +9,19 @@ from typing import Any, Literal
 import piq
 import pytest
 import torch
-from dpbench_attacks.decoder import Decoder
+from dpbench_attacks.decoder import Decoder, ResidualBlock
 from dpbench_attacks.gan import Discriminator, GanInversion
 from dpbench_attacks.rmle import RegularisedMaximumLikelihood
+from dpbench_defenses.dpm import RECONSTRUCTORS
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
 from dpbench.errors import DpbenchError
-from dpbench.inversion import study_client
+from dpbench.inversion import Whitening, pooled, victim_releases
 from dpbench.randomness import derive_generator
 from dpbench.registry import attacks, configure
+from dpbench.release_match import study_client
 from dpbench.types import LabelledImages, Observation, ProtectedModel, SplitModel
 
 CPU = torch.device("cpu")
@@ -78,6 +80,11 @@ class NoisyModel(ProtectedModel):
         return features + 0.3 * torch.randn(features.shape, generator=generator)
 
 
+class LoudModel(ProtectedModel):
+    def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        return features + 0.8 * torch.randn(features.shape, generator=generator)
+
+
 class MaskedModel(ProtectedModel):
     def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         return features * (torch.rand(features.shape, generator=generator) < 0.5) * 2
@@ -91,6 +98,34 @@ class QuantisedModel(ProtectedModel):
 class DetachedModel(ProtectedModel):
     def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         return features.detach().clone()
+
+
+class ShatteredModel(ProtectedModel):
+    """Hardly other values, and a gradient that is fifty times what it should be, of either sign."""
+
+    def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        return features + 0.05 * features.std() * torch.sin(1000 * features)
+
+
+class StarvingModel(ProtectedModel):
+    """The right values and direction, a gradient that is a billionth of what it should be."""
+
+    def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        return features.detach() + 1e-9 * (features - features.detach())
+
+
+class MixedModel(ProtectedModel):
+    """An orthogonal mixture of the channels, in which most directions all but vanish."""
+
+    def __init__(self, split: SplitModel) -> None:
+        super().__init__(split)
+        mixture = torch.empty(12, 12)
+        nn.init.orthogonal_(mixture, generator=derive_generator(CPU, "mixture"))
+        sizes = torch.tensor([1.0] * 2 + [0.02] * 10)
+        self.register_buffer("mixture", mixture @ torch.diag(sizes) @ mixture.T)
+
+    def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        return (features.movedim(1, -1) @ self.mixture).movedim(-1, 1)
 
 
 HEADS: dict[str, Callable[[], nn.Module]] = {
@@ -115,6 +150,7 @@ def observe(
     *,
     height: int = SIDE,
     width: int = SIDE,
+    releases: int = 1,
 ) -> tuple[Observation, Tensor]:
     """An observation that grants everything, and the victims it is about."""
     shape = (3, height, width)
@@ -130,6 +166,7 @@ def observe(
 
     seen = Observation(
         released=query(victims),
+        again=tuple(query(victims) for _ in range(releases - 1)),
         image_shape=shape,
         auxiliary=LabelledImages(auxiliary, torch.zeros(len(auxiliary), dtype=torch.int64)),
         query=query,
@@ -142,6 +179,11 @@ def observe(
 def run(name: str, seen: Observation, seed: str = "attack", **arguments: object) -> Tensor:
     attack = configure(attacks()[name], TINY.get(name, {}) | arguments)
     return attack.reconstruct(seen, generator=derive_generator(CPU, seed))
+
+
+def few_steps(name: str) -> dict[str, int]:
+    """Parameters for a run that only has to end."""
+    return {key: 2 for key in TINY.get(name, {}) if key in ("epochs", "steps", "training_steps", "refine_steps")}
 
 
 def psnr_db(images: Tensor, victims: Tensor) -> float:
@@ -164,14 +206,12 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.mark.parametrize("layout", HEADS)
 def test_images_in_range_for_every_layout_of_features(name: str, layout: str) -> None:
     seen, _ = observe(head=HEADS[layout]())
-    few = {key: 2 for key in TINY.get(name, {}) if key in ("epochs", "steps", "training_steps", "refine_steps")}
-    check_images(run(name, seen, **few), seen)
+    check_images(run(name, seen, **few_steps(name)), seen)
 
 
 def test_images_that_are_not_square(name: str) -> None:
     seen, _ = observe(height=18, width=28)
-    few = {key: 2 for key in TINY.get(name, {}) if key in ("epochs", "steps", "training_steps", "refine_steps")}
-    check_images(run(name, seen, **few), seen)
+    check_images(run(name, seen, **few_steps(name)), seen)
 
 
 def test_reconstructs_and_does_so_from_the_features(name: str) -> None:
@@ -198,6 +238,45 @@ def test_a_decoder_knows_when_it_learned_nothing(model: type[ProtectedModel], co
     seen, _ = observe(model)
     run("decoder", seen)
     assert seen.notes["converged"] is converged
+    assert ("retried" in seen.notes) is not converged
+
+
+def test_a_second_training_counts_where_its_loss_is_lower(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, victims = observe()
+    train, rates = Decoder._train, []
+
+    def diverge_at_first(self: Decoder, *arguments: Any) -> Tensor:
+        rates.append(arguments[3])
+        loss = train(self, *arguments)
+        return loss * float("nan") if len(rates) == 1 else loss
+
+    monkeypatch.setattr(Decoder, "_train", diverge_at_first)
+    images = run("decoder", seen, learning_rate=0.016)
+    assert rates == [0.016, 0.004]
+    assert seen.notes["retried"] is seen.notes["converged"] is True
+    assert psnr_db(images, victims) > psnr_db(run("mean-image", seen), victims) + 3
+
+
+def test_budgets_grow(name: str) -> None:
+    attack = configure(attacks()[name], {})
+    small, large = attack.at_budget("small"), attack.at_budget("large")
+    assert attack.at_budget("standard") == attack
+    for parameter, value in attack.model_dump().items():
+        if isinstance(value, int | float):
+            assert getattr(small, parameter) <= value <= getattr(large, parameter)
+            assert type(getattr(small, parameter)) is type(getattr(large, parameter)) is type(value)
+    if not attack.floor:
+        assert small != attack != large
+
+
+@pytest.mark.parametrize("side", [4, 8, 16])
+def test_a_large_decoder_is_wider_and_deeper_than_any_that_dpm_trains_against(side: int) -> None:
+    decoder = Decoder().at_budget("large")
+    depth = sum(
+        isinstance(module, ResidualBlock) for module in decoder.network((64, side, side), (3, 32, 32)).modules()
+    )
+    assert decoder.width > max(width for width, _ in RECONSTRUCTORS)
+    assert depth > max(depth for _, depth in RECONSTRUCTORS)
 
 
 def test_refuses_to_run_without_its_needs(name: str) -> None:
@@ -214,22 +293,81 @@ def test_refuses_to_run_without_its_needs(name: str) -> None:
 
 def test_global_random_state_is_not_what_decides(name: str) -> None:
     seen, _ = observe()
-    few = {key: 2 for key in TINY.get(name, {}) if key in ("epochs", "steps", "training_steps", "refine_steps")}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        first = run(name, seen, **few)
+        first = run(name, seen, **few_steps(name))
         torch.manual_seed(2)
-        second = run(name, seen, **few)
+        second = run(name, seen, **few_steps(name))
     assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize("name", ["rmle", "gan"])
-@pytest.mark.parametrize("model", [QuantisedModel, DetachedModel])
-def test_straight_through_where_gradients_are_useless(name: str, model: type[ProtectedModel]) -> None:
+@pytest.mark.parametrize(
+    ("model", "fault"),
+    [
+        (QuantisedModel, "vanishing"),
+        (DetachedModel, "missing"),
+        (ShatteredModel, "shattered"),
+        (StarvingModel, "vanishing"),
+    ],
+)
+def test_straight_through_where_gradients_are_useless(name: str, model: type[ProtectedModel], fault: str) -> None:
     seen, victims = observe(model)
     images = run(name, seen)
-    assert "straight-through gradient" in seen.notes["fallbacks"]  # type: ignore[operator]
+    assert seen.notes["fallbacks"] == [f"straight-through gradient ({fault})"]
     assert psnr_db(images, victims) > psnr_db(run("mean-image", seen), victims) + 3
+
+
+@pytest.mark.parametrize(
+    ("layout", "model"),
+    [
+        ("conv", MixedModel),
+        *((layout, model) for layout in HEADS for model in (ProtectedModel, NoisyModel, MaskedModel)),
+    ],
+)
+def test_gradients_that_lead_somewhere_are_followed(layout: str, model: type[ProtectedModel]) -> None:
+    seen, _ = observe(model, head=HEADS[layout]())
+    match = study_client(seen, draws=2, generator=derive_generator(CPU, "match"))
+    assert not match.straight_through, seen.notes
+
+
+class ReshapingModel(ProtectedModel):
+    def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        return features.flatten(1).round()
+
+
+def test_without_a_surrogate_the_releases_own_gradient_is_kept() -> None:
+    seen, _ = observe(ReshapingModel)
+    check_images(run("rmle", seen, steps=2), seen)
+    assert seen.notes["fallbacks"] == []
+
+
+@pytest.mark.parametrize("name", ["rmle", "gan", "decoder"])
+def test_directions_of_tiny_variance_hide_nothing(name: str) -> None:
+    seen, victims = observe(MixedModel)
+    assert psnr_db(run(name, seen), victims) > psnr_db(run("mean-image", seen), victims) + 3
+
+
+@pytest.mark.parametrize("name", ["rmle", "gan", "decoder"])
+def test_further_releases_help_against_noise(name: str) -> None:
+    once, victims = observe(LoudModel)
+    often, _ = observe(LoudModel, releases=8)
+    gain = psnr_db(run(name, often), victims) - psnr_db(run(name, once), victims)
+    assert gain > (1 if name == "rmle" else 0)
+
+
+def test_further_releases_of_a_deterministic_client_change_nothing(name: str) -> None:
+    once, _ = observe(QuantisedModel)
+    often, _ = observe(QuantisedModel, releases=3)
+    assert torch.equal(run(name, once, **few_steps(name)), run(name, often, **few_steps(name)))
+
+
+def test_further_releases_fill_masked_entries() -> None:
+    once, _ = observe(MaskedModel)
+    often, victims = observe(MaskedModel, releases=8)
+    assert (pooled(victim_releases(often)) == 0).float().mean() < 0.02
+    assert psnr_db(run("rmle", often), victims) > psnr_db(run("rmle", once), victims)
+    assert often.notes["fallbacks"] == ["expectation over 2 draws", "masked entries left out"]
 
 
 @pytest.mark.parametrize(
@@ -285,3 +423,78 @@ def test_many_victims_go_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     seen, _ = observe()
     attack = RegularisedMaximumLikelihood(steps=2)
     check_images(attack.reconstruct(seen, generator=derive_generator(CPU, "attack")), seen)
+
+
+def covariance(features: Tensor, axis: int) -> Tensor:
+    return torch.cov(features.movedim(axis, -1).flatten(0, -2).T.double())
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((6, 5, 4), 1), ((5, 5, 6), 3), ((20, 6), 2), ((6,), 1)])
+def test_whitened_features_have_unit_covariance(shape: tuple[int, ...], axis: int) -> None:
+    generator = derive_generator(CPU, "whitening")
+    mixture = torch.randn(6, 6, generator=generator)
+    features = (torch.randn(500, *shape, generator=generator).movedim(axis, -1) @ mixture + 3).movedim(-1, axis)
+    whitening = Whitening(shape)
+    whitening.fit(features, ridge=0)
+    white = whitening(features)
+    torch.testing.assert_close(covariance(white, axis), torch.eye(6).double(), atol=1e-2, rtol=0)
+    torch.testing.assert_close(
+        whitening(features[1:3]) - whitening(features[:2]),
+        whitening.scale(features[1:3] - features[:2]),
+        atol=1e-3,
+        rtol=1e-3,
+    )
+    other = Whitening(shape)
+    other.load_state_dict(whitening.state_dict())
+    assert torch.equal(other(features), white)
+
+
+def test_whitening_where_there_is_little_to_whiten() -> None:
+    generator = derive_generator(CPU, "whitening")
+    maps = torch.randn(50, 6, 4, 4, generator=generator)
+    maps[:, 2] = 5.0
+    dead = Whitening((6, 4, 4))
+    dead.fit(maps)
+    assert dead(maps).isfinite().all()
+    assert dead(maps)[:, 2].abs().max() < 1e-3
+    silent = Whitening((6, 4, 4))
+    silent.fit(torch.full((50, 6, 4, 4), 0.3))
+    assert silent(torch.full((2, 6, 4, 4), 0.3)).abs().max() < 1
+    # too many values for a covariance, or too few samples
+    for values, images in ((1500, 20), (100, 20)):
+        flat = torch.randn(images, values, generator=generator) * 7
+        whitening = Whitening((values,))
+        whitening.fit(flat)
+        torch.testing.assert_close(whitening(flat).std(0, correction=0), torch.ones(values))
+
+
+def test_whitening_weighs_noisy_directions_less() -> None:
+    generator = derive_generator(CPU, "whitening")
+    features = torch.randn(500, 2, 4, 4, generator=generator)
+    apart = torch.randn(500, 2, 4, 4, generator=generator) * torch.tensor([1.0, 0.01]).view(2, 1, 1)
+    whitening = Whitening((2, 4, 4))
+    whitening.fit(features, noise=apart)
+    assert whitening.matrix[1, 1] > 2 * whitening.matrix[0, 0]
+    assert whitening(features).square().mean() == pytest.approx(1, abs=1e-2)
+
+
+def test_whitening_in_part_still_sees_tiny_directions() -> None:
+    generator = derive_generator(CPU, "whitening")
+    features = torch.randn(500, 2, 4, 4, generator=generator)
+    features = torch.stack([features[:, 0] + 0.01 * features[:, 1], features[:, 0] - 0.01 * features[:, 1]], 1)
+    tiny = torch.tensor([0.01, -0.01]).view(1, 2, 1, 1)
+    sizes = {}
+    for separate in (0.0, 0.5, 1.0):
+        whitening = Whitening((2, 4, 4))
+        whitening.fit(features, separate=separate, ridge=0)
+        sizes[separate] = float(whitening.scale(tiny).square().sum())
+    assert sizes[0.0] == pytest.approx(1, abs=0.05)
+    assert sizes[0.5] == pytest.approx(0.5, abs=0.05)
+    assert sizes[1.0] < 0.001
+
+
+def test_pooled_releases() -> None:
+    first = torch.tensor([0.0, 0.0, 3.0, 0.1])
+    second = torch.tensor([0.0, 2.0, 5.0, 0.1])
+    assert pooled([first, second, second]).tolist() == pytest.approx([0, 2, 13 / 3, 0.1])
+    assert torch.equal(pooled([first] * 3), first)

@@ -1,0 +1,246 @@
+"""How far a candidate's release is from a victim's: the distance that white-box attacks minimise.
+
+Here a defense could make an attack fail without hiding anything, so it is here, once: whitened differences, several
+draws for stochastic releases, masked entries left out, a straight-through surrogate where gradients are useless
+(Athalye et al. 2018, "Obfuscated gradients give a false sense of security").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dpbench.inversion import (
+    Whitening,
+    channel_axis,
+    channel_statistics,
+    images_for_statistics,
+    pooled,
+    victim_releases,
+    victims_per_batch,
+)
+from dpbench.types import Client, Observation
+
+PROBES = 64
+"""Auxiliary images on which the client is studied before an optimisation."""
+
+MASK_DRAWS = 8
+"""Releases of the same images that tell a masked entry from one that is always zero."""
+
+STEP_SIZES = (0.003, 0.01, 0.03)
+"""RMS per pixel of the steps that put a gradient to the test."""
+
+OVERSHOOT = 100.0
+"""A gradient that promises less than the hundredth part of what its direction brings would starve an optimiser."""
+
+
+@dataclass(frozen=True)
+class ReleaseMatch:
+    """How far the releases of candidate images are from the victims' released features.
+
+    Attributes:
+        client: the white box.
+        released: (N, ...) the victims' released features, pooled over all releases of them.
+        whitening: of pooled releases; differences are measured after it.
+        draws: fresh releases to average over at each call; 1 for a deterministic client.
+        stochastic: two releases of the same images differ.
+        noise: variance of the noise of pooled releases over that of whitened features, in [0,1]; 0 for masks.
+        residual: distance to expect between one draw and the pooled releases of the same image; 0 for masks.
+        zero_weight: None, or for masking clients, per channel, how probable it is that a released zero is a
+            true zero and not a masked entry. Other masked entries are left out of the distance.
+        straight_through: gradients are those of `client.features`, because those of `client.release` are useless.
+    """
+
+    client: Client
+    released: Tensor
+    whitening: Whitening
+    draws: int = 1
+    stochastic: bool = False
+    noise: float = 0.0
+    residual: float = 0.0
+    zero_weight: Tensor | None = None
+    straight_through: bool = False
+
+    def release(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """One differentiable release of (N,3,H,W) candidate images, through the surrogate where it is needed."""
+        if not self.straight_through:
+            return self.client.release(images, generator=generator).float()
+        with torch.no_grad():
+            released = self.client.release(images, generator=generator).float()
+        features = self.client.features(images).float()
+        return released + (features - features.detach())
+
+    def standardised(self, release: Tensor) -> Tensor:
+        """Whitened releases, flattened to (N, values)."""
+        white: Tensor = self.whitening(release)
+        return white.flatten(1)
+
+    def distance(self, images: Tensor, victims: Tensor, generator: torch.Generator) -> Tensor:
+        """Mean squared whitened difference, averaged over draws.
+
+        Args:
+            images: (M,3,H,W) candidates in [0,1].
+            victims: (M,) which victim each candidate is compared with.
+            generator: feeds the draws of a stochastic client.
+
+        Returns:
+            (M,) distances; 0 is a perfect match, about 2 that of unrelated images.
+        """
+        target = self.released[victims]
+        total = torch.zeros(len(images), device=images.device)
+        for _ in range(self.draws):
+            total = total + self.compare(self.release(images, generator), target)
+        return total / self.draws
+
+    def compare(self, release: Tensor, target: Tensor) -> Tensor:
+        """Mean squared whitened difference of two releases (M, ...) -> (M,)."""
+        squares = self.whitening.scale(release - target).square().flatten(1)
+        if self.zero_weight is None:
+            return squares.mean(1)
+        alive = ((target != 0) & (release != 0)).float()
+        weight = torch.where(target == 0, self.zero_weight.expand_as(target), alive).flatten(1)
+        return (squares * weight).sum(1) / weight.sum(1).clamp_min(1.0)
+
+
+def study_client(seen: Observation, *, draws: int, generator: torch.Generator, separate: float = 0.0) -> ReleaseMatch:
+    """Find out on auxiliary images what kind of client this is, and say so in `seen.notes`.
+
+    Args:
+        seen: grants the weights; its auxiliary images are released a few times.
+        draws: how many releases to average over if the client turns out to be stochastic.
+        generator: feeds the draws.
+        separate: see `Whitening.fit`.
+    """
+    client = seen.granted_client()
+    releases = victim_releases(seen)
+    batch = victims_per_batch(seen.image_shape)
+
+    @torch.no_grad()
+    def release(images: Tensor, times: int = 1) -> Tensor:
+        """The pooled releases of images."""
+        return torch.cat(
+            [
+                pooled([client.release(chunk, generator=generator).float() for _ in range(times)])
+                for chunk in images.to(seen.released.device).split(batch)
+            ]
+        )
+
+    probes = seen.auxiliary.images[: min(PROBES, batch)].to(seen.released.device)
+    first, second = release(probes), release(probes)
+    _, std = channel_statistics(first)
+    stochastic = float(((first - second) / std).square().mean()) > 2e-6
+    masks = stochastic and _masks(first, second)
+
+    shape = tuple(first.shape[1:])
+    known = seen.auxiliary.images[: images_for_statistics(shape, least=len(probes))]
+    whitening = Whitening(shape).to(first.device)
+    match = ReleaseMatch(client, pooled(releases), whitening, stochastic=stochastic)
+    fallbacks = []
+    seen.notes["release_noise"] = 0.0
+    if not stochastic:
+        whitening.fit(release(known, len(releases)), separate=separate)
+    else:
+        fallbacks.append(f"expectation over {draws} draws")
+        together = release(known, len(releases))
+        apart = together - release(known, len(releases))
+        # masks: a mixed entry could not be left out
+        whitening.fit(together, noise=apart, mix=not masks, separate=separate)
+        noise = _noise(whitening, apart)
+        seen.notes["release_noise"] = round(noise, 6)
+        match = replace(match, draws=draws, noise=noise, residual=noise + _noise(whitening, first - second))
+    if masks:
+        fallbacks.append("masked entries left out")
+        always_zero = (first == 0) & (second == 0)
+        for _ in range(MASK_DRAWS - 2):
+            always_zero &= release(probes) == 0
+        # what a mask lets through is exact
+        match = replace(match, noise=0.0, residual=0.0, zero_weight=_zero_weight(always_zero, together))
+    fault = gradient_fault(match, probes[: max(2, len(probes) // 4)], generator)
+    if fault is not None:
+        fallbacks.append(f"straight-through gradient ({fault})")
+    seen.notes["fallbacks"] = fallbacks
+    return replace(match, straight_through=fault is not None)
+
+
+def _noise(whitening: Whitening, apart: Tensor) -> float:
+    """Variance of the noise, whitened, in [0,1], from differences (N, ...) of two releases of the same images."""
+    return float((whitening.scale(apart).square().mean() / 2).clamp(0, 1))
+
+
+def _masks(first: Tensor, second: Tensor) -> bool:
+    """Whether entries vanish in one of two draws (N, ...) and, where both survive, keep one value."""
+    one_vanished = ((first == 0) != (second == 0)).float().mean()
+    both = (first != 0) & (second != 0)
+    unchanged = torch.isclose(first, second, rtol=1e-3)[both].float().mean()
+    return float(one_vanished) > 1e-3 and float(unchanged) > 0.9
+
+
+def _zero_weight(always_zero: Tensor, together: Tensor) -> Tensor:
+    """Per channel, the share of true zeros among those of pooled releases (N, ...); broadcasts against them."""
+    axis = channel_axis(tuple(together.shape))
+    others = [i for i in range(together.ndim) if i != axis]
+    true_zeros = always_zero.float().mean(others, keepdim=True)
+    zeros = (together == 0).float().mean(others, keepdim=True)
+    return (true_zeros / zeros.clamp_min(1e-6)).clamp(0, 1)
+
+
+def gradient_fault(match: ReleaseMatch, probes: Tensor, generator: torch.Generator) -> str | None:
+    """Why the gradients of the release itself should not be followed, or None where they should.
+
+    From every probe image, a few finite steps towards the release of the next one, along the gradient through the
+    release and along that of the straight-through surrogate. What counts is by how much the distance really falls:
+    a gradient that exists, and even one that is large, may point nowhere.
+
+    Args:
+        match: with the release's own gradients.
+        probes: (N,3,H,W) auxiliary images in [0,1].
+        generator: every evaluation makes the same draw, so that noise does not swamp the steps.
+
+    Returns:
+        `missing` (or not finite), `vanishing` or `shattered`.
+    """
+    draw = generator.get_state()
+    with torch.no_grad():
+        release = match.release(probes, generator.set_state(draw))
+        targets = release.roll(1, 0)
+        if match.client.features(probes).shape != release.shape:
+            return None  # no surrogate
+    own = _gradient(match, probes, targets, generator.set_state(draw))
+    surrogate = _gradient(replace(match, straight_through=True), probes, targets, generator.set_state(draw))
+    if surrogate is None or float((surrogate.abs().amax((1, 2, 3)) > 0).float().mean()) < 0.5:
+        return None
+    if own is None:
+        return "missing"
+
+    def gain(gradient: Tensor) -> tuple[float, float]:
+        """The best share by which a step lowers the distance, and the share that the gradient promised for it."""
+        start = match.compare(release, targets).clamp_min(1e-12)
+        rms = gradient.square().mean((1, 2, 3), keepdim=True).sqrt()
+        direction = gradient / rms.clamp_min(1e-30)
+        gains = []
+        for size in STEP_SIZES:
+            moved = (probes - size * direction).clamp(0, 1)
+            reached = match.compare(match.release(moved, generator.set_state(draw)), targets)
+            promised = ((probes - moved) * gradient).sum((1, 2, 3))
+            gains.append((float((1 - reached / start).mean()), float((promised / start).mean())))
+        return max(gains)
+
+    with torch.no_grad():
+        surrogate_gain, _ = gain(surrogate)
+        own_gain, own_promise = gain(own)
+    if float((own.abs().amax((1, 2, 3)) > 0).float().mean()) < 0.5 or OVERSHOOT * own_promise < own_gain:
+        return "vanishing"
+    return "shattered" if own_gain < 0.5 * surrogate_gain and surrogate_gain > 1e-3 else None
+
+
+def _gradient(match: ReleaseMatch, probes: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor | None:
+    """Of the distance from the probes to the targets, (N,3,H,W); None where there is none or it is not finite."""
+    images = probes.clone().requires_grad_(True)
+    with torch.enable_grad():
+        distance = match.compare(match.release(images, generator), targets).sum()
+        if not distance.requires_grad:
+            return None
+        (gradient,) = torch.autograd.grad(distance, images, allow_unused=True)
+    return gradient if gradient is not None and bool(gradient.isfinite().all()) else None

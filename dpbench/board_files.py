@@ -9,37 +9,72 @@ import pandas as pd
 
 from dpbench.errors import DpbenchError
 
-DECIMALS = {
+KEY = (
+    "dataset",
+    "backbone",
+    "split_point",
+    "defense",
+    "defense_args",
+    "attack",
+    "threat_model",
+    "auxiliary",
+    "releases",
+    "budget",
+    "seed",
+)
+"""What names a row."""
+
+MEANS = {
     "accuracy": 4,
     "accuracy_drop": 4,
     "ssim": 4,
-    "ssim_low": 4,
-    "ssim_high": 4,
     "psnr_db": 3,
-    "psnr_db_low": 3,
-    "psnr_db_high": 3,
     "lpips": 4,
-    "lpips_low": 4,
-    "lpips_high": 4,
     "mse": 6,
-    "seconds": 1,
-    "accuracy_low": 4,
-    "accuracy_high": 4,
+    "reid_top1": 4,
+    "reid_top5": 4,
+    "label_read": 4,
     "leakage": 4,
+    "leakage_ssim": 4,
+    "leakage_psnr_db": 4,
+    "leakage_lpips": 4,
+    "mse_bound": 6,
 }
+"""Decimals of the figures that are means over images; each has an interval."""
+
+OTHERS = {
+    "accuracy_spread": 4,
+    "ssim_spread": 4,
+    "leakage_spread": 4,
+    "reid_chance": 4,
+    "judge_accuracy": 4,
+    "epsilon": 3,
+    "delta": 8,
+    "seconds": 1,
+}
+
+DECIMALS = {f"{column}{end}": n for column, n in MEANS.items() for end in ("", "_low", "_high")} | OTHERS
 """Decimals of every figure: fixed, so that the same records give the same bytes."""
 
-KEY = ("dataset", "backbone", "split_point", "defense", "defense_args", "attack", "threat_model", "seed")
-"""What names a row."""
+COUNTS = ("releases", "images", "release_bits")
 
-COLUMNS = (*KEY, "status", "images", *DECIMALS, "error", "cell")
+COLUMNS = (
+    *KEY,
+    *("status", "images", "ensemble", "converged"),
+    *DECIMALS,
+    *("release_bits", "trained_on", "tied", "origin", "error", "cell"),
+)
 """Every column, in order; documented in leaderboards/README.md."""
 
-COUNTS = ("seed", "images")
 TEXT = tuple(column for column in COLUMNS if column not in DECIMALS and column not in COUNTS)
+
+GUARANTEES = ("mse_bound", "epsilon", "delta")
 
 WORST_CASE = "worst-case"
 """What the `attack` column says in the row that takes the best reconstruction per image."""
+
+FLOOR = "floor"
+"""What it says in the row that takes the best guess per image: the zero of the scale."""
 
 
 def tidy(board: pd.DataFrame) -> pd.DataFrame:
@@ -63,22 +98,38 @@ def as_text(board: pd.DataFrame) -> pd.DataFrame:
     shown = board.astype(object)
     for column, decimals in DECIMALS.items():
         shown[column] = [_text(float(value), decimals) for value in board[column]]
-    shown["images"] = ["" if pd.isna(value) else str(value) for value in board["images"]]
+    for column in COUNTS:
+        shown[column] = ["" if pd.isna(value) else str(value) for value in board[column]]
     return shown.astype(str)
+
+
+def _to_read(board: pd.DataFrame) -> pd.DataFrame:
+    """As text, where a guarantee that cannot exist says so: not every reader knows what empty means."""
+    text = as_text(board)
+    for column in GUARANTEES:
+        text[column] = text[column].where((text[column] != "") | (text["status"] == "failed"), "n/a")
+    return text
 
 
 def _readable(board: pd.DataFrame) -> pd.DataFrame:
     """The columns that fit a page: one for each figure, with its interval in brackets."""
-    text = as_text(board)
+    text = _to_read(board)
     page = text[["dataset", "backbone", "split_point"]].copy()
     page["defense"] = (text["defense"] + " " + text["defense_args"]).str.strip()
-    for column in ("attack", "threat_model", "seed", "images"):
+    for column in ("attack", "threat_model", "auxiliary", "releases", "budget", "seed", "images"):
         page[column] = text[column]
     page["accuracy"] = _with_interval(text, "accuracy")
     page["drop"] = text["accuracy_drop"]
-    for metric in ("ssim", "psnr_db", "lpips"):
+    for metric in ("ssim", "psnr_db", "lpips", "reid_top1", "label_read", "leakage"):
         page[metric] = _with_interval(text, metric)
-    page["leakage"] = text["leakage"]
+    page["mse_bound"] = text["mse_bound"]
+    page["epsilon"] = [
+        f"{epsilon} (delta {float(delta):g})" if delta not in ("", "n/a") else epsilon
+        for epsilon, delta in zip(text["epsilon"], text["delta"], strict=True)
+    ]
+    page["ensemble"] = text["ensemble"]
+    page["tied"] = text["tied"]
+    page["origin"] = text["origin"]
     page["status"] = [
         status if not error else f"{status}: {error}"
         for status, error in zip(text["status"], text["error"], strict=True)
@@ -104,7 +155,7 @@ def _markdown(board: pd.DataFrame) -> str:
 
 
 def _html(board: pd.DataFrame) -> str:
-    table = as_text(board).to_html(index=False, escape=True, border=0)
+    table = _to_read(board).to_html(index=False, escape=True, border=0)
     head = '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>dpbench leaderboard</title>\n'
     style = "<style>td, th { padding: 0 .6em; text-align: left; white-space: nowrap }</style>\n"
     return f"{head}{style}{table}\n</html>\n"
@@ -159,7 +210,7 @@ def read_board(path: Path) -> pd.DataFrame:
         )
     for column in (*COUNTS, *DECIMALS):
         numbers = pd.to_numeric(raw[column].replace("", np.nan), errors="coerce").astype("float64")
-        optional = column != "seed"
+        optional = column != "releases"
         bad = ~np.isfinite(numbers) & ~(optional & (raw[column] == ""))
         if bad.any():
             first = int(np.flatnonzero(bad)[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,18 +14,24 @@ from rich.console import Console
 from dpbench.board_files import KEY, read_board
 from dpbench.errors import DpbenchError
 
-Metric = Literal["ssim", "psnr_db", "lpips", "accuracy"]
+Metric = Literal["ssim", "psnr_db", "lpips", "leakage", "reid_top1", "accuracy"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
-HIGHER_IS_WORSE = ("ssim", "psnr_db")
+HIGHER_IS_WORSE = ("ssim", "psnr_db", "leakage", "reid_top1")
 
-OPTIONAL = ("lpips",)
-"""Needs weights that a machine may not have: a figure that is gone is said, but does not fail the gate."""
+OPTIONAL = ("lpips", "leakage", "reid_top1")
+"""Need weights that a machine may not have, or a scale: a figure that is gone is said, but does not fail the gate."""
 
 NEEDED = (*KEY, "status", "images", *(f"{m}{end}" for m in METRICS for end in ("", "_low", "_high")))
 """Columns that the gate reads; the others of a board may change."""
 
-STATUSES = ("failed", "incomplete", "ok")
+STATUSES = ("failed", "unreliable", "incomplete", "ok")
+"""Worst first."""
+
+ROUNDING = 1e-9
+
+Paired = Callable[[tuple[str, ...], str], tuple[float, float] | None]
+"""Row and column -> 95% interval of candidate minus baseline, image by image; None where they share no image."""
 
 Kind = Literal[
     "missing",
@@ -44,13 +50,15 @@ WARNING: tuple[Kind, ...] = ("missing figure", "other images")
 
 
 class Tolerance(BaseModel):
-    """How much worse a figure may be. A finding must also lie outside the baseline's interval."""
+    """How much worse a figure may be. A finding must also be more than chance, see `compare`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     ssim: float = Field(0.02, ge=0)
     psnr_db: float = Field(0.5, ge=0, description="dB")
     lpips: float = Field(0.02, ge=0)
+    leakage: float = Field(0.05, ge=0)
+    reid_top1: float = Field(0.05, ge=0, description="0.05 is five percentage points")
     accuracy: float = Field(0.01, ge=0, description="0.01 is one percentage point")
 
 
@@ -79,19 +87,26 @@ class Finding:
 
 
 def row_name(row: tuple[str, ...]) -> str:
-    """`leaves resnet10t layer1 | gaussian noise_std=1.0 | worst-case (weights, seed 0)`."""
-    dataset, backbone, split_point, defense, arguments, attack, threat_model, seed = row
+    """`leaves resnet10t layer1 | gaussian noise_std=1.0 | worst-case (weights shifted releases=4, seed 0)`."""
+    dataset, backbone, split_point, defense, arguments, attack, threat_model, auxiliary, releases, budget, seed = row
     setting = f"{defense} {arguments}".strip()
-    return f"{dataset} {backbone} {split_point} | {setting} | {attack} ({threat_model}, seed {seed})"
+    granted = [threat_model, *(["shifted"] if auxiliary == "shifted" else [])]
+    granted += [f"releases={releases}"] if releases != "1" else []
+    granted += [budget] if budget != "standard" else []
+    return f"{dataset} {backbone} {split_point} | {setting} | {attack} ({' '.join(granted)}, seed {seed})"
 
 
-def compare(candidate: pd.DataFrame, baseline: pd.DataFrame, *, tolerance: Tolerance) -> list[Finding]:
+def compare(
+    candidate: pd.DataFrame, baseline: pd.DataFrame, *, tolerance: Tolerance, paired: Paired | None = None
+) -> list[Finding]:
     """What differs, what fails the gate first.
 
     Args:
         candidate: the board under test.
         baseline: the accepted board.
-        tolerance: a figure is worse when it is so by more than this and outside the interval of the baseline.
+        tolerance: a figure is worse when it is so by more than this, and by more than chance: `paired` excludes 0, or
+            without it the figure is outside the interval of the baseline.
+        paired: of the records of both, where they are at hand.
 
     Raises:
         DpbenchError: a board is empty, lacks columns, or has two rows of the same name.
@@ -103,7 +118,7 @@ def compare(candidate: pd.DataFrame, baseline: pd.DataFrame, *, tolerance: Toler
         if row not in found:
             findings.append(Finding("missing", row, "in the baseline, but not in the candidate"))
         else:
-            findings += _compare_row(row, found[row], expected, tolerance)
+            findings += _compare_row(row, found[row], expected, tolerance, paired)
     findings += [
         Finding("new", row, f"not in the baseline; status {found[row]['status']}")
         for row in found
@@ -119,6 +134,8 @@ def _rows(board: pd.DataFrame, role: str) -> dict[tuple[str, ...], dict[str, Any
             f"the {role} lacks the columns {', '.join(missing)}; write it again with "
             "`dpbench leaderboard DIR --output FILE.csv`"
         )
+    if "origin" in board.columns:
+        board = board[board["origin"] != "claimed"]  # nobody measured these here
     if board.empty:
         raise DpbenchError(f"the {role} has no rows; a gate that compares nothing would always pass")
     rows: dict[tuple[str, ...], dict[str, Any]] = {}
@@ -136,7 +153,11 @@ def _rows(board: pd.DataFrame, role: str) -> dict[tuple[str, ...], dict[str, Any
 
 
 def _compare_row(
-    row: tuple[str, ...], found: dict[str, Any], expected: dict[str, Any], tolerance: Tolerance
+    row: tuple[str, ...],
+    found: dict[str, Any],
+    expected: dict[str, Any],
+    tolerance: Tolerance,
+    paired: Paired | None,
 ) -> list[Finding]:
     before, now = (STATUSES.index(values["status"]) for values in (expected, found))
     findings = []
@@ -153,13 +174,18 @@ def _compare_row(
         counts = f"{int(found['images'])} images, the baseline over {int(expected['images'])}"
         findings.append(Finding("other images", row, f"averaged over {counts}"))
     for metric in METRICS:
-        finding = _compare_figure(metric, row, found, expected, getattr(tolerance, metric))
+        finding = _compare_figure(metric, row, found, expected, getattr(tolerance, metric), paired)
         findings += [finding] if finding is not None else []
     return findings
 
 
 def _compare_figure(
-    metric: Metric, row: tuple[str, ...], found: dict[str, Any], expected: dict[str, Any], allowed: float
+    metric: Metric,
+    row: tuple[str, ...],
+    found: dict[str, Any],
+    expected: dict[str, Any],
+    allowed: float,
+    paired: Paired | None,
 ) -> Finding | None:
     was, now = expected[metric], found[metric]
     if pd.isna(was):
@@ -169,9 +195,14 @@ def _compare_figure(
         return Finding(kind, row, f"{metric} is {_shown(metric, was)} in the baseline and was not measured")
     low, high = expected[f"{metric}_low"], expected[f"{metric}_high"]
     change = now - was
-    if abs(change) <= allowed + 1e-9:  # boards are rounded: equal to the tolerance is within it
+    if abs(change) <= allowed + ROUNDING:  # boards are rounded: equal to the tolerance is within it
         return None
-    if (change > 0 and now <= high) or (change < 0 and now >= low):
+    by = paired(row, metric) if paired is not None else None
+    if by is not None:
+        chance = by[0] <= ROUNDING if change > 0 else by[1] >= -ROUNDING
+    else:
+        chance = (change > 0 and now <= high) or (change < 0 and now >= low)
+    if chance:
         return None
     worse = (change > 0) == (metric in HIGHER_IS_WORSE)
     if metric == "accuracy":
@@ -179,7 +210,8 @@ def _compare_figure(
     else:
         kind = "leaks more" if worse else "leaks less"
     interval = "" if pd.isna(low) or pd.isna(high) else f" [{_shown(metric, low)}, {_shown(metric, high)}]"
-    return Finding(kind, row, f"{metric} {_shown(metric, was)}{interval} -> {_shown(metric, now)}")
+    pairwise = "" if by is None else f", image by image [{_shown(metric, by[0])}, {_shown(metric, by[1])}]"
+    return Finding(kind, row, f"{metric} {_shown(metric, was)}{interval} -> {_shown(metric, now)}{pairwise}")
 
 
 def _shown(metric: str, value: float) -> str:
@@ -201,6 +233,23 @@ def load_board(path: Path) -> pd.DataFrame:
     return build_board(newest_records([path]))
 
 
+def paired_records(candidate: Path, baseline: Path) -> Paired:
+    """Comparisons image by image of two run directories.
+
+    Raises:
+        DpbenchError: one of them is none, or holds a record that cannot be read.
+    """
+    from dpbench.comparisons import difference
+    from dpbench.leaderboard import build_rows
+    from dpbench.store import newest_records
+
+    before, after = (
+        {tuple(str(getattr(row.name, column)) for column in KEY): row for row in build_rows(newest_records([path]))}
+        for path in (baseline, candidate)
+    )
+    return lambda row, column: difference(before[row], after[row], column) if row in before and row in after else None
+
+
 def run_check(
     candidate: Path,
     baseline: Path,
@@ -210,7 +259,7 @@ def run_check(
     environment: Mapping[str, str],
     console: Console,
 ) -> int:
-    """Compare and report: 0 when nothing got worse, 1 otherwise.
+    """Compare and report: 0 when nothing got worse, 1 otherwise; two run directories are compared image by image.
 
     Args:
         candidate: a board's CSV file or a run directory.
@@ -226,7 +275,9 @@ def run_check(
     from dpbench import check_output
 
     accepted = load_board(baseline)
-    findings = compare(load_board(candidate), accepted, tolerance=tolerance)
+    found = load_board(candidate)
+    paired = paired_records(candidate, baseline) if candidate.is_dir() and baseline.is_dir() else None
+    findings = compare(found, accepted, tolerance=tolerance, paired=paired)
     rows = list(_rows(accepted, "baseline"))
     check_output.print_findings(findings, len(rows), console)
     if environment.get("GITHUB_ACTIONS"):

@@ -1,4 +1,4 @@
-"""Records -> board: one row per cell, and one worst-case row per defense setting and threat model.
+"""Records -> board: one row per cell, and one worst-case row per defense setting and attacker.
 
 Derived from records alone; the order in which they are read does not matter. The rules are in
 leaderboards/README.md, for people who read boards and not code.
@@ -6,239 +6,168 @@ leaderboards/README.md, for people who read boards and not code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dpbench.board_files import COLUMNS, WORST_CASE, tidy
+from dpbench.board_files import COLUMNS, FLOOR, KEY, WORST_CASE, tidy
 from dpbench.board_files import read_board as read_board
 from dpbench.board_files import write_board as write_board
-from dpbench.errors import DpbenchError
-from dpbench.intervals import Floats, mean_interval, share_interval
-from dpbench.row_names import RowName, name_rows
-from dpbench.store import METRICS, Record, newest_records
-from dpbench.types import THREAT_MODELS
-
-PSNR_CAP_DB = 100.0
-"""Identical images have an infinite PSNR, which no mean survives."""
-
-LOWER_IS_CLOSER = ("mse", "lpips")
-
-CALIBRATED = {"ssim": 0.02, "psnr_db": 0.2, "lpips": 0.02}
-"""Metrics that make up `leakage`; one counts where the undefended model is so far above the floor."""
-
-UNDEFENDED = "none"
-
-T = TypeVar("T")
+from dpbench.board_rows import Row, Sample, over_all_seeds
+from dpbench.cells import Cell, Tier, cells_of, grouped
+from dpbench.comparisons import ties
+from dpbench.figures import PER_IMAGE, Figures, bound_of, in_order
+from dpbench.leakage import Scale, on_scale
+from dpbench.reliability import unreliable_cells
+from dpbench.store import Record, newest_records
+from dpbench.types import AUXILIARY_DATA, BUDGETS, THREAT_MODELS
+from dpbench.worst_cases import Scope, ensemble_of, outcome, tiers_of
 
 
-@dataclass(frozen=True)
-class Figures:
-    """Per-image fidelity: each metric's array is aligned with `victims` (content hashes)."""
+def build_board(records: Iterable[Record], *, claimed: Iterable[Record] = ()) -> pd.DataFrame:
+    """The board of some records: columns as in leaderboards/README.md, sorted, figures rounded.
 
-    victims: tuple[str, ...]
-    values: dict[str, Floats]
-
-    def on(self, victims: Sequence[str]) -> Figures:
-        """The same figures for some of the victims, in the order given."""
-        place = {victim: index for index, victim in enumerate(self.victims)}
-        chosen = [place[victim] for victim in victims]
-        return Figures(tuple(victims), {metric: array[chosen] for metric, array in self.values.items()})
-
-
-def figures_of(record: Record) -> Figures:
-    """The figures of a finished cell; a metric that is not finite everywhere counts as not measured."""
-    values = {}
-    for metric in METRICS:
-        array = np.asarray(record.fidelity.get(metric, []), dtype=np.float64)
-        if len(array) not in (0, len(record.victims)):
-            raise DpbenchError(
-                f"record {record.id} has {len(array)} figures of {metric} for {len(record.victims)} victims; "
-                "delete it and run the suite again, which redoes that cell alone"
-            )
-        if metric == "psnr_db":
-            array = np.minimum(array, PSNR_CAP_DB)
-        if len(array) and np.isfinite(array).all():
-            values[metric] = array
-    return Figures(tuple(record.victims), values)
-
-
-def worst_case(cells: Sequence[Figures]) -> Figures | None:
-    """Per image and metric the best reconstruction, over the victims and metrics that all cells have."""
-    if not cells:
-        return None
-    others = [set(cell.victims) for cell in cells[1:]]
-    shared = [victim for victim in cells[0].victims if all(victim in other for other in others)]
-    aligned = [cell.on(shared) for cell in cells]
-    best = {}
-    for metric in METRICS:
-        if all(metric in cell.values for cell in aligned):
-            pick = np.minimum if metric in LOWER_IS_CLOSER else np.maximum
-            best[metric] = pick.reduce([cell.values[metric] for cell in aligned])
-    return Figures(tuple(shared), best)
-
-
-def leakage(row: Figures | None, floor: Figures | None, undefended: Figures | None) -> float:
-    """0 at the floor, 1 at the undefended model, mean over SSIM, PSNR and LPIPS; NaN where it has no meaning.
-
-    A metric counts where all three have it and the undefended model is clearly above the floor.
+    Args:
+        records: what was measured here.
+        claimed: what others submitted and nobody measured again: rows of their own after the measured ones, which
+            change nothing in those.
     """
-    if row is None or floor is None or undefended is None:
-        return np.nan
-    known = set(floor.victims) & set(undefended.victims)
-    shared = [victim for victim in row.victims if victim in known]
-    if not shared:
-        return np.nan
-    value, low, high = (figures.on(shared).values for figures in (row, floor, undefended))
-    ratios = []
-    for metric, margin in CALIBRATED.items():
-        if metric in value and metric in low and metric in high:
-            sign = -1 if metric in LOWER_IS_CLOSER else 1
-            span = sign * (high[metric].mean() - low[metric].mean())
-            if span > margin:
-                ratios.append(sign * (value[metric].mean() - low[metric].mean()) / span)
-    return float(np.clip(np.mean(ratios), 0, 1)) if ratios else np.nan
+    boards = [_tabulated(build_rows(given), origin) for given, origin in ((records, "measured"), (claimed, "claimed"))]
+    filled = [board for board in boards if len(board)]
+    return pd.concat(filled, ignore_index=True) if filled else boards[0]
 
 
-@dataclass(frozen=True)
-class _Cell:
-    name: RowName
-    record: Record
-    figures: Figures | None
-
-    @property
-    def ok(self) -> bool:
-        return self.figures is not None
-
-
-def build_board(records: Iterable[Record]) -> pd.DataFrame:
-    """The board of some records: columns as in leaderboards/README.md, sorted, figures rounded."""
-    cells = _cells(records)
-    rows: list[dict[str, Any]] = []
-    for group in _grouped(cells, lambda cell: cell.name.group).values():
-        rows += _rows_of_group(group)
-    if not rows:
-        return tidy(pd.DataFrame(columns=list(COLUMNS)))
-    return _sorted(tidy(pd.DataFrame(rows)))
-
-
-def _cells(records: Iterable[Record]) -> list[_Cell]:
-    unique: dict[str, Record] = {}
-    # the same cell may be in two directories: a finished one counts before a failed one, then the latest
-    for record in sorted(records, key=lambda r: (r.id, r.status == "ok", r.created, r.model_dump_json())):
-        unique[record.id] = record
-    kept = list(unique.values())
-    names = name_rows([record.cell for record in kept])
-    return [
-        _Cell(name, record, figures_of(record) if record.status == "ok" else None)
-        for name, record in zip(names, kept, strict=True)
-    ]
-
-
-def _grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> dict[Hashable, list[T]]:
-    groups: dict[Hashable, list[T]] = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    return groups
-
-
-def _rows_of_group(group: list[_Cell]) -> list[dict[str, Any]]:
-    """Rows of one dataset, backbone, split point and seed: the scope of accuracy drop and leakage."""
-    reference = [cell for cell in group if cell.name.defense == UNDEFENDED]
-    floors = [c for c in reference if c.record.floor] or [c for c in group if c.record.floor]
-    floor = worst_case([cell.figures for cell in floors if cell.figures is not None])
-    undefended = _reference_figures(reference, floors)
-    undefended_correct = _correct(reference)
-
+def build_rows(records: Iterable[Record]) -> list[Row]:
+    """The rows of a board with the per-image figures they rest on, not sorted."""
     rows = []
-    for cell in group:
-        correct = cell.record.utility.correct if cell.ok and cell.record.utility else []
-        rows.append(
-            cell.name.columns()
-            | {
-                "status": cell.record.status,
-                "seconds": sum(cell.record.seconds.values()),
-                "cell": cell.record.id,
-            }
-            | {"error": _one_line(cell.record.error or "no reason given") if not cell.ok else ""}
-            | _accuracy(correct, undefended_correct)
-            | _fidelity(cell.figures)
-            | {"leakage": leakage(cell.figures, floor, undefended)}
-        )
-    for setting in _grouped(group, lambda cell: (cell.name.defense, cell.name.defense_args)).values():
-        for threat_model in _threat_models(setting):
-            members = _granted(setting, threat_model, floors)
-            found, status, error = _ensemble(members)
-            rows.append(
-                setting[0].name.columns()
-                | {"attack": WORST_CASE, "threat_model": threat_model, "status": status, "error": error}
-                | {"seconds": sum(sum(cell.record.seconds.values()) for cell in members), "cell": ""}
-                | _accuracy(_correct(setting), undefended_correct)
-                | _fidelity(found)
-                | {"leakage": leakage(found, floor, undefended)}
-            )
+    for group in grouped(cells_of(records), lambda cell: cell.name.group).values():
+        rows += _rows_of(Scope(group))
+    return rows + _rows_over_seeds(rows)
+
+
+def _tabulated(rows: Sequence[Row], origin: str) -> pd.DataFrame:
+    tied = ties(rows)
+    columns = [row.columns() | {"tied": tied.get(row, ""), "origin": origin} for row in rows]
+    if not columns:
+        return tidy(pd.DataFrame(columns=list(COLUMNS)))
+    return _sorted(tidy(pd.DataFrame(columns)))
+
+
+def _rows_of(scope: Scope) -> list[Row]:
+    """Rows of one dataset, backbone, split point and seed: the scope of accuracy drop and leakage."""
+    unreliable = unreliable_cells(scope)
+    rows = [_cell_row(cell, scope, unreliable.get(cell.record.id)) for cell in scope.cells]
+    for setting in scope.settings():
+        rows += [_worst_row(setting, tier, scope, unreliable) for tier in tiers_of(setting)]
+    if any(cell.floor for cell in scope.reference):
+        rows.append(_floor_row(scope))
     return rows
 
 
-def _threat_models(setting: list[_Cell]) -> list[str]:
-    """Those of its attacks; those of its floors where it has no others."""
-    attacks = [cell for cell in setting if not cell.record.floor] or setting
-    present = {cell.record.cell.threat_model for cell in attacks}
-    return [threat_model for threat_model in THREAT_MODELS if threat_model in present]
+def _cell_row(cell: Cell, scope: Scope, doubt: str | None) -> Row:
+    record = cell.record
+    status, error = record.status, ""
+    if not cell.ok:
+        error = _one_line(record.error or "no reason given")
+    facts = _facts([cell], [cell]) | {
+        "status": "unreliable" if doubt else status,
+        "error": doubt or error,
+        "converged": {True: "yes", False: "no", None: ""}[record.converged],
+        "cell": record.id,
+    }
+    correct = record.utility.correct if cell.ok and record.utility else []
+    return Row(cell.name, facts, (_sample([cell], cell.figures, scope, scope.undefended(), correct),))
 
 
-def _granted(setting: list[_Cell], threat_model: str, floors: list[_Cell]) -> list[_Cell]:
-    """The ensemble of a threat model: its attacks, those of weaker ones, and the floors, which anyone can output."""
-    granted = THREAT_MODELS[: [str(name) for name in THREAT_MODELS].index(threat_model) + 1]
-    attacks = [c for c in setting if c.record.cell.threat_model in granted and not c.record.floor]
-    return attacks + ([cell for cell in setting if cell.record.floor] or floors)
+def _worst_row(setting: list[Cell], tier: Tier, scope: Scope, unreliable: Mapping[str, str]) -> Row:
+    members = scope.members(setting, tier)
+    found, status, error = outcome(members, unreliable)
+    attacks = [cell for cell in members if not cell.floor] or members
+    name = dataclasses.replace(
+        setting[0].name,
+        attack=WORST_CASE,
+        threat_model=tier.threat_model,
+        auxiliary=tier.auxiliary,
+        releases=tier.releases,
+        budget=BUDGETS[max(cell.budget_rank for cell in attacks)],
+    )
+    facts = _facts(members, setting) | {"status": status, "error": error, "ensemble": ensemble_of(members, tier)}
+    undefended = scope.undefended({cell.attack for cell in members if cell.ok})
+    own = [cell for cell in attacks if cell in setting]
+    return Row(name, facts, (_sample(own or setting, found, scope, undefended, _correct(setting)),))
 
 
-def _ensemble(members: list[_Cell]) -> tuple[Figures | None, str, str]:
-    """Worst case, status and what to say of it."""
-    failed = sorted(cell.name.attack for cell in members if not cell.ok)
-    attacks = [cell for cell in members if not cell.record.floor] or members
-    if not any(cell.ok for cell in attacks):
-        return None, "failed", f"no attack finished; failed: {', '.join(failed)}"
-    found = worst_case([cell.figures for cell in members if cell.figures is not None])
-    if found is None or not found.victims:
-        return None, "failed", "the attacks have no victim in common"
-    if failed:
-        note = f"failed: {', '.join(failed)}; with them it could only leak more"
-        return found, "incomplete", note
-    return found, "ok", ""
+def _floor_row(scope: Scope) -> Row:
+    """The zero of the scale, as a row of the undefended model."""
+    found, status, error = outcome(scope.floors, {})
+    strongest = max((cell.tier for cell in scope.floors), key=lambda tier: tier.strength)
+    name = dataclasses.replace(
+        scope.floors[0].name,
+        attack=FLOOR,
+        threat_model=strongest.threat_model,
+        auxiliary=strongest.auxiliary,
+        releases=strongest.releases,
+        budget=BUDGETS[max(cell.budget_rank for cell in scope.floors)],
+    )
+    facts = _facts(scope.floors, scope.reference) | {"status": status, "error": error}
+    return Row(name, facts, (_sample(scope.floors, found, scope, scope.undefended(), _correct(scope.reference)),))
 
 
-def _reference_figures(reference: list[_Cell], floors: list[_Cell]) -> Figures | None:
-    """The undefended model under the strongest threat model that was run; it needs a real attack."""
-    if all(cell.record.floor for cell in reference):
-        return None
-    return _ensemble(_granted(reference, _threat_models(reference)[-1], floors))[0]
+def _sample(
+    own: Sequence[Cell], found: Figures | None, scope: Scope, undefended: Figures | None, correct: Sequence[bool]
+) -> Sample:
+    """What a row rests on; `own` are the cells of its setting."""
+    guarantee = _guarantee(own)
+    bound = bound_of(guarantee.record) if guarantee is not None else None
+    trained_on = frozenset(metric for cell in own for metric in cell.record.trained_on)
+    return Sample(
+        seed=own[0].name.seed,
+        figures=found,
+        scaled=on_scale(found, Scale(scope.floor, undefended, trained_on)),
+        correct=correct,
+        undefended_correct=_correct(scope.reference),
+        test_set=own[0].test_set,
+        bound=in_order(bound) if bound is not None else None,
+    )
 
 
-def _correct(cells: list[_Cell]) -> list[bool]:
+def _facts(members: Sequence[Cell], setting: Sequence[Cell]) -> dict[str, Any]:
+    """The columns that are no means over images: of the attacks of a row, and of its defense setting."""
+    recognised = [cell.record.recognition for cell in members if cell.record.recognition is not None]
+    bits = [cell.record.release_bits for cell in setting if cell.record.release_bits is not None]
+    guarantee = _guarantee([cell for cell in members if cell in setting])
+    guaranteed = guarantee.record.guarantees if guarantee is not None else None
+    return {
+        "status": "",
+        "error": "",
+        "ensemble": "",
+        "converged": "",
+        "reid_chance": max((1 / found.gallery for found in recognised), default=np.nan),
+        "judge_accuracy": recognised[0].judge_accuracy if recognised else np.nan,
+        "release_bits": bits[0] if bits else None,
+        "epsilon": guaranteed.epsilon if guaranteed is not None else None,
+        "delta": guaranteed.delta if guaranteed is not None else None,
+        "trained_on": " ".join(sorted({metric for cell in setting for metric in cell.record.trained_on})),
+        "seconds": sum(sum(cell.record.seconds.values()) for cell in members),
+        "cell": "",
+    }
+
+
+def _guarantee(cells: Sequence[Cell]) -> Cell | None:
+    """Of those with a guarantee the one with the most releases, which weaken it, then with the most victims."""
+    having = [cell for cell in cells if cell.record.guarantees is not None]
+    rank = [(cell.record.cell.releases, len(cell.record.victims), cell.record.id) for cell in having]
+    return having[rank.index(max(rank))] if having else None
+
+
+def _correct(cells: Sequence[Cell]) -> Sequence[bool]:
     """Top-1 per test image of a setting: measured before the attack, so failed cells may have it too."""
     measured = [cell.record.utility.correct for cell in cells if cell.record.utility is not None]
     return measured[0] if measured else []
-
-
-def _accuracy(correct: list[bool], undefended: list[bool]) -> dict[str, float]:
-    share, low, high = share_interval(correct)
-    drop = sum(undefended) / len(undefended) - share if undefended else np.nan
-    return {"accuracy": share, "accuracy_low": low, "accuracy_high": high, "accuracy_drop": drop}
-
-
-def _fidelity(figures: Figures | None) -> dict[str, float]:
-    if figures is None:
-        return {}
-    columns: dict[str, float] = {"images": len(figures.victims)}
-    for metric, values in figures.values.items():
-        columns[metric], columns[f"{metric}_low"], columns[f"{metric}_high"] = mean_interval(values)
-    return columns
 
 
 def _one_line(text: str, width: int = 160) -> str:
@@ -246,26 +175,36 @@ def _one_line(text: str, width: int = 160) -> str:
     return line if len(line) <= width else line[: width - 3] + "..."
 
 
+def _rows_over_seeds(rows: Sequence[Row]) -> list[Row]:
+    """One more row for each that exists with several seeds."""
+
+    def apart_from_seed(row: Row) -> tuple[object, ...]:
+        # the budget of a worst case is that of its strongest member, and may differ if a seed lacks that one
+        derived = row.name.attack in (WORST_CASE, FLOOR)
+        return dataclasses.astuple(dataclasses.replace(row.name, seed="", budget="" if derived else row.name.budget))
+
+    return [over_all_seeds(same) for same in grouped(rows, apart_from_seed).values() if len(same) > 1]
+
+
 def _sorted(board: pd.DataFrame) -> pd.DataFrame:
     """Settings by accuracy and worst-case leakage; in one the worst case, then attacks, closest first."""
-    strength = board["threat_model"].map({name: rank for rank, name in enumerate(reversed(THREAT_MODELS))})
-    setting = [*board.columns[:5], "seed"]
-    heads = board[board["attack"] == WORST_CASE].assign(strength=strength).sort_values("strength")
-    heads = heads.drop_duplicates(setting)
+    kind = {WORST_CASE: 0, FLOOR: 2}
+    keyed = board.assign(
+        by_seed=pd.to_numeric(board["seed"], errors="coerce"),  # "all" comes last
+        kind=board["attack"].map(lambda attack: kind.get(attack, 1)),
+        by_threat=-board["threat_model"].map(THREAT_MODELS.index),
+        by_auxiliary=-board["auxiliary"].map(AUXILIARY_DATA.index),
+        by_releases=-board["releases"],
+        by_budget=-board["budget"].map(BUDGETS.index),
+        by_ssim=-board["ssim"],
+    )
+    tier = ["by_threat", "by_auxiliary", "by_releases"]
+    setting = ["dataset", "backbone", "split_point", "seed", "defense", "defense_args"]
+    heads = keyed[keyed["attack"] == WORST_CASE].sort_values(tier).drop_duplicates(setting)
     heads = heads.assign(by_accuracy=-heads["accuracy"], by_leak=heads["leakage"].fillna(heads["ssim"]))
-    keyed = board.assign(strength=strength, is_cell=board["attack"] != WORST_CASE, by_ssim=-board["ssim"])
     keyed = keyed.merge(heads[[*setting, "by_accuracy", "by_leak"]], on=setting, how="left")
-    order = [
-        "dataset",
-        "backbone",
-        "split_point",
-        "by_accuracy",
-        "by_leak",
-        "defense",
-        "defense_args",
-        "seed",
-    ]
-    order += ["is_cell", "strength", "by_ssim", "attack", "cell"]
+    order = ["dataset", "backbone", "split_point", "by_seed", "by_accuracy", "by_leak", "defense", "defense_args"]
+    order += ["kind", *tier, "by_ssim", "attack", "by_budget", "cell"]
     return keyed.sort_values(order, kind="stable", na_position="last")[list(COLUMNS)].reset_index(drop=True)
 
 
@@ -273,15 +212,16 @@ def load_records(run_dir: Path | str) -> pd.DataFrame:
     """Per-image figures of a run: one row per cell and victim; a failed cell is one row without figures.
 
     Columns: those that name the row, `status`, `error`, `cell`, `floor`, `accuracy` of the defense, `victim`
-    (its place), `victim_hash`, `correct` (top-1 on it), `mse`, `psnr_db` (at most 100), `ssim`, `lpips`.
+    (its place), `victim_hash`, `correct` (top-1 on it), `mse`, `psnr_db` (at most 100), `ssim`, `lpips`, `reid_rank`
+    (how many test images are at least as near: 0 is a match), `label_read`.
 
     Raises:
         DpbenchError: not a run directory, or a record in it cannot be read.
     """
     rows: list[dict[str, Any]] = []
-    for cell in _cells(newest_records([Path(run_dir)])):
+    for cell in cells_of(newest_records([Path(run_dir)]), as_recorded=True):
         record = cell.record
-        shared = cell.name.columns() | {
+        shared = dataclasses.asdict(cell.name) | {
             "status": record.status,
             "error": record.error or "",
             "cell": record.id,
@@ -291,20 +231,11 @@ def load_records(run_dir: Path | str) -> pd.DataFrame:
             rows.append(shared)
             continue
         correct = record.utility.correct if record.utility else []
-        for index, victim in enumerate(cell.figures.victims):
+        for index, victim in enumerate(record.victims):
             own = {metric: float(array[index]) for metric, array in cell.figures.values.items()}
             seen = {"correct": correct[index]} if index < len(correct) else {}
             rows.append(shared | {"victim": index, "victim_hash": victim} | seen | own)
-    columns = [
-        *COLUMNS[:9],
-        "error",
-        "cell",
-        "floor",
-        "accuracy",
-        "victim",
-        "victim_hash",
-        "correct",
-        *METRICS,
-    ]
+    columns = [*KEY, "status", "error", "cell", "floor", "accuracy", "victim", "victim_hash", "correct", *PER_IMAGE]
     frame = pd.DataFrame(rows).reindex(columns=columns)
-    return frame.astype({"victim": "Int64", "correct": "boolean"} | dict.fromkeys(METRICS, "float64"))
+    types = {"victim": "Int64", "correct": "boolean"} | dict.fromkeys(PER_IMAGE, "float64")
+    return frame.astype(types | {"reid_rank": "Int64", "label_read": "boolean"})

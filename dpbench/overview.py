@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from dpbench.board_files import WORST_CASE
 from dpbench.errors import DpbenchError, unknown
 from dpbench.pictures import Pixels, pixels_of, write_rows
 from dpbench.report import headline, reconstructions_path, short_arguments
 from dpbench.store import Record
 from dpbench.suite import label
+from dpbench.types import THREAT_MODELS, UNDEFENDED
 
 
 def write_overview(
@@ -44,9 +44,11 @@ def write_overview(
     tier = headline(panel) if threat_model is None else threat_model
     if tier not in set(panel["threat_model"]):
         raise unknown("threat model", tier, set(panel["threat_model"]))
-    cells = panel[(panel["attack"] != WORST_CASE) & (panel["status"] == "ok") & panel["ssim"].notna()]
-    # the undefended reference is run under the strongest threat model only: show it beside every tier
-    cells = cells[(cells["threat_model"] == tier) | (cells["defense"] == "none")]
+    cells = panel[(panel["cell"] != "") & panel["status"].isin(["ok", "unreliable"]) & panel["ssim"].notna()]
+    # what a weaker attacker can do the stronger one can too; the static one holds another client, apart from them.
+    # The undefended reference is the same for all
+    granted = ("static",) if tier == "static" else THREAT_MODELS[1 : [str(t) for t in THREAT_MODELS].index(tier) + 1]
+    cells = cells[cells["threat_model"].isin(granted) | (cells["defense"] == UNDEFENDED)]
     short = short_arguments(panel)
     chosen = []
     for names, setting in _in_order(cells):
@@ -113,7 +115,8 @@ def _one_panel(board: pd.DataFrame, split_point: str | None) -> pd.DataFrame:
             raise unknown("split point", split_point, set(board["split_point"]))
         board = board[board["split_point"] == split_point]
     names = ["dataset", "backbone", "split_point", "seed"]
-    return board[(board[names] == board[names].iloc[0]).all(axis=1)]
+    measured = board[board["origin"] == "measured"] if (board["origin"] == "measured").any() else board
+    return measured[(measured[names] == measured[names].iloc[0]).all(axis=1)]
 
 
 def _in_order(cells: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
@@ -122,7 +125,7 @@ def _in_order(cells: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]
         ((str(names[0]), str(names[1])), rows) for names, rows in cells.groupby(["defense", "defense_args"], sort=False)
     ]
     seen = list(dict.fromkeys(names[0] for names, _ in settings))
-    return sorted(settings, key=lambda item: (item[0][0] != "none", seen.index(item[0][0])))
+    return sorted(settings, key=lambda item: (item[0][0] != UNDEFENDED, seen.index(item[0][0])))
 
 
 def _load(run_dir: Path, cell_id: str) -> tuple[Pixels, Pixels] | None:

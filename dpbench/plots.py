@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from dpbench.board_files import WORST_CASE
+from dpbench.board_files import FLOOR, WORST_CASE
 from dpbench.errors import DpbenchError
 from dpbench.store import write_atomically
-from dpbench.types import THREAT_MODELS
+from dpbench.types import THREAT_MODELS, UNDEFENDED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-FLOORS = ("mean-image", "random-image", "nearest-auxiliary", "class-mean")
-"""Attacks that ignore the released features: the best of them is drawn as the floor."""
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 """Okabe and Ito: told apart by colour-blind readers; markers differ too, for print in grey."""
@@ -26,23 +22,30 @@ LABELS = {"ssim": "worst-case SSIM", "leakage": "leakage (0 floor, 1 undefended)
 PANEL = ["dataset", "backbone", "split_point"]
 
 
-def write_tradeoff(board: pd.DataFrame, path: Path, *, floors: Collection[str] = FLOORS) -> None:
+def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
     """Accuracy against worst-case SSIM, and against leakage where there is one: a panel per split point.
 
     A line is a defense over its strengths; filled and solid is the strongest threat model, hollow and dashed the
-    static tier. The undefended model and the best floor are reference lines. Bars are 95% intervals over images.
+    static tier. The undefended model and the floor are reference lines. Bars are 95% intervals. Drawn are attackers
+    with images like the victims' and the most releases, measured rows only; all seeds together where there are several.
 
     Args:
         board: from `dpbench.leaderboard`.
         path: ends in .png, .pdf or .svg.
-        floors: names of the attacks that make up the floor.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    if path.suffix.lower() not in (".png", ".pdf", ".svg"):
-        raise DpbenchError(f"{path.name}: a plot ends in .png, .pdf or .svg")
+    refuse_ending(path)
+    board = drawn(board)
     worst = board[(board["attack"] == WORST_CASE) & board["accuracy"].notna() & board["ssim"].notna()]
+    if (worst["auxiliary"] == "same").any():
+        worst = worst[worst["auxiliary"] == "same"]
+    # a setting that always releases the same has one release, beside others with more
+    worst = worst.sort_values("releases", kind="stable").drop_duplicates(
+        [*PANEL, "defense", "defense_args", "threat_model", "seed"], keep="last"
+    )
+    worst = worst.sort_index()
     if worst.empty:
         # not an error: a run whose attacks all failed still ends with its table and its reasons
         figure = Figure(figsize=(5.2, 1.2))
@@ -59,14 +62,14 @@ def write_tradeoff(board: pd.DataFrame, path: Path, *, floors: Collection[str] =
     figure = Figure(figsize=(width, 3.5 * shape[0] + 1.0), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(*shape, squeeze=False, sharey=not side_by_side and "row", sharex="col")
-    styles = _styles(worst)
+    styles = styles_of(worst)
     handles: dict[str, Any] = {}
     for column, (names, panel) in enumerate(panels):
         same = [board[key] == name for key, name in zip(PANEL, names, strict=True)]
         rows = board[same[0] & same[1] & same[2]]
         for line, metric in enumerate(metrics):
             axes = grid[0, line] if side_by_side else grid[line, column]
-            _references(axes, panel, rows, metric, floors)
+            _references(axes, panel, rows, metric)
             _lines(axes, panel, metric, styles)
             axes.grid(color="0.92", linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)
@@ -75,7 +78,7 @@ def write_tradeoff(board: pd.DataFrame, path: Path, *, floors: Collection[str] =
             if column == 0:
                 axes.set_ylabel(LABELS[metric])
             if line == 0 or side_by_side:
-                title = " / ".join(_differing(names, [n for n, _ in panels]))
+                title = " / ".join(differing(names, [n for n, _ in panels]))
                 axes.set_title(f"split at {title}", fontsize=10)
             if line == len(metrics) - 1 or side_by_side:
                 axes.set_xlabel("top-1 accuracy (%)")
@@ -92,37 +95,51 @@ def write_tradeoff(board: pd.DataFrame, path: Path, *, floors: Collection[str] =
     write_atomically(path, lambda file: figure.savefig(file, dpi=160))
 
 
+def refuse_ending(path: Path) -> None:
+    """An error unless the ending is one that plots have."""
+    if path.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise DpbenchError(f"{path.name}: a plot ends in .png, .pdf or .svg")
+
+
+def drawn(board: pd.DataFrame) -> pd.DataFrame:
+    """Measured rows; of a panel with several seeds those that take all together."""
+    board = board[board["origin"] == "measured"]
+    together = board.groupby(PANEL)["seed"].transform(lambda seeds: (seeds == "all").any()).astype(bool)
+    return board[~together | (board["seed"] == "all")]
+
+
 def _legend_order(name: str) -> tuple[bool, bool, str]:
     return "static" in name, name not in ("undefended", "floor"), name
 
 
-def _differing(names: Any, all_names: list[Any]) -> list[str]:
+def differing(names: Any, all_names: list[Any]) -> list[str]:
     """Of dataset, backbone and split point those that differ between panels; the split point always."""
     keep = [i for i in range(len(names)) if i == 2 or len({other[i] for other in all_names}) > 1]
     return [str(names[i]) for i in keep]
 
 
-def _styles(worst: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    names = sorted(name for name in worst["defense"].unique() if name != "none")
+def styles_of(worst: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Defense -> colour and marker."""
+    names = sorted(name for name in worst["defense"].unique() if name != UNDEFENDED)
     return {name: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(names)}
 
 
-def _references(axes: Axes, panel: pd.DataFrame, rows: pd.DataFrame, metric: str, floors: Collection[str]) -> None:
-    undefended = panel[(panel["defense"] == "none") & panel[metric].notna()]
+def _references(axes: Axes, panel: pd.DataFrame, rows: pd.DataFrame, metric: str) -> None:
+    undefended = panel[(panel["defense"] == UNDEFENDED) & panel[metric].notna()]
     if not undefended.empty:
         best: Any = undefended.sort_values(metric).iloc[-1]
         axes.axhline(best[metric], color="0.35", linewidth=0.8, linestyle=":")
         axes.axvline(100 * best["accuracy"], color="0.35", linewidth=0.8, linestyle=":")
         axes.plot(100 * best["accuracy"], best[metric], "*", color="black", markersize=11, label="undefended")
-    cells = rows[rows["attack"].str.split().str[0].isin(floors)][metric].dropna()
-    if len(cells):
-        axes.axhline(cells.max(), color="0.35", linewidth=0.9, linestyle="-.", label="floor")
+    floor = rows[rows["attack"] == FLOOR][metric].dropna()
+    if len(floor):
+        axes.axhline(floor.max(), color="0.35", linewidth=0.9, linestyle="-.", label="floor")
 
 
 def _lines(axes: Axes, panel: pd.DataFrame, metric: str, styles: dict[str, tuple[str, str]]) -> None:
     strongest = max(panel["threat_model"], key=THREAT_MODELS.index)
     for threat_model in dict.fromkeys(("static", strongest)):
-        tier = panel[(panel["threat_model"] == threat_model) & (panel["defense"] != "none")]
+        tier = panel[(panel["threat_model"] == threat_model) & (panel["defense"] != UNDEFENDED)]
         tier = tier[tier[metric].notna()]
         headline = threat_model == strongest
         for (defense, _), points in tier.groupby(["defense", "seed"]):

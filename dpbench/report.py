@@ -12,8 +12,9 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from dpbench.board_files import WORST_CASE
-from dpbench.types import THREAT_MODELS, UNDEFENDED
+from dpbench.board_files import FLOOR, WORST_CASE
+from dpbench.ensembles import FLOORS
+from dpbench.types import AUXILIARY_DATA, BUDGETS, THREAT_MODELS, UNDEFENDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,12 +23,16 @@ if TYPE_CHECKING:
 
 LEGEND = (
     "SSIM of the attacker's images (higher: closer to the victims). worst: per image the best attack; "
-    "leakage: 0 the floor, 1 undefended; *: an attack failed, with it the figure could only rise. "
+    "re-id: victims found among the test images; leakage: 0 the floor, 1 undefended. "
+    "\u2248: not to be told from the row above; *: an attack failed, with it the figure could only rise; "
+    "?: the attack did not beat the floor on the undefended model. "
     "A low figure means: not broken by these attacks."
 )
 SHORT = 20
 """Characters of parameters that are shown where nothing else needs them to be: the board has them all."""
 DEFENSE, WORST = "defense", "worst"
+RECOGNITION = {"re-id": "reid_top1", "label read": "label_read"}
+MARKS = {"incomplete": "*", "unreliable": "?"}
 PANEL = ("dataset", "backbone", "split_point", "seed")
 
 
@@ -65,21 +70,38 @@ def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
     plots.write_tradeoff(board, path)
 
 
+def write_budgets(board: pd.DataFrame, path: Path) -> bool:
+    """The plot of what attacks recover against their budget; see `dpbench.budget_plot`."""
+    from dpbench import budget_plot
+
+    return budget_plot.write_budgets(board, path)
+
+
 def headline(panel: pd.DataFrame) -> str:
     """The strongest threat model among these rows."""
     present = set(panel["threat_model"])
     return [threat_model for threat_model in THREAT_MODELS if threat_model in present][-1]
 
 
+def strongest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of rows that differ in what is granted and spent the one with the most; none of none."""
+    ranked = rows.assign(
+        threat=rows["threat_model"].map(THREAT_MODELS.index),
+        images_of=rows["auxiliary"].map(AUXILIARY_DATA.index),
+        spent=rows["budget"].map(BUDGETS.index),
+    )
+    return ranked.sort_values(["threat", "images_of", "releases", "spent"], kind="stable").tail(1)
+
+
 def print_table(board: pd.DataFrame, console: Console) -> None:
     """Per split point one table: accuracy and drop per defense, SSIM of each attack and of the worst case.
 
-    Other threat models than the strongest get one column each, with their worst case. Where the terminal is
-    too narrow the weakest attacks are left out first, which the line below the table says.
+    Other attackers than the strongest get one column each, with their worst case. Where the terminal is too narrow
+    the weakest attacks are left out first, which the line below the table says.
     """
     for names, panel in board.groupby(list(PANEL), sort=False):
         dataset, backbone, split_point, seed = (str(name) for name in names)
-        seeds = f", seed {seed}" if board["seed"].nunique() > 1 else ""
+        seeds = "" if board["seed"].nunique() == 1 else ", all seeds" if seed == "all" else f", seed {seed}"
         title = Text.assemble((dataset, "bold"), f", {backbone} split at ", (split_point, "bold"), seeds)
         columns, expendable = _columns(panel)
         left_out: list[str] = []
@@ -89,14 +111,28 @@ def print_table(board: pd.DataFrame, console: Console) -> None:
         console.print()
         console.print(title)
         console.print(_table(columns))
-        floors = panel[panel["attack"].isin(_floors(panel))]
-        if len(floors):
-            shown = (f"{row.attack} {_figure(row.to_frame().T, 'ssim')}" for _, row in floors.iterrows())
-            console.print(Text(f"floor: {', '.join(shown)}", style="dim"))
+        line = _floor_line(panel)
+        if line:
+            console.print(Text(line, style="dim"))
         if left_out:
             console.print(Text(f"left out for lack of width: {', '.join(left_out)}", style="dim"))
     if len(board):
         console.print(Text(LEGEND, style="dim"))
+
+
+def _floor_line(panel: pd.DataFrame) -> str:
+    """`floor: 0.14 (mean-image 0.13, random-image 0.09)`: the zero of the scale, and what it is made of."""
+    panel = panel[panel["origin"] == panel["origin"].iloc[0]]
+    best = panel[panel["attack"] == FLOOR]
+    cells = panel[panel["attack"].isin(_floors(panel)) & (panel["attack"] != FLOOR)]
+    parts = [
+        f"{attack} {_figure(strongest(rows), 'ssim')}"
+        for attack, rows in cells[cells["defense"] == UNDEFENDED].groupby("attack", sort=False)
+    ]
+    listed = ", ".join(parts)
+    if best.empty:
+        return f"floor: {listed}" if listed else ""
+    return f"floor: {_figure(best, 'ssim')}" + (f" ({listed})" if listed else "")
 
 
 def _width(table: Table, console: Console) -> int:
@@ -118,25 +154,50 @@ def _table(columns: dict[str, list[Text]]) -> Table:
 
 def _columns(panel: pd.DataFrame) -> tuple[dict[str, list[Text]], list[str]]:
     """Heading -> one entry per defense setting; and the headings that can be spared, first the most."""
-    strongest = headline(panel)
-    weaker = [t for t in reversed(THREAT_MODELS) if t != strongest and (panel["threat_model"] == t).any()]
-    attacks = _attack_order(panel[(panel["threat_model"] == strongest) & ~panel["attack"].isin(_floors(panel))])
-    tiers = {f"{WORST} {threat_model}": threat_model for threat_model in weaker}
+    worst = panel[panel["attack"] == WORST_CASE]
+    cells = panel[~panel["attack"].isin([WORST_CASE, *_floors(panel)])]
+    threat_model = headline(worst if len(worst) else panel)
+    if threat_model != "static":
+        cells = cells[cells["threat_model"] != "static"]  # has its own column; the others see the defense
+    granted = worst[worst["threat_model"] == threat_model]["auxiliary"]
+    main = (threat_model, "same" if (granted == "same").any() else "shifted")
+    attacks = _attack_order(cells)
+    tiers = {
+        f"{WORST} {threat}{' shifted' if images == 'shifted' else ''}": (threat, images)
+        for images in reversed(AUXILIARY_DATA)
+        for threat in reversed(THREAT_MODELS)
+        if (threat, images) != main and _of_tier(worst, (threat, images)).any()
+    }
+    recognition = {heading: column for heading, column in RECOGNITION.items() if worst[column].notna().any()}
     columns: dict[str, list[Text]] = {DEFENSE: [], "top-1": [], "drop": []}
-    columns |= {heading: [] for heading in (*attacks, WORST, *tiers, "leakage")}
+    columns |= {heading: [] for heading in (*attacks, WORST, *tiers, *recognition, "leakage")}
     varied = short_arguments(panel)
-    for names, rows in panel.groupby(["defense", "defense_args"], sort=False):
-        defense, arguments = (str(name) for name in names)
-        columns[DEFENSE].append(Text(f"{defense} {varied[defense, arguments]}".strip()))
+    above = ""
+    for names, rows in panel.groupby(["defense", "defense_args", "origin"], sort=False):
+        defense, arguments, origin = (str(name) for name in names)
+        claimed = " (claimed)" if origin == "claimed" else ""
+        columns[DEFENSE].append(Text(f"{defense} {varied[defense, arguments]}".strip() + claimed))
         columns["top-1"].append(Text(_first(rows["accuracy"], lambda value: f"{value:.1%}")))
         columns["drop"].append(Text(_first(rows["accuracy_drop"], lambda value: f"{100 * value:+.1f}")))
         for attack in attacks:
-            columns[attack].append(_figure(_row(rows, strongest, attack), "ssim"))
-        columns[WORST].append(_figure(_row(rows, strongest, WORST_CASE), "ssim"))
-        for heading, threat_model in tiers.items():
-            columns[heading].append(_figure(_row(rows, threat_model, WORST_CASE), "ssim"))
-        columns["leakage"].append(_figure(_row(rows, strongest, WORST_CASE), "leakage"))
-    return columns, [*attacks, *tiers, "drop"]
+            of_attack = cells[(cells["attack"] == attack) & cells.index.isin(rows.index)]
+            columns[attack].append(_figure(strongest(of_attack), "ssim"))
+        own = rows[rows["attack"] == WORST_CASE]
+        best = strongest(own[_of_tier(own, main)])
+        columns[WORST].append(_figure(best, "ssim"))
+        if len(best) and above and above in str(best["tied"].iloc[0]).split("; "):
+            columns[WORST][-1].append("\u2248")
+        for heading, tier in tiers.items():
+            columns[heading].append(_figure(strongest(own[_of_tier(own, tier)]), "ssim"))
+        for heading, column in recognition.items():
+            columns[heading].append(_figure(best, column))
+        columns["leakage"].append(_figure(best, "leakage"))
+        above = f"{defense} {arguments}".strip()
+    return columns, [*attacks, *reversed(tiers), "drop", *reversed(recognition)]
+
+
+def _of_tier(rows: pd.DataFrame, tier: tuple[str, str]) -> pd.Series[bool]:
+    return (rows["threat_model"] == tier[0]) & (rows["auxiliary"] == tier[1])
 
 
 def _first(figures: pd.Series[float], form: Callable[[float], str]) -> str:
@@ -163,30 +224,28 @@ def short_arguments(panel: pd.DataFrame) -> dict[tuple[str, str], str]:
     return shown
 
 
-def _attack_order(main: pd.DataFrame) -> list[str]:
-    """Weakest first: the floors come out left, the strongest attack beside the worst case.
+def _attack_order(cells: pd.DataFrame) -> list[str]:
+    """Weakest first: the strongest attack comes out beside the worst case.
 
     By the best mean SSIM over the settings, so that a failed cell does not move an attack.
     """
-    cells = main[main["attack"] != WORST_CASE]
     best = cells.groupby("attack")["ssim"].max().fillna(2.0)
     return [str(name) for name in best.sort_index().sort_values(kind="stable").index]
 
 
 def _floors(panel: pd.DataFrame) -> list[str]:
-    """Attacks that ran on the undefended reference alone, beside other defenses: they change with nothing."""
-    if not (panel["defense"] != UNDEFENDED).any():
-        return []
-    ran = panel.groupby("attack")["defense"].agg(set)
-    return [str(attack) for attack, defenses in ran.items() if defenses == {UNDEFENDED}]
-
-
-def _row(rows: pd.DataFrame, threat_model: str, attack: str) -> pd.DataFrame:
-    return rows[(rows["threat_model"] == threat_model) & (rows["attack"] == attack)]
+    """The floors; and attacks that ran on the undefended reference alone, beside other defenses, as floors do."""
+    ran = panel[panel["attack"] != WORST_CASE].groupby("attack")["defense"].agg(set)
+    others = (panel["defense"] != UNDEFENDED).any()
+    return [
+        str(attack)
+        for attack, defenses in ran.items()
+        if str(attack).split()[0] in (FLOOR, *FLOORS) or (others and defenses == {UNDEFENDED})
+    ]
 
 
 def _figure(rows: pd.DataFrame, column: str) -> Text:
-    """One figure; a dash where there is no such cell, `failed` where it failed, `*` where incomplete."""
+    """One figure; a dash where there is none, `failed`, `*` where incomplete, `?` where it says nothing."""
     if rows.empty:
         return Text("-", style="dim")
     row: Any = rows.iloc[0]
@@ -194,4 +253,4 @@ def _figure(rows: pd.DataFrame, column: str) -> Text:
         return Text("failed", style="red")
     if pd.isna(row[column]):
         return Text("-", style="dim")
-    return Text(f"{row[column]:.2f}{'*' if row['status'] == 'incomplete' else ''}")
+    return Text(f"{row[column]:.2f}{MARKS.get(row['status'], '')}")

@@ -21,10 +21,19 @@ class RowName:
     defense_args: str
     attack: str
     threat_model: str
-    seed: int
+    auxiliary: str
+    releases: int
+    budget: str
+    seed: str
+    """A number, or `all` for the mean over several."""
 
     @property
-    def group(self) -> tuple[str, str, str, int]:
+    def setting(self) -> str:
+        """The defense and its parameters, in words."""
+        return f"{self.defense} {self.defense_args}".strip()
+
+    @property
+    def group(self) -> tuple[str, str, str, str]:
         """Rows that are compared with each other: same images, model, split point and seed."""
         return self.dataset, self.backbone, self.split_point, self.seed
 
@@ -37,18 +46,29 @@ def name_rows(cells: Sequence[CellSpec]) -> list[RowName]:
     """A name for each cell. Where two differ in something else, what varies is added: `decoder steps=200`."""
     datasets = _labels([(_dataset_name(c.dataset), _dataset_settings(c), c.data_fingerprint[:8]) for c in cells])
     backbones = _labels([(c.backbone.name, c.backbone.model_dump(exclude={"name"}), "") for c in cells])
-    attacks = _labels([(_short(c.attack.name), _attack_settings(c), c.attack.source) for c in cells])
+    shifted = _shifted_names(cells)
+    attacks = _labels(
+        [
+            (short_name(c.attack.name), _attack_settings(c, other), c.attack.source)
+            for c, other in zip(cells, shifted, strict=True)
+        ],
+        # a budget scales the parameters of an attack: it remains the same attack
+        scopes=[c.budget for c in cells],
+    )
     defenses = _sources([c.defense for c in cells])
     return [
         RowName(
             dataset=datasets[index],
             backbone=backbones[index],
             split_point=cell.split_point,
-            defense=_short(cell.defense.name),
-            defense_args=_arguments(cell.defense.arguments | defenses[index]),
+            defense=short_name(cell.defense.name),
+            defense_args=arguments_text(cell.defense.arguments | defenses[index]),
             attack=attacks[index],
             threat_model=cell.threat_model,
-            seed=cell.seed,
+            auxiliary=cell.auxiliary,
+            releases=cell.releases,
+            budget=cell.budget,
+            seed=str(cell.seed),
         )
         for index, cell in enumerate(cells)
     ]
@@ -58,11 +78,11 @@ def _dataset_name(dataset: DatasetSpec) -> str:
     """`leaves`, timm's `torch/...` and `hfds/...` as they are; of a folder only its own name."""
     if re.match(r"(torch|hfds|hfids|tfds|wds)/", dataset.name):
         return dataset.name
-    return _short(dataset.name)
+    return short_name(dataset.name)
 
 
-def _short(name: str) -> str:
-    """The last component of a path; `path/to/mine.py:Mine` becomes `mine.py:Mine`."""
+def short_name(name: str) -> str:
+    """Nothing of the machine: the last component of a path; `path/to/mine.py:Mine` becomes `mine.py:Mine`."""
     last = re.split(r"[/\\]", name.rstrip("/\\"))[-1]
     return last if last not in ("", ".", "..", "~") else "folder"
 
@@ -71,11 +91,21 @@ def _dataset_settings(cell: CellSpec) -> dict[str, Any]:
     return cell.dataset.model_dump(exclude={"name"})
 
 
-def _attack_settings(cell: CellSpec) -> dict[str, Any]:
-    return cell.attack.arguments | {"victims": cell.victims}
+def _attack_settings(cell: CellSpec, shifted: str) -> dict[str, Any]:
+    elsewhere = {"shifted": shifted} if shifted else {}
+    return cell.attack.arguments | {"victims": cell.victims} | elsewhere
 
 
-def _arguments(arguments: dict[str, Any]) -> str:
+def _shifted_names(cells: Sequence[CellSpec]) -> list[str]:
+    """What tells one source of other images from another; empty where the attacker has images like the victims'."""
+    given = [(cell.shifted, cell.shifted_fingerprint[:8]) for cell in cells]
+    known = [(_dataset_name(d), d.model_dump(exclude={"name"}), mark) for d, mark in given if d is not None]
+    labels = iter(_labels(known))
+    return ["" if dataset is None else next(labels).replace(" ", ",") for dataset, _ in given]
+
+
+def arguments_text(arguments: dict[str, Any]) -> str:
+    """`key=value key=value`, by name."""
     return " ".join(f"{key}={_compact(value)}" for key, value in sorted(arguments.items()))
 
 
@@ -83,16 +113,17 @@ def _compact(value: Any) -> str:
     return re.sub(r"\s+", "", str(value))
 
 
-def _labels(items: Sequence[tuple[str, dict[str, Any], str]]) -> list[str]:
-    """`name`, with the settings that vary among items of that name; if that is not enough, the last part."""
-    values: dict[tuple[str, str], set[str]] = {}
-    for name, settings, _ in items:
+def _labels(items: Sequence[tuple[str, dict[str, Any], str]], *, scopes: Sequence[str] = ()) -> list[str]:
+    """`name`, with the settings that vary among items of that name (and scope); if not enough, the last part."""
+    scoped = list(zip(items, scopes or [""] * len(items), strict=True))
+    values: dict[tuple[str, str, str], set[str]] = {}
+    for (name, settings, _), scope in scoped:
         for key, value in settings.items():
-            values.setdefault((name, key), set()).add(_compact(value))
+            values.setdefault((scope, name, key), set()).add(_compact(value))
     labels = []
-    for name, settings, _ in items:
-        varied = {key: value for key, value in settings.items() if len(values[name, key]) > 1}
-        labels.append(f"{name} {_arguments(varied)}".strip())
+    for (name, settings, _), scope in scoped:
+        varied = {key: value for key, value in settings.items() if len(values[scope, name, key]) > 1}
+        labels.append(f"{name} {arguments_text(varied)}".strip())
     last_parts: dict[str, set[str]] = {}
     for label, (_, _, last) in zip(labels, items, strict=True):
         last_parts.setdefault(label, set()).add(last)
@@ -106,5 +137,5 @@ def _sources(defenses: Sequence[PluginSpec]) -> list[dict[str, str]]:
     """The version of a defense, where records of several versions with the same arguments meet."""
     seen: dict[tuple[str, str], set[str]] = {}
     for defense in defenses:
-        seen.setdefault((defense.name, _arguments(defense.arguments)), set()).add(defense.source)
-    return [{"source": d.source} if len(seen[d.name, _arguments(d.arguments)]) > 1 else {} for d in defenses]
+        seen.setdefault((defense.name, arguments_text(defense.arguments)), set()).add(defense.source)
+    return [{"source": d.source} if len(seen[d.name, arguments_text(d.arguments)]) > 1 else {} for d in defenses]

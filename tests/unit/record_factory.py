@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from dpbench.ensembles import FLOORS
 from dpbench.specs import BackboneSpec, CellSpec, DatasetSpec, PluginSpec
-from dpbench.store import Record, Utility
-from dpbench.types import ThreatModel
-
-FLOORS = ("mean-image", "random-image")
+from dpbench.store import Guarantees, Recognition, Record, Utility
+from dpbench.types import AuxiliaryData, Budget, ThreatModel
 
 
 def victim_hashes(count: int, first: int = 0) -> list[str]:
@@ -28,6 +27,10 @@ def make_record(
     attack: str = "decoder",
     attack_args: dict[str, Any] | None = None,
     threat_model: ThreatModel = "weights",
+    auxiliary: AuxiliaryData = "same",
+    shifted: str = "spectra",
+    releases: int = 1,
+    budget: Budget = "standard",
     seed: int = 0,
     ssim: list[float] | float | None = 0.5,
     psnr_db: list[float] | float | None = None,
@@ -40,6 +43,14 @@ def make_record(
     source: str = "v1",
     seconds: float = 1.0,
     created: str = "",
+    reid_rank: list[int] | int | None = None,
+    label_read: list[bool] | bool = False,
+    gallery: int = 100,
+    mse_bound: list[float] | float | None = None,
+    epsilon: float | None = None,
+    release_bits: int | None = None,
+    trained_on: tuple[str, ...] = (),
+    converged: bool | None = None,
 ) -> Record:
     """A record with the figures given; a single number is the same for every victim, None is not measured."""
     hashes = victim_hashes(victims) if isinstance(victims, int) else victims
@@ -51,6 +62,10 @@ def make_record(
         defense=PluginSpec(name=defense, arguments=defense_args or {}),
         attack=PluginSpec(name=attack, arguments=attack_args or {}, source=source),
         threat_model=threat_model,
+        shifted=DatasetSpec(name=shifted) if auxiliary == "shifted" else None,
+        shifted_fingerprint=f"beef-{shifted}" if auxiliary == "shifted" else "",
+        releases=releases,
+        budget=budget,
         victims=len(hashes),
         seed=seed,
     )
@@ -60,6 +75,19 @@ def make_record(
         for metric, value in given.items()
         if value is not None
     }
+    recognition = None
+    if reid_rank is not None and not failed:
+        recognition = Recognition(
+            reid_rank=reid_rank if isinstance(reid_rank, list) else [reid_rank] * len(hashes),
+            gallery=gallery,
+            label_read=label_read if isinstance(label_read, list) else [label_read] * len(hashes),
+            judge="resnet18",
+            judge_accuracy=0.9,
+        )
+    guarantees = None
+    if mse_bound is not None:
+        bound = mse_bound if isinstance(mse_bound, list) else [mse_bound] * len(hashes)
+        guarantees = Guarantees(mse_bound=bound, epsilon=epsilon, delta=None if epsilon is None else 1e-5)
     return Record(
         id=cell.id,
         suite="test",
@@ -72,6 +100,11 @@ def make_record(
         victims=hashes,
         seconds={"attack": seconds},
         created=created,
+        recognition=recognition,
+        guarantees=guarantees,
+        release_bits=release_bits,
+        trained_on=list(trained_on),
+        converged=converged,
     )
 
 
@@ -91,6 +124,8 @@ def make_grid(images: int = 40, *, split_points: tuple[str, ...] = ("layer1", "l
             "psnr_db": (10 + 18 * similar).tolist(),
             "lpips": (0.8 - 0.7 * similar).tolist(),
             "mse": (0.1 * (1 - similar)).tolist(),
+            "reid_rank": (20 * (1 - similar)).astype(int).tolist(),
+            "label_read": (similar > 0.5).tolist(),
         }
         correct = [index < 300 * accuracy for index in range(300)]
         records.append(make_record(attack=attack, victims=victims, correct=correct, **figures, **more))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -11,13 +12,14 @@ import pytest
 from record_factory import make_grid, make_record
 from rich.console import Console
 
-from dpbench.check import Finding, Tolerance, compare, load_board, run_check
+from dpbench.board_files import KEY
+from dpbench.check import Finding, Tolerance, compare, load_board, row_name, run_check
 from dpbench.check_output import append_summary, print_findings, summary, workflow_commands, write_junit
 from dpbench.errors import DpbenchError
 from dpbench.leaderboard import build_board, write_board
 from dpbench.store import write_record
 
-ROW = ("leaves", "resnet10t", "layer1", "gaussian", "noise_std=1.0", "decoder", "weights", "0")
+ROW = ("leaves", "resnet10t", "layer1", "gaussian", "noise_std=1.0", "decoder", "weights", "same", "1", "standard", "0")
 
 
 @pytest.fixture(name="board")
@@ -28,10 +30,11 @@ def board_fixture() -> pd.DataFrame:
         **{"ssim": 0.50, "ssim_low": 0.47, "ssim_high": 0.53},
         **{"psnr_db": 20.0, "psnr_db_low": 19.2, "psnr_db_high": 20.8},
         **{"lpips": 0.40, "lpips_low": 0.37, "lpips_high": 0.43},
+        **{"leakage": 0.50, "leakage_low": 0.44, "leakage_high": 0.56},
+        **{"reid_top1": 0.30, "reid_top1_low": 0.20, "reid_top1_high": 0.40},
         **{"accuracy": 0.70, "accuracy_low": 0.68, "accuracy_high": 0.72},
     }
-    names = ("dataset", "backbone", "split_point", "defense", "defense_args", "attack", "threat_model")
-    key = dict(zip(names, ROW, strict=False)) | {"seed": 0}
+    key = dict(zip(KEY, ROW, strict=True)) | {"releases": 1}
     return pd.DataFrame([key | figures, key | figures | {"attack": "worst-case"}])
 
 
@@ -61,6 +64,15 @@ def test_the_same_board_passes(board: pd.DataFrame) -> None:
         ({"psnr_db": 20.7}, None),
         ({"lpips": 0.36}, "leaks more"),
         ({"lpips": 0.375}, None),
+        ({"leakage": 0.57}, "leaks more"),
+        ({"leakage": 0.555}, None),
+        ({"leakage": 0.40}, "leaks less"),
+        ({"reid_top1": 0.41}, "leaks more"),
+        ({"reid_top1": 0.39}, None),
+        ({"reid_top1": 0.15}, "leaks less"),
+        ({"leakage": np.nan}, "missing figure"),
+        ({"reid_top1": np.nan}, "missing figure"),
+        ({"status": "unreliable"}, "failed"),
         ({"accuracy": 0.67}, "predicts worse"),
         ({"accuracy": 0.685}, None),
         ({"ssim": 0.40}, "leaks less"),
@@ -79,7 +91,7 @@ def test_outcomes(board: pd.DataFrame, values: dict[str, object], kind: str | No
     assert kinds(changed(board, **values), board) == ([] if kind is None else [kind])
 
 
-@pytest.mark.parametrize("metric", ["ssim", "psnr_db", "lpips", "accuracy"])
+@pytest.mark.parametrize("metric", ["ssim", "psnr_db", "lpips", "leakage", "reid_top1", "accuracy"])
 def test_outside_the_interval_is_not_enough(board: pd.DataFrame, metric: str) -> None:
     """A narrow interval (many images) does not make a change within the tolerance count."""
     narrow = changed(board, **{f"{metric}_low": board[metric][0], f"{metric}_high": board[metric][0]})
@@ -110,6 +122,47 @@ def test_rows_missing_new_and_recovered(board: pd.DataFrame) -> None:
     broken = changed(board, status="failed")
     assert kinds(board, broken) == ["recovered"]
     assert kinds(broken, broken) == []
+
+
+def test_statuses_are_ordered(board: pd.DataFrame) -> None:
+    order = ["failed", "unreliable", "incomplete", "ok"]
+    for worse, better in itertools.pairwise(order):
+        assert kinds(changed(board, status=worse), changed(board, status=better)) == ["failed"]
+        assert kinds(changed(board, status=better), changed(board, status=worse)) == ["recovered"]
+
+
+def test_a_baseline_without_leakage_or_reidentification_does_not_ask_for_them(board: pd.DataFrame) -> None:
+    assert kinds(board, changed(board, leakage=np.nan, reid_top1=np.nan)) == []
+
+
+def test_claimed_rows_are_not_gated(board: pd.DataFrame) -> None:
+    both = pd.concat([board.assign(origin="measured"), board.assign(origin="claimed", ssim=0.1)])
+    assert kinds(both, board.assign(origin="measured")) == []
+    assert kinds(board, both) == []
+    with pytest.raises(DpbenchError, match="candidate has no rows"):
+        compare(board.assign(origin="claimed"), board, tolerance=Tolerance())
+
+
+def test_a_row_is_named_by_what_is_granted() -> None:
+    assert row_name(ROW) == "leaves resnet10t layer1 | gaussian noise_std=1.0 | decoder (weights, seed 0)"
+    other = (*ROW[:7], "shifted", "4", "large", "all")
+    assert row_name(other).endswith("decoder (weights shifted releases=4 large, seed all)")
+
+
+@pytest.mark.parametrize(
+    ("by", "kind"),
+    [((0.01, 0.2), "leaks more"), ((-0.01, 0.2), None), ((-0.2, -0.1), None), (None, "leaks more")],
+)
+def test_image_by_image_decides_where_it_is_known(
+    board: pd.DataFrame, by: tuple[float, float] | None, kind: str | None
+) -> None:
+    worse = changed(board, ssim=0.6)
+    findings = compare(worse, board, tolerance=Tolerance(), paired=lambda row, column: by)
+    assert [finding.kind for finding in findings] == ([] if kind is None else [kind])
+    # the interval of the baseline alone would not have told
+    within = changed(board, ssim=0.525)
+    assert kinds(within, board) == []
+    assert len(compare(within, board, tolerance=Tolerance(), paired=lambda row, column: (0.01, 0.04))) == 1
 
 
 def test_failing_findings_come_first(board: pd.DataFrame) -> None:
@@ -225,6 +278,37 @@ def test_run_check_on_files_and_run_directories(tmp_path: Path) -> None:
     cases = ET.parse(junit).getroot().findall(".//testcase")
     assert len(cases) == len(load_board(baseline))
     assert "::error" not in check(tmp_path / "other", baseline)[1]
+
+
+def test_two_run_directories_are_compared_image_by_image(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    before = np.clip(rng.normal(0.5, 0.2, 60), 0, 1)
+    runs = {
+        "baseline": before,
+        "shifted": before + 0.03,  # every image a little: real, though within the interval of the mean
+        "other": rng.permutation(before) + 0.03,  # as much on average, by other images
+    }
+    for name, ssim in runs.items():
+        write_record(tmp_path / name, make_record(defense="dpm", ssim=ssim.tolist(), victims=60))
+    write_board(build_board([make_record(defense="dpm", ssim=before.tolist(), victims=60)]), tmp_path / "baseline.csv")
+    assert check(tmp_path / "shifted", tmp_path / "baseline.csv")[0] == 0
+    status, text = check(tmp_path / "shifted", tmp_path / "baseline")
+    assert status == 1
+    assert "by image [0.030, 0.030]" in " ".join(text.split())
+    assert check(tmp_path / "other", tmp_path / "baseline")[0] == 0
+    assert check(tmp_path / "baseline", tmp_path / "baseline")[0] == 0
+
+
+def test_accuracy_is_compared_image_by_image(tmp_path: Path) -> None:
+    hits = np.random.default_rng(0).random(400) < 0.7
+    fewer = hits.copy()
+    fewer[np.flatnonzero(hits)[:10]] = False  # 2.5 points: within the interval, but the same images every time
+    for name, correct in (("a", hits), ("b", fewer)):
+        write_record(tmp_path / name, make_record(defense="dpm", correct=correct.tolist()))
+    write_board(build_board([make_record(defense="dpm", correct=hits.tolist())]), tmp_path / "a.csv")
+    assert check(tmp_path / "b", tmp_path / "a.csv")[0] == 0
+    assert check(tmp_path / "b", tmp_path / "a")[0] == 1
+    assert check(tmp_path / "a", tmp_path / "b")[0] == 0
 
 
 def test_run_check_refuses_what_it_cannot_use(tmp_path: Path) -> None:

@@ -1,0 +1,156 @@
+"""One row of a board before it is rounded: its name, the figures per image and seed that it rests on, its columns."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dpbench.figures import Figures
+from dpbench.intervals import Floats, bounds, over_seeds, resampled_means, resampled_shares
+from dpbench.leakage import CALIBRATED, OnScale, leakage
+from dpbench.row_names import RowName
+from dpbench.store import METRICS
+from dpbench.types import BUDGETS
+
+ALL_SEEDS = "all"
+"""What the `seed` column says in the row that takes all seeds together."""
+
+SPREAD = ("accuracy", "ssim", "leakage")
+"""Figures whose standard deviation over seeds is told."""
+
+RANKS = {"reid_top1": 1, "reid_top5": 5}
+MEANS = (*METRICS, *RANKS, "label_read")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a row rests on for one seed.
+
+    Attributes:
+        seed: of the cells.
+        figures: per victim, sorted by victim; None where nothing finished.
+        scaled: the same beside the floor and the undefended model, where there is a scale.
+        correct: top-1 per test image, of the defense; empty where not measured.
+        undefended_correct: likewise, of the undefended model.
+        test_set: equal where the test images are the same.
+        bound: the guaranteed error per victim, where there is one.
+    """
+
+    seed: str
+    figures: Figures | None
+    scaled: OnScale | None
+    correct: Sequence[bool]
+    undefended_correct: Sequence[bool]
+    test_set: str
+    bound: Figures | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A row: `facts` are the columns that are no means over images, `samples` one for each seed."""
+
+    name: RowName
+    facts: dict[str, Any]
+    samples: tuple[Sample, ...]
+
+    def columns(self) -> dict[str, Any]:
+        """Column -> value; columns that are not there have no value."""
+        columns: dict[str, Any] = dataclasses.asdict(self.name) | self.facts
+        found = [sample.figures for sample in self.samples if sample.figures is not None]
+        if found:
+            columns["images"] = len({victim for figures in found for victim in figures.victims})
+        for column in MEANS:
+            columns |= _mean(column, [(figures.victims, per_image(figures, column)) for figures in found])
+        bounds_ = [sample.bound for sample in self.samples if sample.bound is not None]
+        columns |= _mean("mse_bound", [(bound.victims, bound.values["mse_bound"]) for bound in bounds_])
+        return columns | self._leakage() | self._accuracy()
+
+    def _leakage(self) -> dict[str, float]:
+        scaled = [sample.scaled for sample in self.samples if sample.scaled is not None]
+        judged = [one for one in scaled if one.judged]
+        columns = _estimate("leakage", *leakage(judged)) if judged else {}
+        for metric in CALIBRATED:
+            having = [one for one in scaled if metric in one.metrics]
+            columns |= _estimate(f"leakage_{metric}", *leakage(having, metric)) if having else {}
+        return columns
+
+    def _accuracy(self) -> dict[str, float]:
+        known = [sample for sample in self.samples if sample.correct]
+        if not known:
+            return {}
+        shares = [_share(sample.correct) for sample in known]
+        columns = _estimate("accuracy", shares, resampled_shares([sample.correct for sample in known]))
+        known = [sample for sample in known if sample.undefended_correct]
+        if known:
+            drawn = resampled_shares([s.correct for s in known] + [s.undefended_correct for s in known])
+            drops = [_share(sample.undefended_correct) - _share(sample.correct) for sample in known]
+            pairs = zip(drawn[len(known) :], drawn[: len(known)], strict=True)
+            columns |= _estimate("accuracy_drop", drops, [reference - own for reference, own in pairs])
+        return columns
+
+
+def _share(hits: Sequence[bool]) -> float:
+    return sum(hits) / len(hits)
+
+
+def per_image(figures: Figures, column: str) -> Floats | None:
+    """What `column` averages, (N,); None where it was not measured."""
+    if column in RANKS:
+        ranks = figures.values.get("reid_rank")
+        return None if ranks is None else (ranks < RANKS[column]).astype(np.float64)
+    return figures.values.get(column)
+
+
+def _mean(column: str, seeds: Sequence[tuple[tuple[str, ...], Floats | None]]) -> dict[str, float]:
+    known = [(victims, values) for victims, values in seeds if values is not None and len(values)]
+    if not known:
+        return {}
+    drawn = resampled_means([(victims, values[:, None]) for victims, values in known])
+    return _estimate(column, [float(values.mean()) for _, values in known], [means[:, 0] for means in drawn])
+
+
+def _estimate(column: str, seeds: Sequence[float], drawn: Sequence[Floats]) -> dict[str, float]:
+    """Mean over seeds, its interval, and the spread over seeds; `drawn` holds the resamples of each seed."""
+    mean = float(np.mean(seeds))
+    low, high = bounds(over_seeds(drawn), mean)
+    columns = {column: mean, f"{column}_low": low, f"{column}_high": high}
+    if column in SPREAD and len(seeds) > 1:
+        columns[f"{column}_spread"] = float(np.std(seeds, ddof=1))
+    return columns
+
+
+def over_all_seeds(rows: Sequence[Row]) -> Row:
+    """One row for what several rows measured with different seeds."""
+    rows = sorted(rows, key=lambda row: int(row.name.seed))
+    budget = max((row.name.budget for row in rows), key=[str(name) for name in BUDGETS].index)
+    name = dataclasses.replace(rows[0].name, seed=ALL_SEEDS, budget=budget)
+    facts = {column: _shared([row.facts.get(column) for row in rows]) for column in rows[0].facts}
+    status, error = _status_over_seeds(rows)
+    facts |= {"status": status, "error": error, "cell": ""}
+    facts["seconds"] = sum(row.facts["seconds"] for row in rows)
+    facts["ensemble"] = "; ".join(sorted({row.facts["ensemble"] for row in rows} - {""}))
+    facts["converged"] = min((row.facts["converged"] for row in rows), key=("no", "yes", "").index)
+    return Row(name, facts, tuple(sample for row in rows for sample in row.samples))
+
+
+def _shared(values: Sequence[Any]) -> Any:
+    """The largest of numbers (the weakest guarantee, the highest chance), the first of texts."""
+    known = [value for value in values if value not in (None, "") and value == value]
+    if not known:
+        return values[0]
+    return known[0] if isinstance(known[0], str) else max(known)
+
+
+def _status_over_seeds(rows: Sequence[Row]) -> tuple[str, str]:
+    worst = [row for row in rows if row.facts["status"] != "ok"]
+    if not worst:
+        return "ok", ""
+    error = "; ".join(f"seed {row.name.seed} {row.facts['status']}: {row.facts['error']}" for row in worst)
+    found = {row.facts["status"] for row in rows}
+    if found == {"failed"}:
+        return "failed", error
+    return "unreliable" if "unreliable" in found else "incomplete", error

@@ -27,7 +27,7 @@ def run(
 
     Args:
         suite: a built-in name ("quick"), a path of a TOML file, or a `Suite`.
-        data: overrides the suite's data set: a folder of class folders, `leaves`, `torch/...`, `hfds/...`.
+        data: overrides the suite's data set: a folder of class folders, `leaves`, `spectra`, `torch/...`, `hfds/...`.
         output: the run directory; by default `dpbench-runs/NAME`.
         device: auto, cpu, cuda or mps.
         only: keeps cells in whose label this shell pattern occurs.

@@ -63,7 +63,9 @@ def run(
     suite: Annotated[str, typer.Argument(help="A built-in suite (dpbench list suites) or a TOML file.")] = "quick",
     data: Annotated[
         str | None,
-        typer.Option(help="Overrides the suite's data: a folder of class folders, leaves, torch/NAME, hfds/NAME."),
+        typer.Option(
+            help="Overrides the suite's data: a folder of class folders, leaves, spectra, torch/NAME, hfds/NAME."
+        ),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="The run directory.", show_default="dpbench-runs/SUITE")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
@@ -91,13 +93,14 @@ def run(
     """Score defenses against attacks; finished cells are skipped, so the same command goes on after a stop.
 
     Writes a JSON record and a picture per cell under the run directory; at the end board.csv, tradeoff.png and
-    overview.png.
+    overview.png, and budgets.png where it holds several budgets.
     Exit status: 0 done, 1 some cells failed, 2 unusable input.
     """
     from dpbench.board_files import write_board
     from dpbench.display import Display
     from dpbench.leaderboard import build_board
-    from dpbench.report import print_table, write_overview, write_tradeoff
+    from dpbench.leakage import CALIBRATED as OF_LEAKAGE
+    from dpbench.report import print_table, write_budgets, write_overview, write_tradeoff
     from dpbench.runner import execute, make_plan
     from dpbench.store import newest_records
     from dpbench.suite import extend, label, load_suite
@@ -126,6 +129,7 @@ def run(
     write_board(board, plan.output / "board.csv")
     if left or not (plan.output / "overview.png").is_file():
         write_tradeoff(board, plan.output / "tradeoff.png")
+        write_budgets(board, plan.output / "budgets.png")
         if any(record.status == "ok" for record in records):
             write_overview(plan.output, board, plan.output / "overview.png")
     print_table(board if len(stored) == len(records) else build_board(records), console)
@@ -137,7 +141,8 @@ def run(
     if stuck:
         line = f"not converged, by their own loss; a larger budget may recover more: {'; '.join(map(label, stuck))}"
         console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
-    for metric, reason in sorted({pair for record in records for pair in record.missing_metrics.items()}):
+    missing = {pair for record in records for pair in record.missing_metrics.items() if pair[0] in OF_LEAKAGE}
+    for metric, reason in sorted(missing):
         console.print(f"no {metric}: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     console.print(
         f"{plan.output}: board.csv, tradeoff.png, overview.png, and a picture per cell in pictures/",

@@ -14,7 +14,7 @@ from torch import Tensor
 from dpbench import cache, fidelity, recognition
 from dpbench.guarantees import guarantees_of
 from dpbench.prepare import Prepared, Progress, undefended_spec
-from dpbench.randomness import derive_generator, derive_seed
+from dpbench.randomness import derive_generator
 from dpbench.release import (
     WhiteBox,
     assert_same_release,
@@ -185,11 +185,7 @@ class Pipeline:
         defense = undefended_spec() if cell.threat_model == "static" else cell.defense
         client_key = self.prepared.protected_key(cell, defense, progress)
         model = self.prepared.protected(cell, defense, progress)
-        answers = derive_generator(self.device, client_key, cell.id, "query")
-        order = derive_generator(self.device, client_key, cell.id, "order")
-
-        def query(images: Tensor) -> Tensor:
-            return release_in_batches(model, images, answers, order)
+        answers = Answers(model, self.device, client_key, cell.id)
 
         def remember(
             name: str,
@@ -210,13 +206,11 @@ class Pipeline:
 
             def make() -> cache.State:
                 # queries inside take their randomness from the key too, whichever cell comes first
-                answers.manual_seed(derive_seed(key, "query"))
-                order.manual_seed(derive_seed(key, "order"))
+                answers.start(key)
                 return train(derive_generator(self.device, key, "train"))
 
             state = cache.remember(self.cache_dir, "attacks", key, make)
-            answers.manual_seed(derive_seed(client_key, cell.id, "query"))
-            order.manual_seed(derive_seed(client_key, cell.id, "order"))
+            answers.start(client_key, cell.id)
             return {tensor_name: value.to(self.device) for tensor_name, value in state.items()}
 
         return Observation(
@@ -224,12 +218,30 @@ class Pipeline:
             again=tuple(release[: cell.victims].float() for release in released.again),
             image_shape=(3, cell.dataset.image_size, cell.dataset.image_size),
             auxiliary=self.prepared.auxiliary(cell, progress),
-            query=query if needs != "nothing" else None,
+            query=answers if needs != "nothing" else None,
             client=WhiteBox(model) if needs == "weights" else None,
             remember=remember,
             progress=progress,
             notes=notes,
         )
+
+
+class Answers:
+    """The client as a black box: the code path of the victims' release, with its own randomness."""
+
+    def __init__(self, model: ProtectedModel, device: torch.device, *parts: object) -> None:
+        self.model = model
+        self.device = device
+        self.start(*parts)
+
+    def start(self, *parts: object) -> None:
+        """Draw from here on as `parts` say."""
+        self.generator = derive_generator(self.device, *parts, "query")
+        self.order = derive_generator(self.device, *parts, "order")
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images (M,3,H,W) in [0,1] -> released features (M, ...)."""
+        return release_in_batches(self.model, images, self.generator, self.order)
 
 
 def _plain(notes: dict[str, Any]) -> dict[str, Any]:

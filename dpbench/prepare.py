@@ -208,16 +208,15 @@ class Prepared:
                 "judge": spec.model_dump(mode="json"),
                 "data": cell.data_fingerprint,
                 "seed": cell.seed,
-                "training": training.VERSION,
+                "training": [training.VERSION, recognition.VERSION],
             }
         )
 
         def fit() -> cache.State:
             generator = derive_generator(self.device, key, "fit")
-            with seeded(derive_seed(key, "fit"), self.device):
-                return recognition.fit_judge(
-                    spec, parts.private, **shape, generator=generator, device=self.device, progress=progress
-                )
+            return recognition.fit_judge(
+                spec, parts.private, **shape, generator=generator, device=self.device, progress=progress
+            )
 
         def load() -> Judge:
             state = cache.remember(self.cache_dir, "judges", key, fit)

@@ -21,12 +21,14 @@ class Spec(BaseModel):
 class DatasetSpec(Spec):
     """Which images, at which size, and how many for each of the three disjoint parts."""
 
-    name: str = Field("leaves", description="leaves, a folder of class folders, or timm's torch/... and hfds/... names")
+    name: str = Field(
+        "leaves", description="leaves, spectra, a folder of class folders, or timm's torch/... and hfds/... names"
+    )
     image_size: int = Field(32, ge=16, le=512, description="side in pixels; other sizes are resized and cropped")
     private: int = Field(4000, ge=1, description="the defender's training images")
     auxiliary: int = Field(2000, ge=1, description="the attacker's own images")
     test: int = Field(500, ge=1, description="images for the accuracy; the first of them are the victims")
-    seed: int = Field(0, ge=0, description="draws the parts (and for leaves the images)")
+    seed: int = Field(0, ge=0, description="draws the parts (and the embedded images)")
 
 
 class ShiftedSpec(Spec):

@@ -77,10 +77,10 @@ class Record(BaseModel):
     cell: CellSpec
     status: Literal["ok", "failed"]
     error: str | None = None
-    floor: bool = Field(False, description="the attack ignores the released features")
+    floor: bool = Field(False, description="the attack reconstructs nothing: it sets the zero of the scale")
     utility: Utility | None = None
     fidelity: dict[str, list[float]] = Field(
-        default_factory=dict, description="metric -> one figure per victim: mse, psnr_db, ssim, lpips"
+        default_factory=dict, description="metric -> one figure per victim: mse, psnr_db, ssim, lpips, ms_ssim"
     )
     missing_metrics: dict[str, str] = Field(default_factory=dict, description="metric -> why it is not there")
     victims: list[str] = Field(default_factory=list, description="content hash of each victim, in order")

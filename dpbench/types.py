@@ -259,7 +259,7 @@ class Attack(Plugin, abc.ABC):
 
     needs: ClassVar[Needs] = "nothing"
     floor: ClassVar[bool] = False
-    """True for guesses that recover nothing from the released features: they set the floor of the scale."""
+    """True for guesses that reconstruct nothing, at most look something up: they set the floor of the scale."""
     budgets: ClassVar[dict[str, dict[str, float]]] = {}
     """`small` or `large` -> parameter -> factor on its value at `standard`."""
 

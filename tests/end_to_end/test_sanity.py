@@ -67,9 +67,7 @@ def rows(tmp_path_factory, cache):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DPBENCH_CACHE", str(cache))
         noise = f'[[defenses]]\nname = "gaussian"\nstd = {list(STRENGTHS)}\n'
-        board = run(
-            tmp_path_factory.mktemp("sanity"), noise + "".join(map(secret, [*INVERTIBLE, "Silent", "Hoarder"]))
-        )
+        board = run(tmp_path_factory.mktemp("sanity"), noise + "".join(map(secret, [*INVERTIBLE, "Silent", "Hoarder"])))
     return worst(board)
 
 

@@ -59,7 +59,7 @@ class Loaded(torch.Tensor):
     ("change", "came"),
     [
         (lambda x: x.as_subclass(Loaded), "Loaded"),
-        (lambda x: (x > 0.5), "bool"),
+        (lambda x: x > 0.5, "bool"),
         (lambda x: x[:5], "(5, 3, 16, 16)"),
         (lambda x: [x], "list"),
     ],

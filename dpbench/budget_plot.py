@@ -14,6 +14,8 @@ from dpbench.report import short_arguments, strongest
 from dpbench.store import write_atomically
 from dpbench.types import BUDGETS, UNDEFENDED
 
+DASHES = ("-", "--", ":", "-.")
+
 
 def write_budgets(board: pd.DataFrame, path: Path) -> bool:
     """Mean SSIM of each attack against its budget: a row of panels per attack, a column per split point.
@@ -46,6 +48,7 @@ def write_budgets(board: pd.DataFrame, path: Path) -> bool:
     handles: dict[str, Any] = {}
     for column, (names, panel) in enumerate(panels):
         short = short_arguments(panel)
+        dashes = _dashes(panel)
         for line, attack in enumerate(attacks):
             axes = grid[line, column]
             for setting, rows in panel[panel["attack"] == attack].groupby(["defense", "defense_args"], sort=False):
@@ -54,7 +57,9 @@ def write_budgets(board: pd.DataFrame, path: Path) -> bool:
                 label = f"{setting[0]} {short[str(setting[0]), str(setting[1])]}".strip()
                 bars = [points["ssim"] - points["ssim_low"], points["ssim_high"] - points["ssim"]]
                 x = [budgets.index(budget) for budget in points["budget"]]
-                axes.errorbar(x, points["ssim"], yerr=bars, color=colour, marker=marker, linewidth=1.2, label=label)
+                axes.errorbar(
+                    x, points["ssim"], yerr=bars, color=colour, marker=marker, fmt=dashes[setting], label=label
+                )
             axes.set_xticks(range(len(budgets)), budgets)
             axes.grid(color="0.92", linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)
@@ -70,3 +75,10 @@ def write_budgets(board: pd.DataFrame, path: Path) -> bool:
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     write_atomically(path, lambda file: figure.savefig(file, dpi=160))
     return True
+
+
+def _dashes(panel: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """Defense setting -> line style: a defense has one colour, its strengths differ in their lines."""
+    settings = sorted(set(panel[["defense", "defense_args"]].itertuples(index=False, name=None)))
+    same = {name: [setting for setting in settings if setting[0] == name] for name, _ in settings}
+    return {setting: DASHES[same[setting[0]].index(setting) % len(DASHES)] for setting in settings}

@@ -15,6 +15,7 @@ from dpbench import cache, fidelity, recognition
 from dpbench.guarantees import guarantees_of
 from dpbench.prepare import Prepared, Progress, undefended_spec
 from dpbench.randomness import derive_generator
+from dpbench.registry import source_of
 from dpbench.release import (
     WhiteBox,
     assert_same_release,
@@ -28,7 +29,7 @@ from dpbench.specs import CellSpec, content_hash
 from dpbench.stages import Stages
 from dpbench.store import Guarantees, Recognition, Utility
 from dpbench.suite import attack_of, defense_of
-from dpbench.types import AUXILIARY_SHARE, Observation, ProtectedModel
+from dpbench.types import AUXILIARY_SHARE, Observation, Plugin, ProtectedModel
 
 
 @dataclass(frozen=True)
@@ -191,11 +192,13 @@ class Pipeline:
             name: str,
             train: Callable[[torch.Generator], cache.State],
             depends_on: Literal["auxiliary", "query"],
+            *,
+            owner: type[Plugin] | None = None,
         ) -> cache.State:
             key = content_hash(
                 {
-                    "attack": cell.attack.name,
-                    "source": cell.attack.source,
+                    "attack": owner.name if owner else cell.attack.name,
+                    "source": source_of(owner) if owner else cell.attack.source,
                     "name": name,
                     "data": cell.data_fingerprint,
                     "auxiliary": [cell.shifted_fingerprint, AUXILIARY_SHARE[cell.budget]],

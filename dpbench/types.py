@@ -207,6 +207,29 @@ class Client(Protocol):
         """Images -> features before the defense, with gradients."""
 
 
+class Remember(Protocol):
+    """What is worth training once: see `Observation.remember`."""
+
+    def __call__(
+        self,
+        name: str,
+        train: Callable[[torch.Generator], dict[str, Tensor]],
+        depends_on: Literal["auxiliary", "query"],
+        *,
+        owner: type[Plugin] | None = None,
+    ) -> dict[str, Tensor]:
+        """`train(generator)`, or the cached result of an earlier call.
+
+        Args:
+            name: tells apart what one attack trains; holds its parameters.
+            train: its generator is derived from the cache key.
+            depends_on: "auxiliary" when training saw nothing but the auxiliary images (a generator: shared by every
+                cell), "query" when it also saw answers to queries (a decoder: shared by cells that query the same
+                client).
+            owner: whose training it is, if not the attack's own: attacks that borrow it share it.
+        """
+
+
 @dataclass(frozen=True)
 class Observation:
     """Everything an attack may see. What is not granted is None. There are no private and no victim images.
@@ -219,10 +242,7 @@ class Observation:
         query: black box: images (M,3,H,W) in [0,1] -> released features, fresh randomness at each call,
             through the same code path, precision and mode as the victims' release. No gradients.
         client: white box, see `Client`.
-        remember: `remember(name, train, depends_on)` returns `train(generator)`, a dict of tensors, or the cached
-            result of an earlier call. `depends_on` is "auxiliary" when training saw nothing but the auxiliary
-            images (a generator: shared by every cell), "query" when it also saw answers to queries (a decoder:
-            shared by cells that query the same client). The generator is derived from the cache key.
+        remember: `remember(name, train, depends_on)` trains once and caches, see `Remember`.
         progress: shows a short text in the live display.
         notes: facts the attack wants in the record, as plain JSON values (its final loss, whether it
             converged, a fallback it took).
@@ -233,10 +253,7 @@ class Observation:
     auxiliary: LabelledImages
     query: Callable[[Tensor], Tensor] | None
     client: Client | None
-    remember: Callable[
-        [str, Callable[[torch.Generator], dict[str, Tensor]], Literal["auxiliary", "query"]],
-        dict[str, Tensor],
-    ]
+    remember: Remember
     again: tuple[Tensor, ...] = ()
     progress: Callable[[str], None] = lambda text: None
     notes: dict[str, object] = field(default_factory=dict)

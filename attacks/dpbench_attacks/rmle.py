@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -10,90 +12,158 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from dpbench.inversion import converged, total_variation, victims_per_batch
+from dpbench.fidelity import ssim_unchecked
+from dpbench.inversion import converged, pooled, total_variation, victim_releases, victims_per_batch
 from dpbench.registry import register
 from dpbench.release_match import ReleaseMatch, study_client
 from dpbench.types import Attack, Needs, Observation
+from dpbench_attacks.decoder import Decoder, InverseNetwork
 
 COARSEST = 2
 """Pixels on the shorter side of the top of the pyramid."""
 
-NOISE_SMOOTHING = 1.0
-"""How much more the regulariser weighs for a release that is all noise: noise drowns detail, TV fills it."""
+TRIALS = 8
+"""Auxiliary images on which the regularisers are tried."""
 
 
 @register
 class RegularisedMaximumLikelihood(Attack):
-    """x* = argmin distance(release(x), released) + total_variation * TV(x), for all victims at once.
+    """x* = argmin distance(release(x), released) + total_variation * TV(x) + nearness * |x - start|^2.
 
     He et al. 2019, "Model inversion attacks against collaborative inference", eq. 3 (rMLE); Mahendran & Vedaldi
     2015, "Understanding deep image representations by inverting them". Differs: all victims in one batch, each
-    with its own loss; the search starts from the mean auxiliary image, not from zeros or noise; the image is a
-    sum of a pyramid of resolutions, so that coarse structure is found first; differences are whitened over channels
-    by their covariance over auxiliary images; TV is the l1 norm of differences; one-cycle Adam, with the values held
-    in [0,1]; the regulariser weighs more for noisy releases; each victim keeps the iterate with the lowest objective.
-    Stochastic, masking and gradient-free clients are met as `dpbench.release_match` describes; further releases of
-    the same victims are pooled.
+    with its own loss; the search starts from what a decoder makes of the features (the attack `decoder`), not from
+    zeros or noise, which end in local minima; the image is a sum of a pyramid of resolutions, so that coarse structure
+    is found first; differences are whitened over channels by their covariance over auxiliary images; TV is the l1
+    norm of differences; one-cycle Adam, with the values held in [0,1]; each victim keeps the iterate with the lowest
+    objective. The two regularisers are chosen by trial on auxiliary images, whose pixels the attacker knows: much for
+    noisy releases, next to none for exact ones. Stochastic, masking and gradient-free clients are met as
+    `dpbench.release_match` describes; further releases of the same victims are pooled.
     """
 
     name: ClassVar[str] = "rmle"
     version: ClassVar[int] = 2
     paper: ClassVar[str] = "https://doi.org/10.1145/3359789.3359824"
     needs: ClassVar[Needs] = "weights"
-    budgets: ClassVar[dict[str, dict[str, float]]] = {"small": {"steps": 0.4}, "large": {"steps": 4}}
+    budgets: ClassVar[dict[str, dict[str, float]]] = {
+        size: {"steps": steps, **{f"decoder_{name}": factor for name, factor in Decoder.budgets[size].items()}}
+        for size, steps in (("small", 0.4), ("large", 4))
+    }
 
     steps: int = Field(400, ge=1, le=100_000, description="Adam steps")
     learning_rate: float = Field(0.06, gt=0, le=1, description="peak of the one-cycle schedule")
-    total_variation: float = Field(
-        2.0, ge=0, le=100, description="weight of TV (mean absolute difference) beside the standardised distance"
+    total_variation: tuple[float, ...] = Field(
+        (0.03, 0.2, 1.0, 4.0), min_length=1, description="weights of TV (mean absolute difference) to try"
     )
+    nearness: tuple[float, ...] = Field(
+        (0.0, 1.0, 10.0), min_length=1, description="weights of the mean squared distance from the start to try"
+    )
+    decoder_epochs: int = Field(6, ge=1, le=1000, description="of the decoder that gives the start, as in `decoder`")
+    decoder_width: int = Field(128, ge=8, le=1024, description="likewise")
+    decoder_blocks: int = Field(2, ge=1, le=32, description="likewise")
     draws: int = Field(2, ge=1, le=64, description="releases averaged in each step, for stochastic clients")
 
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """Optimise one image per victim: (N,3,H,W) in [0,1]."""
         match = study_client(seen, draws=self.draws, generator=generator)
-        start = seen.auxiliary.images.mean(0, dtype=torch.float32).to(seen.released.device)
-        victims = torch.arange(len(seen.released), device=seen.released.device)
+        decoder = Decoder(epochs=self.decoder_epochs, width=self.decoder_width, blocks=self.decoder_blocks)
+        network = decoder.trained(seen)
+        weights = self._choose_regularisers(match, decoder, network, seen, generator)
+        start = decoder.apply(network, match.released)
+        victims = torch.arange(len(start), device=start.device)
         chunks = victims.split(victims_per_batch(seen.image_shape))
         results = []
         for i, chunk in enumerate(chunks):
             label = f"victims {i + 1}/{len(chunks)}, " if len(chunks) > 1 else ""
-            results.append(self._invert(match, chunk, start, seen, label, generator))
+            tv, near = (weight.expand(len(chunk)) for weight in weights)
+            results.append(self._invert(match, chunk, start[chunk], tv, near, self.steps, seen, label, generator))
         first, last = (torch.cat([result[k] for result in results]) for k in (1, 2))
         seen.notes["first_feature_loss"] = round(float(first.mean()), 5)
         seen.notes["final_feature_loss"] = round(float(last.mean()), 5)
         seen.notes["converged"] = converged(first, last, match.residual)
         return torch.cat([result[0] for result in results])
 
+    def _choose_regularisers(
+        self,
+        match: ReleaseMatch,
+        decoder: Decoder,
+        network: InverseNetwork,
+        seen: Observation,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor]:
+        """The weights of TV and nearness, each (), that invert releases of auxiliary images best."""
+        device = match.released.device
+        pairs = list(itertools.product(self.total_variation, self.nearness))
+        truth = seen.auxiliary.images[-TRIALS:].to(device)
+        releases = pooled([seen.granted_query()(truth).float() for _ in victim_releases(seen)])
+        start = decoder.apply(network, releases)
+        everyone = torch.arange(len(truth), device=device)
+        batch = max(1, victims_per_batch(seen.image_shape) // len(truth))
+        error = []
+        for some in torch.tensor(pairs, device=device).split(batch):
+            victims = everyone.repeat(len(some))
+            tv, near = (some[:, column].repeat_interleave(len(truth)) for column in (0, 1))
+            trial = replace(match, released=releases)
+            steps = max(1, self.steps // 3)
+            found, _, _ = self._invert(
+                trial, victims, start.repeat(len(some), 1, 1, 1), tv, near, steps, seen, "trial, ", generator
+            )
+            wanted = truth.repeat(len(some), 1, 1, 1)
+            squares = (found - wanted).square().mean((1, 2, 3))
+            # both scales: MSE alone prefers blur
+            error.append((squares + 0.2 * (1 - ssim_unchecked(found, wanted))).unflatten(0, (len(some), -1)).mean(1))
+        best = pairs[int(torch.cat(error).argmin())]
+        seen.notes["total_variation"], seen.notes["nearness"] = best
+        tv, near = torch.tensor(best, device=device)
+        return tv, near
+
     def _invert(
         self,
         match: ReleaseMatch,
         victims: Tensor,
         start: Tensor,
+        smoothness: Tensor,
+        nearness: Tensor,
+        steps: int,
         seen: Observation,
         label: str,
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Images (M,3,H,W) of a chunk of victims, and their first and final feature distances (M,)."""
-        smoothness = self.total_variation * (1 + NOISE_SMOOTHING * match.noise)
+        """Invert a chunk of victims.
+
+        Args:
+            match: holds what they released.
+            victims: (M,) their places in it.
+            start: (M,3,H,W) in [0,1].
+            smoothness: (M,) weights of total variation.
+            nearness: (M,) weights of the mean squared distance from the start.
+            steps: of Adam.
+            seen: shows progress.
+            label: of the chunk.
+            generator: feeds the draws of a stochastic client.
+
+        Returns:
+            Images (M,3,H,W), and their first and final feature distances (M,).
+        """
         levels = _pyramid(len(victims), seen.image_shape, start.device)
         optimizer = torch.optim.Adam(levels, self.learning_rate, betas=(0.9, 0.99))
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=self.steps + 1, pct_start=0.15
+            optimizer, self.learning_rate, total_steps=steps + 1, pct_start=0.15
         )
-        best = start.expand(len(victims), *start.shape).clone()
+        best = start.clone()
         lowest = torch.full((len(victims),), torch.inf, device=start.device)
         first, last = lowest.clone(), lowest.clone()
-        for step in range(self.steps + 1):
+        for step in range(steps + 1):
             if step % 50 == 0:
-                seen.progress(f"{label}step {step}/{self.steps}")
+                seen.progress(f"{label}step {step}/{steps}")
             with torch.enable_grad():
                 free = start + _compose(levels)
                 # the pull back into [0, 1] keeps a gradient where the clamp has none
                 images = free.clamp(0, 1)
                 outside = (free - images).square().mean((1, 2, 3))
                 distance = match.distance(images, victims, generator)
-                objective = distance + smoothness * total_variation(images)
+                near = (images - start).square().mean((1, 2, 3))
+                objective = distance + smoothness * total_variation(images) + nearness * near
                 gradients = torch.autograd.grad((objective + outside).sum(), levels)
             found, reached, value = images.detach(), objective.detach(), distance.detach()
             better = reached < lowest

@@ -22,7 +22,7 @@ from dpbench.inversion import Whitening, pooled, victim_releases
 from dpbench.randomness import derive_generator
 from dpbench.registry import attacks, configure
 from dpbench.release_match import study_client
-from dpbench.types import LabelledImages, Observation, ProtectedModel, SplitModel
+from dpbench.types import LabelledImages, Observation, Plugin, ProtectedModel, SplitModel
 
 CPU = torch.device("cpu")
 SIDE = 16
@@ -140,6 +140,8 @@ def remember(
     name: str,
     train: Callable[[torch.Generator], dict[str, Tensor]],
     depends_on: Literal["auxiliary", "query"],
+    *,
+    owner: type[Plugin] | None = None,
 ) -> dict[str, Tensor]:
     return train(derive_generator(CPU, name, depends_on))
 

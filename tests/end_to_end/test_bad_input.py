@@ -263,7 +263,7 @@ def test_a_record_cut_short(finished, suite, dpbench, tmp_path):
 
 def test_a_record_from_a_newer_schema_is_not_overwritten(finished, suite, dpbench, tmp_path):
     run, record = finished
-    newer = record.read_text().replace('"schema_version": 1', '"schema_version": 99', 1)
+    newer = record.read_text().replace('"schema_version": 2', '"schema_version": 99', 1)
     record.write_text(newer)
     refused(dpbench("leaderboard", run, "--output", tmp_path / "b.csv"), "schema 99", "upgrade dpbench")
     refused(dpbench("run", suite(), "--output", run), "schema 99", "upgrade dpbench")

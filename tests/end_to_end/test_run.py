@@ -188,12 +188,12 @@ def test_show_lists_and_writes_pictures(smoke_run, dpbench, tmp_path):
     listed = dpbench("show", smoke_run)
     assert listed.status == 0
     assert len(listed.out.splitlines()) == len(list(store.iter_records(smoke_run)))
-    written = dpbench("show", smoke_run, "--cell", "dpm*decoder*query |", "--output", tmp_path / "one.png")
+    written = dpbench("show", smoke_run, "--cell", "dpm*decoder*query small", "--output", tmp_path / "one.png")
     assert written.status == 0
     assert (tmp_path / "one.png").read_bytes()[:4] == b"\x89PNG"
     assert dpbench("show", smoke_run, "--cell", "no such thing").status == 2
     assert dpbench("show", smoke_run, "--open").status == 2
-    both = ["--cell", "none*decoder*query |", "--cell", "dpm*decoder*c |", "--cell", "dpm*decoder*y |"]
+    both = ["--cell", "none*decoder*query small", "--cell", "dpm*decoder*c small", "--cell", "dpm*decoder*y small"]
     assert dpbench("show", smoke_run, *both, "--output", tmp_path / "compared.png").status == 0
     with Image.open(tmp_path / "compared.png") as compared:
         assert compared.height > 4 * 96  # victims, undefended, dpm under two threat models

@@ -25,7 +25,7 @@ EMA_DECAY = 0.995
 SEPARATE = 0.5
 """Share of the distance without whitening: a generator paints coarse structure first, which whitening weighs little."""
 
-NOISE_SMOOTHING = 15.0
+NOISE_SMOOTHING = 4.0
 """How much more total variation weighs for a release that is all noise."""
 
 
@@ -71,7 +71,7 @@ class GanInversion(Attack):
     nearness: float = Field(
         0.01, ge=0, le=10, description="weight of the squared distance of features from their start"
     )
-    total_variation: float = Field(0.2, ge=0, le=100, description="weight of TV while features are refined")
+    total_variation: float = Field(0.7, ge=0, le=100, description="weight of TV while features are refined")
     draws: int = Field(2, ge=1, le=64, description="releases averaged in each step, for stochastic clients")
 
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:

@@ -224,28 +224,33 @@ def leaderboard(
 
 @app.command(
     epilog="Examples:\n\n  dpbench check dpbench-runs/quick --baseline leaderboards/quick.csv\n\n"
-    "  dpbench check board.csv --baseline accepted.csv --junit report.xml --ssim 0.05"
+    "  dpbench check board.csv --baseline accepted.csv --junit report.xml --ssim 0.05\n\n"
+    "  dpbench check today --baseline yesterday"
 )
 def check(
     candidate: Annotated[Path, typer.Argument(help="A board (.csv) or a run directory.")],
-    baseline: Annotated[Path, typer.Option(help="The accepted board, a .csv file.")],
+    baseline: Annotated[Path, typer.Option(help="The accepted board (.csv) or run directory.")],
     junit: Annotated[Path | None, typer.Option(help="Also write the result as JUnit XML.")] = None,
     ssim: Annotated[float, typer.Option(min=0, help="Tolerated rise of SSIM.")] = 0.02,
     psnr_db: Annotated[float, typer.Option("--psnr-db", min=0, help="Tolerated rise of PSNR, dB.")] = 0.5,
     lpips: Annotated[float, typer.Option(min=0, help="Tolerated fall of LPIPS.")] = 0.02,
+    leakage: Annotated[float, typer.Option(min=0, help="Tolerated rise of leakage.")] = 0.05,
+    reid_top1: Annotated[float, typer.Option("--reid-top1", min=0, help="Tolerated rise of re-identification.")] = 0.05,
     accuracy: Annotated[float, typer.Option(min=0, help="Tolerated fall of accuracy.")] = 0.01,
 ) -> None:
     """The gate: does this leak more, or predict worse, than the accepted baseline?
 
-    A figure got worse when it is beyond its tolerance and outside the baseline's interval. Exit status: 0 nothing got
-    worse; 1 something did, is missing or failed; 2 unusable input. In GitHub Actions it annotates and writes the step
-    summary.
+    A figure got worse when it is beyond its tolerance and outside the baseline's interval; where both are run
+    directories, when it is so image by image. Exit status: 0 nothing got worse; 1 something did, is missing or failed;
+    2 unusable input. In GitHub Actions it annotates and writes the step summary.
     """
     import os
 
     from dpbench.check import Tolerance, run_check
 
-    tolerance = Tolerance(ssim=ssim, psnr_db=psnr_db, lpips=lpips, accuracy=accuracy)
+    tolerance = Tolerance(
+        ssim=ssim, psnr_db=psnr_db, lpips=lpips, leakage=leakage, reid_top1=reid_top1, accuracy=accuracy
+    )
     status = run_check(
         candidate, baseline, tolerance=tolerance, junit=junit, environment=os.environ, console=_console()
     )

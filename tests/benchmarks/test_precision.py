@@ -39,7 +39,7 @@ def test_decoder_training(benchmark, images, precision, monkeypatch):
             auxiliary=LabelledImages(images.images[:512], images.labels[:512]),
             query=patches,
             client=None,
-            remember=lambda name, train, depends_on: train(torch.Generator().manual_seed(0)),
+            remember=lambda name, train, depends_on, owner=None: train(torch.Generator().manual_seed(0)),
         )
         return attack.reconstruct(seen, generator=torch.Generator().manual_seed(0))
 

@@ -47,6 +47,15 @@ def test_every_built_in_suite_parses():
         assert suites.parse_suite(text, origin=name).name == name
 
 
+@pytest.mark.parametrize("name", suites.built_in_suites())
+def test_every_built_in_suite_holds_the_whole_ladder(name):
+    suite = suites.load_suite(name)
+    assert suite.threat_models == ["static", "query", "weights"]
+    assert suite.auxiliary == ["same", "shifted"]
+    assert suite.ensemble == ensembles.NEWEST
+    assert "none" in {entry.name for entry in suite.defenses}
+
+
 def test_attacks_can_have_their_own_number_of_victims():
     assert {(cell.attack.name, cell.victims) for cell in planned()} == {
         ("mean-image", 8),

@@ -16,6 +16,9 @@ from dpbench.types import Observation
 RIDGE = 1e-3
 """Share of the mean eigenvalue that is added to all before whitening: bounds how far noise is magnified."""
 
+ALIVE = 1e-10
+"""Directions of less variance than this, relative to the mean, are rounding errors of 32-bit releases."""
+
 SIGNAL_SHARE = 0.1
 """Share of the covariance that counts as inexact beside the noise: no image found is exact to the last digit."""
 
@@ -111,6 +114,9 @@ class Whitening(nn.Module):
         values = values.clamp_min(0)
         # a release that does not vary has rounding errors for variance
         typical = values.mean().clamp_min(1e-12 * float(mean.square().mean())).clamp_min(1e-24)
+        # a release that hides some directions below the ridge gets a lower one; dead channels hide nothing
+        alive = values[values > ALIVE * typical]
+        ridge = min(ridge, float(alive.min() / typical)) if len(alive) else ridge
         matrix = vectors @ torch.diag((values + ridge * typical).rsqrt()) @ vectors.T
         if noise is not None:
             # unit variance on average, as without noise: distances keep their meaning

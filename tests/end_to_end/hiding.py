@@ -105,12 +105,12 @@ class Coupling(nn.Module):
 
 
 class Deep(Secret):
-    """A secret network of six coupling layers with rotations between them: deep, and invertible."""
+    """A secret network of three coupling layers with rotations between them: deep, and invertible."""
 
     name: ClassVar[str] = "deep"
 
     def network(self):
-        return nn.Sequential(*(layer for _ in range(6) for layer in (Mix(orthogonal()), Coupling())))
+        return nn.Sequential(*(layer for _ in range(3) for layer in (Mix(orthogonal()), Coupling())))
 
 
 class SilentModel(ProtectedModel):

@@ -63,6 +63,10 @@ def refused(outcome, *words):
         ('name = "leaves"', 'name = "leafs"', ["unknown dataset", "did you mean 'leaves'"]),
         ("test = 64", "test = 2", ["wants 4 victims, but dataset.test is 2"]),
         ("victims = 4", 'victims = 4\nthreat_models = ["everything"]', ["threat_models"]),
+        ("victims = 4", 'victims = 4\nbudget = "huge"', ["budget"]),
+        ("victims = 4", "victims = 4\nreleases = 0", ["releases"]),
+        ("victims = 4", 'victims = 4\nauxiliary = ["shifted"]', ["add a table [shifted]"]),
+        ("victims = 4", 'victims = 4\nensemble = "ensemble-v0"', ["did you mean 'ensemble-v1'"]),
     ],
 )
 def test_suites(suite, dpbench, tmp_path, old, new, words):
@@ -75,6 +79,8 @@ def test_arguments(suite, dpbench, tmp_path):
     refused(dpbench("run", suite(), "--device", "tpu"), "expected one of auto, cpu, cuda, mps")
     refused(dpbench("run", suite(), "--only", "nothing like it"), "matches no cell")
     refused(dpbench("run", suite(), "--seed", "-1"), "negative")
+    refused(dpbench("run", suite(), "--budget", "larg"), "did you mean 'large'")
+    refused(dpbench("run", suite(), "--shifted", "spectra"), "has no table [shifted]")
     refused(dpbench("run", suite(), "--defense", "no.py:Such"), "there is no file")
     refused(dpbench("leaderboard", tmp_path / "nowhere", "--output", tmp_path / "b.csv"), "not a run directory")
 

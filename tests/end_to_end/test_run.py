@@ -125,6 +125,24 @@ def test_a_run_passes_the_gate_against_itself_and_fails_against_a_better_one(smo
     assert "<failure" in (tmp_path / "junit.xml").read_text()
 
 
+def test_two_runs_are_compared_image_by_image_and_claims_stay_apart(smoke_run, dpbench, tmp_path):
+    assert dpbench("check", smoke_run, "--baseline", smoke_run).status == 0
+    board = tmp_path / "board.csv"
+    assert dpbench("leaderboard", smoke_run, "--claimed", smoke_run, "--output", board).status == 0
+    rows = pd.read_csv(board)
+    assert rows["origin"].value_counts().to_dict() == {"measured": len(rows) // 2, "claimed": len(rows) // 2}
+    assert dpbench("check", board, "--baseline", smoke_run / "board.csv").status == 0  # claims do not count
+
+
+def test_every_figure_of_the_board_has_its_interval(smoke_run):
+    rows = pd.read_csv(smoke_run / "board.csv")
+    worst = rows[(rows["attack"] == "worst-case") & (rows["threat_model"] == "weights")]
+    assert set(worst["ensemble"]) == {"ensemble-v1"}
+    for figure in ("accuracy", "ssim", "psnr_db", "lpips", "mse", "reid_top1", "label_read", "leakage"):
+        assert (worst[f"{figure}_low"] <= worst[figure]).all()
+        assert (worst[figure] <= worst[f"{figure}_high"]).all()
+
+
 def test_same_suite_and_seed_give_equal_figures_alone_or_in_any_order(tiny, tmp_path, dpbench, monkeypatch):
     def fresh(output, *arguments):
         monkeypatch.setenv("DPBENCH_CACHE", str(tmp_path / f"cache-{output}"))
@@ -181,6 +199,9 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tiny, tmp_path, dpbench):
     assert outcome.status == 0
     assert "resnet10t layer1 | gaussian std=0.5 | rmle steps=5 | static | seed 0" in outcome.out
     assert "5 cells, 5 to run" in outcome.out
+    larger = dpbench("run", tiny, "--output", tmp_path / "run", "--dry-run", "--budget", "large")
+    assert "| rmle steps=20" in larger.out
+    assert "| weights large | seed 0" in larger.out
     assert not (tmp_path / "run").exists()
 
 

@@ -264,3 +264,13 @@ def test_folders_move_without_losing_finished_cells(tiny, tmp_path, image_folder
     assert [cell.id for cell in first.cells] == [cell.id for cell in second.cells]
     with pytest.raises(DpbenchError, match="there is no"):
         runner.make_plan(str(tiny), data=str(tmp_path / "nowhere"), output=tmp_path / "run")
+
+
+def test_several_releases_of_each_victim(tiny, tmp_path):
+    tiny.write_text(TINY.replace("victims = 4", "victims = 4\nreleases = 3"))
+    board = package.run(str(tiny), device="cpu", output=tmp_path / "run", only="rmle")
+    records = list(store.iter_records(tmp_path / "run"))
+    assert {record.status for record in records} == {"ok"}
+    assert {record.cell.releases for record in records} == {3}
+    assert set(board["releases"]) == {3}
+    assert all("releases_3" in record.id for record in records)

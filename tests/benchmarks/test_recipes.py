@@ -10,7 +10,8 @@ resnet10t fitted on `leaves` (4,000 private images, 8 epochs), split at layer1, 
 
 Only `full` is the published comparison: the published step counts and our GAN as registered (UnSplit alone is short
 of its 1,000 rounds: 200), on 8 victims, or as many as DPBENCH_RECIPES_VICTIMS says. Without it each recipe takes the
-reduced share of its steps in `RECIPES`, on 2 victims, and the GAN, which ours and GLASS share, gets 300 training steps. Decoders are judged on 64 victims in both.
+reduced share of its steps in `RECIPES`, on 2 victims, and the GAN, which ours and GLASS share, gets 300 training
+steps. Decoders are judged on 64 victims in both.
 DPBENCH_RECIPES_OUT=FILE appends each result as a line of JSON, as soon as it is there.
 
 Not compared: DRAG (no diffusion model of such images is at hand) and PFO (known from its paper only).

@@ -63,7 +63,7 @@ def write_budgets(board: pd.DataFrame, path: Path) -> bool:
             axes.set_xticks(range(len(budgets)), budgets)
             axes.grid(color="0.92", linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)
-            axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+            axes.set_ylim(min(0, axes.get_ylim()[0]), 1.02)
             if column == 0:
                 axes.set_ylabel(f"mean SSIM of {attack}")
             if line == 0:

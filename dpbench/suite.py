@@ -288,11 +288,15 @@ def label(cell: CellSpec, *, full: bool = False) -> str:
 
 def _words(spec: PluginSpec, cls: type[Plugin], *, always: int) -> str:
     """The name and the parameters that are not at their defaults; the first `always` of them in any case."""
-    fields = list(cls.model_fields.items())
+    # as arguments are stored: JSON knows no tuples
+    defaults = {
+        key: list(field.default) if isinstance(field.default, tuple) else field.default
+        for key, field in cls.model_fields.items()
+    }
     shown = [
         f"{key}={spec.arguments[key]}"
-        for index, (key, field) in enumerate(fields)
-        if key in spec.arguments and (index < always or spec.arguments[key] != field.default)
+        for index, (key, default) in enumerate(defaults.items())
+        if key in spec.arguments and (index < always or spec.arguments[key] != default)
     ]
     return " ".join([cls.name, *shown])
 

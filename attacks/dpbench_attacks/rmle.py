@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 from torch.nn import functional
 
@@ -21,6 +21,11 @@ from dpbench_attacks.decoder import Decoder, InverseNetwork
 
 COARSEST = 2
 """Pixels on the shorter side of the top of the pyramid."""
+
+Weights = Annotated[
+    tuple[float, ...], BeforeValidator(lambda value: (value,) if isinstance(value, int | float) else value)
+]
+"""One number, or several to choose from."""
 
 TRIALS = 8
 """Auxiliary images on which the regularisers are tried."""
@@ -52,10 +57,10 @@ class RegularisedMaximumLikelihood(Attack):
 
     steps: int = Field(400, ge=1, le=100_000, description="Adam steps")
     learning_rate: float = Field(0.06, gt=0, le=1, description="peak of the one-cycle schedule")
-    total_variation: tuple[float, ...] = Field(
+    total_variation: Weights = Field(
         (0.03, 0.2, 1.0, 4.0), min_length=1, description="weights of TV (mean absolute difference) to try"
     )
-    nearness: tuple[float, ...] = Field(
+    nearness: Weights = Field(
         (0.0, 1.0, 10.0), min_length=1, description="weights of the mean squared distance from the start to try"
     )
     decoder_epochs: int = Field(6, ge=1, le=1000, description="of the decoder that gives the start, as in `decoder`")

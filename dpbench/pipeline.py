@@ -15,7 +15,6 @@ from dpbench import cache, fidelity, recognition
 from dpbench.guarantees import guarantees_of
 from dpbench.prepare import Prepared, Progress, undefended_spec
 from dpbench.randomness import derive_generator
-from dpbench.registry import source_of
 from dpbench.release import (
     WhiteBox,
     assert_same_release,
@@ -29,7 +28,7 @@ from dpbench.specs import CellSpec, content_hash
 from dpbench.stages import Stages
 from dpbench.store import Guarantees, Recognition, Utility
 from dpbench.suite import attack_of, defense_of
-from dpbench.types import AUXILIARY_SHARE, Observation, Plugin, ProtectedModel
+from dpbench.types import AUXILIARY_SHARE, Observation, ProtectedModel
 
 
 @dataclass(frozen=True)
@@ -193,12 +192,12 @@ class Pipeline:
             train: Callable[[torch.Generator], cache.State],
             depends_on: Literal["auxiliary", "query"],
             *,
-            owner: type[Plugin] | None = None,
+            owner: tuple[str, str] | None = None,
         ) -> cache.State:
             key = content_hash(
                 {
-                    "attack": owner.name if owner else cell.attack.name,
-                    "source": source_of(owner) if owner else cell.attack.source,
+                    "attack": owner[0] if owner else cell.attack.name,
+                    "source": owner[1] if owner else cell.attack.source,
                     "name": name,
                     "data": cell.data_fingerprint,
                     "auxiliary": [cell.shifted_fingerprint, AUXILIARY_SHARE[cell.budget]],

@@ -216,7 +216,7 @@ class Remember(Protocol):
         train: Callable[[torch.Generator], dict[str, Tensor]],
         depends_on: Literal["auxiliary", "query"],
         *,
-        owner: type[Plugin] | None = None,
+        owner: tuple[str, str] | None = None,
     ) -> dict[str, Tensor]:
         """`train(generator)`, or the cached result of an earlier call.
 
@@ -226,7 +226,7 @@ class Remember(Protocol):
             depends_on: "auxiliary" when training saw nothing but the auxiliary images (a generator: shared by every
                 cell), "query" when it also saw answers to queries (a decoder: shared by cells that query the same
                 client).
-            owner: whose training it is, if not the attack's own: attacks that borrow it share it.
+            owner: name and version of a training that several attacks share; by default it is the attack's own.
         """
 
 

@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from dpbench.fidelity import ssim_unchecked
+from dpbench.inverse_network import InverseNetwork
+from dpbench.inverse_training import InverseTraining
 from dpbench.inversion import converged, pooled, total_variation, victim_releases, victims_per_batch
 from dpbench.registry import register
 from dpbench.release_match import ReleaseMatch, study_client
 from dpbench.types import Attack, Needs, Observation
-from dpbench_attacks.decoder import Decoder, InverseNetwork
 
 COARSEST = 2
 """Pixels on the shorter side of the top of the pyramid."""
@@ -51,7 +52,7 @@ class RegularisedMaximumLikelihood(Attack):
     paper: ClassVar[str] = "https://doi.org/10.1145/3359789.3359824"
     needs: ClassVar[Needs] = "weights"
     budgets: ClassVar[dict[str, dict[str, float]]] = {
-        size: {"steps": steps, **{f"decoder_{name}": factor for name, factor in Decoder.budgets[size].items()}}
+        size: {"steps": steps, **{f"decoder_{name}": factor for name, factor in InverseTraining.budgets[size].items()}}
         for size, steps in (("small", 0.4), ("large", 4))
     }
 
@@ -71,7 +72,7 @@ class RegularisedMaximumLikelihood(Attack):
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """Optimise one image per victim: (N,3,H,W) in [0,1]."""
         match = study_client(seen, draws=self.draws, generator=generator)
-        decoder = Decoder(epochs=self.decoder_epochs, width=self.decoder_width, blocks=self.decoder_blocks)
+        decoder = InverseTraining(epochs=self.decoder_epochs, width=self.decoder_width, blocks=self.decoder_blocks)
         network = decoder.trained(seen)
         weights = self._choose_regularisers(match, decoder, network, seen, generator)
         start = decoder.apply(network, match.released)
@@ -91,7 +92,7 @@ class RegularisedMaximumLikelihood(Attack):
     def _choose_regularisers(
         self,
         match: ReleaseMatch,
-        decoder: Decoder,
+        decoder: InverseTraining,
         network: InverseNetwork,
         seen: Observation,
         generator: torch.Generator,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import piq
 import pytest
 import torch
-from dpbench_attacks.decoder import Decoder, ResidualBlock
+from dpbench_attacks.decoder import Decoder
 from dpbench_attacks.gan import Discriminator, GanInversion
 from dpbench_attacks.rmle import RegularisedMaximumLikelihood
 from dpbench_defenses.dpm import RECONSTRUCTORS
@@ -18,11 +18,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
 from dpbench.errors import DpbenchError
+from dpbench.inverse_network import ResidualBlock
 from dpbench.inversion import Whitening, pooled, victim_releases
 from dpbench.randomness import derive_generator
 from dpbench.registry import attacks, configure
 from dpbench.release_match import study_client
-from dpbench.types import LabelledImages, Observation, Plugin, ProtectedModel, SplitModel
+from dpbench.types import LabelledImages, Observation, ProtectedModel, SplitModel
 
 CPU = torch.device("cpu")
 SIDE = 16
@@ -141,7 +142,7 @@ def remember(
     train: Callable[[torch.Generator], dict[str, Tensor]],
     depends_on: Literal["auxiliary", "query"],
     *,
-    owner: type[Plugin] | None = None,
+    owner: tuple[str, str] | None = None,
 ) -> dict[str, Tensor]:
     return train(derive_generator(CPU, name, depends_on))
 

@@ -1,0 +1,169 @@
+"""Training an inverse network on released features: what `decoder` is, and where `rmle` starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dpbench.devices import autocast, place
+from dpbench.fidelity import lpips, ssim_unchecked
+from dpbench.inverse_network import InverseNetwork
+from dpbench.inversion import images_for_statistics, initialise, pooled, victim_releases
+from dpbench.specs import content_hash
+from dpbench.types import Observation
+
+VERSION = 2
+"""Raise it whenever the figures change, with the versions of the attacks that train here."""
+
+STATISTICS_IMAGES = 512
+CONVERGED = 0.9
+"""A decoder whose loss is not below this share of the mean image's has learned next to nothing: it failed, or there is
+nothing to learn. The attacker cannot tell which, so it tries once more at a lower rate."""
+
+RETRY_RATE = 0.25
+"""Share of the learning rate at which a decoder that did not converge starts again."""
+
+
+class InverseTraining(BaseModel):
+    """How an inverse network is trained on fresh releases of the auxiliary images; see the attack `decoder`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    budgets: ClassVar[dict[str, dict[str, float]]] = {
+        "small": {"epochs": 0.5, "width": 0.5, "blocks": 0.5},
+        "large": {"epochs": 2, "width": 1.5, "blocks": 2},
+    }
+
+    epochs: int = Field(6, ge=1, le=1000, description="passes over the auxiliary images")
+    width: int = Field(128, ge=8, le=1024, description="channels at the resolution of the features")
+    blocks: int = Field(2, ge=1, le=32, description="residual blocks at each resolution")
+    batch_size: int = Field(64, ge=2, le=4096, description="auxiliary images per step")
+    learning_rate: float = Field(4e-3, gt=0, le=0.1, description="peak of the one-cycle schedule, AdamW")
+    ssim_weight: float = Field(0.2, ge=0, le=10, description="weight of 1 - SSIM beside the L1 distance")
+    lpips_weight: float = Field(
+        0.0, ge=0, le=10, description="weight of LPIPS; not by default: its weights are not on every machine"
+    )
+
+    def trained(self, seen: Observation) -> InverseNetwork:
+        """The inverse network of this client for pooled releases, in eval mode; what it says of itself is noted."""
+        releases = victim_releases(seen)
+        released = pooled(releases)
+        query = _pooled_query(seen.granted_query(), len(releases))
+        shape = tuple(released.shape[1:])
+        identity = {
+            "version": VERSION,
+            "parameters": self.model_dump(),
+            "features": shape,
+            "image": seen.image_shape,
+            "releases": len(releases),
+        }
+
+        def attempt(train_generator: torch.Generator, rate: float) -> dict[str, Tensor]:
+            network = self.network(shape, seen.image_shape)
+            initialise(network, train_generator)
+            place(network, released.device)
+            final_loss = self._train(network, seen, query, rate, train_generator)
+            return {**network.state_dict(), "final_loss": final_loss}
+
+        def train(train_generator: torch.Generator) -> dict[str, Tensor]:
+            mean_image_loss = self._mean_image_loss(seen)
+            state = attempt(train_generator, self.learning_rate)
+            retried = not float(state["final_loss"]) < CONVERGED * float(mean_image_loss)
+            if retried:
+                seen.progress("not converged: once more at a lower rate")
+                second = attempt(train_generator, self.learning_rate * RETRY_RATE)
+                # by the training loss, which is what the attacker sees; a NaN loses
+                if not float(state["final_loss"]) <= float(second["final_loss"]):
+                    state = second
+            return {**state, "mean_image_loss": mean_image_loss, "retried": torch.tensor(float(retried))}
+
+        name = f"decoder-{content_hash(identity)[:16]}"
+        state = dict(seen.remember(name, train, "query", owner=("decoder", f"v{VERSION}")))
+        final_loss, mean_image_loss, retried = (
+            float(state.pop(name)) for name in ("final_loss", "mean_image_loss", "retried")
+        )
+        seen.notes["final_loss"] = round(final_loss, 5)
+        seen.notes["mean_image_loss"] = round(mean_image_loss, 5)
+        seen.notes["converged"] = final_loss < CONVERGED * mean_image_loss
+        if retried:
+            seen.notes["retried"] = True
+        network = self.network(shape, seen.image_shape)
+        network.load_state_dict(state)
+        return place(network, released.device).eval().requires_grad_(False)
+
+    def network(self, feature_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> InverseNetwork:
+        """The untrained network for features (N, *feature_shape) and images (N, *image_shape)."""
+        return InverseNetwork(feature_shape, image_shape, width=self.width, blocks=self.blocks)
+
+    def apply(self, network: InverseNetwork, released: Tensor) -> Tensor:
+        """Pooled releases (N, ...) -> images (N,3,H,W) in [0,1]."""
+        with torch.no_grad(), autocast(released.device):
+            images = torch.cat([network(chunk) for chunk in released.split(self.batch_size)])
+        return images.float().clamp(0, 1)
+
+    def _train(
+        self,
+        network: InverseNetwork,
+        seen: Observation,
+        query: Callable[[Tensor], Tensor],
+        learning_rate: float,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Trains `network` in place; returns the mean loss of the last epoch, ()."""
+        device = seen.released.device
+        images = seen.auxiliary.images.to(device)
+        batch = min(self.batch_size, len(images))
+        steps_per_epoch = len(images) // batch
+        calibration = images[: images_for_statistics(network.feature_shape, least=STATISTICS_IMAGES)]
+        network.standardise(torch.cat([query(chunk).float() for chunk in calibration.split(batch)]), calibration)
+        network.train()
+        optimizer = torch.optim.AdamW(
+            network.parameters(), learning_rate, weight_decay=1e-2, fused=device.type in ("cpu", "cuda")
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, learning_rate, total_steps=self.epochs * steps_per_epoch, pct_start=0.2
+        )
+        running = torch.zeros((), device=device)
+        for epoch in range(self.epochs):
+            seen.progress(f"epoch {epoch + 1}/{self.epochs}")
+            order = torch.randperm(len(images), generator=generator, device=generator.device).to(device)
+            running = torch.zeros((), device=device)
+            for step in range(steps_per_epoch):
+                chosen = images[order[step * batch : (step + 1) * batch]]
+                flip = torch.rand(len(chosen), 1, 1, 1, generator=generator, device=generator.device) < 0.5
+                chosen = torch.where(flip.to(device), chosen.flip(3), chosen)
+                released = query(chosen)
+                with autocast(device):
+                    output = network(released.float())
+                loss = self._loss(output.float(), chosen)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+                optimizer.step()
+                schedule.step()
+                running += loss.detach()
+        return running / steps_per_epoch
+
+    def _mean_image_loss(self, seen: Observation) -> Tensor:
+        """What a network that learned nothing from the features would reach, ()."""
+        images = seen.auxiliary.images[:STATISTICS_IMAGES].to(seen.released.device)
+        return self._loss(images.mean(0, keepdim=True).expand_as(images), images)
+
+    def _loss(self, output: Tensor, images: Tensor) -> Tensor:
+        loss = functional.l1_loss(output, images)
+        # clamp: SSIM and LPIPS are about images in [0, 1]; the L1 distance still pulls values back
+        if self.ssim_weight:
+            loss = loss + self.ssim_weight * (1 - ssim_unchecked(output.clamp(0, 1), images).mean())
+        if self.lpips_weight:
+            loss = loss + self.lpips_weight * lpips(output.clamp(0, 1), images).mean()
+        return loss
+
+
+def _pooled_query(query: Callable[[Tensor], Tensor], times: int) -> Callable[[Tensor], Tensor]:
+    """Images -> what `times` releases of them say together."""
+    return lambda images: pooled([query(images) for _ in range(times)])

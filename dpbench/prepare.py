@@ -54,21 +54,22 @@ class Prepared:
         def load() -> Parts:
             progress("loading images")
             parts = load_parts(cell.dataset, cache=self.cache_dir / "datasets", progress=progress)
-            moved = {
-                name: LabelledImages(
-                    to_device(part.images, self.device).contiguous(memory_format=torch.channels_last),
-                    to_device(part.labels, self.device),
-                )
-                for name, part in (
-                    ("private", parts.private),
-                    ("auxiliary", parts.auxiliary),
-                    ("test", parts.test),
-                )
-            }
-            return Parts(**moved, classes=parts.classes, hashes=parts.hashes)
+            return Parts(
+                private=self._placed(parts.private),
+                auxiliary=self._placed(parts.auxiliary),
+                test=self._placed(parts.test),
+                classes=parts.classes,
+                hashes=parts.hashes,
+            )
 
         parts: Parts = self.keep("parts", cell.data_fingerprint, load)
         return parts
+
+    def _placed(self, part: LabelledImages) -> LabelledImages:
+        return LabelledImages(
+            to_device(part.images, self.device).contiguous(memory_format=torch.channels_last),
+            to_device(part.labels, self.device),
+        )
 
     def auxiliary(self, cell: CellSpec, progress: Progress) -> LabelledImages:
         """The attacker's images: as many of the cell's auxiliary images as its budget allows."""
@@ -86,10 +87,7 @@ class Prepared:
             shifted = load_parts(dataset, cache=self.cache_dir / "datasets", progress=progress)
             for name in ("private", "test"):
                 assert_disjoint_hashes(name, parts.hashes[name], "shifted auxiliary", shifted.hashes["auxiliary"])
-            return LabelledImages(
-                to_device(shifted.auxiliary.images, self.device).contiguous(memory_format=torch.channels_last),
-                to_device(shifted.auxiliary.labels, self.device),
-            )
+            return self._placed(shifted.auxiliary)
 
         images: LabelledImages = self.keep("shifted", f"{cell.data_fingerprint} {cell.shifted_fingerprint}", load)
         return images

@@ -105,12 +105,12 @@ class RegularisedMaximumLikelihood(Attack):
         start = decoder.apply(network, releases)
         everyone = torch.arange(len(truth), device=device)
         batch = max(1, victims_per_batch(seen.image_shape) // len(truth))
+        trial = replace(match, released=releases)
+        steps = max(1, self.steps // 3)
         error = []
         for some in torch.tensor(pairs, device=device).split(batch):
             victims = everyone.repeat(len(some))
             tv, near = (some[:, column].repeat_interleave(len(truth)) for column in (0, 1))
-            trial = replace(match, released=releases)
-            steps = max(1, self.steps // 3)
             found, _, _ = self._invert(
                 trial, victims, start.repeat(len(some), 1, 1, 1), tv, near, steps, seen, "trial, ", generator
             )

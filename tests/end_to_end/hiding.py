@@ -1,5 +1,6 @@
 """Defenses for test_sanity: releases that carry everything behind a secret, nothing, or somebody else's features."""
 
+import abc
 from typing import ClassVar
 
 import torch
@@ -25,8 +26,9 @@ class SecretModel(ProtectedModel):
 class Secret(Defense):
     """Draws a secret that has an inverse."""
 
+    @abc.abstractmethod
     def network(self):
-        raise NotImplementedError
+        """The secret, as a module."""
 
     def build(self, split):
         with torch.random.fork_rng():

@@ -13,8 +13,8 @@ ENSEMBLES: dict[str, dict[str, int]] = {
         "random-image": 1,
         "class-mean": 1,
         "nearest-auxiliary": 1,
-        "decoder": 2,
-        "rmle": 2,
+        "decoder": 3,
+        "rmle": 3,
         "gan": 2,
     },
 }

@@ -17,7 +17,7 @@ from dpbench.inversion import images_for_statistics, initialise, pooled, victim_
 from dpbench.specs import content_hash
 from dpbench.types import Observation
 
-VERSION = 2
+VERSION = 3
 """Raise it whenever the figures change, with the versions of the attacks that train here."""
 
 STATISTICS_IMAGES = 512
@@ -35,11 +35,11 @@ class InverseTraining(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     budgets: ClassVar[dict[str, dict[str, float]]] = {
-        "small": {"epochs": 0.5, "width": 0.5, "blocks": 0.5},
-        "large": {"epochs": 2, "width": 1.5, "blocks": 2},
+        "small": {"steps": 0.25, "width": 0.5, "blocks": 0.5},
+        "large": {"steps": 2, "width": 1.5, "blocks": 2},
     }
 
-    epochs: int = Field(6, ge=1, le=1000, description="passes over the auxiliary images")
+    steps: int = Field(800, ge=1, le=100_000, description="of training, whatever the number of auxiliary images")
     width: int = Field(128, ge=8, le=1024, description="channels at the resolution of the features")
     blocks: int = Field(2, ge=1, le=32, description="residual blocks at each resolution")
     batch_size: int = Field(64, ge=2, le=4096, description="auxiliary images per step")
@@ -114,40 +114,42 @@ class InverseTraining(BaseModel):
         learning_rate: float,
         generator: torch.Generator,
     ) -> Tensor:
-        """Trains `network` in place; returns the mean loss of the last epoch, ()."""
+        """Trains `network` in place; returns the mean loss over its last pass through the images, ()."""
         device = seen.released.device
         images = seen.auxiliary.images.to(device)
         batch = min(self.batch_size, len(images))
-        steps_per_epoch = len(images) // batch
+        per_epoch = len(images) // batch
         calibration = images[: images_for_statistics(network.feature_shape, least=STATISTICS_IMAGES)]
         network.standardise(torch.cat([query(chunk).float() for chunk in calibration.split(batch)]), calibration)
         network.train()
         optimizer = torch.optim.AdamW(
             network.parameters(), learning_rate, weight_decay=1e-2, fused=device.type in ("cpu", "cuda")
         )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, learning_rate, total_steps=self.epochs * steps_per_epoch, pct_start=0.2
-        )
-        running = torch.zeros((), device=device)
-        for epoch in range(self.epochs):
-            seen.progress(f"epoch {epoch + 1}/{self.epochs}")
-            order = torch.randperm(len(images), generator=generator, device=generator.device).to(device)
-            running = torch.zeros((), device=device)
-            for step in range(steps_per_epoch):
-                chosen = images[order[step * batch : (step + 1) * batch]]
-                flip = torch.rand(len(chosen), 1, 1, 1, generator=generator, device=generator.device) < 0.5
-                chosen = torch.where(flip.to(device), chosen.flip(3), chosen)
-                released = query(chosen)
-                with autocast(device):
-                    output = network(released.float())
-                loss = self._loss(output.float(), chosen)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-                optimizer.step()
-                schedule.step()
-                running += loss.detach()
-        return running / steps_per_epoch
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=self.steps, pct_start=0.2)
+        counted = min(self.steps, per_epoch)
+        total = torch.zeros((), device=device)
+        order = torch.empty(0, dtype=torch.long)
+        for step in range(self.steps):
+            place_in_epoch = step % per_epoch
+            if not place_in_epoch:
+                order = torch.randperm(len(images), generator=generator, device=generator.device).to(device)
+            if step % 20 == 0:
+                seen.progress(f"step {step}/{self.steps}")
+            chosen = images[order[place_in_epoch * batch : (place_in_epoch + 1) * batch]]
+            flip = torch.rand(len(chosen), 1, 1, 1, generator=generator, device=generator.device) < 0.5
+            chosen = torch.where(flip.to(device), chosen.flip(3), chosen)
+            released = query(chosen)
+            with autocast(device):
+                output = network(released.float())
+            loss = self._loss(output.float(), chosen)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            if step >= self.steps - counted:
+                total += loss.detach()
+        return total / counted
 
     def _mean_image_loss(self, seen: Observation) -> Tensor:
         """What a network that learned nothing from the features would reach, ()."""

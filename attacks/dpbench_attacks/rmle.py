@@ -28,6 +28,10 @@ Weights = Annotated[
 ]
 """One number, or several to choose from."""
 
+FIRST_SMOOTHNESS = 1.0
+RELAXED = 0.7
+"""The weight of TV falls from this one, if it is the larger, over this share of the steps."""
+
 TRIALS = 8
 """Auxiliary images on which the regularisers are tried."""
 
@@ -41,30 +45,33 @@ class RegularisedMaximumLikelihood(Attack):
     with its own loss; the search starts from what a decoder makes of the features (the attack `decoder`), not from
     zeros or noise, which end in local minima; the image is a sum of a pyramid of resolutions, so that coarse structure
     is found first; differences are whitened over channels by their covariance over auxiliary images; TV is the l1
-    norm of differences; one-cycle Adam, with the values held in [0,1]; each victim keeps the iterate with the lowest
-    objective. The two regularisers are chosen by trial on auxiliary images, whose pixels the attacker knows: much for
-    noisy releases, next to none for exact ones. Stochastic, masking and gradient-free clients are met as
+    norm of differences, its weight falls to its value from a larger one, where the search is better conditioned;
+    one-cycle Adam, with the values held in [0,1]; each victim keeps the iterate with the lowest objective. The two
+    regularisers are chosen by trial on auxiliary images, whose pixels the attacker knows: much for noisy releases, next
+    to none for exact ones. Stochastic, masking and gradient-free clients are met as
     `dpbench.release_match` describes; further releases of the same victims are pooled.
     """
 
     name: ClassVar[str] = "rmle"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     paper: ClassVar[str] = "https://doi.org/10.1145/3359789.3359824"
     needs: ClassVar[Needs] = "weights"
     budgets: ClassVar[dict[str, dict[str, float]]] = {
-        size: {"steps": steps, **{f"decoder_{name}": factor for name, factor in InverseTraining.budgets[size].items()}}
+        size: {"steps": steps} | {f"decoder_{name}": factor for name, factor in InverseTraining.budgets[size].items()}
         for size, steps in (("small", 0.4), ("large", 4))
     }
 
-    steps: int = Field(400, ge=1, le=100_000, description="Adam steps")
+    steps: int = Field(500, ge=1, le=100_000, description="Adam steps")
     learning_rate: float = Field(0.06, gt=0, le=1, description="peak of the one-cycle schedule")
     total_variation: Weights = Field(
-        (0.03, 0.2, 1.0, 4.0), min_length=1, description="weights of TV (mean absolute difference) to try"
+        (0.01, 0.1, 1.0, 4.0), min_length=1, description="weights of TV (mean absolute difference) to try"
     )
     nearness: Weights = Field(
         (0.0, 1.0, 10.0), min_length=1, description="weights of the mean squared distance from the start to try"
     )
-    decoder_epochs: int = Field(6, ge=1, le=1000, description="of the decoder that gives the start, as in `decoder`")
+    decoder_steps: int = Field(
+        800, ge=1, le=100_000, description="of the decoder that gives the start, as in `decoder`"
+    )
     decoder_width: int = Field(128, ge=8, le=1024, description="likewise")
     decoder_blocks: int = Field(2, ge=1, le=32, description="likewise")
     draws: int = Field(2, ge=1, le=64, description="releases averaged in each step, for stochastic clients")
@@ -72,7 +79,7 @@ class RegularisedMaximumLikelihood(Attack):
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """Optimise one image per victim: (N,3,H,W) in [0,1]."""
         match = study_client(seen, draws=self.draws, generator=generator)
-        decoder = InverseTraining(epochs=self.decoder_epochs, width=self.decoder_width, blocks=self.decoder_blocks)
+        decoder = InverseTraining(steps=self.decoder_steps, width=self.decoder_width, blocks=self.decoder_blocks)
         network = decoder.trained(seen)
         weights = self._choose_regularisers(match, decoder, network, seen, generator)
         start = decoder.apply(network, match.released)
@@ -169,8 +176,10 @@ class RegularisedMaximumLikelihood(Attack):
                 outside = (free - images).square().mean((1, 2, 3))
                 distance = match.distance(images, victims, generator)
                 near = (images - start).square().mean((1, 2, 3))
-                objective = distance + smoothness * total_variation(images) + nearness * near
-                gradients = torch.autograd.grad((objective + outside).sum(), levels)
+                roughness = total_variation(images)
+                objective = distance + smoothness * roughness + nearness * near
+                followed = distance + _relaxed(smoothness, step / steps) * roughness + nearness * near
+                gradients = torch.autograd.grad((followed + outside).sum(), levels)
             found, reached, value = images.detach(), objective.detach(), distance.detach()
             better = reached < lowest
             lowest = torch.where(better, reached, lowest)
@@ -183,6 +192,13 @@ class RegularisedMaximumLikelihood(Attack):
             optimizer.step()
             schedule.step()
         return best, first, last
+
+
+def _relaxed(smoothness: Tensor, progress: float) -> Tensor:
+    """The weights of TV that the search follows after this share of its steps, (M,)."""
+    fall = min(1.0, progress / RELAXED)
+    first = smoothness.clamp_min(FIRST_SMOOTHNESS)
+    return first ** (1 - fall) * smoothness**fall
 
 
 def _pyramid(victims: int, image_shape: tuple[int, int, int], device: torch.device) -> list[Tensor]:

@@ -24,13 +24,13 @@ def patches(batch):
     return torch.nn.functional.conv2d(features, mixing).relu()
 
 
-@pytest.mark.benchmark(group="training a decoder for two epochs on 512 images")
+@pytest.mark.benchmark(group="training a decoder for two passes over 512 images")
 @pytest.mark.parametrize("precision", ["float32", "autocast"])
 def test_decoder_training(benchmark, images, precision, monkeypatch):
     if precision == "float32":
         monkeypatch.setattr(devices, "fast_dtype", lambda kind: None)
     victims = images.images[512:]
-    attack = find_attack("decoder")(epochs=2)
+    attack = find_attack("decoder")(steps=16)
 
     def reconstruct():
         seen = Observation(

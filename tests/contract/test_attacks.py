@@ -30,8 +30,8 @@ SIDE = 16
 VICTIMS = 6
 
 TINY: dict[str, dict[str, Any]] = {
-    "decoder": {"epochs": 12, "width": 32, "blocks": 1, "batch_size": 32},
-    "rmle": {"steps": 60},
+    "decoder": {"steps": 96, "width": 32, "blocks": 1, "batch_size": 32},
+    "rmle": {"steps": 60, "decoder_steps": 30},
     "gan": {"training_steps": 20, "width": 8, "pool": 64, "restarts": 2, "search_steps": 3, "refine_steps": 60},
 }
 """Parameters that make an attack quick; an attack that is not here runs with its defaults."""
@@ -186,7 +186,7 @@ def run(name: str, seen: Observation, seed: str = "attack", **arguments: object)
 
 def few_steps(name: str) -> dict[str, int]:
     """Parameters for a run that only has to end."""
-    return {key: 2 for key in TINY.get(name, {}) if key in ("epochs", "steps", "training_steps", "refine_steps")}
+    return {key: 2 for key in TINY.get(name, {}) if key in ("steps", "training_steps", "refine_steps")}
 
 
 def psnr_db(images: Tensor, victims: Tensor) -> float:

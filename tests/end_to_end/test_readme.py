@@ -33,6 +33,7 @@ name = "mean-image"
 [[attacks]]
 name = "rmle"
 steps = 3
+decoder_steps = 4
 """
 
 

@@ -42,6 +42,7 @@ name = "random-image"
 [[attacks]]
 name = "rmle"
 steps = 5
+decoder_steps = 8
 """
 
 
@@ -197,10 +198,10 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(tiny, tmp_path, dpbench, monkeypa
 def test_dry_run_prints_the_plan_and_writes_nothing(tiny, tmp_path, dpbench):
     outcome = dpbench("run", tiny, "--output", tmp_path / "run", "--dry-run")
     assert outcome.status == 0
-    assert "resnet10t layer1 | gaussian std=0.5 | rmle steps=5 | static | seed 0" in outcome.out
+    assert "resnet10t layer1 | gaussian std=0.5 | rmle steps=5 decoder_steps=8 | static | seed 0" in outcome.out
     assert "5 cells, 5 to run" in outcome.out
     larger = dpbench("run", tiny, "--output", tmp_path / "run", "--dry-run", "--budget", "large")
-    assert "| rmle steps=20" in larger.out
+    assert "| rmle steps=20 decoder_steps=16" in larger.out
     assert "| weights large | seed 0" in larger.out
     assert not (tmp_path / "run").exists()
 

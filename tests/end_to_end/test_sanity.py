@@ -34,11 +34,12 @@ name = "nearest-auxiliary"
 name = "class-mean"
 [[attacks]]
 name = "decoder"
-epochs = 6
+steps = 105
 width = 64
 [[attacks]]
 name = "rmle"
 steps = 400
+decoder_steps = 105
 """
 
 INVERTIBLE = ("Permutation", "Orthogonal", "Signs", "Affine", "Deep")

@@ -100,8 +100,8 @@ def test_auxiliary_images_cross_the_threat_models():
 def test_a_budget_scales_every_attack_and_names_its_cells():
     cells = {budget: planned(budget=budget) for budget in ("small", "standard", "large")}
     decoders = {budget: next(c for c in found if c.attack.name == "decoder") for budget, found in cells.items()}
-    epochs = [decoders[budget].attack.arguments["epochs"] for budget in ("small", "standard", "large")]
-    assert epochs == sorted(set(epochs))
+    steps = [decoders[budget].attack.arguments["steps"] for budget in ("small", "standard", "large")]
+    assert steps == sorted(set(steps))
     assert len({cell.id for found in cells.values() for cell in found}) == 3 * len(cells["small"])
     assert "weights large" in suites.label(decoders["large"])
 

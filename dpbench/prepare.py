@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from dpbench import backbones, cache, recognition, training, weights
+from dpbench import backbones, cache, recognition, splitting, training, weights
 from dpbench.datasets import Parts, load_parts
 from dpbench.devices import place, to_device
 from dpbench.division import assert_disjoint_hashes
@@ -152,7 +152,7 @@ class Prepared:
             with seeded(derive_seed(key, "build"), self.device):
                 model = self._empty_backbone(cell, parts)
                 model.load_state_dict(state)
-                split = backbones.split_model(
+                split = splitting.split_model(
                     model,
                     cell.split_point,
                     image_shape=(3, size, size),

@@ -72,6 +72,8 @@ class SplitModel(nn.Module):
         split_point: the module of the backbone whose output leaves the client.
         image_shape: (3, H, W) of the images the backbone takes.
         classes: number of logits.
+        packed: where several feature tensors are released as one, their shapes: rows of an image (1, or the number of
+            its windows), then the rest. Empty for a single tensor.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class SplitModel(nn.Module):
         split_point: str,
         image_shape: tuple[int, int, int],
         classes: int,
+        packed: tuple[tuple[int, ...], ...] = (),
     ) -> None:
         super().__init__()
         self.client_head = client_head
@@ -89,6 +92,7 @@ class SplitModel(nn.Module):
         self.split_point = split_point
         self.image_shape = image_shape
         self.classes = classes
+        self.packed = packed
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N,3,H,W) in [0,1] -> logits (N, classes)."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dpbench import backbones
+from dpbench import backbones, splitting
 from dpbench.errors import DpbenchError
 from dpbench.specs import BackboneSpec
 
@@ -29,7 +29,7 @@ def make(name: str, size: int) -> torch.nn.Module:
 
 
 def split(model: torch.nn.Module, point: str | int, name: str, size: int):
-    return backbones.split_model(model, point, image_shape=(3, size, size), classes=7, name=name)
+    return splitting.split_model(model, point, image_shape=(3, size, size), classes=7, name=name)
 
 
 @pytest.mark.parametrize(("name", "size"), FAMILIES.items())

@@ -125,6 +125,7 @@ class Pipeline:
             released={
                 "shape": list(released.features.shape[1:]),
                 "dtype": str(released.features.dtype).removeprefix("torch."),
+                **({"packed": protected.split.packed} if protected.split.packed else {}),
             },
             release_bits=released.bits,
             recognition=recognised,

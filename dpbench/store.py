@@ -85,7 +85,9 @@ class Record(BaseModel):
     missing_metrics: dict[str, str] = Field(default_factory=dict, description="metric -> why it is not there")
     victims: list[str] = Field(default_factory=list, description="content hash of each victim, in order")
     backbone_weights: str = Field("", description="where the weights came from, and their hash")
-    released: dict[str, Any] = Field(default_factory=dict, description="shape (per image) and dtype")
+    released: dict[str, Any] = Field(
+        default_factory=dict, description="shape (per image), dtype; shapes of the tensors packed in one"
+    )
     release_bits: int | None = Field(None, description="bits of one release of one image, at a fixed length per value")
     recognition: Recognition | None = None
     guarantees: Guarantees | None = Field(None, description="none for releases without additive noise")

@@ -312,6 +312,22 @@ def show(
         typer.launch(str(output or picture))
 
 
+@app.command(epilog="Examples:\n\n  dpbench doctor\n\n  dpbench doctor --json")
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> None:
+    """What this machine can do: device, precision, weights and metrics at hand, and the commands for the rest."""
+    from dpbench.doctor import examine, print_findings
+
+    findings = examine()
+    if as_json:
+        import json
+
+        print(json.dumps([vars(finding) for finding in findings], indent=1))
+        return
+    print_findings(findings, _console())
+
+
 def _version(value: bool) -> None:
     if value:
         from importlib.metadata import version

@@ -87,7 +87,8 @@ def create_backbone(
                 warnings.simplefilter("ignore")  # timm warns of re-mapped names
                 model: nn.Module = timm.create_model(spec.name, pretrained=pretrained or state is not None, **attempt)
             if state is not None:
-                model.pretrained_cfg.pop("state_dict")  # else they would stay in memory beside the model
+                # else they would stay in memory beside the model
+                model.pretrained_cfg.pop("state_dict")  # type: ignore[operator,union-attr]
             return model.eval()
         except TypeError as error:
             # convolutional families take no img_size: they need no telling

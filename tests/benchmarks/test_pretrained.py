@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from timm.data import ImageDataset, create_transform, resolve_data_config
+from timm.data import create_transform, resolve_data_config
+from torchvision.datasets import ImageFolder
 
 from dpbench import backbones, weights
 from dpbench.specs import BackboneSpec
@@ -28,7 +29,7 @@ def test_top_1(name, expected):
     assert fits, source.label
     transform = create_transform(**resolve_data_config({}, model=model))
     transform.transforms.pop()  # dpbench normalises by itself
-    images = ImageDataset(str(FOLDER), transform=transform)
+    images = ImageFolder(str(FOLDER), transform=transform)
     assert len(images) == 1000, f"{FOLDER} holds {len(images)} images; see the docstring"
     network = torch.nn.Sequential(backbones.normalisation(model), model)
     right = 0

@@ -21,6 +21,7 @@ def run(
     seed: int | None = None,
     shifted: str | None = None,
     budget: str | None = None,
+    weights: str | Path | None = None,
     watcher: Watcher | None = None,
 ) -> pd.DataFrame:
     """Run a suite, or what of it is not finished, and return its board.
@@ -34,6 +35,7 @@ def run(
         seed: overrides the suite's seeds.
         shifted: overrides the data set of the shifted auxiliary images.
         budget: small, standard or large: overrides what the attacks may spend.
+        weights: overrides those of the suite's only backbone: a file, auto, pretrained or fit.
         watcher: follows the run, see `dpbench.runner.Watcher`.
 
     Returns:
@@ -42,5 +44,14 @@ def run(
     Raises:
         DpbenchError: input that cannot be used; finished cells are kept.
     """
-    plan = make_plan(suite, data=data, output=output, only=only, seed=seed, shifted=shifted, budget=budget)
+    plan = make_plan(
+        suite,
+        data=data,
+        output=output,
+        only=only,
+        seed=seed,
+        shifted=shifted,
+        budget=budget,
+        weights=None if weights is None else str(weights),
+    )
     return build_board(execute(plan, device=device, watcher=watcher))

@@ -7,6 +7,7 @@ import fnmatch
 import functools
 import re
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import timm
@@ -39,22 +40,49 @@ def normalisation(model: nn.Module) -> Normalise:
     return Normalise(config.get("mean") or (0.5,) * 3, config.get("std") or (0.5,) * 3)
 
 
-def create_backbone(spec: BackboneSpec, *, image_size: int, classes: int, pretrained: bool = False) -> nn.Module:
+def create_backbone(
+    spec: BackboneSpec,
+    *,
+    image_size: int,
+    classes: int,
+    pretrained: bool = False,
+    state: Mapping[str, Tensor] | None = None,
+) -> nn.Module:
     """The unsplit timm model for square images of `image_size`, in eval mode.
 
+    Args:
+        spec: timm's name and arguments; where the weights come from is decided elsewhere.
+        image_size: side in pixels.
+        classes: number of logits.
+        pretrained: load the weights that timm knows, from this machine or a hub.
+        state: load these instead; every tensor has to fit. Position embeddings are resized to the image.
+
     Raises:
-        DpbenchError: timm knows no such model, or the model does not take these arguments or this image size.
+        DpbenchError: timm knows no such model; the model does not take these arguments, this image size or these
+            weights; or its weights cannot be downloaded.
     """
     known = timm.list_models()
     if spec.name.split(".")[0] not in known:
         raise unknown("backbone", spec.name, difflib.get_close_matches(spec.name, known, n=5, cutoff=0.4))
+    if "num_classes" in spec.args:
+        raise DpbenchError(
+            f"backbone {spec.name!r}: args set num_classes = {spec.args['num_classes']!r}, "
+            "but how many classes there are is for the data to say; remove it"
+        )
     arguments: dict[str, Any] = {"num_classes": classes, **spec.args}
+    if state is not None:
+        # timm loads them as its own, resizing what depends on the image; strictly, as the classes are the same
+        given = {"state_dict": dict(state), "num_classes": classes, "label_offset": 0}
+        arguments["pretrained_cfg_overlay"] = {**spec.args.get("pretrained_cfg_overlay", {}), **given}
     attempts = [arguments] if "img_size" in arguments else [{**arguments, "img_size": image_size}, arguments]
     for attempt in attempts:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # timm warns of re-mapped names
-                model: nn.Module = timm.create_model(spec.name, pretrained=pretrained, **attempt)
+                model: nn.Module = timm.create_model(spec.name, pretrained=pretrained or state is not None, **attempt)
+            if state is not None:
+                # else they would stay in memory beside the model
+                model.pretrained_cfg.pop("state_dict")  # type: ignore[operator,union-attr]
             return model.eval()
         except TypeError as error:
             # convolutional families take no img_size: they need no telling
@@ -62,7 +90,9 @@ def create_backbone(spec: BackboneSpec, *, image_size: int, classes: int, pretra
                 continue
             raise DpbenchError(f"backbone {spec.name!r} does not take these args: {error}") from error
         except Exception as error:
-            raise DpbenchError(f"backbone {spec.name!r} cannot be made: {type(error).__name__}: {error}") from error
+            text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            advice = "; run `dpbench doctor` to see which weights are at hand" if pretrained else ""
+            raise DpbenchError(f"backbone {spec.name!r} cannot be made: {text}{advice}") from error
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 

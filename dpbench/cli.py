@@ -57,6 +57,7 @@ def _console() -> Console:
     "  dpbench run cifar10 --data photos/cifar10\n\n"
     "  dpbench run my_suite.toml --only dpm --seed 1\n\n"
     "  dpbench run quick --budget large\n\n"
+    "  dpbench run quick --weights resnet10t.safetensors\n\n"
     "  dpbench run quick --defense my_defense.py:MyDefense --dry-run"
 )
 def run(
@@ -79,6 +80,14 @@ def run(
     ] = None,
     shifted: Annotated[
         str | None, typer.Option(help="Overrides the data set of the attacker's shifted images, as --data does.")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Weights of the suite's only backbone: a safetensors file or a PyTorch checkpoint; "
+            "or auto, pretrained, fit.",
+        ),
     ] = None,
     defense: Annotated[
         list[str] | None,
@@ -107,7 +116,9 @@ def run(
 
     console = _console()
     chosen = extend(load_suite(suite), defenses=defense or [], attacks=attack or [])
-    plan = make_plan(chosen, data=data, output=output, only=only, seed=seed, shifted=shifted, budget=budget)
+    plan = make_plan(
+        chosen, data=data, output=output, only=only, seed=seed, shifted=shifted, budget=budget, weights=weights
+    )
     if dry_run:
         _print_plan(plan, console)
         return
@@ -299,6 +310,22 @@ def show(
         print(f"written to {output}")
     if open_:
         typer.launch(str(output or picture))
+
+
+@app.command(epilog="Examples:\n\n  dpbench doctor\n\n  dpbench doctor --json")
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> None:
+    """What this machine can do: device, precision, weights and metrics at hand, and the commands for the rest."""
+    from dpbench.doctor import examine, print_findings
+
+    findings = examine()
+    if as_json:
+        import json
+
+        print(json.dumps([vars(finding) for finding in findings], indent=1))
+        return
+    print_findings(findings, _console())
 
 
 def _version(value: bool) -> None:

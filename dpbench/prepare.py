@@ -95,10 +95,10 @@ class Prepared:
     def backbone(self, cell: CellSpec, progress: Progress) -> tuple[str, cache.State, str]:
         """The cache key, the weights of the unsplit network, and where those came from."""
         parts = self.parts(cell, progress)
-        source = weights.choose(cell.backbone)
+        source = weights.choose(cell.backbone, expected=cell.weights_fingerprint)
         key = content_hash(
             {
-                "backbone": cell.backbone.model_dump(mode="json"),
+                "backbone": cell.backbone_identity,
                 "source": source.label,
                 "data": cell.data_fingerprint,
                 "image_size": cell.dataset.image_size,
@@ -110,8 +110,11 @@ class Prepared:
         def fit() -> cache.State:
             name = cell.backbone.name
             with seeded(derive_seed(key, "fit"), self.device):
-                model = place(self._empty_backbone(cell, parts, pretrained=source.pretrained), self.device)
-                if source.classes != len(parts.classes):
+                model, fits = weights.create(
+                    cell.backbone, source, image_size=cell.dataset.image_size, classes=len(parts.classes)
+                )
+                model = place(model, self.device)
+                if not fits:
                     training.fit_classifier(
                         torch.nn.Sequential(backbones.normalisation(model).to(self.device), model),
                         parts.private,
@@ -129,14 +132,6 @@ class Prepared:
         state, label = self.keep("backbone", key, load)
         return key, state, label
 
-    def _empty_backbone(self, cell: CellSpec, parts: Parts, *, pretrained: bool = False) -> torch.nn.Module:
-        return backbones.create_backbone(
-            cell.backbone,
-            image_size=cell.dataset.image_size,
-            classes=len(parts.classes),
-            pretrained=pretrained,
-        )
-
     def protected(
         self, cell: CellSpec, defense_spec: PluginSpec, progress: Progress, *, apart: bool = False
     ) -> ProtectedModel:
@@ -150,7 +145,7 @@ class Prepared:
         def build() -> ProtectedModel:
             # each protected model has its own copy of the weights: a defense may fine-tune them
             with seeded(derive_seed(key, "build"), self.device):
-                model = self._empty_backbone(cell, parts)
+                model = backbones.create_backbone(cell.backbone, image_size=size, classes=len(parts.classes))
                 model.load_state_dict(state)
                 split = splitting.split_model(
                     model,

@@ -13,7 +13,8 @@ from typing import Literal, Protocol
 import safetensors.torch
 import torch
 
-from dpbench import backbones, datasets
+from dpbench import backbones, datasets, feasibility
+from dpbench import weights as sources
 from dpbench.cache import default_cache
 from dpbench.devices import choose_device
 from dpbench.environment import describe_environment
@@ -31,7 +32,7 @@ from dpbench.store import (
     write_atomically,
     write_record,
 )
-from dpbench.suite import BackboneEntry, Suite, label, load_suite, plan
+from dpbench.suite import BackboneEntry, Suite, label, load_suite, plan, with_weights
 from dpbench.types import BUDGETS
 
 PICTURED = 16
@@ -92,6 +93,7 @@ def make_plan(
     seed: int | None = None,
     shifted: str | None = None,
     budget: str | None = None,
+    weights: str | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Plan:
     """Resolve a suite to cells and look up which are finished. Computes nothing.
@@ -104,6 +106,7 @@ def make_plan(
         seed: overrides the suite's seeds.
         shifted: overrides the data set of the shifted auxiliary images.
         budget: small, standard or large: overrides what the attacks may spend.
+        weights: overrides those of the suite's only backbone: a file, auto, pretrained or fit.
         progress: shows a short text.
 
     Raises:
@@ -126,10 +129,13 @@ def make_plan(
             raise unknown("budget", budget, BUDGETS)
         changes["budget"] = budget
     chosen = chosen.model_copy(update=changes)
+    if weights is not None:
+        chosen = with_weights(chosen, weights)
     progress("looking at the data")
     fingerprint = datasets.fingerprint(chosen.dataset)
     progress("looking at the backbones")
     split_names = {entry.name: _split_names(entry, chosen) for entry in chosen.backbones}
+    fingerprints = {entry.weights: _weights_fingerprint(entry, chosen) for entry in chosen.backbones}
     shifted_fingerprint = ""
     if chosen.shifted is not None and chosen.grants_shifted:
         progress("looking at the shifted data")
@@ -139,6 +145,7 @@ def make_plan(
         data_fingerprint=fingerprint,
         split_names=split_names,
         shifted_fingerprint=shifted_fingerprint,
+        weights_fingerprints=fingerprints,
     )
     if only is not None:
         matching = [cell for cell in cells if matches(cell, only)]
@@ -155,8 +162,18 @@ def make_plan(
 def _split_names(entry: BackboneEntry, suite: Suite) -> list[str]:
     with torch.device("meta"):  # no memory, no time: only the names are wanted
         model = backbones.create_backbone(entry.spec(), image_size=suite.dataset.image_size, classes=2)
+        feasibility.assert_classifies(model, image_size=suite.dataset.image_size, classes=2, name=entry.name)
     names = [backbones.resolve_split_point(model, point, name=entry.name) for point in entry.split_points]
     return list(dict.fromkeys(names))
+
+
+def _weights_fingerprint(entry: BackboneEntry, suite: Suite) -> str:
+    """Also refuses, before anything is computed, weights that are not to be had or do not fit."""
+    spec = entry.spec()
+    source = sources.choose(spec)
+    if spec.weights_file is not None:
+        sources.create(spec, source, image_size=suite.dataset.image_size, classes=2)
+    return sources.fingerprint(spec)
 
 
 def matches(cell: CellSpec, pattern: str) -> bool:

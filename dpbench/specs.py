@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dpbench.types import AuxiliaryData, Budget, ThreatModel
+
+WEIGHTS = ("auto", "pretrained", "fit")
+"""Where a backbone's weights may come from, apart from a file."""
 
 
 class Spec(BaseModel):
@@ -49,13 +53,19 @@ class BackboneSpec(Spec):
     """A timm model and where its weights come from."""
 
     name: str
-    weights: Literal["auto", "pretrained", "fit"] = Field(
+    weights: str = Field(
         "auto",
-        description="pretrained: timm's; fit: trained on the private images; auto: pretrained if at hand",
+        description="pretrained: timm's; fit: trained on the private images; auto: pretrained if at hand; "
+        "or a FILE: safetensors or a PyTorch checkpoint",
     )
     epochs: int = Field(8, ge=0, le=1000, description="of fitting (or fine-tuning where the classes differ)")
     learning_rate: float = Field(4e-3, gt=0, le=1, description="peak of the one-cycle schedule, AdamW")
     args: dict[str, Any] = Field(default_factory=dict, description="passed on to timm.create_model")
+
+    @property
+    def weights_file(self) -> Path | None:
+        """The file that holds the weights, if they come from one."""
+        return None if self.weights in WEIGHTS else Path(self.weights).expanduser()
 
 
 class PluginSpec(Spec):
@@ -72,6 +82,7 @@ class CellSpec(Spec):
     dataset: DatasetSpec
     data_fingerprint: str = Field(description="identifies the images themselves, wherever the folder lies")
     backbone: BackboneSpec
+    weights_fingerprint: str = Field("", description="SHA-256 of the backbone's weights, if they come from a file")
     split_point: str
     defense: PluginSpec
     attack: PluginSpec
@@ -89,6 +100,12 @@ class CellSpec(Spec):
         return "same" if self.shifted is None else "shifted"
 
     @property
+    def backbone_identity(self) -> dict[str, Any]:
+        """The backbone as JSON, a weights file named by its content: the file may move."""
+        spec = self.backbone.model_dump(mode="json")
+        return {**spec, "weights": f"file:{self.weights_fingerprint}"} if self.weights_fingerprint else spec
+
+    @property
     def granted(self) -> str:
         """What the attacker is granted, in words: `query`, `weights shifted releases=4 large`."""
         words: list[str] = [self.threat_model]
@@ -104,6 +121,8 @@ class CellSpec(Spec):
         spec["dataset"].pop("name")  # the fingerprint says which images; the folder may move
         if self.shifted is not None:
             spec["shifted"].pop("name")
+        spec.pop("weights_fingerprint")
+        spec["backbone"] = self.backbone_identity
         digest = content_hash(spec)
         words = (self.backbone.name, self.split_point, self.defense.name, self.attack.name, self.granted)
         stem = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", word.rsplit("/", 1)[-1])[:32] for word in words)

@@ -148,7 +148,7 @@ def cut(model: nn.Module, traced: Traced, split_point: str | int, *, classes: in
             classes=classes,
             packed=packing.shapes if packing else (),
         ).eval()
-        _assert_exact(split, model, images)
+        _assert_exact(split, model, images, normalise)
     except Uncuttable as error:
         raise DpbenchError(f"split point {point!r} of {name} {error}; {_advice(model, traced, point)}") from error
     return split
@@ -166,10 +166,10 @@ def _packing(model: nn.Module, traced: Traced, crossing: list[fx.Node], images: 
     return None if len(shapes) == 1 and shapes[0][0] == 1 else Packing.of(shapes)
 
 
-def _assert_exact(split: SplitModel, model: nn.Module, images: Tensor) -> None:
+def _assert_exact(split: SplitModel, model: nn.Module, images: Tensor, normalise: nn.Module) -> None:
     # one image of two: what is released of an image must be that image's alone
     with torch.no_grad():
-        expected = model(split.client_head[0](images[:1]))
+        expected = model(normalise(images[:1]))
         found = split.server_tail(split.client_head(images)[:1])
     difference = (found - expected).abs().max().item()
     if not difference <= EXACT * max(1.0, expected.abs().max().item()):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -183,7 +183,12 @@ def _explain(error: pydantic.ValidationError, origin: str) -> DpbenchError:
 
 
 def plan(
-    suite: Suite, *, data_fingerprint: str, split_names: dict[str, list[str]], shifted_fingerprint: str = ""
+    suite: Suite,
+    *,
+    data_fingerprint: str,
+    split_names: dict[str, list[str]],
+    shifted_fingerprint: str = "",
+    weights_fingerprints: Mapping[str, str] | None = None,
 ) -> list[CellSpec]:
     """The cells of a suite, in an order that reuses fitted networks.
 
@@ -197,6 +202,7 @@ def plan(
         data_fingerprint: what `datasets.fingerprint` gives for `suite.dataset`.
         split_names: backbone name -> resolved module names of its split points.
         shifted_fingerprint: likewise for `suite.shifted`.
+        weights_fingerprints: weights file as the suite names it -> what `weights.fingerprint` gives.
 
     Raises:
         DpbenchError: an unknown attack or defense, a parameter out of range, an attack that needs more than is
@@ -231,6 +237,7 @@ def plan(
                             dataset=suite.dataset,
                             data_fingerprint=data_fingerprint,
                             backbone=backbone.spec(),
+                            weights_fingerprint=(weights_fingerprints or {}).get(backbone.weights, ""),
                             split_point=split_point,
                             defense=defense,
                             attack=attack,
@@ -322,6 +329,20 @@ def defense_of(spec: PluginSpec) -> Defense:
 def attack_of(spec: PluginSpec) -> Attack:
     """The configured attack of a cell."""
     return configure(find_attack(spec.name), spec.arguments)
+
+
+def with_weights(suite: Suite, weights: str) -> Suite:
+    """The suite with other weights for its only backbone: a file, or one of `specs.WEIGHTS`.
+
+    Raises:
+        DpbenchError: the suite has several backbones.
+    """
+    if len(suite.backbones) > 1:
+        raise DpbenchError(
+            f"--weights {weights}: suite {suite.name!r} has {len(suite.backbones)} backbones "
+            f"({', '.join(entry.name for entry in suite.backbones)}); write weights = ... under the one it belongs to"
+        )
+    return suite.model_copy(update={"backbones": [suite.backbones[0].model_copy(update={"weights": weights})]})
 
 
 def extend(suite: Suite, *, defenses: list[str], attacks: list[str]) -> Suite:

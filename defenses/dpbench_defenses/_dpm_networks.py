@@ -111,7 +111,8 @@ class Chunks(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N,D) -> (N,L,C)."""
-        return F.pad(x, (0, self.missing)).unflatten(1, (-1, self.width)) + self.places
+        tokens: Tensor = F.pad(x, (0, self.missing)).unflatten(1, (-1, self.width)) + self.places
+        return tokens
 
 
 class Unchunk(nn.Module):

@@ -5,8 +5,10 @@ asserts that our attack, with the registry's defaults, gets an equal or better m
 victims; seconds stand side by side and nothing is asserted about them. The client is the suite `quick`'s:
 resnet10t fitted on `leaves` (4,000 private images, 8 epochs), split at layer1, undefended; 2,500 auxiliary images.
 
-    python -m pytest tests/benchmarks/test_recipes.py                        a sanity check, minutes on 2 cores
-    DPBENCH_RECIPES=full python -m pytest tests/benchmarks/test_recipes.py   the published comparison, hours
+A sanity check, in minutes on 2 cores, and the published comparison, in about an hour on one core:
+
+    python -m pytest tests/benchmarks/test_recipes.py
+    DPBENCH_RECIPES=full python -m pytest tests/benchmarks/test_recipes.py
 
 Only `full` is the published comparison: the published step counts and our GAN as registered (UnSplit alone is short
 of its 1,000 rounds: 200), on 8 victims, or as many as DPBENCH_RECIPES_VICTIMS says. Without it each recipe takes the

@@ -24,6 +24,7 @@ WRITE = os.environ.get("DPBENCH_BACKBONES_CSV")
 COLUMNS = (
     "family",
     "model",
+    "args",
     "image_size",
     "split_point",
     "exact",
@@ -35,6 +36,8 @@ COLUMNS = (
 )
 SIZES = (64, 96, 128, 224)
 CLASSES = 7
+NARROWED = {"deepseek_vit": {"embed_dim": 256, "num_heads": 4}, "gemma4_vit": {"embed_dim": 192, "num_heads": 3}}
+"""Arguments of models of hundreds of millions of parameters: every stage stays, narrower."""
 SHARE = 0.95
 """Of families, and of their stages, that must be cut exactly."""
 
@@ -54,8 +57,9 @@ def smallest(family: str) -> str:
     return min([name for name in names if not name.startswith("test_")] or names, key=parameters)
 
 
-def create(name: str, size: int) -> torch.nn.Module:
-    return backbones.create_backbone(BackboneSpec(name=name), image_size=size, classes=CLASSES)
+def create(family: str, name: str, size: int) -> torch.nn.Module:
+    spec = BackboneSpec(name=name, args=NARROWED.get(family, {}))
+    return backbones.create_backbone(spec, image_size=size, classes=CLASSES)
 
 
 def prepare(family: str):
@@ -66,7 +70,7 @@ def prepare(family: str):
     sizes = [int(known["image_size"])] if known else [*SIZES, own]
     for size in sizes:
         try:
-            model = create(name, size)
+            model = create(family, name, size)
             return model, splitting.trace_backbone(model, (3, size, size), name=name), name, size
         except DpbenchError:
             if size == sizes[-1]:
@@ -89,6 +93,7 @@ def table_row(family, name, size, point, halves, shape, reason) -> dict[str, obj
     return {
         "family": family,
         "model": name,
+        "args": " ".join(f"{key}={value}" for key, value in NARROWED.get(family, {}).items()),
         "image_size": size,
         "split_point": point,
         "exact": "yes" if halves else "no",

@@ -192,13 +192,17 @@ class Prepared:
         )
 
     def judge(self, cell: CellSpec, progress: Progress) -> Judge:
-        """A classifier that no attack has seen, fitted on the private images, to read labels from reconstructions."""
+        """A classifier that no attack has seen, to read labels from reconstructions; see `recognition`."""
         parts = self.parts(cell, progress)
-        spec = recognition.judge_spec(cell.backbone.name)
-        shape: dict[str, Any] = {"image_size": cell.dataset.image_size, "classes": len(parts.classes)}
+        classes = len(parts.classes)
+        name = cell.backbone.name
+        knows = weights.choose(cell.backbone, expected=cell.weights_fingerprint).classes == classes
+        pretrained = recognition.pretrained_judge_spec(name, classes) if knows else None
+        spec = pretrained or recognition.judge_spec(name)
+        shape: dict[str, Any] = {"image_size": cell.dataset.image_size, "classes": classes}
         key = content_hash(
             {
-                "judge": spec.model_dump(mode="json"),
+                "judge": [spec.model_dump(mode="json"), *([weights.choose(spec).label] if pretrained else [])],
                 "data": cell.data_fingerprint,
                 "seed": cell.seed,
                 "training": [training.VERSION, recognition.VERSION],
@@ -206,6 +210,8 @@ class Prepared:
         )
 
         def fit() -> cache.State:
+            if pretrained is not None:
+                return recognition.load_judge(pretrained, **shape)
             generator = derive_generator(self.device, key, "fit")
             return recognition.fit_judge(
                 spec, parts.private, **shape, generator=generator, device=self.device, progress=progress

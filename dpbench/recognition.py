@@ -1,8 +1,9 @@
 """Does a reconstruction give its victim away, apart from how it looks? Two figures per victim.
 
 Linkage: is the true image the nearest of the test gallery? Semantics: does an independent classifier, the judge,
-read the victim's label? The judge is the evaluator's own, fitted on the labelled private images with another
-architecture and another seed than the model under attack; no attack and no defense ever sees it.
+read the victim's label? The judge is the evaluator's own, of another architecture than the model under attack: fitted
+on the labelled private images with another seed or, where the model under attack came with a classifier for these
+very classes, another pre-trained network. No attack and no defense ever sees it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpbench import backbones, training
+from dpbench import backbones, training, weights
 from dpbench.cache import State
 from dpbench.devices import place
 from dpbench.randomness import seeded
@@ -29,8 +30,12 @@ VERSION = 1
 JUDGE = BackboneSpec(name="resnet14t", weights="fit", epochs=6)
 SECOND_JUDGE = BackboneSpec(name="resnet10t", weights="fit", epochs=8)
 
+PRETRAINED_JUDGES = ("resnet50", "convnext_tiny", "mobilenetv2_100", "tf_efficientnet_lite0")
+"""The first of another architecture whose weights are on this machine reads labels for a pre-trained backbone."""
+
 JUDGE_SIDE = 64
-"""Larger images are averaged down to this side in pixels: fitted at 224, the judge would take half an hour."""
+"""Larger images are averaged down to this side in pixels for a judge that is fitted here: at 224 that would take half
+an hour. Pre-trained judges see them as they are."""
 
 TIE = 1e-6
 """Similarities this close are the same: their order is float noise, and noise recognises nobody."""
@@ -77,6 +82,21 @@ def judge_spec(backbone_name: str) -> BackboneSpec:
     return SECOND_JUDGE if backbone_name.split(".")[0] == JUDGE.name else JUDGE
 
 
+def pretrained_judge_spec(backbone_name: str, classes: int) -> BackboneSpec | None:
+    """The judge of a backbone that came with a classifier for these classes; None where no weights are at hand."""
+    for name in PRETRAINED_JUDGES:
+        spec = BackboneSpec(name=name)  # "auto": nothing is downloaded for a judge
+        if name != backbone_name.split(".")[0] and weights.choose(spec).classes == classes:
+            return spec
+    return None
+
+
+def load_judge(spec: BackboneSpec, *, image_size: int, classes: int) -> State:
+    """The weights of a judge from `pretrained_judge_spec`, for `make_judge`."""
+    network, _ = weights.create(spec, weights.choose(spec), image_size=image_size, classes=classes)
+    return dict(network.state_dict())
+
+
 def fit_judge(
     spec: BackboneSpec,
     private: LabelledImages,
@@ -106,7 +126,7 @@ def fit_judge(
     with seeded(seed, device):  # timm initialises layers from the global generator
         network = _network(spec, image_size, classes, device)
         training.fit_classifier(
-            _judge(network),
+            _judge(network, _side(spec, image_size)),
             private,
             epochs=spec.epochs,
             learning_rate=spec.learning_rate,
@@ -119,33 +139,41 @@ def fit_judge(
 def make_judge(
     spec: BackboneSpec, state: State, *, image_size: int, classes: int, device: torch.device
 ) -> nn.Sequential:
-    """The judge with the weights that `fit_judge` returned: (N,3,H,W) in [0,1] -> logits (N, classes).
+    """The judge with weights of `fit_judge` or `load_judge`: (N,3,H,W) in [0,1] -> logits (N, classes).
 
     Frozen and in eval mode; scaling down and normalisation are inside.
     """
     with seeded(0, device):  # the weights drawn here are overwritten, and nobody else's draws may move
         network = _network(spec, image_size, classes, device)
     network.load_state_dict(state)
-    return _judge(network).eval().requires_grad_(False)
+    return _judge(network, _side(spec, image_size)).eval().requires_grad_(False)
 
 
 class _Shrink(nn.Module):
-    """(N,3,H,W) with H = W -> at most `JUDGE_SIDE` pixels a side, by averaging areas."""
+    """(N,3,H,W) with H = W -> at most `side` pixels a side, by averaging areas."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.shape[-1] <= JUDGE_SIDE:
+        if images.shape[-1] <= self.side:
             return images
-        return F.interpolate(images, size=JUDGE_SIDE, mode="area")
+        return F.interpolate(images, size=self.side, mode="area")
+
+
+def _side(spec: BackboneSpec, image_size: int) -> int:
+    return min(image_size, JUDGE_SIDE) if spec.weights == "fit" else image_size
 
 
 def _network(spec: BackboneSpec, image_size: int, classes: int, device: torch.device) -> nn.Module:
-    side = min(image_size, JUDGE_SIDE)
+    side = _side(spec, image_size)
     return place(backbones.create_backbone(spec, image_size=side, classes=classes), device)
 
 
-def _judge(network: nn.Module) -> nn.Sequential:
+def _judge(network: nn.Module, side: int) -> nn.Sequential:
     device = next(network.parameters()).device
-    return nn.Sequential(_Shrink(), backbones.normalisation(network).to(device), network)
+    return nn.Sequential(_Shrink(side), backbones.normalisation(network).to(device), network)
 
 
 def labels_read(judge: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 256) -> list[bool]:

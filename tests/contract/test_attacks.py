@@ -409,6 +409,34 @@ def test_networks_stay_on_one_device(feature_shape: tuple[int, ...], size: tuple
         assert images.device.type == "cuda"
 
 
+class PatchHead(nn.Module):
+    """(N,3,H,W) -> an embedding of each patch, laid out as asked for; 7x7 or 8x8 patches at any size."""
+
+    def __init__(self, patch: int, layout: str) -> None:
+        super().__init__()
+        self.patch, self.layout = patch, layout
+
+    def forward(self, images: Tensor) -> Tensor:
+        grid = functional.avg_pool2d(images, self.patch)
+        grid = torch.cat([grid, grid.roll(1, 1) - grid], 1)
+        if self.layout == "NCHW":
+            return grid
+        tokens = grid.flatten(2).transpose(1, 2)
+        if self.layout == "NLC":
+            return torch.cat([tokens.mean(1, keepdim=True), tokens], 1)
+        return grid.permute(0, 2, 3, 1) if self.layout == "NHWC" else tokens.flatten(1)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC", "NLC", "flat"])
+@pytest.mark.parametrize("size", [28, 96, 384])
+def test_the_decoder_adapts_to_any_grid_and_image_size(size: int, layout: str) -> None:
+    seen, victims = observe(head=PatchHead(size // 7 if size == 28 else size // 8, layout), height=size, width=size)
+    images = run("decoder", seen, width=16, steps=48, batch_size=16)
+    check_images(images, seen)
+    guess = seen.auxiliary.images.mean(0, keepdim=True).expand_as(victims)
+    assert psnr_db(images, victims) > psnr_db(guess, victims) + 2
+
+
 @pytest.mark.parametrize("size", [(28, 28), (32, 48), (224, 224)])
 def test_gan_networks_stay_on_one_device(size: tuple[int, int]) -> None:
     with FakeTensorMode(), torch.device("cuda"):

@@ -147,12 +147,16 @@ def test_forward_passes_make_no_tensor_on_another_device(name, size):
         ("layer9", "did you mean 'layer4'"),
         (17, "stages 0 to 4"),
         ("layer1.0.bn2.nothing", "is not in resnet10t"),
-        ("maxpool", "gives nothing that the rest of the network reads|is not in"),
     ],
 )
 def test_unusable_split_points_are_refused_with_a_suggestion(point, message):
     with pytest.raises(DpbenchError, match=message):
         split(make("resnet10t", 32), point, "resnet10t", 32)
+
+
+def test_a_module_that_does_not_run_is_refused_with_the_nearest_stages():
+    with pytest.raises(DpbenchError, match=r"does not run when .* nearest first: blocks\.[01], blocks\.[0-9]"):
+        split(make("vit_tiny_patch16_224", 32), "blocks.1.attn.attn_drop", "vit_tiny_patch16_224", 32)
 
 
 def test_unknown_backbones_and_arguments_are_refused():

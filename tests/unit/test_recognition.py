@@ -130,6 +130,18 @@ def test_the_judge_is_never_of_the_architecture_under_attack():
         assert spec.weights == "fit"
 
 
+def test_a_pretrained_backbone_is_judged_by_another_pretrained_network():
+    assert recognition.pretrained_judge_spec("tf_efficientnet_lite0", 1000).name == "mobilenetv2_100"
+    spec = recognition.pretrained_judge_spec("mobilenetv2_100", 1000)
+    assert spec.name == "tf_efficientnet_lite0"
+    assert recognition.pretrained_judge_spec("mobilenetv2_100", 10) is None
+    shape = {"image_size": 96, "classes": 1000}
+    judge = recognition.make_judge(spec, recognition.load_judge(spec, **shape), **shape, device=CPU)
+    images = torch.rand(2, 3, 96, 96)
+    with torch.no_grad():
+        assert torch.allclose(judge(images), judge[1:](images))  # not scaled down
+
+
 def test_the_judge_reads_labels_of_images_it_never_saw(judge, parts):
     read = labels_read(judge, parts.test.images, parts.test.labels)
     assert sum(read) / len(read) > 0.35  # chance: 0.1

@@ -9,6 +9,7 @@ import pytest
 import skimage.data
 import timm
 import torch
+import torchvision
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
@@ -65,6 +66,17 @@ def test_every_tensor_has_its_place(carrier):
     model = timm.create_model(carrier.architecture)
     model.load_state_dict(state, strict=True)
     assert state.keys() == model.state_dict().keys()
+
+
+def test_timm_and_torchvision_see_the_same_in_a_photograph():
+    theirs = torchvision.models.mobilenet_v2()
+    theirs.load_state_dict(carriers.read_carried(carriers.MOBILENET_V2), strict=True)
+    ours = timm.create_model("mobilenetv2_100")
+    ours.load_state_dict(carriers.read_backbone(carriers.MOBILENET_V2), strict=True)
+    picture = torch.from_numpy(skimage.data.chelsea()[:224, :224].copy()).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        expected, found = theirs.eval()(picture), ours.eval()(picture)
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
 def test_tensors_keep_their_order_under_their_new_names():

@@ -6,9 +6,8 @@ beside the checkout. They may be training images, so the figures show that weigh
     DPBENCH_IMAGENET_SAMPLES=FOLDER python -m pytest tests/benchmarks/test_pretrained.py -s
 
 Of the 1,000, 97 have a short side other than 256 pixels. Among the other 903, where no resizing is left to choose,
-lite0 is right on 786 and mobilenetv2 on 742. The figures 88.3% and 83.9% that circulate for these photographs are
-786 + 97 and 742 + 97 in 1,000: they count every photograph of another size as right. Expected here is what the weights
-do: 86.9% and 82.2%.
+lite0 is right on 786 and mobilenetv2 on 742; 88.3% and 83.9% would need every one of the 97 to be right as well.
+Expected here is what the weights do: 86.9% and 82.2%.
 """
 
 import os

@@ -62,9 +62,12 @@ class PluginEntry(Spec):
 
 
 class AttackEntry(PluginEntry):
-    """`[[attacks]]`: as a defense, and on how many victims, with which auxiliary images."""
+    """`[[attacks]]`: as a defense, and on how many victims, granted what, with which auxiliary images."""
 
     victims: int | None = Field(None, ge=1, description="overrides the suite's number for this attack")
+    threat_models: list[ThreatModel] | None = Field(
+        None, min_length=1, description="the suite's under which this attack runs; all of them by default"
+    )
     auxiliary: list[AuxiliaryData] | None = Field(None, min_length=1, description="overrides the suite's list")
 
 
@@ -230,7 +233,7 @@ def plan(
                         f"attack {attack.name!r} wants {victims} victims, but dataset.test is {suite.dataset.test}; "
                         "lower victims or raise test"
                     )
-                tiers = _threat_models(suite, attack_class, defense)
+                tiers = _threat_models(suite, entry, attack_class, defense)
                 for threat_model, auxiliary in itertools.product(tiers, _auxiliary(suite, entry, attack_class)):
                     cells.append(
                         CellSpec(
@@ -308,15 +311,21 @@ def _words(spec: PluginSpec, cls: type[Plugin], *, always: int) -> str:
     return " ".join([cls.name, *shown])
 
 
-def _threat_models(suite: Suite, attack: type[Attack], defense: PluginSpec) -> list[ThreatModel]:
-    adaptive: list[ThreatModel] = [t for t in THREAT_MODELS if t in suite.threat_models and t != "static"]
-    if not any(grants(t, attack.needs) for t in suite.threat_models):
+def _threat_models(suite: Suite, entry: AttackEntry, attack: type[Attack], defense: PluginSpec) -> list[ThreatModel]:
+    listed = suite.threat_models if entry.threat_models is None else entry.threat_models
+    if beyond := [t for t in listed if t not in suite.threat_models]:
         raise DpbenchError(
-            f"attack {attack.name!r} needs {attack.needs!r}, but the suite grants only "
-            f"{', '.join(suite.threat_models)}; add a threat model that grants it, or remove the attack"
+            f"attack {attack.name!r} lists threat model {beyond[0]!r}, which suite {suite.name!r} does not grant; "
+            "add it to the suite's threat_models, or remove it here"
+        )
+    adaptive: list[ThreatModel] = [t for t in THREAT_MODELS if t in listed and t != "static"]
+    if not any(grants(t, attack.needs) for t in listed):
+        raise DpbenchError(
+            f"attack {attack.name!r} needs {attack.needs!r}, but the suite grants only {', '.join(listed)}; "
+            "add a threat model that grants it, or remove the attack"
         )
     chosen = [t for t in adaptive if grants(t, attack.needs)][:1]
-    if "static" in suite.threat_models and (not chosen or not (attack.floor or defense.name == UNDEFENDED)):
+    if "static" in listed and (not chosen or not (attack.floor or defense.name == UNDEFENDED)):
         chosen.append("static")
     return chosen
 

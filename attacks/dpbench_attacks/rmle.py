@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor
 from torch.nn import functional
 
@@ -74,12 +74,26 @@ class RegularisedMaximumLikelihood(Attack):
     )
     decoder_width: int = Field(128, ge=8, le=1024, description="likewise")
     decoder_blocks: int = Field(2, ge=1, le=32, description="likewise")
+    decoder_batch_size: int = Field(64, ge=2, le=4096, description="likewise")
     draws: int = Field(2, ge=1, le=64, description="releases averaged in each step, for stochastic clients")
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What came later is left out at its default: ids of cells that were given before stay valid."""
+        fields: dict[str, Any] = dump(self)
+        if self.decoder_batch_size == InverseTraining.model_fields["batch_size"].default:
+            fields.pop("decoder_batch_size")
+        return fields
 
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """Optimise one image per victim: (N,3,H,W) in [0,1]."""
         match = study_client(seen, draws=self.draws, generator=generator)
-        decoder = InverseTraining(steps=self.decoder_steps, width=self.decoder_width, blocks=self.decoder_blocks)
+        decoder = InverseTraining(
+            steps=self.decoder_steps,
+            width=self.decoder_width,
+            blocks=self.decoder_blocks,
+            batch_size=self.decoder_batch_size,
+        )
         network = decoder.trained(seen)
         weights = self._choose_regularisers(match, decoder, network, seen, generator)
         start = decoder.apply(network, match.released)

@@ -127,6 +127,18 @@ def test_an_attack_that_needs_more_than_is_granted_is_refused():
         planned(threat_models=["query"])
 
 
+def test_an_attack_may_run_under_some_of_the_threat_models():
+    given = 'threat_models = ["query"]\n'
+    assert BASE.count('name = "decoder"\n') == 1
+    text = BASE.replace('name = "decoder"\n', f'name = "decoder"\n{given}')
+    tiers = ["static", "query", "weights"]
+    all_of_them = {cell.threat_model for cell in planned(BASE, threat_models=tiers) if cell.attack.name == "decoder"}
+    some = {cell.threat_model for cell in planned(text, threat_models=tiers) if cell.attack.name == "decoder"}
+    assert (all_of_them, some) == ({"static", "query"}, {"query"})
+    with pytest.raises(DpbenchError, match="lists threat model 'query', which suite .* does not grant"):
+        planned(text, threat_models=["weights"])
+
+
 def test_ids_depend_on_what_affects_the_result_and_on_nothing_else():
     ids = [cell.id for cell in planned()]
     assert len(set(ids)) == len(ids)

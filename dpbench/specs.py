@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from dpbench.types import AuxiliaryData, Budget, ThreatModel
 
@@ -33,6 +33,17 @@ class DatasetSpec(Spec):
     auxiliary: int = Field(2000, ge=1, description="the attacker's own images")
     test: int = Field(500, ge=1, description="images for the accuracy; the first of them are the victims")
     seed: int = Field(0, ge=0, description="draws the parts (and the embedded images)")
+    auxiliary_classes: int = Field(
+        0, ge=0, description="classes that are the attacker's alone: its images show these, the other parts never do"
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What came later is left out at its default: fingerprints and ids that were given before stay valid."""
+        fields: dict[str, Any] = dump(self)
+        if not self.auxiliary_classes:
+            fields.pop("auxiliary_classes", None)
+        return fields
 
 
 class ShiftedSpec(Spec):

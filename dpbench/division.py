@@ -106,12 +106,12 @@ def _separate(
         places = np.flatnonzero(keep)
         return Pool(number[pool.labels[places]], lambda wanted: pool.decode([int(places[i]) for i in wanted]))
 
-    own = [pool and part(pool, ~attackers[pool.labels]) for pool in (train, test)]
-    assert own[0] is not None
+    own_train = part(train, ~attackers[train.labels])
+    own_test = None if test is None else part(test, ~attackers[test.labels])
     # the attacker may have every picture of its own people, those of the test folder too
     theirs = [part(pool, attackers[pool.labels]) for pool in (train, test) if pool is not None]
     names = tuple(name for name, attacker in zip(classes, attackers, strict=True) if not attacker)
-    return own[0], own[1], _joined(theirs), names
+    return own_train, own_test, _joined(theirs), names
 
 
 def _joined(pools: list[Pool]) -> Pool:

@@ -32,7 +32,7 @@ from dpbench.store import (
     write_atomically,
     write_record,
 )
-from dpbench.suite import BackboneEntry, Suite, label, load_suite, plan, with_weights
+from dpbench.suite import BackboneEntry, Suite, attack_of, defense_of, label, load_suite, plan, with_weights
 from dpbench.types import BUDGETS
 
 PICTURED = 16
@@ -156,7 +156,9 @@ def make_plan(
             )
         cells = matching
     run_dir = Path(output) if output is not None else Path("dpbench-runs") / chosen.name
-    return Plan(chosen, cells, _finished(cells, run_dir), run_dir)
+    finished = _finished(cells, run_dir)
+    _assert_at_hand([cell for cell in cells if cell.id not in finished])
+    return Plan(chosen, cells, finished, run_dir)
 
 
 def _split_names(entry: BackboneEntry, suite: Suite) -> list[str]:
@@ -165,6 +167,16 @@ def _split_names(entry: BackboneEntry, suite: Suite) -> list[str]:
         feasibility.assert_classifies(model, image_size=suite.dataset.image_size, classes=2, name=entry.name)
     names = [backbones.resolve_split_point(model, point, name=entry.name) for point in entry.split_points]
     return list(dict.fromkeys(names))
+
+
+def _assert_at_hand(cells: list[CellSpec]) -> None:
+    """Refuse what a plug-in lacks before anything is computed, rather than in a cell that is hours away."""
+    for cell in cells:
+        for plugin in (attack_of(cell.attack), defense_of(cell.defense)):
+            try:
+                plugin.assert_at_hand()
+            except DpbenchError as error:
+                raise DpbenchError(f"{plugin.name}: {error}") from error
 
 
 def _weights_fingerprint(entry: BackboneEntry, suite: Suite) -> str:

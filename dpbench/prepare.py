@@ -194,7 +194,7 @@ class Prepared:
     def judge(self, cell: CellSpec, progress: Progress) -> Judge:
         """A classifier that no attack has seen, fitted on the private images, to read labels from reconstructions."""
         parts = self.parts(cell, progress)
-        spec = recognition.judge_spec(cell.backbone.name)
+        spec = cell.judge.backbone() if cell.judge is not None else recognition.judge_spec(cell.backbone.name)
         shape: dict[str, Any] = {"image_size": cell.dataset.image_size, "classes": len(parts.classes)}
         key = content_hash(
             {

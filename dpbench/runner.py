@@ -132,7 +132,7 @@ def make_plan(
     if weights is not None:
         chosen = with_weights(chosen, weights)
     progress("looking at the data")
-    fingerprint = datasets.fingerprint(chosen.dataset)
+    fingerprint = _data_fingerprint(chosen, given=data is not None)
     progress("looking at the backbones")
     split_names = {entry.name: _split_names(entry, chosen) for entry in chosen.backbones}
     fingerprints = {entry.weights: _weights_fingerprint(entry, chosen) for entry in chosen.backbones}
@@ -167,6 +167,15 @@ def _split_names(entry: BackboneEntry, suite: Suite) -> list[str]:
         feasibility.assert_classifies(model, image_size=suite.dataset.image_size, classes=2, name=entry.name)
     names = [backbones.resolve_split_point(model, point, name=entry.name) for point in entry.split_points]
     return list(dict.fromkeys(names))
+
+
+def _data_fingerprint(suite: Suite, *, given: bool) -> str:
+    try:
+        return datasets.fingerprint(suite.dataset)
+    except DpbenchError as error:
+        if given or not suite.data:
+            raise
+        raise DpbenchError(f"{error}. {suite.data}") from error
 
 
 def _assert_at_hand(cells: list[CellSpec]) -> None:
@@ -251,6 +260,7 @@ def _run_cell(
     record = Record(
         id=cell.id,
         suite=plan_.suite.name,
+        headline=plan_.suite.headline,
         cell=cell,
         status="failed",
         environment=environment,

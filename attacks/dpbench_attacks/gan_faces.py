@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from dpbench.carriers import FACE_GAN, checked_file, read_face_generator
@@ -33,6 +34,10 @@ class FaceGanInversion(PriorSearch):
     name: ClassVar[str] = "gan-faces"
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "https://arxiv.org/abs/1511.06434"
+
+    # by trial on faces that were no victims: features so early in the generator take larger steps and more smoothing
+    refine_learning_rate: float = Field(0.2, gt=0, le=1, description="on intermediate features")
+    total_variation: float = Field(2.0, ge=0, le=100, description="weight of TV while features are refined")
 
     def assert_at_hand(self) -> None:
         """The package with the generator's weights is installed."""

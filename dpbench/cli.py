@@ -247,6 +247,9 @@ def check(
     lpips: Annotated[float, typer.Option(min=0, help="Tolerated fall of LPIPS.")] = 0.02,
     leakage: Annotated[float, typer.Option(min=0, help="Tolerated rise of leakage.")] = 0.05,
     reid_top1: Annotated[float, typer.Option("--reid-top1", min=0, help="Tolerated rise of re-identification.")] = 0.05,
+    identity_top1: Annotated[
+        float, typer.Option("--identity-top1", min=0, help="Tolerated rise of identification.")
+    ] = 0.05,
     accuracy: Annotated[float, typer.Option(min=0, help="Tolerated fall of accuracy.")] = 0.01,
 ) -> None:
     """The gate: does this leak more, or predict worse, than the accepted baseline?
@@ -260,7 +263,13 @@ def check(
     from dpbench.check import Tolerance, run_check
 
     tolerance = Tolerance(
-        ssim=ssim, psnr_db=psnr_db, lpips=lpips, leakage=leakage, reid_top1=reid_top1, accuracy=accuracy
+        ssim=ssim,
+        psnr_db=psnr_db,
+        lpips=lpips,
+        leakage=leakage,
+        reid_top1=reid_top1,
+        identity_top1=identity_top1,
+        accuracy=accuracy,
     )
     status = run_check(
         candidate, baseline, tolerance=tolerance, junit=junit, environment=os.environ, console=_console()

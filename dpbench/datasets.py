@@ -69,7 +69,8 @@ class Parts:
 
     Attributes:
         private: the defender's training images.
-        auxiliary: the attacker's own images.
+        auxiliary: the attacker's own images. Where it has classes of its own, their labels come after those of
+            `classes`, and none of them is in the other parts.
         test: images for the accuracy; the first of them are the victims.
         classes: names of the labels.
         hashes: part -> content hash of each image.
@@ -128,6 +129,11 @@ def fingerprint(spec: DatasetSpec) -> str:
     """
     kind = _kind(spec.name)
     if kind == "embedded":
+        if spec.auxiliary_classes:
+            raise DpbenchError(
+                f"auxiliary_classes = {spec.auxiliary_classes}: classes for the attacker alone are taken from a folder "
+                f"of class folders, torch/... or hfds/..., not from the embedded {spec.name}; name another data set"
+            )
         source: Any = [spec.name, EMBEDDED[spec.name].generator.VERSION]
     elif kind == "folder":
         source = ["folder", ClassFolders.look_into(spec).digest()]
@@ -192,7 +198,7 @@ def _decode(spec: DatasetSpec, cache: Path, progress: Progress) -> Decoded:
         train, test, classes = folder.pools(spec.image_size)
     else:
         train, test, classes = fetch_pools(spec, cache, progress)
-        assert_enough(spec, len(train.labels), None if test is None else len(test.labels))
+        assert_enough(spec, train.labels, None if test is None else test.labels, len(classes))
     return divide(spec, train, test, classes, progress)
 
 

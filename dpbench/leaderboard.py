@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dpbench.board_files import COLUMNS, FLOOR, KEY, WORST_CASE, tidy
+from dpbench.board_files import COLUMNS, DEFAULT_HEADLINE, FLOOR, KEY, WORST_CASE, tidy
 from dpbench.board_files import read_board as read_board
 from dpbench.board_files import write_board as write_board
 from dpbench.board_rows import Row, Sample, over_all_seeds
@@ -147,6 +147,8 @@ def _facts(members: Sequence[Cell], setting: Sequence[Cell]) -> dict[str, Any]:
         "ensemble": "",
         "converged": "",
         "reid_chance": max((1 / found.gallery for found in recognised), default=np.nan),
+        "identity_chance": max((1 / found.identities for found in recognised if found.identities), default=np.nan),
+        "headline": next((cell.record.headline for cell in setting if cell.record.headline != DEFAULT_HEADLINE), ""),
         "judge_accuracy": recognised[0].judge_accuracy if recognised else np.nan,
         "release_bits": bits[0] if bits else None,
         "epsilon": guaranteed.epsilon if guaranteed is not None else None,
@@ -201,11 +203,20 @@ def _sorted(board: pd.DataFrame) -> pd.DataFrame:
     tier = ["by_threat", "by_auxiliary", "by_releases"]
     setting = ["dataset", "backbone", "split_point", "seed", "defense", "defense_args"]
     heads = keyed[keyed["attack"] == WORST_CASE].sort_values(tier).drop_duplicates(setting)
-    heads = heads.assign(by_accuracy=-heads["accuracy"], by_leak=heads["leakage"].fillna(heads["ssim"]))
+    heads = heads.assign(by_accuracy=-heads["accuracy"], by_leak=_headlines(heads))
     keyed = keyed.merge(heads[[*setting, "by_accuracy", "by_leak"]], on=setting, how="left")
     order = ["dataset", "backbone", "split_point", "by_seed", "by_accuracy", "by_leak", "defense", "defense_args"]
     order += ["kind", *tier, "by_ssim", "attack", "by_budget", "cell"]
-    return keyed.sort_values(order, kind="stable", na_position="last")[list(COLUMNS)].reset_index(drop=True)
+    return keyed.sort_values(order, kind="stable", na_position="last")[list(board.columns)].reset_index(drop=True)
+
+
+def _headlines(rows: pd.DataFrame) -> pd.Series[float]:
+    """The figure that each row is about: leakage, where its suite names no other; SSIM where that is not there."""
+    figures = rows["leakage"].fillna(rows["ssim"])
+    if "headline" in rows:
+        for column in set(rows["headline"]) - {"", DEFAULT_HEADLINE}:
+            figures = rows[column].where(rows["headline"] == column, figures)
+    return figures
 
 
 def load_records(run_dir: Path | str) -> pd.DataFrame:
@@ -213,7 +224,7 @@ def load_records(run_dir: Path | str) -> pd.DataFrame:
 
     Columns: those that name the row, `status`, `error`, `cell`, `floor`, `accuracy` of the defense, `victim`
     (its place), `victim_hash`, `correct` (top-1 on it), `mse`, `psnr_db` (at most 100), `ssim`, `lpips`, `reid_rank`
-    (how many test images are at least as near: 0 is a match), `label_read`.
+    (how many test images are at least as near: 0 is a match), `identity_rank` (likewise of classes), `label_read`.
 
     Raises:
         DpbenchError: not a run directory, or a record in it cannot be read.
@@ -238,4 +249,4 @@ def load_records(run_dir: Path | str) -> pd.DataFrame:
     columns = [*KEY, "status", "error", "cell", "floor", "accuracy", "victim", "victim_hash", "correct", *PER_IMAGE]
     frame = pd.DataFrame(rows).reindex(columns=columns)
     types = {"victim": "Int64", "correct": "boolean"} | dict.fromkeys(PER_IMAGE, "float64")
-    return frame.astype(types | {"reid_rank": "Int64", "label_read": "boolean"})
+    return frame.astype(types | {"reid_rank": "Int64", "identity_rank": "Int64", "label_read": "boolean"})

@@ -159,13 +159,16 @@ class Pipeline:
     def _recognise(self, cell: CellSpec, images: Tensor, progress: Progress) -> Recognition:
         """Whom and what the reconstructions give away."""
         judge = self.prepared.judge(cell, progress)
+        parts = self.prepared.parts(cell, progress)
         return recognition.recognise(
             images,
-            self.prepared.parts(cell, progress).test,
+            parts.test,
             victims=len(images),
             judge=judge.network,
             judge_name=judge.name,
             judge_accuracy=judge.accuracy,
+            # where the attacker has images of the classes, a guess of the class shows one without any reconstruction
+            enrolled=parts.private if cell.dataset.auxiliary_classes else None,
         )
 
     def _guarantees(

@@ -196,13 +196,15 @@ class Prepared:
         parts = self.parts(cell, progress)
         classes = len(parts.classes)
         name = cell.backbone.name
+        named = cell.judge.backbone() if cell.judge is not None else None
         knows = weights.choose(cell.backbone, expected=cell.weights_fingerprint).classes == classes
-        pretrained = recognition.pretrained_judge_spec(name, classes) if knows else None
-        spec = pretrained or recognition.judge_spec(name)
+        pretrained = recognition.pretrained_judge_spec(name, classes) if knows and named is None else None
+        spec = named or pretrained or recognition.judge_spec(name)
         shape: dict[str, Any] = {"image_size": cell.dataset.image_size, "classes": classes}
         key = content_hash(
             {
-                "judge": [spec.model_dump(mode="json"), *([weights.choose(spec).label] if pretrained else [])],
+                "judge": spec.model_dump(mode="json"),
+                **({"weights": weights.choose(spec).label} if pretrained else {}),
                 "data": cell.data_fingerprint,
                 "seed": cell.seed,
                 "training": [training.VERSION, recognition.VERSION],

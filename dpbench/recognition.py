@@ -1,9 +1,10 @@
-"""Does a reconstruction give its victim away, apart from how it looks? Two figures per victim.
+"""Does a reconstruction give its victim away, apart from how it looks? Two or three figures per victim.
 
-Linkage: is the true image the nearest of the test gallery? Semantics: does an independent classifier, the judge,
-read the victim's label? The judge is the evaluator's own, of another architecture than the model under attack: fitted
-on the labelled private images with another seed or, where the model under attack came with a classifier for these
-very classes, another pre-trained network. No attack and no defense ever sees it.
+Linkage: is the true image the nearest of the test gallery? Identity, where the attacker has seen none of the classes:
+is the nearest of the private images, none of which is the victim, of its class? Semantics: does an independent
+classifier, the judge, read the victim's label? The judge is the evaluator's own, of another architecture than the model
+under attack: fitted on the labelled private images with another seed or, where the model under attack came with a
+classifier for these very classes, another pre-trained network. No attack and no defense ever sees it.
 """
 
 from __future__ import annotations
@@ -66,6 +67,39 @@ def reidentification_ranks(reconstructions: Tensor, gallery: Tensor, truth: Tens
         own = similarity.gather(1, places.to(similarity.device)[:, None])
         # "not farther" rather than "nearer": a NaN then counts against the attacker
         ranks.append((~(similarity < own - TIE)).sum(dim=1) - 1)
+    return torch.cat(ranks)
+
+
+def identity_ranks(reconstructions: Tensor, labels: Tensor, enrolled: LabelledImages, batch_size: int = 64) -> Tensor:
+    """How many other classes have an enrolled image at least as near as the victim's class has; 0 is identified.
+
+    Closed-set identification as biometrics has it: the enrolled images are *other* pictures of the same people.
+    Nearness and ties are those of `reidentification_ranks`.
+
+    Args:
+        reconstructions: (N,3,H,W) in [0,1].
+        labels: (N,) int64, the class of each victim.
+        enrolled: M images of the K classes, none of them a victim.
+        batch_size: victims compared at once.
+
+    Returns:
+        (N,) int64 in 0..K-1; K - 1 where a victim's class has no enrolled image.
+    """
+    directions = _directions(enrolled.images)
+    classes = int(torch.cat([enrolled.labels, labels]).max()) + 1
+    of_class = [enrolled.labels == label for label in range(classes)]
+    ranks = []
+    for images, own in zip(reconstructions.split(batch_size), labels.split(batch_size), strict=True):
+        similarity = _directions(images) @ directions.T
+        nearest = torch.stack(
+            [
+                similarity[:, chosen].amax(dim=1) if chosen.any() else similarity.new_full((len(images),), -torch.inf)
+                for chosen in of_class
+            ],
+            dim=1,
+        )
+        of_own = nearest.gather(1, own.to(nearest.device)[:, None])
+        ranks.append((~(nearest < of_own - TIE)).sum(dim=1) - 1)
     return torch.cat(ranks)
 
 
@@ -198,6 +232,7 @@ def recognise(
     judge: nn.Module,
     judge_name: str,
     judge_accuracy: float,
+    enrolled: LabelledImages | None = None,
 ) -> Recognition:
     """Linkage and semantics of the reconstructions of one cell.
 
@@ -208,11 +243,17 @@ def recognise(
         judge: what `make_judge` returned.
         judge_name: of its architecture.
         judge_accuracy: its top-1 on the whole gallery: what perfect reconstructions would give.
+        enrolled: other images of the victims' classes, where it is asked which class a reconstruction shows.
     """
+    identities = None
+    if enrolled is not None:
+        identities = identity_ranks(reconstructions, gallery.labels[:victims], enrolled).tolist()
     ranks = reidentification_ranks(reconstructions, gallery.images, torch.arange(victims))
     return Recognition(
         reid_rank=ranks.tolist(),
         gallery=len(gallery),
+        identity_rank=identities,
+        identities=None if enrolled is None else len(enrolled.labels.unique()),
         label_read=labels_read(judge, reconstructions, gallery.labels[:victims]),
         judge=judge_name,
         judge_accuracy=judge_accuracy,

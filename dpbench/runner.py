@@ -32,7 +32,7 @@ from dpbench.store import (
     write_atomically,
     write_record,
 )
-from dpbench.suite import BackboneEntry, Suite, label, load_suite, plan, with_weights
+from dpbench.suite import BackboneEntry, Suite, attack_of, defense_of, label, load_suite, plan, with_weights
 from dpbench.types import BUDGETS
 
 PICTURED = 16
@@ -132,7 +132,7 @@ def make_plan(
     if weights is not None:
         chosen = with_weights(chosen, weights)
     progress("looking at the data")
-    fingerprint = datasets.fingerprint(chosen.dataset)
+    fingerprint = _data_fingerprint(chosen, given=data is not None)
     progress("looking at the backbones")
     split_names = {entry.name: _split_names(entry, chosen) for entry in chosen.backbones}
     fingerprints = {entry.weights: _weights_fingerprint(entry, chosen) for entry in chosen.backbones}
@@ -156,7 +156,9 @@ def make_plan(
             )
         cells = matching
     run_dir = Path(output) if output is not None else Path("dpbench-runs") / chosen.name
-    return Plan(chosen, cells, _finished(cells, run_dir), run_dir)
+    finished = _finished(cells, run_dir)
+    _assert_at_hand([cell for cell in cells if cell.id not in finished])
+    return Plan(chosen, cells, finished, run_dir)
 
 
 def _split_names(entry: BackboneEntry, suite: Suite) -> list[str]:
@@ -165,6 +167,25 @@ def _split_names(entry: BackboneEntry, suite: Suite) -> list[str]:
         feasibility.assert_classifies(model, image_size=suite.dataset.image_size, classes=2, name=entry.name)
     names = [backbones.resolve_split_point(model, point, name=entry.name) for point in entry.split_points]
     return list(dict.fromkeys(names))
+
+
+def _data_fingerprint(suite: Suite, *, given: bool) -> str:
+    try:
+        return datasets.fingerprint(suite.dataset)
+    except DpbenchError as error:
+        if given or not suite.data:
+            raise
+        raise DpbenchError(f"{error}. {suite.data}") from error
+
+
+def _assert_at_hand(cells: list[CellSpec]) -> None:
+    """Refuse what a plug-in lacks before anything is computed, rather than in a cell that is hours away."""
+    for cell in cells:
+        for plugin in (attack_of(cell.attack), defense_of(cell.defense)):
+            try:
+                plugin.assert_at_hand()
+            except DpbenchError as error:
+                raise DpbenchError(f"{plugin.name}: {error}") from error
 
 
 def _weights_fingerprint(entry: BackboneEntry, suite: Suite) -> str:
@@ -239,6 +260,7 @@ def _run_cell(
     record = Record(
         id=cell.id,
         suite=plan_.suite.name,
+        headline=plan_.suite.headline,
         cell=cell,
         status="failed",
         environment=environment,

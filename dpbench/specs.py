@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from dpbench.types import AuxiliaryData, Budget, ThreatModel
 
@@ -33,6 +33,17 @@ class DatasetSpec(Spec):
     auxiliary: int = Field(2000, ge=1, description="the attacker's own images")
     test: int = Field(500, ge=1, description="images for the accuracy; the first of them are the victims")
     seed: int = Field(0, ge=0, description="draws the parts (and the embedded images)")
+    auxiliary_classes: int = Field(
+        0, ge=0, description="classes that are the attacker's alone: its images show these, the other parts never do"
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What came later is left out at its default: fingerprints and ids that were given before stay valid."""
+        fields: dict[str, Any] = dump(self)
+        if not self.auxiliary_classes:
+            fields.pop("auxiliary_classes", None)
+        return fields
 
 
 class ShiftedSpec(Spec):
@@ -68,6 +79,18 @@ class BackboneSpec(Spec):
         return None if self.weights in WEIGHTS else Path(self.weights).expanduser()
 
 
+class JudgeSpec(Spec):
+    """The classifier that reads labels from reconstructions: of another architecture than the model under attack."""
+
+    name: str = Field(description="a timm model")
+    epochs: int = Field(6, ge=1, le=1000, description="of fitting, on the private images")
+    learning_rate: float = Field(4e-3, gt=0, le=1, description="peak of the one-cycle schedule, AdamW")
+
+    def backbone(self) -> BackboneSpec:
+        """As a network to fit."""
+        return BackboneSpec(weights="fit", **self.model_dump())
+
+
 class PluginSpec(Spec):
     """An attack or a defense with all its parameters, defaults filled in, and what identifies its code."""
 
@@ -93,6 +116,15 @@ class CellSpec(Spec):
     budget: Budget = "standard"
     victims: int = Field(ge=1)
     seed: int = Field(0, ge=0)
+    judge: JudgeSpec | None = Field(None, description="by default the one in `dpbench.recognition`")
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As in `DatasetSpec`."""
+        fields: dict[str, Any] = dump(self)
+        if self.judge is None:
+            fields.pop("judge", None)
+        return fields
 
     @property
     def auxiliary(self) -> AuxiliaryData:

@@ -37,6 +37,12 @@ class Recognition(BaseModel):
     reid_rank: list[int] = Field(description="per victim: how many other test images are at least as near (0: none)")
     gallery: int = Field(description="test images that were compared; chance of rank 0 is one in so many")
     label_read: list[bool] = Field(description="per victim: does the judge read its true label?")
+    identity_rank: list[int] | None = Field(
+        None,
+        description="per victim: how many other classes have a private image at least as near as its own class has "
+        "(0: none); where the attacker has seen none of these classes",
+    )
+    identities: int | None = Field(None, description="classes that were compared; chance of rank 0 is one in so many")
     judge: str = Field(description="the independently trained classifier")
     judge_accuracy: float = Field(description="its top-1 on the true test images")
 
@@ -74,6 +80,7 @@ class Record(BaseModel):
     schema_version: int = SCHEMA_VERSION
     id: str
     suite: str
+    headline: str = Field("leakage", description="the figure that the suite is about, as a column of a board")
     cell: CellSpec
     status: Literal["ok", "failed"]
     error: str | None = None

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 from dpbench.ensembles import ENSEMBLES, NEWEST
 from dpbench.errors import DpbenchError, unknown
 from dpbench.registry import configure, find_attack, find_defense, source_of
-from dpbench.specs import BackboneSpec, CellSpec, DatasetSpec, PluginSpec, ShiftedSpec, Spec
+from dpbench.specs import BackboneSpec, CellSpec, DatasetSpec, JudgeSpec, PluginSpec, ShiftedSpec, Spec
 from dpbench.types import (
     AUXILIARY_DATA,
     THREAT_MODELS,
@@ -33,6 +33,9 @@ from dpbench.types import (
 )
 
 P = TypeVar("P", bound=Plugin)
+
+Headline = Literal["leakage", "ssim", "reid_top1", "identity_top1"]
+"""Figures of a board that a suite can be about."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 
@@ -92,6 +95,9 @@ class Suite(Spec):
     budget: Budget = Field("standard", description="what the attacks may spend")
     victims: int = Field(64, ge=1, description="test images that the attacks reconstruct")
     dataset: DatasetSpec = DatasetSpec()
+    data: str = Field("", description="what a data set that is not there is, and how to get it; added to the error")
+    judge: JudgeSpec | None = Field(None, description="reads labels from reconstructions; by default a small ResNet")
+    headline: Headline = Field("leakage", description="the figure that orders the board, and that its pictures show")
     backbones: list[BackboneEntry] = Field(min_length=1)
     defenses: list[PluginEntry] = Field(min_length=1)
     ensemble: str | None = Field(None, description="a pinned ensemble of attacks; [[attacks]] changes or adds some")
@@ -169,6 +175,7 @@ def parse_suite(text: str, *, origin: str) -> Suite:
 _TABLES: dict[str, type[Spec]] = {
     "dataset": DatasetSpec,
     "shifted": ShiftedSpec,
+    "judge": JudgeSpec,
     "backbones": BackboneEntry,
     "defenses": PluginEntry,
     "attacks": AttackEntry,
@@ -221,6 +228,7 @@ def plan(
     _refuse_duplicates([spec for spec, _ in defenses], "defense")
     _refuse_duplicates([spec for spec, _, _ in attacks], "attack")
     has_reference = any(defense.name == UNDEFENDED for defense, _ in defenses)
+    _refuse_settings(suite)
     cells = []
     for seed, backbone in itertools.product(suite.seeds, suite.backbones):
         for split_point, (defense, _) in itertools.product(split_names[backbone.name], defenses):
@@ -251,9 +259,28 @@ def plan(
                             budget=suite.budget,
                             victims=victims,
                             seed=seed,
+                            judge=suite.judge,
                         )
                     )
     return cells
+
+
+def _refuse_settings(suite: Suite) -> None:
+    judge = suite.judge and _architecture(suite.judge.name)
+    same = next((entry.name for entry in suite.backbones if _architecture(entry.name) == judge), None)
+    if same is not None:
+        raise DpbenchError(
+            f"[judge] is a {same}, as is the model under attack; a judge shares nothing with that: choose another name"
+        )
+    if suite.headline == "identity_top1" and not suite.dataset.auxiliary_classes:
+        raise DpbenchError(
+            f"suite {suite.name!r} has headline = 'identity_top1', which is measured where the attacker has never seen "
+            "the victims' classes; set auxiliary_classes in [dataset], or choose another headline"
+        )
+
+
+def _architecture(name: str) -> str:
+    return name.split(".")[0]  # without timm's tag of the weights
 
 
 def _auxiliary(suite: Suite, entry: AttackEntry, attack: type[Attack]) -> list[AuxiliaryData]:

@@ -171,6 +171,14 @@ class Plugin(BaseModel):
     version: ClassVar[int] = 1
     paper: ClassVar[str] = ""
 
+    def assert_at_hand(self) -> None:
+        """Override where something outside dpbench is needed, such as weights; asked when a run is planned.
+
+        Raises:
+            DpbenchError: it is not on this machine; says how to get it.
+        """
+        return None
+
 
 class Defense(Plugin, abc.ABC):
     """A way to release features that should keep the task and hide the image."""

@@ -23,6 +23,7 @@ class ClassMean(Attack):
     Retrieves rather than reconstructs: it tells at most the class, which the features are there to tell, and shows
     what such images look like. So it sets the zero of the scale: whoever is no closer has shown the class, not the
     image. Nearest centroid, Euclidean, channels in units of their std; several releases of a victim are averaged.
+    Where the attacker's images show other classes than the victims' (`auxiliary_classes`), it is the nearest of those.
     """
 
     name: ClassVar[str] = "class-mean"

@@ -42,7 +42,7 @@ def test_lists_of_values_become_settings():
 
 def test_every_built_in_suite_parses():
     texts = suites.built_in_suites()
-    assert {"quick", "smoke", "cifar10"} <= set(texts)
+    assert {"quick", "smoke", "cifar10", "faces"} <= set(texts)
     for name, text in texts.items():
         assert suites.parse_suite(text, origin=name).name == name
 

@@ -37,7 +37,7 @@ class Generator(Protocol):
         """(N,3,size,size) images and (N,) labels of these indices."""
 
 
-DRAWN = 4096
+DRAWN = 1024
 """Embedded images that are drawn at once."""
 
 

@@ -60,7 +60,7 @@ class ImageFile:
     def pixels(self, first: int, count: int) -> Pixels:
         """(count,3,S,S) uint8 from place `first` on."""
         pixels = np.empty((count, *self.shape[1:]), np.uint8)
-        self._source.read(self._start + first * self._image_bytes, pixels.data.cast("B"))
+        self._source.read(self._start + first * self._image_bytes, pixels.reshape(-1).data)
         return pixels
 
     def __getitem__(self, index: Any, /) -> Tensor:
@@ -78,7 +78,7 @@ class ImageFile:
         for image, place in zip(pixels, places, strict=True):
             if not -len(self) <= place < len(self):
                 raise IndexError(f"image {place} of {len(self)}")
-            self._source.read(self._start + place % len(self) * self._image_bytes, image.data.cast("B"))
+            self._source.read(self._start + place % len(self) * self._image_bytes, image.reshape(-1).data)
         return self._floats(pixels)
 
     def _floats(self, pixels: Pixels) -> Tensor:

@@ -78,9 +78,14 @@ class Prepared:
             self._fitted_with[name] = min(size, known or size)
             return fit(self._key(about, most), self._fitted_with[name])
 
-        fitted = self.batches(attempt)
+        return self.batches(attempt)
+
+    def _keep_fitted(self, slot: str, about: dict[str, Any], most: int, fit: Callable[[str, int], T]) -> T:
+        """`_fitted`, or what it was the last time; either way the cell's batches say how it was fitted."""
+        name = content_hash(about)
+        kept: T = self.keep(slot, name, lambda: self._fitted(about, most, fit))
         self.batches.smallest = min(self.batches.smallest, self._fitted_with[name])
-        return fitted
+        return kept
 
     def parts(self, cell: CellSpec, progress: Progress) -> Parts:
         """Private, auxiliary and test images, on the device."""
@@ -167,10 +172,7 @@ class Prepared:
             state = cache.remember(self.cache_dir, "backbones", key, lambda: fit(key, batch_size))
             return key, state, f"{source.label} sha256:{_state_hash(state)[:16]}"
 
-        backbone: tuple[str, cache.State, str] = self.keep(
-            "backbone", content_hash(about), lambda: self._fitted(about, training.BATCH_SIZE, load)
-        )
-        return backbone
+        return self._keep_fitted("backbone", about, training.BATCH_SIZE, load)
 
     def protected(
         self, cell: CellSpec, defense_spec: PluginSpec, progress: Progress, *, apart: bool = False
@@ -218,14 +220,10 @@ class Prepared:
             model.load_state_dict({**model.state_dict(), **changed})
             return model.eval().requires_grad_(False)
 
-        def make() -> ProtectedModel:
-            return self._fitted(about, LARGEST_FIT, load)
-
         if apart:
-            return make()
+            return self._fitted(about, LARGEST_FIT, load)
         slot = "undefended" if defense_spec.name == UNDEFENDED else "protected"
-        protected: ProtectedModel = self.keep(slot, content_hash(about), make)
-        return protected
+        return self._keep_fitted(slot, about, LARGEST_FIT, load)
 
     def protected_key(self, cell: CellSpec, defense: PluginSpec, progress: Progress) -> str:
         """Content hash of a protected model, once fitted: what everything learned from its releases depends on."""
@@ -261,8 +259,7 @@ class Prepared:
             read = recognition.labels_read(judge, parts.test.images, parts.test.labels, at_once)
             return Judge(judge, spec.name, sum(read) / len(read))
 
-        judge: Judge = self.keep("judge", content_hash(about), lambda: self._fitted(about, training.BATCH_SIZE, load))
-        return judge
+        return self._keep_fitted("judge", about, training.BATCH_SIZE, load)
 
     def keep(self, slot: str, key: str, make: Callable[[], Any]) -> Any:
         """The last thing made for a slot, while its key stays the same."""

@@ -171,14 +171,14 @@ def peak_mib(tmp_path, images, *arguments, attack):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_peak_memory_grows_with_the_batch_and_not_with_the_images(tmp_path):
     floor = '[[attacks]]\nname = "nearest-auxiliary"\n'
-    few, many = (peak_mib(tmp_path, images, attack=floor) for images in (600, 3600))
-    held = 3000 * (2 * 3 * 32 * 32 + 64 * 8 * 8) * 4 / 2**20  # two parts, and the features of one
-    print(f"peak MiB: {few:.0f} for 600 images, {many:.0f} for 3,600; held, they would be {held:.0f} more")
+    few, many = (peak_mib(tmp_path, images, attack=floor) for images in (1000, 5000))
+    held = 4000 * (2 * 3 * 32 * 32 + 64 * 8 * 8) * 4 / 2**20  # two parts, and the features of one
+    print(f"peak MiB: {few:.0f} for 1,000 images, {many:.0f} for 5,000; held, they would be {held:.0f} more")
     assert many - few < 0.25 * held
     wide = (
         '[[attacks]]\nname = "rmle"\nvictims = 512\nsteps = 1\ndecoder_steps = 1\ntotal_variation = 0.1\nnearness = 0\n'
     )
-    small, large = (peak_mib(tmp_path, 600, "--batch-size", size, attack=wide) for size in ("16", "512"))
+    small, large = (peak_mib(tmp_path, 1000, "--batch-size", size, attack=wide) for size in ("16", "512"))
     print(f"peak MiB: {small:.0f} for batches of 16 images, {large:.0f} for 512")
     assert large > small + 100
 

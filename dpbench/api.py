@@ -22,6 +22,7 @@ def run(
     shifted: str | None = None,
     budget: str | None = None,
     weights: str | Path | None = None,
+    batch_size: int | None = None,
     watcher: Watcher | None = None,
 ) -> pd.DataFrame:
     """Run a suite, or what of it is not finished, and return its board.
@@ -36,6 +37,7 @@ def run(
         shifted: overrides the data set of the shifted auxiliary images.
         budget: small, standard or large: overrides what the attacks may spend.
         weights: overrides those of the suite's only backbone: a file, auto, pretrained or fit.
+        batch_size: at most so many images in a network at once; None: from their size and the device's memory.
         watcher: follows the run, see `dpbench.runner.Watcher`.
 
     Returns:
@@ -54,4 +56,4 @@ def run(
         budget=budget,
         weights=None if weights is None else str(weights),
     )
-    return build_board(execute(plan, device=device, watcher=watcher))
+    return build_board(execute(plan, device=device, batch_size=batch_size, watcher=watcher))

@@ -89,6 +89,14 @@ def run(
             "or auto, pretrained, fit.",
         ),
     ] = None,
+    batch_size: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|N",
+            help="At most so many images in a network at once; auto: from their size and the device's memory. "
+            "Halved when memory runs out.",
+        ),
+    ] = "auto",
     defense: Annotated[
         list[str] | None,
         typer.Option(help="Adds a defense: a name, or path/to/file.py:Name. May be repeated."),
@@ -109,12 +117,14 @@ def run(
     from dpbench.display import Display
     from dpbench.leaderboard import build_board
     from dpbench.leakage import CALIBRATED as OF_LEAKAGE
+    from dpbench.memory import parse_batch_size
     from dpbench.report import print_table, write_budgets, write_overview, write_tradeoff
     from dpbench.runner import execute, make_plan
     from dpbench.store import newest_records
     from dpbench.suite import extend, label, load_suite
 
     console = _console()
+    at_once = parse_batch_size(batch_size)
     chosen = extend(load_suite(suite), defenses=defense or [], attacks=attack or [])
     plan = make_plan(
         chosen, data=data, output=output, only=only, seed=seed, shifted=shifted, budget=budget, weights=weights
@@ -131,7 +141,7 @@ def run(
     )
     try:
         with Display(console, plan.cells) as display:
-            records = execute(plan, device=device, watcher=display)
+            records = execute(plan, device=device, batch_size=at_once, watcher=display)
     except KeyboardInterrupt:
         print("dpbench: interrupted; finished cells are kept: run the same command again to go on", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,17 +25,16 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Pool:
-    """Images that are decoded when they are asked for. `labels` is (N,)."""
+    """Images that are decoded when they are asked for, in the order of the places asked for. `labels` is (N,)."""
 
     labels: Labels
-    decode: Callable[[Sequence[int]], list[Pixels]]
+    decode: Callable[[Sequence[int]], Generator[Pixels, None, None]]
 
 
 @dataclass(frozen=True)
 class Part:
-    """Decoded images (N,3,S,S) uint8, labels (N,), and a content hash of each image."""
+    """Labels (N,) of decoded images, and a content hash of each image."""
 
-    pixels: Pixels
     labels: Labels
     hashes: list[str]
 
@@ -47,8 +47,18 @@ class Decoded:
     classes: tuple[str, ...]
 
 
-def divide(spec: DatasetSpec, train: Pool, test: Pool | None, classes: tuple[str, ...], progress: Progress) -> Decoded:
-    """Test images first, so that more private or auxiliary images do not change them; no image twice."""
+def divide(
+    spec: DatasetSpec,
+    train: Pool,
+    test: Pool | None,
+    classes: tuple[str, ...],
+    progress: Progress,
+    write: Callable[[str, int, Pixels], None],
+) -> Decoded:
+    """Test images first, so that more private or auxiliary images do not change them; no image twice.
+
+    Each image goes to `write(part, place, image)` as soon as it is decoded; none is kept.
+    """
     if len(classes) < 2:
         raise DpbenchError(f"{spec.name} has only one class ({', '.join(classes)}); expected at least two")
     strangers = None
@@ -67,7 +77,7 @@ def divide(spec: DatasetSpec, train: Pool, test: Pool | None, classes: tuple[str
     for name, count in wanted.items():
         pool, source = sources[name]
         report = functools.partial(_report, progress, done, total)
-        part = _take(pool, source, count, seen, report)
+        part = _take(pool, source, count, seen, report, functools.partial(write, name))
         if part is None:
             raise DpbenchError(
                 f"{spec.name} has too few different images: without duplicates its {len(pool.labels)} do not make up "
@@ -117,9 +127,9 @@ def _separate(
 def _joined(pools: list[Pool]) -> Pool:
     places = [(number, place) for number, pool in enumerate(pools) for place in range(len(pool.labels))]
 
-    def decode(wanted: Sequence[int]) -> list[Pixels]:
-        runs = itertools.groupby((places[index] for index in wanted), key=lambda entry: entry[0])
-        return [image for number, run in runs for image in pools[number].decode([place for _, place in run])]
+    def decode(wanted: Sequence[int]) -> Generator[Pixels, None, None]:
+        for number, run in itertools.groupby((places[index] for index in wanted), key=lambda entry: entry[0]):
+            yield from pools[number].decode([place for _, place in run])
 
     return Pool(np.concatenate([pool.labels for pool in pools]), decode)
 
@@ -128,24 +138,32 @@ def _report(progress: Progress, before: int, total: int, taken: int) -> None:
     progress(f"decoding {before + taken}/{total}")
 
 
-def _take(pool: Pool, order: Iterator[int], count: int, seen: set[str], progress: Callable[[int], None]) -> Part | None:
+def _take(
+    pool: Pool,
+    order: Iterator[int],
+    count: int,
+    seen: set[str],
+    progress: Callable[[int], None],
+    write: Callable[[int, Pixels], None],
+) -> Part | None:
     """The next `count` images that were not seen yet; None where the pool does not hold so many."""
-    pixels: list[Pixels] = []
     labels: list[int] = []
     hashes: list[str] = []
-    while len(pixels) < count:
-        progress(len(pixels))
-        indices = list(itertools.islice(order, min(512, count - len(pixels))))
+    while len(hashes) < count:
+        indices = list(itertools.islice(order, count - len(hashes)))
         if not indices:
             return None
-        for index, image in zip(indices, pool.decode(indices), strict=True):
-            digest = content_hash(image)
-            if digest not in seen:
-                seen.add(digest)
-                pixels.append(image)
-                labels.append(int(pool.labels[index]))
-                hashes.append(digest)
-    return Part(np.stack(pixels), np.array(labels, np.int64), hashes)
+        with contextlib.closing(pool.decode(indices)) as decoded:
+            for done, (index, image) in enumerate(zip(indices, decoded, strict=True)):
+                if done % 512 == 0:
+                    progress(len(hashes))
+                digest = content_hash(image)
+                if digest not in seen:
+                    seen.add(digest)
+                    write(len(hashes), image)
+                    labels.append(int(pool.labels[index]))
+                    hashes.append(digest)
+    return Part(np.array(labels, np.int64), hashes)
 
 
 def _stratified(labels: Labels, seed: int) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -48,6 +48,13 @@ class InverseTraining(BaseModel):
     lpips_weight: float = Field(
         0.0, ge=0, le=10, description="weight of LPIPS; not by default: its weights are not on every machine"
     )
+
+    def within(self, seen: Observation) -> Self:
+        """The same training with no more images at once than memory allows."""
+        batch = seen.auxiliary.training_batch(self.batch_size)
+        if batch < self.batch_size:
+            seen.notes["training_batch"] = batch
+        return self.model_copy(update={"batch_size": batch})
 
     def trained(self, seen: Observation) -> InverseNetwork:
         """The inverse network of this client for pooled releases, in eval mode; what it says of itself is noted."""

@@ -18,10 +18,11 @@ from torch.nn import functional as F
 from dpbench import backbones, training, weights
 from dpbench.cache import State
 from dpbench.devices import place
+from dpbench.memory import LARGEST_BATCH, room
 from dpbench.randomness import seeded
 from dpbench.specs import BackboneSpec
 from dpbench.store import Recognition
-from dpbench.types import LabelledImages
+from dpbench.types import Images, LabelledImages
 
 VERSION = 1
 """Raise it whenever the judge's recipe changes: it belongs in the key of every cached judge."""
@@ -45,7 +46,9 @@ CONSTANT = 1e-5
 """An image that nowhere departs from its mean by more shows nothing; fp32 means are exact to about 1e-6."""
 
 
-def reidentification_ranks(reconstructions: Tensor, gallery: Tensor, truth: Tensor, batch_size: int = 64) -> Tensor:
+def reidentification_ranks(
+    reconstructions: Tensor, gallery: Images, truth: Tensor, batch_size: int = 64, gallery_size: int | None = None
+) -> Tensor:
     """How many other gallery images are at least as near as the true one; 0 is re-identified.
 
     Nearness is the normalised cross-correlation of the pixels, so brightness and contrast hide nothing. Ties count
@@ -56,21 +59,38 @@ def reidentification_ranks(reconstructions: Tensor, gallery: Tensor, truth: Tens
         gallery: (M,3,H,W) in [0,1].
         truth: (N,) int64, the place of each victim in the gallery.
         batch_size: victims compared at once.
+        gallery_size: images of the gallery compared at once; all by default.
 
     Returns:
         (N,) int64 in 0..M-1.
     """
-    directions = _directions(gallery)
-    ranks = []
-    for images, places in zip(reconstructions.split(batch_size), truth.split(batch_size), strict=True):
-        similarity = _directions(images) @ directions.T
-        own = similarity.gather(1, places.to(similarity.device)[:, None])
-        # "not farther" rather than "nearer": a NaN then counts against the attacker
-        ranks.append((~(similarity < own - TIE)).sum(dim=1) - 1)
-    return torch.cat(ranks)
+    truth = truth.to(reconstructions.device)
+    own = torch.full((len(truth),), torch.nan, device=truth.device)
+    ranks = torch.full((len(truth),), -1, dtype=torch.int64, device=truth.device)
+    # two passes, since the true image may be in any part of the gallery
+    for counting in (False, True):
+        first = 0
+        for images in gallery.split(gallery_size or len(gallery)):
+            directions = _directions(images)
+            for places in torch.arange(len(truth), device=truth.device).split(batch_size):
+                similarity = _directions(reconstructions[places]) @ directions.T
+                here = (truth[places] >= first) & (truth[places] < first + len(images))
+                if counting:
+                    # "not farther" rather than "nearer": a NaN then counts against the attacker
+                    ranks[places] += (~(similarity < own[places, None] - TIE)).sum(dim=1)
+                else:
+                    own[places[here]] = similarity[here, truth[places[here]] - first]
+            first += len(images)
+    return ranks
 
 
-def identity_ranks(reconstructions: Tensor, labels: Tensor, enrolled: LabelledImages, batch_size: int = 64) -> Tensor:
+def identity_ranks(
+    reconstructions: Tensor,
+    labels: Tensor,
+    enrolled: LabelledImages,
+    batch_size: int = 64,
+    gallery_size: int | None = None,
+) -> Tensor:
     """How many other classes have an enrolled image at least as near as the victim's class has; 0 is identified.
 
     Closed-set identification as biometrics has it: the enrolled images are *other* pictures of the same people.
@@ -81,26 +101,26 @@ def identity_ranks(reconstructions: Tensor, labels: Tensor, enrolled: LabelledIm
         labels: (N,) int64, the class of each victim.
         enrolled: M images of the K classes, none of them a victim.
         batch_size: victims compared at once.
+        gallery_size: enrolled images compared at once; all by default.
 
     Returns:
         (N,) int64 in 0..K-1; K - 1 where a victim's class has no enrolled image.
     """
-    directions = _directions(enrolled.images)
-    classes = int(torch.cat([enrolled.labels, labels]).max()) + 1
-    of_class = [enrolled.labels == label for label in range(classes)]
-    ranks = []
-    for images, own in zip(reconstructions.split(batch_size), labels.split(batch_size), strict=True):
-        similarity = _directions(images) @ directions.T
-        nearest = torch.stack(
-            [
-                similarity[:, chosen].amax(dim=1) if chosen.any() else similarity.new_full((len(images),), -torch.inf)
-                for chosen in of_class
-            ],
-            dim=1,
-        )
-        of_own = nearest.gather(1, own.to(nearest.device)[:, None])
-        ranks.append((~(nearest < of_own - TIE)).sum(dim=1) - 1)
-    return torch.cat(ranks)
+    device = reconstructions.device
+    labels, of_enrolled = labels.to(device), enrolled.labels.to(device)
+    classes = int(torch.cat([of_enrolled, labels]).max()) + 1
+    nearest = torch.full((len(labels), classes), -torch.inf, device=device)
+    first = 0
+    for images in enrolled.images.split(gallery_size or len(enrolled)):
+        directions = _directions(images.to(device))
+        shown = of_enrolled[first : first + len(images)]
+        first += len(images)
+        for places in torch.arange(len(labels), device=device).split(batch_size):
+            similarity = _directions(reconstructions[places]) @ directions.T
+            among = shown.expand(len(places), -1)
+            nearest[places] = nearest[places].scatter_reduce(1, among, similarity, "amax")
+    own = nearest.gather(1, labels[:, None])
+    return (~(nearest < own - TIE)).sum(dim=1) - 1
 
 
 def _directions(images: Tensor) -> Tensor:
@@ -210,7 +230,7 @@ def _judge(network: nn.Module, side: int) -> nn.Sequential:
     return nn.Sequential(_Shrink(side), backbones.normalisation(network).to(device), network)
 
 
-def labels_read(judge: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 256) -> list[bool]:
+def labels_read(judge: nn.Module, images: Images, labels: Tensor, batch_size: int = 256) -> list[bool]:
     """Per image: is the judge's first guess the label?
 
     Args:
@@ -238,23 +258,27 @@ def recognise(
 
     Args:
         reconstructions: (victims,3,H,W) in [0,1].
-        gallery: the test images; the first ones are the victims.
+        gallery: the test images; the first ones are the victims. `gallery.batch_size` bounds what the judge reads.
         victims: how many.
         judge: what `make_judge` returned.
         judge_name: of its architecture.
         judge_accuracy: its top-1 on the whole gallery: what perfect reconstructions would give.
         enrolled: other images of the victims' classes, where it is asked which class a reconstruction shows.
     """
+    at_once = max(64, room(reconstructions.device) // (4 * reconstructions[0].numel()))
     identities = None
     if enrolled is not None:
-        identities = identity_ranks(reconstructions, gallery.labels[:victims], enrolled).tolist()
-    ranks = reidentification_ranks(reconstructions, gallery.images, torch.arange(victims))
+        of_victims = gallery.labels[:victims]
+        identities = identity_ranks(reconstructions, of_victims, enrolled, gallery_size=at_once).tolist()
+    ranks = reidentification_ranks(reconstructions, gallery.images, torch.arange(victims), gallery_size=at_once)
     return Recognition(
         reid_rank=ranks.tolist(),
         gallery=len(gallery),
         identity_rank=identities,
         identities=None if enrolled is None else len(enrolled.labels.unique()),
-        label_read=labels_read(judge, reconstructions, gallery.labels[:victims]),
+        label_read=labels_read(
+            judge, reconstructions, gallery.labels[:victims], min(LARGEST_BATCH, gallery.batch_size)
+        ),
         judge=judge_name,
         judge_accuracy=judge_accuracy,
     )

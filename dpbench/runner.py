@@ -24,6 +24,7 @@ from dpbench.report import reconstructions_path, write_picture
 from dpbench.specs import CellSpec
 from dpbench.stages import Stages
 from dpbench.store import (
+    Memory,
     NewerSchema,
     Record,
     picture_path,
@@ -220,12 +221,15 @@ def _finished(cells: list[CellSpec], run_dir: Path) -> dict[str, Record]:
     return found
 
 
-def execute(plan_: Plan, *, device: str = "auto", watcher: Watcher | None = None) -> list[Record]:
+def execute(
+    plan_: Plan, *, device: str = "auto", batch_size: int | None = None, watcher: Watcher | None = None
+) -> list[Record]:
     """Run the cells that are not finished; one that fails is a record too, and the others go on.
 
     Args:
         plan_: what `make_plan` returned.
         device: auto, cpu, cuda or mps.
+        batch_size: at most so many images in a network at once, from 1; None: `dpbench.memory.auto_batch_size`.
         watcher: follows the run.
 
     Returns:
@@ -235,9 +239,11 @@ def execute(plan_: Plan, *, device: str = "auto", watcher: Watcher | None = None
         DpbenchError: no such device, data that cannot be read, a full or unwritable output disk.
     """
     watcher = watcher or Nobody()
+    if batch_size is not None and batch_size < 1:
+        raise DpbenchError(f"batch_size = {batch_size} is not usable; expected 1 or more, or None for auto")
     chosen = choose_device(device)
     torch.backends.cudnn.deterministic = True
-    pipeline = Pipeline(chosen, default_cache())
+    pipeline = Pipeline(chosen, default_cache(), batch_size)
     environment = describe_environment(chosen)
     records = []
     for cell in plan_.cells:
@@ -292,7 +298,15 @@ def _run_cell(
             }
         )
         _write_pictures(plan_.output, cell, result)
-    record = record.model_copy(update={"seconds": stages.seconds, "peak_memory_mb": stages.peak_memory_mb})
+    record = record.model_copy(
+        update={
+            "memory": Memory(
+                batch_size=pipeline.batches.smallest, halved=pipeline.batches.halved, peak_bytes=stages.peak_bytes
+            ),
+            "seconds": stages.seconds,
+            "peak_memory_mb": stages.peak_memory_mb,
+        }
+    )
     write_record(plan_.output, record)  # last: a cell with a record has its pictures
     return record
 

@@ -72,6 +72,18 @@ class Utility(BaseModel):
         return sum(self.correct) / len(self.correct)
 
 
+class Memory(BaseModel):
+    """How the memory of a cell was bounded, and what it came to."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    batch_size: int = Field(description="the most images at once in a network, in the stage that had the fewest")
+    halved: int = Field(0, description="how often memory ran out, and a stage began again with half the batch")
+    peak_bytes: int | None = Field(
+        None, description="the most that was in use: of the device on CUDA, else resident memory of the process"
+    )
+
+
 class Record(BaseModel):
     """The stored result of one cell. Figures are per image; boards average them."""
 
@@ -102,6 +114,7 @@ class Record(BaseModel):
     converged: bool | None = Field(None, description="what the attack says of itself; None where it says nothing")
     notes: dict[str, Any] = Field(default_factory=dict, description="what the attack said of itself")
     seconds: dict[str, float] = Field(default_factory=dict, description="wall time per stage")
+    memory: Memory | None = Field(None, description="what bounded it; none in records of before")
     peak_memory_mb: dict[str, float] = Field(default_factory=dict, description="peak memory per stage, MiB")
     environment: dict[str, Any] = Field(default_factory=dict)
     created: str = ""

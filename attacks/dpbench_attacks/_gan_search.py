@@ -63,7 +63,7 @@ class PriorSearch(Attack):
 
     def search(self, match: ReleaseMatch, network: Prior, seen: Observation, generator: torch.Generator) -> Tensor:
         """The images of every victim, (N,3,H,W) in [0,1]; notes how far it came."""
-        size = victims_per_batch(seen.image_shape)
+        size = victims_per_batch(seen)
         everyone = torch.arange(len(seen.released), device=seen.released.device)
         starts, first = self._best_of_pool(match, network, everyone, size, generator)
         images, last = [], []

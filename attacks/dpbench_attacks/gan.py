@@ -52,10 +52,11 @@ class GanInversion(PriorSearch):
         match = study_client(seen, draws=self.draws, generator=generator, separate=SEPARATE)
         device = seen.released.device
         network = self.generator_network(seen.image_shape)
-        identity = [self.training_steps, self.width, self.latent, self.batch_size, seen.image_shape]
+        batch = seen.auxiliary.training_batch(self.batch_size)
+        identity = [self.training_steps, self.width, self.latent, batch, seen.image_shape]
 
         def train(train_generator: torch.Generator) -> dict[str, Tensor]:
-            return self._train(network, seen, train_generator)
+            return self._train(network, seen, batch, train_generator)
 
         network.load_state_dict(seen.remember(f"gan-{content_hash(identity)[:16]}", train, "auxiliary"))
         place(network, device).eval().requires_grad_(False)
@@ -65,10 +66,11 @@ class GanInversion(PriorSearch):
         """The untrained generator for images (N, *image_shape)."""
         return Generator(image_shape, latent=self.latent, width=self.width)
 
-    def _train(self, network: Generator, seen: Observation, generator: torch.Generator) -> dict[str, Tensor]:
+    def _train(
+        self, network: Generator, seen: Observation, batch: int, generator: torch.Generator
+    ) -> dict[str, Tensor]:
         """Adversarial training on the auxiliary images; returns the averaged generator."""
         device = seen.released.device
-        real_images = network.shrink(seen.auxiliary.images.to(device)) * 2 - 1
         critic = Discriminator(network.side, self.width)
         initialise(network, generator)
         initialise(critic, generator)
@@ -81,9 +83,10 @@ class GanInversion(PriorSearch):
         for step in range(self.training_steps):
             if step % 50 == 0:
                 seen.progress(f"GAN step {step}/{self.training_steps}")
-            chosen = torch.randint(len(real_images), (self.batch_size,), generator=generator, device=generator.device)
-            real = real_images[chosen.to(device)]
-            z = normal(self.batch_size, self.latent, device, generator)
+            chosen = torch.randint(len(seen.auxiliary), (batch,), generator=generator, device=generator.device)
+            # shrunk when it is drawn: all of them at once need not fit
+            real = network.shrink(seen.auxiliary.images[chosen.to(seen.auxiliary.images.device)].to(device)) * 2 - 1
+            z = normal(batch, self.latent, device, generator)
 
             with autocast(device):
                 fake = network.paint(z)

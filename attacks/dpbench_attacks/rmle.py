@@ -94,11 +94,12 @@ class RegularisedMaximumLikelihood(Attack):
             blocks=self.decoder_blocks,
             batch_size=self.decoder_batch_size,
         )
+        decoder = decoder.within(seen)
         network = decoder.trained(seen)
         weights = self._choose_regularisers(match, decoder, network, seen, generator)
         start = decoder.apply(network, match.released)
         victims = torch.arange(len(start), device=start.device)
-        chunks = victims.split(victims_per_batch(seen.image_shape))
+        chunks = victims.split(victims_per_batch(seen))
         results = []
         for i, chunk in enumerate(chunks):
             label = f"victims {i + 1}/{len(chunks)}, " if len(chunks) > 1 else ""
@@ -125,7 +126,7 @@ class RegularisedMaximumLikelihood(Attack):
         releases = pooled([seen.granted_query()(truth).float() for _ in victim_releases(seen)])
         start = decoder.apply(network, releases)
         everyone = torch.arange(len(truth), device=device)
-        batch = max(1, victims_per_batch(seen.image_shape) // len(truth))
+        batch = max(1, victims_per_batch(seen) // len(truth))
         trial = replace(match, released=releases)
         error = []
         for some in torch.tensor(pairs, device=device).split(batch):

@@ -189,7 +189,7 @@ class DeepPoisoning(Defense):
 
         module = model.module.train().requires_grad_(True)
         initialise(module, generator)
-        steps_per_epoch = math.ceil(len(private) / self.batch_size)
+        steps_per_epoch = math.ceil(len(private) / private.training_batch(self.batch_size))
         optimizer = torch.optim.AdamW(module.parameters(), lr=self.learning_rate)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, self.learning_rate, total_steps=self.epochs * steps_per_epoch, pct_start=0.15

@@ -451,9 +451,9 @@ def test_gan_networks_stay_on_one_device(size: tuple[int, int]) -> None:
         assert images.device.type == scores.device.type == "cuda"
 
 
-def test_many_victims_go_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dpbench_attacks.rmle.victims_per_batch", lambda shape: 4)
+def test_many_victims_go_in_chunks() -> None:
     seen, _ = observe()
+    seen = dataclasses.replace(seen, auxiliary=seen.auxiliary.at_most(4))
     attack = RegularisedMaximumLikelihood(steps=2)
     check_images(attack.reconstruct(seen, generator=derive_generator(CPU, "attack")), seen)
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpbench.errors import DpbenchError
+from dpbench.errors import DpbenchError, unknown
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from dpbench.runner import Plan
 
+PLOTS = ("tradeoff", "budgets", "depth")
 UNUSABLE = 2
 INTERRUPTED = 130
 
@@ -110,7 +111,7 @@ def run(
     """Score defenses against attacks; finished cells are skipped, so the same command goes on after a stop.
 
     Writes a JSON record and a picture per cell under the run directory; at the end board.csv, tradeoff.png and
-    overview.png, and budgets.png where it holds several budgets.
+    overview.png, budgets.png where it holds several budgets, and depth.png where it holds several split points.
     Exit status: 0 done, 1 some cells failed, 2 unusable input.
     """
     from dpbench.board_files import write_board
@@ -118,7 +119,7 @@ def run(
     from dpbench.leaderboard import build_board
     from dpbench.leakage import CALIBRATED as OF_LEAKAGE
     from dpbench.memory import parse_batch_size
-    from dpbench.report import print_table, write_budgets, write_overview, write_tradeoff
+    from dpbench.report import print_table, write_budgets, write_depth, write_overview, write_tradeoff
     from dpbench.runner import execute, make_plan
     from dpbench.store import newest_records
     from dpbench.suite import extend, label, load_suite
@@ -151,6 +152,7 @@ def run(
     if left or not (plan.output / "overview.png").is_file():
         write_tradeoff(board, plan.output / "tradeoff.png")
         write_budgets(board, plan.output / "budgets.png")
+        write_depth(board, stored, plan.output / "depth.png")
         if any(record.status == "ok" for record in records):
             write_overview(plan.output, board, plan.output / "overview.png")
     print_table(board if len(stored) == len(records) else build_board(records), console)
@@ -216,13 +218,13 @@ def list_(
 @app.command(
     epilog="Examples:\n\n  dpbench leaderboard dpbench-runs/quick --output board.csv\n\n"
     "  dpbench leaderboard run1 run2 --output board.html\n\n"
+    "  dpbench leaderboard run1 run2 --plot depth --output depth.png\n\n"
     "  dpbench leaderboard mine --claimed theirs --output board.csv"
 )
 def leaderboard(
     directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run directories.")],
-    output: Annotated[
-        Path, typer.Option(help="FILE ending in .csv, .md, .html or .tex; in .png for the trade-off plot.")
-    ],
+    output: Annotated[Path, typer.Option(help="FILE ending in .csv, .md, .html or .tex; in .png for a plot.")],
+    plot: Annotated[str, typer.Option(help="What a .png shows: tradeoff, budgets or depth.")] = "tradeoff",
     claimed: Annotated[
         list[Path] | None,
         typer.Option(metavar="DIR", help="Run directories of others, not re-run: shown apart. May be repeated."),
@@ -231,15 +233,20 @@ def leaderboard(
     """Derive a board from records alone: one row per cell and a worst-case row per defense setting."""
     from dpbench.board_files import write_board
     from dpbench.leaderboard import build_board
+    from dpbench.report import write_budgets, write_depth, write_tradeoff
     from dpbench.store import newest_records
 
-    board = build_board(newest_records(directories), claimed=newest_records(claimed or []))
-    if output.suffix == ".png":
-        from dpbench.plots import write_tradeoff
-
-        write_tradeoff(board, output)
-    else:
+    if plot not in PLOTS:
+        raise unknown("plot", plot, PLOTS)
+    records = newest_records(directories)
+    board = build_board(records, claimed=newest_records(claimed or []))
+    if output.suffix != ".png":
         write_board(board, output)
+    elif plot == "tradeoff":
+        write_tradeoff(board, output)
+    elif not (write_budgets(board, output) if plot == "budgets" else write_depth(board, records, output)):
+        several = "budgets" if plot == "budgets" else "split points of an undefended backbone"
+        raise DpbenchError(f"--plot {plot}: these runs do not hold several {several}")
     print(f"{output}: {len(board)} rows")
 
 

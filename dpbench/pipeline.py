@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dpbench import cache, fidelity, recognition
+from dpbench.depth import client_share
 from dpbench.guarantees import guarantees_of
 from dpbench.memory import LARGEST_BATCH, Batches, room
 from dpbench.prepare import Prepared, Progress, undefended_spec
@@ -120,6 +121,7 @@ class Pipeline:
                 "shape": list(released.release.features[0].shape[1:]),
                 "dtype": str(released.release.features[0].dtype).removeprefix("torch."),
                 **({"packed": protected.split.packed} if protected.split.packed else {}),
+                "client_share": round(client_share(protected.split), 4),
             },
             release_bits=released.release.bits,
             recognition=recognised,

@@ -17,9 +17,11 @@ from dpbench.ensembles import FLOORS
 from dpbench.types import AUXILIARY_DATA, BUDGETS, THREAT_MODELS, UNDEFENDED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from torch import Tensor
+
+    from dpbench.store import Record
 
 LEGEND = (
     "SSIM of the attacker's images (higher: closer to the victims). worst: per image the best attack; "
@@ -76,6 +78,13 @@ def write_budgets(board: pd.DataFrame, path: Path) -> bool:
     from dpbench import budget_plot
 
     return budget_plot.write_budgets(board, path)
+
+
+def write_depth(board: pd.DataFrame, records: Iterable[Record], path: Path) -> bool:
+    """The plot of what undefended backbones leak against depth; see `dpbench.depth_plot`."""
+    from dpbench import depth_plot
+
+    return depth_plot.write_depth(board, depth_plot.depths(records), path)
 
 
 def headline(panel: pd.DataFrame) -> str:

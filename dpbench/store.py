@@ -105,7 +105,8 @@ class Record(BaseModel):
     victims: list[str] = Field(default_factory=list, description="content hash of each victim, in order")
     backbone_weights: str = Field("", description="where the weights came from, and their hash")
     released: dict[str, Any] = Field(
-        default_factory=dict, description="shape (per image), dtype; shapes of the tensors packed in one"
+        default_factory=dict,
+        description="shape (per image), dtype; shapes of the tensors packed in one; client_share: see `dpbench.depth`",
     )
     release_bits: int | None = Field(None, description="bits of one release of one image, at a fixed length per value")
     recognition: Recognition | None = None

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
-from torch import fx
+from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dpbench import backbones, splitting
+from dpbench.depth import client_share
 from dpbench.errors import DpbenchError
 from dpbench.specs import BackboneSpec
+from dpbench.types import SplitModel
 
 FAMILIES = {
     "resnet10t": 32,
@@ -157,6 +159,17 @@ def test_unusable_split_points_are_refused_with_a_suggestion(point, message):
 def test_a_module_that_does_not_run_is_refused_with_the_nearest_stages():
     with pytest.raises(DpbenchError, match=r"does not run when .* nearest first: blocks\.[01], blocks\.[0-9]"):
         split(make("vit_tiny_patch16_224", 32), "blocks.1.attn.attn_drop", "vit_tiny_patch16_224", 32)
+
+
+def test_the_share_of_the_client_grows_with_depth():
+    model = make("resnet10t", 32)
+    shares = [client_share(split(model, point, "resnet10t", 32)) for point in backbones.split_points(model)]
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < 0.5 < shares[-1] < 1
+    linear = SplitModel(
+        nn.Conv2d(3, 4, 1, bias=False), nn.Conv2d(4, 12, 1), split_point="x", image_shape=(3, 8, 8), classes=2
+    )
+    assert client_share(linear) == 3 * 4 / (3 * 4 + 4 * 12)
 
 
 def test_unknown_backbones_and_arguments_are_refused():

@@ -26,6 +26,7 @@ KEY = (
 
 MEANS = {
     "accuracy": 4,
+    "accuracy_top5": 4,
     "accuracy_drop": 4,
     "ssim": 4,
     "psnr_db": 3,
@@ -67,7 +68,11 @@ ORDER = (
     *("release_bits", "trained_on", "tied", "origin", "error", "cell"),
 )
 
-WHERE_ASKED = ("headline", "identity_top1", "identity_top1_low", "identity_top1_high", "identity_chance")
+WHERE_ASKED = (
+    "headline",
+    *("accuracy_top5", "accuracy_top5_low", "accuracy_top5_high"),
+    *("identity_top1", "identity_top1_low", "identity_top1_high", "identity_chance"),
+)
 """Columns that only those boards have in which they are not empty: the others stay what they were, byte for byte."""
 
 COLUMNS = tuple(column for column in ORDER if column not in WHERE_ASKED)

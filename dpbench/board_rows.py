@@ -37,6 +37,7 @@ class Sample:
         figures: per victim, sorted by victim; None where nothing finished.
         scaled: the same beside the floor and the undefended model, where there is a scale.
         correct: top-1 per test image, of the defense; empty where not measured.
+        top5: likewise among the first five.
         undefended_correct: likewise, of the undefended model.
         test_set: equal where the test images are the same.
         bound: the guaranteed error per victim, where there is one.
@@ -49,6 +50,7 @@ class Sample:
     undefended_correct: Sequence[bool]
     test_set: str
     bound: Figures | None = None
+    top5: Sequence[bool] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +88,9 @@ class Row:
             return {}
         shares = [_share(sample.correct) for sample in known]
         columns = _estimate("accuracy", shares, resampled_shares([sample.correct for sample in known]))
+        five = [sample.top5 for sample in known if sample.top5]
+        if five:
+            columns |= _estimate("accuracy_top5", [_share(hits) for hits in five], resampled_shares(five))
         known = [sample for sample in known if sample.undefended_correct]
         if known:
             drawn = resampled_shares([s.correct for s in known] + [s.undefended_correct for s in known])

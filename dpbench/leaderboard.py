@@ -23,7 +23,7 @@ from dpbench.comparisons import ties
 from dpbench.figures import PER_IMAGE, Figures, bound_of, in_order
 from dpbench.leakage import Scale, on_scale
 from dpbench.reliability import unreliable_cells
-from dpbench.store import Record, newest_records
+from dpbench.store import Record, Utility, newest_records
 from dpbench.types import AUXILIARY_DATA, BUDGETS, THREAT_MODELS
 from dpbench.worst_cases import Scope, ensemble_of, outcome, tiers_of
 
@@ -79,8 +79,8 @@ def _cell_row(cell: Cell, scope: Scope, doubt: str | None) -> Row:
         "converged": {True: "yes", False: "no", None: ""}[record.converged],
         "cell": record.id,
     }
-    correct = record.utility.correct if cell.ok and record.utility else []
-    return Row(cell.name, facts, (_sample([cell], cell.figures, scope, scope.undefended(), correct),))
+    utility = record.utility if cell.ok else None
+    return Row(cell.name, facts, (_sample([cell], cell.figures, scope, scope.undefended(), utility),))
 
 
 def _worst_row(setting: list[Cell], tier: Tier, scope: Scope, unreliable: Mapping[str, str]) -> Row:
@@ -98,7 +98,7 @@ def _worst_row(setting: list[Cell], tier: Tier, scope: Scope, unreliable: Mappin
     facts = _facts(members, setting) | {"status": status, "error": error, "ensemble": ensemble_of(members, tier)}
     undefended = scope.undefended({cell.attack for cell in members if cell.ok})
     own = [cell for cell in attacks if cell in setting]
-    return Row(name, facts, (_sample(own or setting, found, scope, undefended, _correct(setting)),))
+    return Row(name, facts, (_sample(own or setting, found, scope, undefended, _utility(setting)),))
 
 
 def _floor_row(scope: Scope) -> Row:
@@ -114,22 +114,24 @@ def _floor_row(scope: Scope) -> Row:
         budget=BUDGETS[max(cell.budget_rank for cell in scope.floors)],
     )
     facts = _facts(scope.floors, scope.reference) | {"status": status, "error": error}
-    return Row(name, facts, (_sample(scope.floors, found, scope, scope.undefended(), _correct(scope.reference)),))
+    return Row(name, facts, (_sample(scope.floors, found, scope, scope.undefended(), _utility(scope.reference)),))
 
 
 def _sample(
-    own: Sequence[Cell], found: Figures | None, scope: Scope, undefended: Figures | None, correct: Sequence[bool]
+    own: Sequence[Cell], found: Figures | None, scope: Scope, undefended: Figures | None, utility: Utility | None
 ) -> Sample:
     """What a row rests on; `own` are the cells of its setting."""
     guarantee = _guarantee(own)
     bound = bound_of(guarantee.record) if guarantee is not None else None
     trained_on = frozenset(metric for cell in own for metric in cell.record.trained_on)
+    reference = _utility(scope.reference)
     return Sample(
         seed=own[0].name.seed,
         figures=found,
         scaled=on_scale(found, Scale(scope.floor, undefended, trained_on)),
-        correct=correct,
-        undefended_correct=_correct(scope.reference),
+        correct=utility.correct if utility else [],
+        top5=utility.top5 or [] if utility else [],
+        undefended_correct=reference.correct if reference else [],
         test_set=own[0].test_set,
         bound=in_order(bound) if bound is not None else None,
     )
@@ -166,10 +168,9 @@ def _guarantee(cells: Sequence[Cell]) -> Cell | None:
     return having[rank.index(max(rank))] if having else None
 
 
-def _correct(cells: Sequence[Cell]) -> Sequence[bool]:
-    """Top-1 per test image of a setting: measured before the attack, so failed cells may have it too."""
-    measured = [cell.record.utility.correct for cell in cells if cell.record.utility is not None]
-    return measured[0] if measured else []
+def _utility(cells: Sequence[Cell]) -> Utility | None:
+    """The accuracy of a setting: measured before the attack, so failed cells may have it too."""
+    return next((cell.record.utility for cell in cells if cell.record.utility is not None), None)
 
 
 def _one_line(text: str, width: int = 160) -> str:

@@ -76,7 +76,8 @@ class Release:
 
     Attributes:
         features: for each release, (K, ...) of the first K images.
-        guesses: (N,) int64, the class that the server reads from each image's first release.
+        guesses: (N, 5) int64, the five likeliest classes that the server reads from each image's first release, the
+            likeliest first; fewer where there are fewer.
         bits: of one release of one image, see `release_bits`.
     """
 
@@ -118,7 +119,7 @@ def release_to_server(
     """
     count = len(images)
     orders = [_order(count, order).to(images.device) for _ in range(releases)]
-    guesses = torch.empty(count, dtype=torch.int64, device=images.device)
+    guesses: Tensor | None = None
     features, levels = [], Levels()
     for number, shuffled in enumerate(orders):
         batches = _released(client, images, generator, shuffled)
@@ -139,9 +140,14 @@ def release_to_server(
             rows = held.new_empty(min(kept, count), *held.shape[1:]) if rows is None else rows
             rows[places[among]] = held[among]
             if number == 0:
-                guesses[places] = predict_in_batches(server, held, order).argmax(dim=1)
+                logits = predict_in_batches(server, held, order)
+                first_five = logits.topk(min(5, logits.shape[1])).indices
+                first_five[:, 0] = logits.argmax(dim=1)  # of equal logits the first
+                guesses = first_five.new_empty(count, first_five.shape[1]) if guesses is None else guesses
+                guesses[places] = first_five
         assert rows is not None
         features.append(rows)
+    assert guesses is not None
     return Release(tuple(features), guesses, levels.bits(features[0]))
 
 

@@ -65,6 +65,7 @@ class Utility(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     correct: list[bool] = Field(description="top-1 per test image; the first ones are the victims")
+    top5: list[bool] | None = Field(None, description="likewise among the first five, where there are many classes")
 
     @property
     def accuracy(self) -> float:

@@ -69,7 +69,8 @@ def test_boards_that_ask_nothing_of_it_keep_their_columns(tmp_path: Path) -> Non
     board = build_board(make_grid(4))
     assert tuple(board.columns) == COLUMNS
     asked = build_board(records())
-    assert set(asked.columns) == {*COLUMNS, *WHERE_ASKED}
+    of_many_classes = {column for column in WHERE_ASKED if column.startswith("accuracy_top5")}
+    assert set(asked.columns) == {*COLUMNS, *WHERE_ASKED} - of_many_classes
     for name, table in (("without.csv", board), ("with.csv", asked)):
         write_board(table, tmp_path / name)
         again = read_board(tmp_path / name)

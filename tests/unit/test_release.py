@@ -130,7 +130,9 @@ def test_the_server_predicts_from_the_very_release_that_is_kept(count):
         full = shuffled[torch.arange(-(-count // RELEASE_BATCH) * RELEASE_BATCH) % count]
         noise = torch.cat([torch.randn(64, 3, 16, 16, generator=draws) for _ in full.split(64)])[:count]
         torch.testing.assert_close(features, images(count) + noise[shuffled.argsort()])
-    assert torch.equal(released.guesses, released.features[0].flatten(1).argmax(1))
+    logits = released.features[0].flatten(1)
+    assert torch.equal(released.guesses[:, 0], logits.argmax(1))
+    assert torch.equal(released.guesses[:, :5].sort().values, logits.topk(5).indices.sort().values)
     assert torch.equal(torch.cat(server.seen), released.features[0][torch.randperm(count, generator=order)])
     assert released.bits == release_bits(released.features[0])
 

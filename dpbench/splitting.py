@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from dpbench.backbones import normalisation, resolve_split_point, split_points
 from dpbench.errors import DpbenchError
-from dpbench.tracing import Traced, trace_graph
+from dpbench.tracing import BATCHES, MADE, Made, Traced, trace_graph
 from dpbench.types import SplitModel
 
 EXACT = 1e-5
@@ -139,7 +139,7 @@ def cut(model: nn.Module, traced: Traced, split_point: str | int, *, classes: in
     normalise.to(images.device)
     try:
         crossing = crossing_values(traced, point)
-        packing = _packing(model, traced, crossing, normalise(images))
+        packing = _packing(crossing)
         split = SplitModel(
             nn.Sequential(normalise, fx.GraphModule(model, _head(traced, crossing, packing), class_name="ClientHead")),
             fx.GraphModule(model, _tail(traced, crossing, packing), class_name="ServerTail"),
@@ -154,15 +154,15 @@ def cut(model: nn.Module, traced: Traced, split_point: str | int, *, classes: in
     return split
 
 
-def _packing(model: nn.Module, traced: Traced, crossing: list[fx.Node], images: Tensor) -> Packing | None:
-    """How the crossing values of these normalised images are released; None for a single tensor as it is."""
-    with torch.no_grad():
-        tensors = fx.GraphModule(model, _copied(traced, crossing))(images)
-    if not all(isinstance(tensor, Tensor) and tensor.is_floating_point() for tensor in tensors):
+def _packing(crossing: list[fx.Node]) -> Packing | None:
+    """How the crossing values are released; None for a single tensor as it is."""
+    tensors: list[Made | None] = [node.meta.get(MADE) for node in crossing]
+    if not all(tensor is not None and tensor.floating for tensor in tensors):
         raise Uncuttable("lets indices or masks cross, which are no features")
-    if any(tensor.ndim < 2 or tensor.shape[0] % len(images) for tensor in tensors):
+    sizes = [tensor.shape for tensor in tensors if tensor is not None]
+    if any(len(size) < 2 or size[0] % BATCHES[0] for size in sizes):
         raise Uncuttable("lets a tensor cross that does not belong to one image each")
-    shapes = tuple((tensor.shape[0] // len(images), *tensor.shape[1:]) for tensor in tensors)
+    shapes = tuple((size[0] // BATCHES[0], *size[1:]) for size in sizes)
     return None if len(shapes) == 1 and shapes[0][0] == 1 else Packing.of(shapes)
 
 

@@ -41,17 +41,31 @@ class Stored:
     path: str
 
 
+@dataclass(frozen=True)
+class Made:
+    """Shape and kind of a tensor that a call gave."""
+
+    shape: tuple[int, ...]
+    floating: bool
+
+
 @dataclass
 class Call:
-    """One call of a torch function or of a module of torch.nn, in the order of execution."""
+    """One call of a torch function or of a module of torch.nn, in the order of execution.
+
+    `made` says what it gave: a single tensor, or the place of each among several results.
+    """
 
     op: str
     target: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    made: dict[int | None, Made] = field(default_factory=dict)
 
 
 IMAGES = Result(0)
+MADE = "made"
+"""Where a node of the graph keeps its `Made`, for a batch of `BATCHES[0]` images."""
 
 
 @dataclass
@@ -95,14 +109,13 @@ class _Watch(TorchFunctionMode):
         return outcome
 
     def add(self, op: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outcome: Any) -> None:
-        self.trace.calls.append(Call(op, target, args, kwargs))
+        call = Call(op, target, args, kwargs)
+        self.trace.calls.append(call)
         place = len(self.trace.calls) - 1
-        if isinstance(outcome, Tensor):
-            self.know(outcome, Result(place))
-        else:
-            for item, value in enumerate(outcome):
-                if isinstance(value, Tensor):
-                    self.know(value, Result(place, item))
+        for item, value in [(None, outcome)] if isinstance(outcome, Tensor) else enumerate(outcome):
+            if isinstance(value, Tensor):
+                self.know(value, Result(place, item))
+                call.made[item] = Made(tuple(value.shape), value.is_floating_point())
 
     def know(self, tensor: Tensor, result: Result) -> None:
         self.known[id(tensor)] = (tensor, result)
@@ -241,6 +254,7 @@ def trace_graph(model: nn.Module, image_shape: tuple[int, int, int]) -> Traced:
             raise DpbenchError("what it computes depends on the number of images")
         args, kwargs = builder.joined(one.args, other.args), builder.joined(one.kwargs, other.kwargs)
         builder.nodes.append(graph.create_node(one.op, one.target, args, kwargs))
+        builder.made.append(one.made)
     graph.output(builder.joined(first.result, second.result))
     outputs = {
         path: (builder.joined(value, second.outputs[path][0]), place) for path, (value, place) in first.outputs.items()
@@ -256,6 +270,7 @@ class _Builder:
         self.batch = batch
         self.model = model
         self.nodes: list[fx.Node] = []
+        self.made: list[dict[int | None, Made]] = [{}]
         self.stored: dict[str, fx.Node] = {}
         self.items: dict[Result, fx.Node] = {}
 
@@ -289,11 +304,12 @@ class _Builder:
 
     def _result(self, result: Result) -> fx.Node:
         node = self.nodes[result.call]
-        if result.item is None:
-            return node
-        if result not in self.items:
-            self.items[result] = self.graph.call_function(operator.getitem, (node, result.item))
-        return self.items[result]
+        if result.item is not None:
+            if result not in self.items:
+                self.items[result] = self.graph.call_function(operator.getitem, (node, result.item))
+            node = self.items[result]
+        node.meta[MADE] = self.made[result.call].get(result.item)
+        return node
 
     def _stored(self, path: str) -> fx.Node:
         if path not in self.stored:

@@ -21,6 +21,8 @@ def run(
     seed: int | None = None,
     shifted: str | None = None,
     budget: str | None = None,
+    weights: str | Path | None = None,
+    batch_size: int | None = None,
     watcher: Watcher | None = None,
 ) -> pd.DataFrame:
     """Run a suite, or what of it is not finished, and return its board.
@@ -34,6 +36,8 @@ def run(
         seed: overrides the suite's seeds.
         shifted: overrides the data set of the shifted auxiliary images.
         budget: small, standard or large: overrides what the attacks may spend.
+        weights: overrides those of the suite's only backbone: a file, auto, pretrained or fit.
+        batch_size: at most so many images in a network at once; None: from their size and the device's memory.
         watcher: follows the run, see `dpbench.runner.Watcher`.
 
     Returns:
@@ -42,5 +46,14 @@ def run(
     Raises:
         DpbenchError: input that cannot be used; finished cells are kept.
     """
-    plan = make_plan(suite, data=data, output=output, only=only, seed=seed, shifted=shifted, budget=budget)
-    return build_board(execute(plan, device=device, watcher=watcher))
+    plan = make_plan(
+        suite,
+        data=data,
+        output=output,
+        only=only,
+        seed=seed,
+        shifted=shifted,
+        budget=budget,
+        weights=None if weights is None else str(weights),
+    )
+    return build_board(execute(plan, device=device, batch_size=batch_size, watcher=watcher))

@@ -26,6 +26,7 @@ KEY = (
 
 MEANS = {
     "accuracy": 4,
+    "accuracy_top5": 4,
     "accuracy_drop": 4,
     "ssim": 4,
     "psnr_db": 3,
@@ -33,6 +34,7 @@ MEANS = {
     "mse": 6,
     "reid_top1": 4,
     "reid_top5": 4,
+    "identity_top1": 4,
     "label_read": 4,
     "leakage": 4,
     "leakage_ssim": 4,
@@ -47,6 +49,7 @@ OTHERS = {
     "ssim_spread": 4,
     "leakage_spread": 4,
     "reid_chance": 4,
+    "identity_chance": 4,
     "judge_accuracy": 4,
     "epsilon": 3,
     "delta": 8,
@@ -58,15 +61,27 @@ DECIMALS = {f"{column}{end}": n for column, n in MEANS.items() for end in ("", "
 
 COUNTS = ("releases", "images", "release_bits")
 
-COLUMNS = (
+ORDER = (
     *KEY,
-    *("status", "images", "ensemble", "converged"),
+    *("status", "images", "ensemble", "headline", "converged"),
     *DECIMALS,
     *("release_bits", "trained_on", "tied", "origin", "error", "cell"),
 )
-"""Every column, in order; documented in leaderboards/README.md."""
 
-TEXT = tuple(column for column in COLUMNS if column not in DECIMALS and column not in COUNTS)
+WHERE_ASKED = (
+    "headline",
+    *("accuracy_top5", "accuracy_top5_low", "accuracy_top5_high"),
+    *("identity_top1", "identity_top1_low", "identity_top1_high", "identity_chance"),
+)
+"""Columns that only those boards have in which they are not empty: the others stay what they were, byte for byte."""
+
+COLUMNS = tuple(column for column in ORDER if column not in WHERE_ASKED)
+"""The columns of every board, in order; documented in leaderboards/README.md, as are those `WHERE_ASKED`."""
+
+DEFAULT_HEADLINE = "leakage"
+"""What a board is about where its column `headline` names nothing else."""
+
+TEXT = tuple(column for column in ORDER if column not in DECIMALS and column not in COUNTS)
 
 GUARANTEES = ("mse_bound", "epsilon", "delta")
 
@@ -77,15 +92,25 @@ FLOOR = "floor"
 """What it says in the row that takes the best guess per image: the zero of the scale."""
 
 
+def headline_of(board: pd.DataFrame) -> str:
+    """The column that a board is about; the default where its rows do not agree."""
+    named = set(board["headline"]) if "headline" in board else set()
+    return str(named.pop()) if len(named) == 1 else DEFAULT_HEADLINE
+
+
 def tidy(board: pd.DataFrame) -> pd.DataFrame:
     """Columns in order, with their types, figures rounded to the decimals that are written."""
-    board = board.reindex(columns=list(COLUMNS)).reset_index(drop=True)
-    for column in TEXT:
-        board[column] = board[column].astype(object).where(board[column].notna(), "").astype(str)
-    for column in COUNTS:
-        board[column] = board[column].astype("Int64")  # nullable: a failed cell scored no images
-    for column, decimals in DECIMALS.items():
-        board[column] = board[column].astype("float64").round(decimals) + 0.0  # + 0.0: no -0.0000
+    filled = board.columns[(board.notna() & (board != "")).any()]
+    columns = [column for column in ORDER if column in COLUMNS or column in filled]
+    board = board.reindex(columns=columns).reset_index(drop=True)
+    for column in columns:
+        if column in TEXT:
+            board[column] = board[column].astype(object).where(board[column].notna(), "").astype(str)
+        elif column in COUNTS:
+            board[column] = board[column].astype("Int64")  # nullable: a failed cell scored no images
+        else:
+            decimals = DECIMALS[column]
+            board[column] = board[column].astype("float64").round(decimals) + 0.0  # + 0.0: no -0.0000
     return board
 
 
@@ -96,8 +121,8 @@ def _text(value: float, decimals: int) -> str:
 def as_text(board: pd.DataFrame) -> pd.DataFrame:
     """Every value as the text that is written: fixed decimals, empty for what is not there."""
     shown = board.astype(object)
-    for column, decimals in DECIMALS.items():
-        shown[column] = [_text(float(value), decimals) for value in board[column]]
+    for column in (column for column in board if column in DECIMALS):
+        shown[column] = [_text(float(value), DECIMALS[column]) for value in board[column]]
     for column in COUNTS:
         shown[column] = ["" if pd.isna(value) else str(value) for value in board[column]]
     return shown.astype(str)
@@ -120,7 +145,9 @@ def _readable(board: pd.DataFrame) -> pd.DataFrame:
         page[column] = text[column]
     page["accuracy"] = _with_interval(text, "accuracy")
     page["drop"] = text["accuracy_drop"]
-    for metric in ("ssim", "psnr_db", "lpips", "reid_top1", "label_read", "leakage"):
+    for metric in ("ssim", "psnr_db", "lpips", "reid_top1", "identity_top1", "label_read", "leakage"):
+        if metric not in text:
+            continue
         page[metric] = _with_interval(text, metric)
     page["mse_bound"] = text["mse_bound"]
     page["epsilon"] = [
@@ -208,7 +235,7 @@ def read_board(path: Path) -> pd.DataFrame:
             f"board {path} lacks the columns {', '.join(missing)}; write it again with "
             "`dpbench leaderboard DIR --output FILE.csv`"
         )
-    for column in (*COUNTS, *DECIMALS):
+    for column in (column for column in raw if column in (*COUNTS, *DECIMALS)):
         numbers = pd.to_numeric(raw[column].replace("", np.nan), errors="coerce").astype("float64")
         optional = column != "releases"
         bad = ~np.isfinite(numbers) & ~(optional & (raw[column] == ""))

@@ -22,7 +22,9 @@ ALL_SEEDS = "all"
 SPREAD = ("accuracy", "ssim", "leakage")
 """Figures whose standard deviation over seeds is told."""
 
-RANKS = {"reid_top1": 1, "reid_top5": 5}
+RANKS = {"reid_top1": ("reid_rank", 1), "reid_top5": ("reid_rank", 5), "identity_top1": ("identity_rank", 1)}
+"""Column -> the rank it counts, and below which."""
+
 MEANS = (*METRICS, *RANKS, "label_read")
 
 
@@ -35,6 +37,7 @@ class Sample:
         figures: per victim, sorted by victim; None where nothing finished.
         scaled: the same beside the floor and the undefended model, where there is a scale.
         correct: top-1 per test image, of the defense; empty where not measured.
+        top5: likewise among the first five.
         undefended_correct: likewise, of the undefended model.
         test_set: equal where the test images are the same.
         bound: the guaranteed error per victim, where there is one.
@@ -47,6 +50,7 @@ class Sample:
     undefended_correct: Sequence[bool]
     test_set: str
     bound: Figures | None = None
+    top5: Sequence[bool] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +88,9 @@ class Row:
             return {}
         shares = [_share(sample.correct) for sample in known]
         columns = _estimate("accuracy", shares, resampled_shares([sample.correct for sample in known]))
+        five = [sample.top5 for sample in known if sample.top5]
+        if five:
+            columns |= _estimate("accuracy_top5", [_share(hits) for hits in five], resampled_shares(five))
         known = [sample for sample in known if sample.undefended_correct]
         if known:
             drawn = resampled_shares([s.correct for s in known] + [s.undefended_correct for s in known])
@@ -100,8 +107,9 @@ def _share(hits: Sequence[bool]) -> float:
 def per_image(figures: Figures, column: str) -> Floats | None:
     """What `column` averages, (N,); None where it was not measured."""
     if column in RANKS:
-        ranks = figures.values.get("reid_rank")
-        return None if ranks is None else (ranks < RANKS[column]).astype(np.float64)
+        rank, below = RANKS[column]
+        ranks = figures.values.get(rank)
+        return None if ranks is None else (ranks < below).astype(np.float64)
     return figures.values.get(column)
 
 

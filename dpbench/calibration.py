@@ -31,7 +31,7 @@ def feature_batches(
     `model` is left alone and should be eval.
 
     Yields:
-        (n, ...) float32 features, n <= batch_size, on the images' device.
+        (n, ...) float32 features, n <= batch_size and <= private.batch_size, on the images' device.
 
     Raises:
         DpbenchError: there is no private image.
@@ -40,7 +40,7 @@ def feature_batches(
         raise DpbenchError("a defense cannot be calibrated on 0 private images; give the dataset at least one")
     device = private.images.device
     drawn = torch.randperm(len(private), generator=generator, device=device)[:images]
-    for chosen in drawn.split(batch_size):
+    for chosen in drawn.split(min(batch_size, private.batch_size)):
         with torch.no_grad():
             yield model.features(private.images[chosen]).float()
 

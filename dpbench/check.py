@@ -11,19 +11,21 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 
-from dpbench.board_files import KEY, read_board
+from dpbench.board_files import KEY, WHERE_ASKED, read_board
 from dpbench.errors import DpbenchError
 
-Metric = Literal["ssim", "psnr_db", "lpips", "leakage", "reid_top1", "accuracy"]
+Metric = Literal["ssim", "psnr_db", "lpips", "leakage", "reid_top1", "identity_top1", "accuracy"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
-HIGHER_IS_WORSE = ("ssim", "psnr_db", "leakage", "reid_top1")
+HIGHER_IS_WORSE = ("ssim", "psnr_db", "leakage", "reid_top1", "identity_top1")
 
-OPTIONAL = ("lpips", "leakage", "reid_top1")
+OPTIONAL = ("lpips", "leakage", "reid_top1", "identity_top1")
 """Need weights that a machine may not have, or a scale: a figure that is gone is said, but does not fail the gate."""
 
-NEEDED = (*KEY, "status", "images", *(f"{m}{end}" for m in METRICS for end in ("", "_low", "_high")))
+READ = (*KEY, "status", "images", *(f"{m}{end}" for m in METRICS for end in ("", "_low", "_high")))
 """Columns that the gate reads; the others of a board may change."""
+
+NEEDED = tuple(column for column in READ if column not in WHERE_ASKED)
 
 STATUSES = ("failed", "unreliable", "incomplete", "ok")
 """Worst first."""
@@ -59,6 +61,7 @@ class Tolerance(BaseModel):
     lpips: float = Field(0.02, ge=0)
     leakage: float = Field(0.05, ge=0)
     reid_top1: float = Field(0.05, ge=0, description="0.05 is five percentage points")
+    identity_top1: float = Field(0.05, ge=0, description="likewise")
     accuracy: float = Field(0.01, ge=0, description="0.01 is one percentage point")
 
 
@@ -139,7 +142,7 @@ def _rows(board: pd.DataFrame, role: str) -> dict[tuple[str, ...], dict[str, Any
     if board.empty:
         raise DpbenchError(f"the {role} has no rows; a gate that compares nothing would always pass")
     rows: dict[tuple[str, ...], dict[str, Any]] = {}
-    for values in board[list(NEEDED)].to_dict("records"):
+    for values in board.reindex(columns=list(READ)).to_dict("records"):
         row = tuple(str(values[column]) for column in KEY)
         if row in rows:
             raise DpbenchError(f"the {role} has two rows named {row_name(row)}; keep one of them")

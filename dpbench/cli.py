@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpbench.errors import DpbenchError
+from dpbench.errors import DpbenchError, unknown
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from dpbench.runner import Plan
 
+PLOTS = ("tradeoff", "budgets", "depth")
 UNUSABLE = 2
 INTERRUPTED = 130
 
@@ -57,6 +58,7 @@ def _console() -> Console:
     "  dpbench run cifar10 --data photos/cifar10\n\n"
     "  dpbench run my_suite.toml --only dpm --seed 1\n\n"
     "  dpbench run quick --budget large\n\n"
+    "  dpbench run quick --weights resnet10t.safetensors\n\n"
     "  dpbench run quick --defense my_defense.py:MyDefense --dry-run"
 )
 def run(
@@ -80,6 +82,22 @@ def run(
     shifted: Annotated[
         str | None, typer.Option(help="Overrides the data set of the attacker's shifted images, as --data does.")
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Weights of the suite's only backbone: a safetensors file or a PyTorch checkpoint; "
+            "or auto, pretrained, fit.",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|N",
+            help="At most so many images in a network at once; auto: from their size and the device's memory. "
+            "Halved when memory runs out.",
+        ),
+    ] = "auto",
     defense: Annotated[
         list[str] | None,
         typer.Option(help="Adds a defense: a name, or path/to/file.py:Name. May be repeated."),
@@ -93,21 +111,25 @@ def run(
     """Score defenses against attacks; finished cells are skipped, so the same command goes on after a stop.
 
     Writes a JSON record and a picture per cell under the run directory; at the end board.csv, tradeoff.png and
-    overview.png, and budgets.png where it holds several budgets.
+    overview.png, budgets.png where it holds several budgets, and depth.png where it holds several split points.
     Exit status: 0 done, 1 some cells failed, 2 unusable input.
     """
     from dpbench.board_files import write_board
     from dpbench.display import Display
     from dpbench.leaderboard import build_board
     from dpbench.leakage import CALIBRATED as OF_LEAKAGE
-    from dpbench.report import print_table, write_budgets, write_overview, write_tradeoff
+    from dpbench.memory import parse_batch_size
+    from dpbench.report import print_table, write_budgets, write_depth, write_overview, write_tradeoff
     from dpbench.runner import execute, make_plan
     from dpbench.store import newest_records
     from dpbench.suite import extend, label, load_suite
 
     console = _console()
+    at_once = parse_batch_size(batch_size)
     chosen = extend(load_suite(suite), defenses=defense or [], attacks=attack or [])
-    plan = make_plan(chosen, data=data, output=output, only=only, seed=seed, shifted=shifted, budget=budget)
+    plan = make_plan(
+        chosen, data=data, output=output, only=only, seed=seed, shifted=shifted, budget=budget, weights=weights
+    )
     if dry_run:
         _print_plan(plan, console)
         return
@@ -120,7 +142,7 @@ def run(
     )
     try:
         with Display(console, plan.cells) as display:
-            records = execute(plan, device=device, watcher=display)
+            records = execute(plan, device=device, batch_size=at_once, watcher=display)
     except KeyboardInterrupt:
         print("dpbench: interrupted; finished cells are kept: run the same command again to go on", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
@@ -130,6 +152,7 @@ def run(
     if left or not (plan.output / "overview.png").is_file():
         write_tradeoff(board, plan.output / "tradeoff.png")
         write_budgets(board, plan.output / "budgets.png")
+        write_depth(board, stored, plan.output / "depth.png")
         if any(record.status == "ok" for record in records):
             write_overview(plan.output, board, plan.output / "overview.png")
     print_table(board if len(stored) == len(records) else build_board(records), console)
@@ -195,13 +218,13 @@ def list_(
 @app.command(
     epilog="Examples:\n\n  dpbench leaderboard dpbench-runs/quick --output board.csv\n\n"
     "  dpbench leaderboard run1 run2 --output board.html\n\n"
+    "  dpbench leaderboard run1 run2 --plot depth --output depth.png\n\n"
     "  dpbench leaderboard mine --claimed theirs --output board.csv"
 )
 def leaderboard(
     directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run directories.")],
-    output: Annotated[
-        Path, typer.Option(help="FILE ending in .csv, .md, .html or .tex; in .png for the trade-off plot.")
-    ],
+    output: Annotated[Path, typer.Option(help="FILE ending in .csv, .md, .html or .tex; in .png for a plot.")],
+    plot: Annotated[str, typer.Option(help="What a .png shows: tradeoff, budgets or depth.")] = "tradeoff",
     claimed: Annotated[
         list[Path] | None,
         typer.Option(metavar="DIR", help="Run directories of others, not re-run: shown apart. May be repeated."),
@@ -210,15 +233,20 @@ def leaderboard(
     """Derive a board from records alone: one row per cell and a worst-case row per defense setting."""
     from dpbench.board_files import write_board
     from dpbench.leaderboard import build_board
+    from dpbench.report import write_budgets, write_depth, write_tradeoff
     from dpbench.store import newest_records
 
-    board = build_board(newest_records(directories), claimed=newest_records(claimed or []))
-    if output.suffix == ".png":
-        from dpbench.plots import write_tradeoff
-
-        write_tradeoff(board, output)
-    else:
+    if plot not in PLOTS:
+        raise unknown("plot", plot, PLOTS)
+    records = newest_records(directories)
+    board = build_board(records, claimed=newest_records(claimed or []))
+    if output.suffix != ".png":
         write_board(board, output)
+    elif plot == "tradeoff":
+        write_tradeoff(board, output)
+    elif not (write_budgets(board, output) if plot == "budgets" else write_depth(board, records, output)):
+        several = "budgets" if plot == "budgets" else "split points of an undefended backbone"
+        raise DpbenchError(f"--plot {plot}: these runs do not hold several {several}")
     print(f"{output}: {len(board)} rows")
 
 
@@ -236,6 +264,9 @@ def check(
     lpips: Annotated[float, typer.Option(min=0, help="Tolerated fall of LPIPS.")] = 0.02,
     leakage: Annotated[float, typer.Option(min=0, help="Tolerated rise of leakage.")] = 0.05,
     reid_top1: Annotated[float, typer.Option("--reid-top1", min=0, help="Tolerated rise of re-identification.")] = 0.05,
+    identity_top1: Annotated[
+        float, typer.Option("--identity-top1", min=0, help="Tolerated rise of identification.")
+    ] = 0.05,
     accuracy: Annotated[float, typer.Option(min=0, help="Tolerated fall of accuracy.")] = 0.01,
 ) -> None:
     """The gate: does this leak more, or predict worse, than the accepted baseline?
@@ -249,7 +280,13 @@ def check(
     from dpbench.check import Tolerance, run_check
 
     tolerance = Tolerance(
-        ssim=ssim, psnr_db=psnr_db, lpips=lpips, leakage=leakage, reid_top1=reid_top1, accuracy=accuracy
+        ssim=ssim,
+        psnr_db=psnr_db,
+        lpips=lpips,
+        leakage=leakage,
+        reid_top1=reid_top1,
+        identity_top1=identity_top1,
+        accuracy=accuracy,
     )
     status = run_check(
         candidate, baseline, tolerance=tolerance, junit=junit, environment=os.environ, console=_console()
@@ -299,6 +336,22 @@ def show(
         print(f"written to {output}")
     if open_:
         typer.launch(str(output or picture))
+
+
+@app.command(epilog="Examples:\n\n  dpbench doctor\n\n  dpbench doctor --json")
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> None:
+    """What this machine can do: device, precision, weights and metrics at hand, and the commands for the rest."""
+    from dpbench.doctor import examine, print_findings
+
+    findings = examine()
+    if as_json:
+        import json
+
+        print(json.dumps([vars(finding) for finding in findings], indent=1))
+        return
+    print_findings(findings, _console())
 
 
 def _version(value: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dpbench.board_files import WORST_CASE
+from dpbench.board_files import DEFAULT_HEADLINE, WORST_CASE
 from dpbench.board_rows import Row, Sample, per_image
 from dpbench.cells import grouped
 from dpbench.intervals import Floats, bounds, over_seeds, resampled_means, resampled_shares
@@ -98,7 +98,8 @@ def significant(interval: tuple[float, float]) -> bool:
 def ties(rows: Sequence[Row]) -> dict[Row, str]:
     """Worst-case row -> the settings that it cannot be told from, `name args; name args`.
 
-    By leakage, or by SSIM where one of the two has no leakage; against the same attackers and with the same seed.
+    By the headline, leakage where a suite names no other, or by SSIM where one of the two lacks it; against the same
+    attackers and with the same seed.
     """
     worst = [row for row in rows if row.name.attack == WORST_CASE]
     tied: dict[Row, list[str]] = {row: [] for row in worst}
@@ -106,7 +107,8 @@ def ties(rows: Sequence[Row]) -> dict[Row, str]:
         known: Draws = {}
         for index, first in enumerate(panel):
             for second in panel[index + 1 :]:
-                interval = difference(first, second, "leakage", known=known) or difference(first, second, "ssim")
+                figure = first.facts["headline"] or DEFAULT_HEADLINE
+                interval = difference(first, second, figure, known=known) or difference(first, second, "ssim")
                 if interval is not None and not significant(interval):
                     tied[first].append(second.name.setting)
                     tied[second].append(first.name.setting)

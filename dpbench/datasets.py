@@ -5,8 +5,8 @@ A name is that of an embedded set (`EMBEDDED`), a folder of class folders, or on
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,6 +18,7 @@ from dpbench import division, images, leaves, spectra
 from dpbench.division import PARTS, Decoded, Part, Progress, assert_disjoint, assert_enough, divide
 from dpbench.errors import DpbenchError, unknown
 from dpbench.folders import ClassFolders
+from dpbench.images import Pixels
 from dpbench.specs import DatasetSpec
 from dpbench.specs import content_hash as json_hash
 from dpbench.store import write_atomically
@@ -34,6 +35,10 @@ class Generator(Protocol):
 
     def draw(self, seed: int, indices: range, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """(N,3,size,size) images and (N,) labels of these indices."""
+
+
+DRAWN = 1024
+"""Embedded images that are drawn at once."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +70,12 @@ EMBEDDED = {
 
 @dataclass(frozen=True)
 class Parts:
-    """Three parts that share no image. Images are (N,3,S,S) float32 in [0,1], on the CPU.
+    """Three parts that share no image. Images are (N,3,S,S) float32 in [0,1], on the CPU; see `load_parts`.
 
     Attributes:
         private: the defender's training images.
-        auxiliary: the attacker's own images.
+        auxiliary: the attacker's own images. Where it has classes of its own, their labels come after those of
+            `classes`, and none of them is in the other parts.
         test: images for the accuracy; the first of them are the victims.
         classes: names of the labels.
         hashes: part -> content hash of each image.
@@ -128,6 +134,11 @@ def fingerprint(spec: DatasetSpec) -> str:
     """
     kind = _kind(spec.name)
     if kind == "embedded":
+        if spec.auxiliary_classes:
+            raise DpbenchError(
+                f"auxiliary_classes = {spec.auxiliary_classes}: classes for the attacker alone are taken from a folder "
+                f"of class folders, torch/... or hfds/..., not from the embedded {spec.name}; name another data set"
+            )
         source: Any = [spec.name, EMBEDDED[spec.name].generator.VERSION]
     elif kind == "folder":
         source = ["folder", ClassFolders.look_into(spec).digest()]
@@ -136,34 +147,51 @@ def fingerprint(spec: DatasetSpec) -> str:
     return json_hash([division.VERSION, source, spec.model_dump(mode="json", exclude={"name"})])[:40]
 
 
-def load_parts(spec: DatasetSpec, *, cache: Path, progress: Progress = lambda text: None) -> Parts:
+def load_parts(
+    spec: DatasetSpec, *, cache: Path, progress: Progress = lambda text: None, room: int | None = None
+) -> Parts:
     """The three parts, decoded, or taken from `cache` where they were decoded before.
+
+    Decoding streams into the cache. Afterwards the images are tensors where all parts together fit, and otherwise
+    `ImageFile`s, which hold nothing.
 
     Args:
         spec: which images, and how many.
         cache: a folder; it holds decoded images by fingerprint, and downloads.
         progress: shows a short text such as "decoding 512/6500".
+        room: bytes that the images may take as floats; None: `dpbench.memory.room` of the CPU.
 
     Raises:
         DpbenchError: the images cannot be used: too few, unreadable, corrupt, one class only.
     """
     path = cache / f"{fingerprint(spec)}.safetensors"
-    decoded = _read_cache(path, spec)
-    if decoded is None:
-        decoded = _decode(spec, cache, progress)
-        _write_cache(path, decoded)
-    assert_disjoint(decoded)
     import torch
 
+    from dpbench import memory
+    from dpbench.image_file import read_images
     from dpbench.types import LabelledImages
 
+    stored = read_images(path, spec)
+    if stored is None:
+        _decode(path, spec, cache, progress)
+        stored = read_images(path, spec)
+        if stored is None:
+            raise DpbenchError(f"{path} is damaged right after it was written; check the disk, or choose another cache")
+    assert_disjoint(stored.decoded)
+    room = memory.room(torch.device("cpu")) if room is None else room
+    fits = 4 * sum(images.shape.numel() for images in stored.images.values()) <= room
     labelled = {
-        name: LabelledImages(torch.from_numpy(part.pixels).float().div_(255), torch.from_numpy(part.labels))
-        for name, part in decoded.parts.items()
+        name: LabelledImages(
+            # one part after the other, so that no more than one is there as bytes too
+            torch.from_numpy(stored.images[name].pixels(0, len(part.hashes))).float().div_(255)
+            if fits
+            else stored.images[name],
+            torch.from_numpy(part.labels),
+        )
+        for name, part in stored.decoded.parts.items()
     }
-    return Parts(
-        **labelled, classes=decoded.classes, hashes={name: part.hashes for name, part in decoded.parts.items()}
-    )
+    hashes = {name: part.hashes for name, part in stored.decoded.parts.items()}
+    return Parts(**labelled, classes=stored.decoded.classes, hashes=hashes)
 
 
 def _kind(name: str) -> str:
@@ -183,64 +211,45 @@ def _kind(name: str) -> str:
     raise unknown("dataset", name, [info.name for info in known_datasets()])
 
 
-def _decode(spec: DatasetSpec, cache: Path, progress: Progress) -> Decoded:
+def _decode(path: Path, spec: DatasetSpec, cache: Path, progress: Progress) -> None:
+    """Decode into `path`, image by image."""
+    from dpbench.image_file import Write, write_images
+
     kind = _kind(spec.name)
     if kind == "embedded":
-        return _draw(spec, EMBEDDED[spec.name], progress)
-    if kind == "folder":
-        folder = ClassFolders.look_into(spec)
-        train, test, classes = folder.pools(spec.image_size)
+        embedded = EMBEDDED[spec.name]
+        classes = embedded.classes
+
+        def fill(write: Write) -> Decoded:
+            return _draw(spec, embedded, progress, write)
+
     else:
-        train, test, classes = fetch_pools(spec, cache, progress)
-        assert_enough(spec, len(train.labels), None if test is None else len(test.labels))
-    return divide(spec, train, test, classes, progress)
+        if kind == "folder":
+            train, test, classes = ClassFolders.look_into(spec).pools(spec.image_size)
+        else:
+            train, test, classes = fetch_pools(spec, cache, progress)
+            assert_enough(spec, train.labels, None if test is None else test.labels, len(classes))
+
+        def fill(write: Write) -> Decoded:
+            return divide(spec, train, test, classes, progress, write)
+
+    write_atomically(path, lambda temporary: write_images(temporary, spec, classes, fill))
 
 
-def _draw(spec: DatasetSpec, embedded: Embedded, progress: Progress) -> Decoded:
+def _draw(
+    spec: DatasetSpec, embedded: Embedded, progress: Progress, write: Callable[[str, int, Pixels], None]
+) -> Decoded:
     progress(f"drawing {spec.name}")
     parts = {}
     for number, name in enumerate(PARTS):
         first = number << 40  # so a part does not depend on the sizes of the others
-        pixels, labels = embedded.generator.draw(spec.seed, range(first, first + getattr(spec, name)), spec.image_size)
-        parts[name] = Part(pixels, labels, [images.content_hash(image) for image in pixels])
+        labels, hashes = [], []
+        for done in range(0, getattr(spec, name), DRAWN):
+            chosen = range(first + done, first + min(done + DRAWN, getattr(spec, name)))
+            pixels, drawn = embedded.generator.draw(spec.seed, chosen, spec.image_size)
+            labels.append(drawn)
+            for place, image in enumerate(pixels):
+                write(name, done + place, image)
+                hashes.append(images.content_hash(image))
+        parts[name] = Part(np.concatenate(labels), hashes)
     return Decoded(parts, embedded.classes)
-
-
-def _write_cache(path: Path, decoded: Decoded) -> None:
-    import safetensors.numpy
-
-    about = {
-        "classes": list(decoded.classes),
-        "labels": {name: part.labels.tolist() for name, part in decoded.parts.items()},
-        "hashes": {name: part.hashes for name, part in decoded.parts.items()},
-    }
-    metadata = {"about": json.dumps(about), "digest": json_hash(about)}
-    pixels = {name: part.pixels for name, part in decoded.parts.items()}
-    write_atomically(path, lambda temporary: safetensors.numpy.save_file(pixels, temporary, metadata=metadata))
-
-
-def _read_cache(path: Path, spec: DatasetSpec) -> Decoded | None:
-    """What was decoded before; None where it is missing or damaged, so that it is made again."""
-    if not path.is_file():
-        return None
-    import safetensors
-
-    try:
-        with safetensors.safe_open(path, framework="np") as file:
-            metadata = file.metadata()
-            about = json.loads(metadata["about"])
-            pixels = {name: file.get_tensor(name) for name in PARTS}
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError):
-        return None
-    # checked whole: a flipped bit would otherwise pass for an image or a label
-    if metadata.get("digest") != json_hash(about):
-        return None
-    parts = {}
-    for name in PARTS:
-        labels, hashes = np.array(about["labels"][name], np.int64), about["hashes"][name]
-        if pixels[name].shape != (getattr(spec, name), 3, spec.image_size, spec.image_size):
-            return None
-        if [images.content_hash(image) for image in pixels[name]] != hashes:
-            return None
-        parts[name] = Part(pixels[name], labels, hashes)
-    return Decoded(parts, tuple(about["classes"]))

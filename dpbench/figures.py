@@ -14,8 +14,8 @@ from dpbench.store import METRICS, Record
 PSNR_CAP_DB = 100.0
 """Identical images have an infinite PSNR, which no mean survives."""
 
-LOWER_IS_CLOSER = ("mse", "lpips", "reid_rank")
-PER_IMAGE = (*METRICS, "reid_rank", "label_read")
+LOWER_IS_CLOSER = ("mse", "lpips", "reid_rank", "identity_rank")
+PER_IMAGE = (*METRICS, "reid_rank", "identity_rank", "label_read")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ def figures_of(record: Record) -> Figures:
     given: dict[str, Sequence[float]] = dict(record.fidelity)
     if record.recognition is not None:
         given |= {"reid_rank": record.recognition.reid_rank, "label_read": record.recognition.label_read}
+        given |= {"identity_rank": record.recognition.identity_rank or []}
     values = {}
     for metric in PER_IMAGE:
         array = np.asarray(given.get(metric, []), dtype=np.float64)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dpbench import images
-from dpbench.division import Pool, assert_enough
+from dpbench.division import Labels, Pool, assert_enough
 from dpbench.errors import DpbenchError
 from dpbench.specs import DatasetSpec
 
@@ -61,7 +61,7 @@ class ClassFolders:
                 )
             test = _flat(by_class, classes)
         folder = cls(root, classes, _flat(train, classes), test)
-        assert_enough(spec, len(folder.train), None if test is None else len(test))
+        assert_enough(spec, _labels(folder.train), None if test is None else _labels(test), len(classes))
         return folder
 
     def digest(self) -> str:
@@ -79,13 +79,17 @@ class ClassFolders:
 
     def _pool(self, files: list[tuple[str, int]], size: int) -> Pool:
         return Pool(
-            np.array([label for _, label in files], np.int64),
+            _labels(files),
             lambda indices: images.decode_files([self.root / files[index][0] for index in indices], size),
         )
 
 
 def _flat(by_class: dict[str, list[str]], classes: tuple[str, ...]) -> list[tuple[str, int]]:
     return [(path, classes.index(name)) for name in sorted(by_class) for path in by_class[name]]
+
+
+def _labels(files: list[tuple[str, int]]) -> Labels:
+    return np.array([label for _, label in files], np.int64)
 
 
 def _read(path: str) -> bytes:

@@ -23,7 +23,13 @@ DELTA = 1e-5
 
 
 def fisher_mse_bound(
-    model: ProtectedModel, images: Tensor, *, releases: int, generator: torch.Generator, probes: int = 8
+    model: ProtectedModel,
+    images: Tensor,
+    *,
+    releases: int,
+    generator: torch.Generator,
+    probes: int = 8,
+    batch_size: int = BATCH,
 ) -> Tensor:
     """The least expected MSE per pixel value that an UNBIASED attacker can have, for each image.
 
@@ -40,6 +46,7 @@ def fisher_mse_bound(
         releases: of each image, seen by the attacker.
         generator: draws the signs, on the images' device.
         probes: vectors of signs for each image.
+        batch_size: images whose gradients are held at once, at most `BATCH`.
 
     Returns:
         (N,) float32, in squared units of [0,1]; finite.
@@ -51,7 +58,9 @@ def fisher_mse_bound(
     if noise is None or noise.scale <= 0:
         raise DpbenchError("a Fisher information bound needs a release with additive noise of positive scale")
     information_of_one_value = 1 / noise.scale**2  # for Laplace noise too, where the scale is b
-    squares = torch.cat([_jacobian_squares(model, batch, generator, probes) for batch in images.split(BATCH)])
+    squares = torch.cat(
+        [_jacobian_squares(model, batch, generator, probes) for batch in images.split(min(batch_size, BATCH))]
+    )
     information = (squares * (information_of_one_value * releases)).clamp_min(LEAST_INFORMATION)
     return images[0].numel() / information
 
@@ -95,7 +104,13 @@ def gaussian_epsilon(noise: AdditiveNoise, *, releases: int, delta: float) -> fl
 
 
 def guarantees_of(
-    model: ProtectedModel, images: Tensor, *, releases: int, generator: torch.Generator, delta: float = DELTA
+    model: ProtectedModel,
+    images: Tensor,
+    *,
+    releases: int,
+    generator: torch.Generator,
+    delta: float = DELTA,
+    batch_size: int = BATCH,
 ) -> Guarantees | None:
     """What holds for these images under `releases` releases each; None without additive noise.
 
@@ -105,11 +120,12 @@ def guarantees_of(
         releases: of each image, seen by the attacker.
         generator: of the estimate, on the images' device.
         delta: at which epsilon is stated, for clipped Gaussian releases.
+        batch_size: images whose gradients are held at once, at most `BATCH`.
     """
     noise = model.noise()
     if noise is None or noise.scale == 0:
         return None
-    bound = fisher_mse_bound(model, images, releases=releases, generator=generator)
+    bound = fisher_mse_bound(model, images, releases=releases, generator=generator, batch_size=batch_size)
     if noise.distribution != "gaussian" or noise.clip_norm is None:
         return Guarantees(mse_bound=bound.tolist())
     epsilon = gaussian_epsilon(noise, releases=releases, delta=delta)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +19,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from dpbench.errors import DpbenchError
 
 Pixels = NDArray[np.uint8]
+
+AHEAD = 4
+"""Decoded images that each thread may have waiting."""
 
 ENDINGS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
@@ -34,19 +38,42 @@ def to_uint8_array(path_or_file: str | Path | BinaryIO, size: int) -> Pixels:
         return _decode(path_or_file, size)
 
 
-def decode_files(paths: Sequence[Path], size: int) -> list[Pixels]:
-    """`to_uint8_array` of many files, in their order, several at a time."""
+def decode_files(paths: Sequence[Path], size: int) -> Generator[Pixels, None, None]:
+    """`to_uint8_array` of many files, in their order, several at a time; see `in_threads`."""
     return in_threads(lambda path: _decode(path, size), paths)
 
 
-def in_threads(decode: Callable[[Any], Pixels], items: Sequence[Any]) -> list[Pixels]:
-    """`decode` of each item, in order, on a few threads (Pillow decodes without holding Python's lock)."""
-    with _pillow_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+def decoding_threads() -> int:
+    """One for each core that this process may use, up to 16."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(16, cores)
+
+
+def in_threads(
+    decode: Callable[[Any], Pixels], items: Iterable[Any], threads: int | None = None
+) -> Generator[Pixels, None, None]:
+    """`decode` of each item, in order, on several threads (Pillow decodes without holding Python's lock).
+
+    The threads run ahead of whoever takes the images, by `AHEAD` for each of them and no more: however many items
+    there are, memory holds a few.
+
+    Args:
+        decode: one item -> (3,S,S) uint8.
+        items: what to decode.
+        threads: by default `decoding_threads()`.
+    """
+    threads = threads or decoding_threads()
+    waiting: collections.deque[Future[Pixels]] = collections.deque()
+    with _pillow_warnings(), ThreadPoolExecutor(threads) as pool:
         try:
-            return list(pool.map(decode, items))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # else the rest is decoded before the error is seen
-            raise
+            for item in items:
+                waiting.append(pool.submit(decode, item))
+                if len(waiting) > AHEAD * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error: else the rest is decoded before it is seen
 
 
 def content_hash(pixels: Pixels) -> str:

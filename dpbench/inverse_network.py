@@ -11,6 +11,10 @@ from torch.nn import functional
 from dpbench.inversion import Whitening, channel_axis
 
 MAX_PREFIX_TOKENS = 16
+WIDE_GRID = 32
+"""Side of the largest grid on which residual blocks have the full width; a finer one has as many times fewer
+channels, or an image of 224 pixels would take fifty times the time of one of 32."""
+NARROWEST = 32
 SUMMARY = 256
 
 
@@ -39,7 +43,8 @@ class InverseNetwork(nn.Module):
     Args:
         feature_shape: released features without the batch axis.
         image_shape: (3, H, W).
-        width: channels at the resolution of the features; halves at each doubling, not below 32.
+        width: channels at the resolution of the features, fewer beyond `WIDE_GRID`; halves at each doubling, not
+            below 32.
         blocks: residual blocks at each resolution.
     """
 
@@ -56,6 +61,7 @@ class InverseNetwork(nn.Module):
         self.register_buffer("image_mean", torch.full((1, 3, 1, 1), 0.5))
 
         layout = _layout(feature_shape, self.image_size)
+        width = min(width, max(NARROWEST, width * WIDE_GRID // max(WIDE_GRID, *layout.grid)))
         self.kind, self.grid, self.prefix = layout.kind, layout.grid, layout.prefix
         self.summary: nn.Module | None = None
         if layout.kind == "flat":
@@ -79,7 +85,7 @@ class InverseNetwork(nn.Module):
         self.linear_factor = 2 ** min(doublings, 4)
         stages: list[nn.Module] = []
         for doubling in range(doublings):
-            narrower = max(min(32, width), width // 2)
+            narrower = max(min(NARROWEST, width), width // 2)
             stages += [ResidualBlock(width) for _ in range(blocks)]
             if doubling < doublings - 1:
                 stages += [nn.Conv2d(width, 4 * narrower, 3, padding=1), nn.PixelShuffle(2)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,7 +13,7 @@ from torch.nn import functional
 from dpbench.devices import autocast, place
 from dpbench.fidelity import lpips, ssim_unchecked
 from dpbench.inverse_network import InverseNetwork
-from dpbench.inversion import images_for_statistics, initialise, pooled, victim_releases
+from dpbench.inversion import images_for_statistics, initialise, pooled, victim_releases, victims_per_batch
 from dpbench.specs import content_hash
 from dpbench.types import Observation
 
@@ -48,6 +48,13 @@ class InverseTraining(BaseModel):
     lpips_weight: float = Field(
         0.0, ge=0, le=10, description="weight of LPIPS; not by default: its weights are not on every machine"
     )
+
+    def within(self, seen: Observation) -> Self:
+        """The same training with no more images at once than memory allows."""
+        batch = seen.auxiliary.training_batch(self.batch_size)
+        if batch < self.batch_size:
+            seen.notes["training_batch"] = batch
+        return self.model_copy(update={"batch_size": batch})
 
     def trained(self, seen: Observation) -> InverseNetwork:
         """The inverse network of this client for pooled releases, in eval mode; what it says of itself is noted."""
@@ -154,7 +161,10 @@ class InverseTraining(BaseModel):
     def _mean_image_loss(self, seen: Observation) -> Tensor:
         """What a network that learned nothing from the features would reach, ()."""
         images = seen.auxiliary.images[:STATISTICS_IMAGES].to(seen.released.device)
-        return self._loss(images.mean(0, keepdim=True).expand_as(images), images)
+        mean = images.mean(0, keepdim=True)
+        chunks = images.split(victims_per_batch(seen))
+        losses = [self._loss(mean.expand_as(chunk), chunk) * (len(chunk) / len(images)) for chunk in chunks]
+        return torch.stack(losses).sum()
 
     def _loss(self, output: Tensor, images: Tensor) -> Tensor:
         loss = functional.l1_loss(output, images)

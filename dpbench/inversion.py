@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dpbench.types import Observation
+from dpbench.types import Observation, optimised_at_once
 
 RIDGE = 1e-3
 """Share of the mean eigenvalue that is added to all before whitening: bounds how far noise is magnified."""
@@ -205,9 +205,9 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def victims_per_batch(image_shape: tuple[int, int, int], images: int = 1024) -> int:
-    """How many images are optimised at once: `images` at 32x32, fewer in proportion to their area, at least 1."""
-    return max(1, images * 32 * 32 // (image_shape[1] * image_shape[2]))
+def victims_per_batch(seen: Observation) -> int:
+    """How many images are optimised at once: 1,024 at 32x32, fewer of larger ones, and at most `seen.batch_size`."""
+    return min(optimised_at_once(seen.image_shape), seen.batch_size)
 
 
 def converged(first: Tensor, last: Tensor, residual: float) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dpbench.board_files import COLUMNS, FLOOR, KEY, WORST_CASE, tidy
+from dpbench.board_files import COLUMNS, DEFAULT_HEADLINE, FLOOR, KEY, WORST_CASE, tidy
 from dpbench.board_files import read_board as read_board
 from dpbench.board_files import write_board as write_board
 from dpbench.board_rows import Row, Sample, over_all_seeds
@@ -23,7 +23,7 @@ from dpbench.comparisons import ties
 from dpbench.figures import PER_IMAGE, Figures, bound_of, in_order
 from dpbench.leakage import Scale, on_scale
 from dpbench.reliability import unreliable_cells
-from dpbench.store import Record, newest_records
+from dpbench.store import Record, Utility, newest_records
 from dpbench.types import AUXILIARY_DATA, BUDGETS, THREAT_MODELS
 from dpbench.worst_cases import Scope, ensemble_of, outcome, tiers_of
 
@@ -79,8 +79,8 @@ def _cell_row(cell: Cell, scope: Scope, doubt: str | None) -> Row:
         "converged": {True: "yes", False: "no", None: ""}[record.converged],
         "cell": record.id,
     }
-    correct = record.utility.correct if cell.ok and record.utility else []
-    return Row(cell.name, facts, (_sample([cell], cell.figures, scope, scope.undefended(), correct),))
+    utility = record.utility if cell.ok else None
+    return Row(cell.name, facts, (_sample([cell], cell.figures, scope, scope.undefended(), utility),))
 
 
 def _worst_row(setting: list[Cell], tier: Tier, scope: Scope, unreliable: Mapping[str, str]) -> Row:
@@ -98,7 +98,7 @@ def _worst_row(setting: list[Cell], tier: Tier, scope: Scope, unreliable: Mappin
     facts = _facts(members, setting) | {"status": status, "error": error, "ensemble": ensemble_of(members, tier)}
     undefended = scope.undefended({cell.attack for cell in members if cell.ok})
     own = [cell for cell in attacks if cell in setting]
-    return Row(name, facts, (_sample(own or setting, found, scope, undefended, _correct(setting)),))
+    return Row(name, facts, (_sample(own or setting, found, scope, undefended, _utility(setting)),))
 
 
 def _floor_row(scope: Scope) -> Row:
@@ -114,22 +114,24 @@ def _floor_row(scope: Scope) -> Row:
         budget=BUDGETS[max(cell.budget_rank for cell in scope.floors)],
     )
     facts = _facts(scope.floors, scope.reference) | {"status": status, "error": error}
-    return Row(name, facts, (_sample(scope.floors, found, scope, scope.undefended(), _correct(scope.reference)),))
+    return Row(name, facts, (_sample(scope.floors, found, scope, scope.undefended(), _utility(scope.reference)),))
 
 
 def _sample(
-    own: Sequence[Cell], found: Figures | None, scope: Scope, undefended: Figures | None, correct: Sequence[bool]
+    own: Sequence[Cell], found: Figures | None, scope: Scope, undefended: Figures | None, utility: Utility | None
 ) -> Sample:
     """What a row rests on; `own` are the cells of its setting."""
     guarantee = _guarantee(own)
     bound = bound_of(guarantee.record) if guarantee is not None else None
     trained_on = frozenset(metric for cell in own for metric in cell.record.trained_on)
+    reference = _utility(scope.reference)
     return Sample(
         seed=own[0].name.seed,
         figures=found,
         scaled=on_scale(found, Scale(scope.floor, undefended, trained_on)),
-        correct=correct,
-        undefended_correct=_correct(scope.reference),
+        correct=utility.correct if utility else [],
+        top5=utility.top5 or [] if utility else [],
+        undefended_correct=reference.correct if reference else [],
         test_set=own[0].test_set,
         bound=in_order(bound) if bound is not None else None,
     )
@@ -147,6 +149,8 @@ def _facts(members: Sequence[Cell], setting: Sequence[Cell]) -> dict[str, Any]:
         "ensemble": "",
         "converged": "",
         "reid_chance": max((1 / found.gallery for found in recognised), default=np.nan),
+        "identity_chance": max((1 / found.identities for found in recognised if found.identities), default=np.nan),
+        "headline": next((cell.record.headline for cell in setting if cell.record.headline != DEFAULT_HEADLINE), ""),
         "judge_accuracy": recognised[0].judge_accuracy if recognised else np.nan,
         "release_bits": bits[0] if bits else None,
         "epsilon": guaranteed.epsilon if guaranteed is not None else None,
@@ -164,10 +168,9 @@ def _guarantee(cells: Sequence[Cell]) -> Cell | None:
     return having[rank.index(max(rank))] if having else None
 
 
-def _correct(cells: Sequence[Cell]) -> Sequence[bool]:
-    """Top-1 per test image of a setting: measured before the attack, so failed cells may have it too."""
-    measured = [cell.record.utility.correct for cell in cells if cell.record.utility is not None]
-    return measured[0] if measured else []
+def _utility(cells: Sequence[Cell]) -> Utility | None:
+    """The accuracy of a setting: measured before the attack, so failed cells may have it too."""
+    return next((cell.record.utility for cell in cells if cell.record.utility is not None), None)
 
 
 def _one_line(text: str, width: int = 160) -> str:
@@ -201,11 +204,20 @@ def _sorted(board: pd.DataFrame) -> pd.DataFrame:
     tier = ["by_threat", "by_auxiliary", "by_releases"]
     setting = ["dataset", "backbone", "split_point", "seed", "defense", "defense_args"]
     heads = keyed[keyed["attack"] == WORST_CASE].sort_values(tier).drop_duplicates(setting)
-    heads = heads.assign(by_accuracy=-heads["accuracy"], by_leak=heads["leakage"].fillna(heads["ssim"]))
+    heads = heads.assign(by_accuracy=-heads["accuracy"], by_leak=_headlines(heads))
     keyed = keyed.merge(heads[[*setting, "by_accuracy", "by_leak"]], on=setting, how="left")
     order = ["dataset", "backbone", "split_point", "by_seed", "by_accuracy", "by_leak", "defense", "defense_args"]
     order += ["kind", *tier, "by_ssim", "attack", "by_budget", "cell"]
-    return keyed.sort_values(order, kind="stable", na_position="last")[list(COLUMNS)].reset_index(drop=True)
+    return keyed.sort_values(order, kind="stable", na_position="last")[list(board.columns)].reset_index(drop=True)
+
+
+def _headlines(rows: pd.DataFrame) -> pd.Series[float]:
+    """The figure that each row is about: leakage, where its suite names no other; SSIM where that is not there."""
+    figures = rows["leakage"].fillna(rows["ssim"])
+    if "headline" in rows:
+        for column in set(rows["headline"]) - {"", DEFAULT_HEADLINE}:
+            figures = rows[column].where(rows["headline"] == column, figures)
+    return figures
 
 
 def load_records(run_dir: Path | str) -> pd.DataFrame:
@@ -213,7 +225,7 @@ def load_records(run_dir: Path | str) -> pd.DataFrame:
 
     Columns: those that name the row, `status`, `error`, `cell`, `floor`, `accuracy` of the defense, `victim`
     (its place), `victim_hash`, `correct` (top-1 on it), `mse`, `psnr_db` (at most 100), `ssim`, `lpips`, `reid_rank`
-    (how many test images are at least as near: 0 is a match), `label_read`.
+    (how many test images are at least as near: 0 is a match), `identity_rank` (likewise of classes), `label_read`.
 
     Raises:
         DpbenchError: not a run directory, or a record in it cannot be read.
@@ -238,4 +250,4 @@ def load_records(run_dir: Path | str) -> pd.DataFrame:
     columns = [*KEY, "status", "error", "cell", "floor", "accuracy", "victim", "victim_hash", "correct", *PER_IMAGE]
     frame = pd.DataFrame(rows).reindex(columns=columns)
     types = {"victim": "Int64", "correct": "boolean"} | dict.fromkeys(PER_IMAGE, "float64")
-    return frame.astype(types | {"reid_rank": "Int64", "label_read": "boolean"})
+    return frame.astype(types | {"reid_rank": "Int64", "identity_rank": "Int64", "label_read": "boolean"})

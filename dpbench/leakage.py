@@ -50,10 +50,14 @@ class OnScale:
         return OnScale(tuple(victims), self.metrics, self.values[[place[v] for v in victims]], self.judged)
 
     def ratios(self, means: Floats) -> Floats:
-        """Means (..., 3 M) -> ratio per metric (..., M), not clipped."""
+        """Means (..., 3 M) -> ratio per metric (..., M), at least 0, not clipped above.
+
+        An attacker who is below the floor by one metric could have shown the floor instead: that must not make up for
+        what it recovered by another.
+        """
         row, low, high = (means[..., part::3] for part in range(3))
         # in a resample the span may vanish, although it is clear on all victims: the ratio is then huge, and clipped
-        ratios: Floats = (row - low) / np.maximum(high - low, 1e-9)
+        ratios: Floats = np.maximum(0, (row - low) / np.maximum(high - low, 1e-9))
         return ratios
 
 

@@ -8,12 +8,16 @@ from typing import Any
 
 import pandas as pd
 
+from dpbench.board_files import headline_of
 from dpbench.errors import DpbenchError, unknown
 from dpbench.pictures import Pixels, pixels_of, write_rows
 from dpbench.report import headline, reconstructions_path, short_arguments
 from dpbench.store import Record
 from dpbench.suite import label
 from dpbench.types import THREAT_MODELS, UNDEFENDED
+
+SHARES = {"reid_top1": "re-identified", "identity_top1": "identified"}
+"""Headlines that are shares of the victims, in words."""
 
 
 def write_overview(
@@ -26,7 +30,9 @@ def write_overview(
     defenses: Collection[str] | None = None,
     columns: int = 8,
 ) -> None:
-    """A PNG: victims on top, then a row per defense setting with its strongest attack by mean SSIM.
+    """A PNG: victims on top, then a row per defense setting with its strongest attack.
+
+    That is the one of the highest mean SSIM, or first by the share that the board is about, if it is about one.
 
     Args:
         run_dir: holds the reconstructions that the board's cells name.
@@ -50,13 +56,16 @@ def write_overview(
     granted = ("static",) if tier == "static" else THREAT_MODELS[1 : [str(t) for t in THREAT_MODELS].index(tier) + 1]
     cells = cells[cells["threat_model"].isin(granted) | (cells["defense"] == UNDEFENDED)]
     short = short_arguments(panel)
+    share = [column for column in SHARES if column == headline_of(panel)]
+    falling = [*(False for _ in share), False, True]
     chosen = []
     for names, setting in _in_order(cells):
         if defenses is not None and " ".join(names).strip() not in defenses and names[0] not in defenses:
             continue
-        best: Any = setting.sort_values(["ssim", "attack"], ascending=[False, True], kind="stable").iloc[0]
+        best: Any = setting.sort_values([*share, "ssim", "attack"], ascending=falling, kind="stable").iloc[0]
         accuracy = "" if pd.isna(best["accuracy"]) else f", top-1 {best['accuracy']:.0%}"
-        note = f"{best['attack']}: SSIM {best['ssim']:.2f}{accuracy}"
+        known = "".join(f", {SHARES[column]} {best[column]:.0%}" for column in share if not pd.isna(best[column]))
+        note = f"{best['attack']}: SSIM {best['ssim']:.2f}{known}{accuracy}"
         chosen.append((f"{names[0]} {short[names]}".strip(), note, str(best["cell"])))
     dataset, backbone, split = (str(panel.iloc[0][name]) for name in ("dataset", "backbone", "split_point"))
     title = f"{dataset}, {backbone} split at {split}: the strongest attack per defense ({tier} threat model)"

@@ -12,17 +12,19 @@ import torch
 from torch import Tensor
 
 from dpbench import cache, fidelity, recognition
+from dpbench.depth import client_share
 from dpbench.guarantees import guarantees_of
+from dpbench.memory import LARGEST_BATCH, Batches, room
 from dpbench.prepare import Prepared, Progress, undefended_spec
 from dpbench.randomness import derive_generator
 from dpbench.release import (
+    RELEASE_BATCH,
+    Release,
     WhiteBox,
     assert_same_release,
-    checked_features,
     checked_images,
-    predict_in_batches,
-    release_bits,
     release_in_batches,
+    release_to_server,
 )
 from dpbench.specs import CellSpec, content_hash
 from dpbench.stages import Stages
@@ -30,22 +32,15 @@ from dpbench.store import Guarantees, Recognition, Utility
 from dpbench.suite import attack_of, defense_of
 from dpbench.types import AUXILIARY_SHARE, Observation, ProtectedModel
 
+MANY_CLASSES = 50
+"""So many make top-5 accuracy worth a figure."""
+
 
 @dataclass(frozen=True)
 class Released:
-    """What left the client for the test images, and what the server made of exactly that.
+    """A release and the server's hits on it; `probe` is for `assert_same_release`."""
 
-    Attributes:
-        features: (N, ...) of the N test images.
-        again: further releases of the same images, each (N, ...).
-        bits: of one release of one image.
-        utility: the server's hits on `features`.
-        probe: for `assert_same_release`.
-    """
-
-    features: Tensor
-    again: tuple[Tensor, ...]
-    bits: int
+    release: Release
     utility: Utility
     probe: Tensor
 
@@ -76,12 +71,18 @@ class Pipeline:
     Args:
         device: where every tensor lives.
         cache_dir: fitted networks and decoded images.
+        batch_size: at most so many images in a network at once; None: `auto_batch_size`.
     """
 
-    def __init__(self, device: torch.device, cache_dir: Path) -> None:
+    def __init__(self, device: torch.device, cache_dir: Path, batch_size: int | None = None) -> None:
         self.device = device
         self.cache_dir = cache_dir
-        self.prepared = Prepared(device, cache_dir)
+        self.prepared = Prepared(device, cache_dir, batch_size)
+
+    @property
+    def batches(self) -> Batches:
+        """How many images went through a network at once in the last cell."""
+        return self.prepared.batches
 
     def run(self, cell: CellSpec, stages: Stages, progress: Progress) -> Result:
         """Measure one cell.
@@ -90,6 +91,7 @@ class Pipeline:
             DpbenchError: the defense or the attack broke its contract (shape, range, NaN).
             Exception: whatever a plug-in raises.
         """
+        self.prepared.start(cell)
         attack = attack_of(cell.attack)
         with stages("data"):
             parts = self.prepared.parts(cell, progress)
@@ -100,15 +102,11 @@ class Pipeline:
         with stages("release"):
             released = self._released(cell, protected, progress)
         victims = parts.test.images[: cell.victims]
-        notes: dict[str, Any] = {}
         with stages("attack"):
-            seen = self._observe(cell, released, notes, progress)
-            generator = derive_generator(self.device, cell.id, "attack")
-            images = attack.reconstruct(seen, generator=generator)
-            images = checked_images(images, victims, cell.attack.name)
+            images, notes = self.batches(lambda size: self._attacked(cell, released, size, victims, progress))
             assert_same_release(protected, parts.test.images, seed=cell.seed, before=released.probe)
         with stages("fidelity"):
-            figures, missing = fidelity.grade(images, victims)
+            figures, missing = self.batches(lambda size: fidelity.grade(images, victims, min(size, LARGEST_BATCH)))
         with stages("recognition"):
             recognised = self._recognise(cell, images, progress)
         with stages("guarantees"):
@@ -123,10 +121,12 @@ class Pipeline:
             floor=attack.floor,
             backbone_weights=backbone_weights,
             released={
-                "shape": list(released.features.shape[1:]),
-                "dtype": str(released.features.dtype).removeprefix("torch."),
+                "shape": list(released.release.features[0].shape[1:]),
+                "dtype": str(released.release.features[0].dtype).removeprefix("torch."),
+                **({"packed": protected.split.packed} if protected.split.packed else {}),
+                "client_share": round(client_share(protected.split), 4),
             },
-            release_bits=released.bits,
+            release_bits=released.release.bits,
             recognition=recognised,
             guarantees=guarantees,
             trained_on=list(defense_of(cell.defense).trained_on),
@@ -140,31 +140,51 @@ class Pipeline:
         def make() -> Released:
             test = self.prepared.parts(cell, progress).test
             probe = assert_same_release(protected, test.images, seed=cell.seed)
-            generator = derive_generator(self.device, key, "release")
-            order = derive_generator(self.device, key, "order")
-            releases = [
-                checked_features(release_in_batches(protected, test.images, generator, order))
-                for _ in range(cell.releases)
-            ]
-            server = self.prepared.protected(cell, cell.defense, progress, apart=True)
-            logits = predict_in_batches(server, releases[0], order)
-            correct = (logits.argmax(dim=1) == test.labels).tolist()
-            bits = release_bits(releases[0])
-            return Released(releases[0], tuple(releases[1:]), bits, Utility(correct=correct), probe)
+            fit = room(self.device) // (probe[0].numel() * probe.element_size())
+            release = release_to_server(
+                protected,
+                self.prepared.protected(cell, cell.defense, progress, apart=True),
+                test.images,
+                releases=cell.releases,
+                kept=max(cell.victims, fit // cell.releases),  # a later cell may have more victims
+                window=max(1, fit // RELEASE_BATCH) * RELEASE_BATCH,
+                generator=derive_generator(self.device, key, "release"),
+                order=derive_generator(self.device, key, "order"),
+            )
+            hits = release.guesses == test.labels[:, None]
+            many = protected.split.classes >= MANY_CLASSES
+            utility = Utility(correct=hits[:, 0].tolist(), top5=hits.any(dim=1).tolist() if many else None)
+            return Released(release, utility, probe)
 
         released: Released = self.prepared.keep("released", f"{key} {cell.releases}", make)
+        if len(released.release.features[0]) < cell.victims:
+            released = self.prepared.keep("released", f"{key} {cell.releases} {cell.victims}", make)
         return released
+
+    def _attacked(
+        self, cell: CellSpec, released: Released, batch_size: int, victims: Tensor, progress: Progress
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Reconstructions (victims,3,H,W) in [0,1], and what the attack noted; the same however often it begins."""
+        notes: dict[str, Any] = {}
+        seen = self._observe(cell, released, batch_size, notes, progress)
+        images = attack_of(cell.attack).reconstruct(seen, generator=derive_generator(self.device, cell.id, "attack"))
+        return checked_images(images, victims, cell.attack.name), notes
 
     def _recognise(self, cell: CellSpec, images: Tensor, progress: Progress) -> Recognition:
         """Whom and what the reconstructions give away."""
         judge = self.prepared.judge(cell, progress)
-        return recognition.recognise(
-            images,
-            self.prepared.parts(cell, progress).test,
-            victims=len(images),
-            judge=judge.network,
-            judge_name=judge.name,
-            judge_accuracy=judge.accuracy,
+        parts = self.prepared.parts(cell, progress)
+        return self.batches(
+            lambda size: recognition.recognise(
+                images,
+                parts.test.at_most(size),
+                victims=len(images),
+                judge=judge.network,
+                judge_name=judge.name,
+                judge_accuracy=judge.accuracy,
+                # where the attacker has images of the classes, a guess of the class shows one without reconstructing
+                enrolled=parts.private if cell.dataset.auxiliary_classes else None,
+            )
         )
 
     def _guarantees(
@@ -172,19 +192,24 @@ class Pipeline:
     ) -> Guarantees | None:
         key = self.prepared.protected_key(cell, cell.defense, progress)
 
-        def make() -> Guarantees | None:
+        def make(size: int) -> Guarantees | None:
             generator = derive_generator(self.device, key, "guarantees")
-            return guarantees_of(protected, victims, releases=cell.releases, generator=generator)
+            return guarantees_of(protected, victims, releases=cell.releases, generator=generator, batch_size=size)
 
-        guarantees: Guarantees | None = self.prepared.keep("guarantees", f"{key} {cell.releases} {len(victims)}", make)
+        guarantees: Guarantees | None = self.prepared.keep(
+            "guarantees", f"{key} {cell.releases} {len(victims)}", lambda: self.batches(make)
+        )
         return guarantees
 
-    def _observe(self, cell: CellSpec, released: Released, notes: dict[str, Any], progress: Progress) -> Observation:
+    def _observe(
+        self, cell: CellSpec, released: Released, batch_size: int, notes: dict[str, Any], progress: Progress
+    ) -> Observation:
         """What the attacker sees under the cell's threat model, and nothing else."""
         needs = attack_of(cell.attack).needs
         defense = undefended_spec() if cell.threat_model == "static" else cell.defense
-        client_key = self.prepared.protected_key(cell, defense, progress)
         model = self.prepared.protected(cell, defense, progress)
+        client_key = self.prepared.protected_key(cell, defense, progress)
+        first, *again = (features[: cell.victims].float() for features in released.release.features)
         answers = Answers(model, self.device, client_key, cell.id)
 
         def remember(
@@ -216,10 +241,10 @@ class Pipeline:
             return {tensor_name: value.to(self.device) for tensor_name, value in state.items()}
 
         return Observation(
-            released=released.features[: cell.victims].float(),
-            again=tuple(release[: cell.victims].float() for release in released.again),
+            released=first,
+            again=tuple(again),
             image_shape=(3, cell.dataset.image_size, cell.dataset.image_size),
-            auxiliary=self.prepared.auxiliary(cell, progress),
+            auxiliary=self.prepared.auxiliary(cell, progress).at_most(batch_size),
             query=answers if needs != "nothing" else None,
             client=WhiteBox(model) if needs == "weights" else None,
             remember=remember,

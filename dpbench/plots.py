@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from dpbench.board_files import FLOOR, WORST_CASE
+from dpbench.board_files import FLOOR, WORST_CASE, headline_of
 from dpbench.errors import DpbenchError
 from dpbench.store import write_atomically
 from dpbench.types import THREAT_MODELS, UNDEFENDED
@@ -18,12 +18,17 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 """Okabe and Ito: told apart by colour-blind readers; markers differ too, for print in grey."""
 MARKERS = "osD^vPX"
-LABELS = {"ssim": "worst-case SSIM", "leakage": "leakage (0 floor, 1 undefended)"}
+LABELS = {
+    "identity_top1": "identified by other images",
+    "reid_top1": "re-identified",
+    "ssim": "worst-case SSIM",
+    "leakage": "leakage (0 floor, 1 undefended)",
+}
 PANEL = ["dataset", "backbone", "split_point"]
 
 
 def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
-    """Accuracy against worst-case SSIM, and against leakage where there is one: a panel per split point.
+    """Accuracy against worst-case SSIM, and against leakage or what else the board is about: a panel per split point.
 
     A line is a defense over its strengths; filled and solid is the strongest threat model, hollow and dashed the
     static tier. The undefended model and the floor are reference lines. Bars are 95% intervals. Drawn are attackers
@@ -53,7 +58,10 @@ def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
         figure.text(0.5, 0.5, "no attack finished: nothing to plot", ha="center", va="center")
         write_atomically(path, lambda file: figure.savefig(file, dpi=160))
         return
-    metrics = ["ssim", *(["leakage"] if worst["leakage"].notna().any() else [])]
+    about = headline_of(board)
+    # leakage is made of SSIM among others: beside another headline SSIM says enough
+    metrics = ["ssim", "leakage"] if about in ("ssim", "leakage") else [about, "ssim"]
+    metrics = [metric for metric in metrics if metric == "ssim" or worst[metric].notna().any()]
     panels = list(worst.groupby(PANEL, sort=False))
     # several split points: one column each; a single one: its metrics side by side
     side_by_side = len(panels) == 1

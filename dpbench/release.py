@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dpbench.errors import DpbenchError
-from dpbench.types import ProtectedModel
+from dpbench.types import Images, ProtectedModel
 
 RELEASE_BATCH = 64
 """Images in every batch that is released: of victims and of queries alike, the last one filled up."""
@@ -19,7 +21,7 @@ DISTINCT = 1 << 16
 
 @torch.no_grad()
 def release_in_batches(
-    model: ProtectedModel, images: Tensor, generator: torch.Generator, order: torch.Generator
+    model: ProtectedModel, images: Images, generator: torch.Generator, order: torch.Generator
 ) -> Tensor:
     """The one code path by which features leave the client, for victims and for the attacker's queries alike.
 
@@ -38,12 +40,24 @@ def release_in_batches(
     Raises:
         DpbenchError: the defense broke its contract.
     """
-    count = len(images)
-    shuffled = torch.randperm(count, generator=order, device=order.device).to(images.device)
+    shuffled = _order(len(images), order).to(images.device)
+    together = torch.cat(list(_released(model, images, generator, shuffled)))
+    restored = torch.empty_like(together)
+    restored[shuffled] = together
+    return restored
+
+
+def _order(count: int, order: torch.Generator) -> Tensor:
+    return torch.randperm(count, generator=order, device=order.device)
+
+
+@torch.no_grad()
+def _released(model: ProtectedModel, images: Images, generator: torch.Generator, shuffled: Tensor) -> Iterator[Tensor]:
+    """The released features of `images[shuffled]`, batch by batch; see `release_in_batches`."""
+    count = len(shuffled)
     full = math.ceil(count / RELEASE_BATCH) * RELEASE_BATCH
-    filled = shuffled[torch.arange(full, device=images.device) % count]
-    batches = []
-    for chosen in filled.split(RELEASE_BATCH):
+    filled = shuffled[torch.arange(full, device=shuffled.device) % count]
+    for number, chosen in enumerate(filled.split(RELEASE_BATCH)):
         batch = images[chosen].contiguous(memory_format=torch.channels_last)
         released = model.release(batch, generator=generator)
         # a subclass of Tensor could carry more than its numbers
@@ -53,11 +67,88 @@ def release_in_batches(
             raise DpbenchError(
                 f"the defense released {came}; expected a plain float Tensor, one row for each of {len(batch)} images"
             )
-        batches.append(released)
-    together = torch.cat(batches)
-    restored = torch.empty_like(together[:count])
-    restored[shuffled] = together[:count]
-    return restored
+        yield released[: count - number * RELEASE_BATCH]
+
+
+@dataclass(frozen=True)
+class Release:
+    """What left the client for the test images, and what the server made of exactly that.
+
+    Attributes:
+        features: for each release, (K, ...) of the first K images.
+        guesses: (N, 5) int64, the five likeliest classes that the server reads from each image's first release, the
+            likeliest first; fewer where there are fewer.
+        bits: of one release of one image, see `release_bits`.
+    """
+
+    features: tuple[Tensor, ...]
+    guesses: Tensor
+    bits: int
+
+
+@torch.no_grad()
+def release_to_server(
+    client: ProtectedModel,
+    server: ProtectedModel,
+    images: Images,
+    *,
+    releases: int,
+    kept: int,
+    window: int,
+    generator: torch.Generator,
+    order: torch.Generator,
+) -> Release:
+    """Release all images as `release_in_batches` does, and let the server predict from the first release.
+
+    The features of `window` images are held at once, however many images there are. The images of a window are a
+    random choice, and the server receives them in another random order: nothing but the features says which is
+    which. Where all fit in one window, that is an order of all.
+
+    Args:
+        client: frozen, in eval mode.
+        server: another instance, so that nothing but the features passes between.
+        images: (N,3,H,W) in [0,1].
+        releases: of each image.
+        kept: the features of the first so many images are returned.
+        window: images, a multiple of `RELEASE_BATCH`.
+        generator: of a stochastic defense.
+        order: shuffles.
+
+    Raises:
+        DpbenchError: the defense broke its contract.
+    """
+    count = len(images)
+    orders = [_order(count, order).to(images.device) for _ in range(releases)]
+    guesses: Tensor | None = None
+    features, levels = [], Levels()
+    for number, shuffled in enumerate(orders):
+        batches = _released(client, images, generator, shuffled)
+        rows: Tensor | None = None
+        for places in shuffled.split(window):
+            places, by_place = places.sort()
+            into = by_place.argsort()
+            held: Tensor | None = None
+            for chosen in into.split(RELEASE_BATCH):
+                released = next(batches)
+                held = released.new_empty(len(places), *released.shape[1:]) if held is None else held
+                held[chosen] = released
+                if number == 0:
+                    levels.add(released)
+            assert held is not None
+            checked_features(held)
+            among = places < kept
+            rows = held.new_empty(min(kept, count), *held.shape[1:]) if rows is None else rows
+            rows[places[among]] = held[among]
+            if number == 0:
+                logits = predict_in_batches(server, held, order)
+                first_five = logits.topk(min(5, logits.shape[1])).indices
+                first_five[:, 0] = logits.argmax(dim=1)  # of equal logits the first
+                guesses = first_five.new_empty(count, first_five.shape[1]) if guesses is None else guesses
+                guesses[places] = first_five
+        assert rows is not None
+        features.append(rows)
+    assert guesses is not None
+    return Release(tuple(features), guesses, levels.bits(features[0]))
 
 
 def predict_in_batches(server: ProtectedModel, released: Tensor, order: torch.Generator) -> Tensor:
@@ -68,7 +159,7 @@ def predict_in_batches(server: ProtectedModel, released: Tensor, order: torch.Ge
         released: what the attacker receives too.
         order: shuffles the features.
     """
-    shuffled = torch.randperm(len(released), generator=order, device=order.device).to(released.device)
+    shuffled = _order(len(released), order).to(released.device)
     with torch.no_grad():
         logits = torch.cat([server.predict(released[chosen]) for chosen in shuffled.split(RELEASE_BATCH)])
     restored = torch.empty_like(logits)
@@ -76,7 +167,7 @@ def predict_in_batches(server: ProtectedModel, released: Tensor, order: torch.Ge
     return restored
 
 
-def assert_same_release(model: ProtectedModel, images: Tensor, *, seed: int, before: Tensor | None = None) -> Tensor:
+def assert_same_release(model: ProtectedModel, images: Images, *, seed: int, before: Tensor | None = None) -> Tensor:
     """With and without gradients, and on later calls, a client must release the same.
 
     Args:
@@ -110,16 +201,36 @@ def assert_same_release(model: ProtectedModel, images: Tensor, *, seed: int, bef
     return now
 
 
+class Levels:
+    """The different values in releases, as long as they are few."""
+
+    def __init__(self) -> None:
+        self.found: Tensor | None = None
+        self.many = False
+
+    def add(self, features: Tensor) -> None:
+        """Further features (n, ...) of the same release."""
+        for part in features.split(RELEASE_BATCH):
+            if self.many:
+                return  # most releases show in their first images that they are not quantised
+            values = part.flatten() if self.found is None else torch.cat([self.found, part.flatten()])
+            self.found = torch.unique(values)
+            self.many = len(self.found) > DISTINCT
+
+    def bits(self, features: Tensor) -> int:
+        """Of one row of features (N, ...) at a fixed length per value: all of its type, fewer for few levels."""
+        values = math.prod(features.shape[1:])
+        bits = torch.finfo(features.dtype).bits
+        if self.many or self.found is None:
+            return values * bits
+        return values * min(bits, max(1, math.ceil(math.log2(len(self.found)))))
+
+
 def release_bits(features: Tensor) -> int:
     """Bits of one image's release (N, ...) at a fixed length per value: all of its type, fewer for few levels."""
-    values = math.prod(features.shape[1:])
-    bits = torch.finfo(features.dtype).bits
-    # most releases show in their first images that they are not quantised
-    for part in (features[:RELEASE_BATCH], features):
-        levels = len(torch.unique(part))
-        if levels > DISTINCT:
-            return values * bits
-    return values * min(bits, max(1, math.ceil(math.log2(levels))))
+    levels = Levels()
+    levels.add(features)
+    return levels.bits(features)
 
 
 def checked_features(features: Tensor) -> Tensor:

@@ -115,7 +115,7 @@ def study_client(seen: Observation, *, draws: int, generator: torch.Generator, s
     """
     client = seen.granted_client()
     releases = victim_releases(seen)
-    batch = victims_per_batch(seen.image_shape)
+    batch = victims_per_batch(seen)
 
     @torch.no_grad()
     def release(images: Tensor, times: int = 1) -> Tensor:

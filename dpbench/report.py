@@ -12,18 +12,21 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from dpbench.board_files import FLOOR, WORST_CASE
+from dpbench.board_files import FLOOR, WORST_CASE, headline_of
 from dpbench.ensembles import FLOORS
 from dpbench.types import AUXILIARY_DATA, BUDGETS, THREAT_MODELS, UNDEFENDED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from torch import Tensor
 
+    from dpbench.store import Record
+
 LEGEND = (
     "SSIM of the attacker's images (higher: closer to the victims). worst: per image the best attack; "
-    "re-id: victims found among the test images; leakage: 0 the floor, 1 undefended. "
+    "re-id: victims found among the test images; identified: their class, by other images of it; "
+    "leakage: 0 the floor, 1 undefended. "
     "\u2248: not to be told from the row above; *: an attack failed, with it the figure could only rise; "
     "?: the attack did not beat the floor on the undefended model. "
     "A low figure means: not broken by these attacks."
@@ -31,7 +34,7 @@ LEGEND = (
 SHORT = 20
 """Characters of parameters that are shown where nothing else needs them to be: the board has them all."""
 DEFENSE, WORST = "defense", "worst"
-RECOGNITION = {"re-id": "reid_top1", "label read": "label_read"}
+RECOGNITION = {"identified": "identity_top1", "re-id": "reid_top1", "label read": "label_read"}
 MARKS = {"incomplete": "*", "unreliable": "?"}
 PANEL = ("dataset", "backbone", "split_point", "seed")
 
@@ -77,6 +80,13 @@ def write_budgets(board: pd.DataFrame, path: Path) -> bool:
     return budget_plot.write_budgets(board, path)
 
 
+def write_depth(board: pd.DataFrame, records: Iterable[Record], path: Path) -> bool:
+    """The plot of what undefended backbones leak against depth; see `dpbench.depth_plot`."""
+    from dpbench import depth_plot
+
+    return depth_plot.write_depth(board, depth_plot.depths(records), path)
+
+
 def headline(panel: pd.DataFrame) -> str:
     """The strongest threat model among these rows."""
     present = set(panel["threat_model"])
@@ -103,14 +113,14 @@ def print_table(board: pd.DataFrame, console: Console) -> None:
         dataset, backbone, split_point, seed = (str(name) for name in names)
         seeds = "" if board["seed"].nunique() == 1 else ", all seeds" if seed == "all" else f", seed {seed}"
         title = Text.assemble((dataset, "bold"), f", {backbone} split at ", (split_point, "bold"), seeds)
-        columns, expendable = _columns(panel)
+        columns, expendable, bold = _columns(panel)
         left_out: list[str] = []
-        while expendable and _width(_table(columns), console) > console.width:
+        while expendable and _width(_table(columns, bold), console) > console.width:
             left_out.append(expendable.pop(0))
             del columns[left_out[-1]]
         console.print()
         console.print(title)
-        console.print(_table(columns))
+        console.print(_table(columns, bold))
         line = _floor_line(panel)
         if line:
             console.print(Text(line, style="dim"))
@@ -139,21 +149,21 @@ def _width(table: Table, console: Console) -> int:
     return Measurement.get(console, console.options.update(width=10_000), table).maximum
 
 
-def _table(columns: dict[str, list[Text]]) -> Table:
+def _table(columns: dict[str, list[Text]], bold: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for heading in columns:
         if heading == DEFENSE:
             table.add_column(heading, vertical="bottom", min_width=12)
         else:
-            style = "bold" if heading == WORST else ""
+            style = "bold" if heading == bold else ""
             table.add_column(Text(_stacked(heading)), justify="right", style=style, vertical="bottom")
     for row in zip(*columns.values(), strict=True):
         table.add_row(*row)
     return table
 
 
-def _columns(panel: pd.DataFrame) -> tuple[dict[str, list[Text]], list[str]]:
-    """Heading -> one entry per defense setting; and the headings that can be spared, first the most."""
+def _columns(panel: pd.DataFrame) -> tuple[dict[str, list[Text]], list[str], str]:
+    """Heading -> one entry per defense setting; the headings that can be spared, first the most; the headline."""
     worst = panel[panel["attack"] == WORST_CASE]
     cells = panel[~panel["attack"].isin([WORST_CASE, *_floors(panel)])]
     threat_model = headline(worst if len(worst) else panel)
@@ -168,9 +178,13 @@ def _columns(panel: pd.DataFrame) -> tuple[dict[str, list[Text]], list[str]]:
         for threat in reversed(THREAT_MODELS)
         if (threat, images) != main and _of_tier(worst, (threat, images)).any()
     }
-    recognition = {heading: column for heading, column in RECOGNITION.items() if worst[column].notna().any()}
-    columns: dict[str, list[Text]] = {DEFENSE: [], "top-1": [], "drop": []}
-    columns |= {heading: [] for heading in (*attacks, WORST, *tiers, *recognition, "leakage")}
+    measured = worst.columns[worst.notna().any()]
+    recognition = {heading: column for heading, column in RECOGNITION.items() if column in measured}
+    about = next((heading for heading, column in recognition.items() if column == headline_of(panel)), WORST)
+    shown = [*attacks, WORST, *tiers, *recognition, "leakage"]
+    if about != WORST:
+        shown = [about, *(heading for heading in shown if heading != about)]
+    columns: dict[str, list[Text]] = {heading: [] for heading in (DEFENSE, "top-1", "drop", *shown)}
     varied = short_arguments(panel)
     above = ""
     for names, rows in panel.groupby(["defense", "defense_args", "origin"], sort=False):
@@ -185,15 +199,16 @@ def _columns(panel: pd.DataFrame) -> tuple[dict[str, list[Text]], list[str]]:
         own = rows[rows["attack"] == WORST_CASE]
         best = strongest(own[_of_tier(own, main)])
         columns[WORST].append(_figure(best, "ssim"))
-        if len(best) and above and above in str(best["tied"].iloc[0]).split("; "):
-            columns[WORST][-1].append("\u2248")
         for heading, tier in tiers.items():
             columns[heading].append(_figure(strongest(own[_of_tier(own, tier)]), "ssim"))
         for heading, column in recognition.items():
             columns[heading].append(_figure(best, column))
         columns["leakage"].append(_figure(best, "leakage"))
+        if len(best) and above and above in str(best["tied"].iloc[0]).split("; "):
+            columns[about][-1].append("\u2248")
         above = f"{defense} {arguments}".strip()
-    return columns, [*attacks, *reversed(tiers), "drop", *reversed(recognition)]
+    spared = [*attacks, *reversed(tiers), "drop", *reversed(recognition)]
+    return columns, [heading for heading in spared if heading != about], about
 
 
 def _of_tier(rows: pd.DataFrame, tier: tuple[str, str]) -> pd.Series[bool]:

@@ -45,7 +45,7 @@ class RowName:
 def name_rows(cells: Sequence[CellSpec]) -> list[RowName]:
     """A name for each cell. Where two differ in something else, what varies is added: `decoder steps=200`."""
     datasets = _labels([(_dataset_name(c.dataset), _dataset_settings(c), c.data_fingerprint[:8]) for c in cells])
-    backbones = _labels([(c.backbone.name, c.backbone.model_dump(exclude={"name"}), "") for c in cells])
+    backbones = _labels([(c.backbone.name, _backbone_settings(c), "") for c in cells])
     shifted = _shifted_names(cells)
     attacks = _labels(
         [
@@ -89,6 +89,11 @@ def short_name(name: str) -> str:
 
 def _dataset_settings(cell: CellSpec) -> dict[str, Any]:
     return cell.dataset.model_dump(exclude={"name"})
+
+
+def _backbone_settings(cell: CellSpec) -> dict[str, Any]:
+    settings = cell.backbone.model_dump(exclude={"name"})
+    return settings | {"weights": f"file:{cell.weights_fingerprint[:8]}"} if cell.weights_fingerprint else settings
 
 
 def _attack_settings(cell: CellSpec, shifted: str) -> dict[str, Any]:

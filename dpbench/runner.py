@@ -13,7 +13,8 @@ from typing import Literal, Protocol
 import safetensors.torch
 import torch
 
-from dpbench import backbones, datasets
+from dpbench import backbones, datasets, feasibility
+from dpbench import weights as sources
 from dpbench.cache import default_cache
 from dpbench.devices import choose_device
 from dpbench.environment import describe_environment
@@ -23,6 +24,7 @@ from dpbench.report import reconstructions_path, write_picture
 from dpbench.specs import CellSpec
 from dpbench.stages import Stages
 from dpbench.store import (
+    Memory,
     NewerSchema,
     Record,
     picture_path,
@@ -31,7 +33,7 @@ from dpbench.store import (
     write_atomically,
     write_record,
 )
-from dpbench.suite import BackboneEntry, Suite, label, load_suite, plan
+from dpbench.suite import BackboneEntry, Suite, attack_of, defense_of, label, load_suite, plan, with_weights
 from dpbench.types import BUDGETS
 
 PICTURED = 16
@@ -92,6 +94,7 @@ def make_plan(
     seed: int | None = None,
     shifted: str | None = None,
     budget: str | None = None,
+    weights: str | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Plan:
     """Resolve a suite to cells and look up which are finished. Computes nothing.
@@ -104,6 +107,7 @@ def make_plan(
         seed: overrides the suite's seeds.
         shifted: overrides the data set of the shifted auxiliary images.
         budget: small, standard or large: overrides what the attacks may spend.
+        weights: overrides those of the suite's only backbone: a file, auto, pretrained or fit.
         progress: shows a short text.
 
     Raises:
@@ -126,10 +130,13 @@ def make_plan(
             raise unknown("budget", budget, BUDGETS)
         changes["budget"] = budget
     chosen = chosen.model_copy(update=changes)
+    if weights is not None:
+        chosen = with_weights(chosen, weights)
     progress("looking at the data")
-    fingerprint = datasets.fingerprint(chosen.dataset)
+    fingerprint = _data_fingerprint(chosen, given=data is not None)
     progress("looking at the backbones")
     split_names = {entry.name: _split_names(entry, chosen) for entry in chosen.backbones}
+    fingerprints = {entry.weights: _weights_fingerprint(entry, chosen) for entry in chosen.backbones}
     shifted_fingerprint = ""
     if chosen.shifted is not None and chosen.grants_shifted:
         progress("looking at the shifted data")
@@ -139,6 +146,7 @@ def make_plan(
         data_fingerprint=fingerprint,
         split_names=split_names,
         shifted_fingerprint=shifted_fingerprint,
+        weights_fingerprints=fingerprints,
     )
     if only is not None:
         matching = [cell for cell in cells if matches(cell, only)]
@@ -149,14 +157,45 @@ def make_plan(
             )
         cells = matching
     run_dir = Path(output) if output is not None else Path("dpbench-runs") / chosen.name
-    return Plan(chosen, cells, _finished(cells, run_dir), run_dir)
+    finished = _finished(cells, run_dir)
+    _assert_at_hand([cell for cell in cells if cell.id not in finished])
+    return Plan(chosen, cells, finished, run_dir)
 
 
 def _split_names(entry: BackboneEntry, suite: Suite) -> list[str]:
     with torch.device("meta"):  # no memory, no time: only the names are wanted
         model = backbones.create_backbone(entry.spec(), image_size=suite.dataset.image_size, classes=2)
+        feasibility.assert_classifies(model, image_size=suite.dataset.image_size, classes=2, name=entry.name)
     names = [backbones.resolve_split_point(model, point, name=entry.name) for point in entry.split_points]
     return list(dict.fromkeys(names))
+
+
+def _data_fingerprint(suite: Suite, *, given: bool) -> str:
+    try:
+        return datasets.fingerprint(suite.dataset)
+    except DpbenchError as error:
+        if given or not suite.data:
+            raise
+        raise DpbenchError(f"{error}. {suite.data}") from error
+
+
+def _assert_at_hand(cells: list[CellSpec]) -> None:
+    """Refuse what a plug-in lacks before anything is computed, rather than in a cell that is hours away."""
+    for cell in cells:
+        for plugin in (attack_of(cell.attack), defense_of(cell.defense)):
+            try:
+                plugin.assert_at_hand()
+            except DpbenchError as error:
+                raise DpbenchError(f"{plugin.name}: {error}") from error
+
+
+def _weights_fingerprint(entry: BackboneEntry, suite: Suite) -> str:
+    """Also refuses, before anything is computed, weights that are not to be had or do not fit."""
+    spec = entry.spec()
+    source = sources.choose(spec)
+    if spec.weights_file is not None:
+        sources.create(spec, source, image_size=suite.dataset.image_size, classes=2)
+    return sources.fingerprint(spec)
 
 
 def matches(cell: CellSpec, pattern: str) -> bool:
@@ -182,12 +221,15 @@ def _finished(cells: list[CellSpec], run_dir: Path) -> dict[str, Record]:
     return found
 
 
-def execute(plan_: Plan, *, device: str = "auto", watcher: Watcher | None = None) -> list[Record]:
+def execute(
+    plan_: Plan, *, device: str = "auto", batch_size: int | None = None, watcher: Watcher | None = None
+) -> list[Record]:
     """Run the cells that are not finished; one that fails is a record too, and the others go on.
 
     Args:
         plan_: what `make_plan` returned.
         device: auto, cpu, cuda or mps.
+        batch_size: at most so many images in a network at once, from 1; None: `dpbench.memory.auto_batch_size`.
         watcher: follows the run.
 
     Returns:
@@ -197,9 +239,11 @@ def execute(plan_: Plan, *, device: str = "auto", watcher: Watcher | None = None
         DpbenchError: no such device, data that cannot be read, a full or unwritable output disk.
     """
     watcher = watcher or Nobody()
+    if batch_size is not None and batch_size < 1:
+        raise DpbenchError(f"batch_size = {batch_size} is not usable; expected 1 or more, or None for auto")
     chosen = choose_device(device)
     torch.backends.cudnn.deterministic = True
-    pipeline = Pipeline(chosen, default_cache())
+    pipeline = Pipeline(chosen, default_cache(), batch_size)
     environment = describe_environment(chosen)
     records = []
     for cell in plan_.cells:
@@ -222,6 +266,7 @@ def _run_cell(
     record = Record(
         id=cell.id,
         suite=plan_.suite.name,
+        headline=plan_.suite.headline,
         cell=cell,
         status="failed",
         environment=environment,
@@ -253,7 +298,15 @@ def _run_cell(
             }
         )
         _write_pictures(plan_.output, cell, result)
-    record = record.model_copy(update={"seconds": stages.seconds, "peak_memory_mb": stages.peak_memory_mb})
+    record = record.model_copy(
+        update={
+            "memory": Memory(
+                batch_size=pipeline.batches.smallest, halved=pipeline.batches.halved, peak_bytes=stages.peak_bytes
+            ),
+            "seconds": stages.seconds,
+            "peak_memory_mb": stages.peak_memory_mb,
+        }
+    )
     write_record(plan_.output, record)  # last: a cell with a record has its pictures
     return record
 

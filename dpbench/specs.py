@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from dpbench.types import AuxiliaryData, Budget, ThreatModel
+
+WEIGHTS = ("auto", "pretrained", "fit")
+"""Where a backbone's weights may come from, apart from a file."""
 
 
 class Spec(BaseModel):
@@ -29,6 +33,17 @@ class DatasetSpec(Spec):
     auxiliary: int = Field(2000, ge=1, description="the attacker's own images")
     test: int = Field(500, ge=1, description="images for the accuracy; the first of them are the victims")
     seed: int = Field(0, ge=0, description="draws the parts (and the embedded images)")
+    auxiliary_classes: int = Field(
+        0, ge=0, description="classes that are the attacker's alone: its images show these, the other parts never do"
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What came later is left out at its default: fingerprints and ids that were given before stay valid."""
+        fields: dict[str, Any] = dump(self)
+        if not self.auxiliary_classes:
+            fields.pop("auxiliary_classes", None)
+        return fields
 
 
 class ShiftedSpec(Spec):
@@ -49,13 +64,31 @@ class BackboneSpec(Spec):
     """A timm model and where its weights come from."""
 
     name: str
-    weights: Literal["auto", "pretrained", "fit"] = Field(
+    weights: str = Field(
         "auto",
-        description="pretrained: timm's; fit: trained on the private images; auto: pretrained if at hand",
+        description="pretrained: timm's; fit: trained on the private images; auto: pretrained if at hand; "
+        "or a FILE: safetensors or a PyTorch checkpoint",
     )
     epochs: int = Field(8, ge=0, le=1000, description="of fitting (or fine-tuning where the classes differ)")
     learning_rate: float = Field(4e-3, gt=0, le=1, description="peak of the one-cycle schedule, AdamW")
     args: dict[str, Any] = Field(default_factory=dict, description="passed on to timm.create_model")
+
+    @property
+    def weights_file(self) -> Path | None:
+        """The file that holds the weights, if they come from one."""
+        return None if self.weights in WEIGHTS else Path(self.weights).expanduser()
+
+
+class JudgeSpec(Spec):
+    """The classifier that reads labels from reconstructions: of another architecture than the model under attack."""
+
+    name: str = Field(description="a timm model")
+    epochs: int = Field(6, ge=1, le=1000, description="of fitting, on the private images")
+    learning_rate: float = Field(4e-3, gt=0, le=1, description="peak of the one-cycle schedule, AdamW")
+
+    def backbone(self) -> BackboneSpec:
+        """As a network to fit."""
+        return BackboneSpec(weights="fit", **self.model_dump())
 
 
 class PluginSpec(Spec):
@@ -72,6 +105,7 @@ class CellSpec(Spec):
     dataset: DatasetSpec
     data_fingerprint: str = Field(description="identifies the images themselves, wherever the folder lies")
     backbone: BackboneSpec
+    weights_fingerprint: str = Field("", description="SHA-256 of the backbone's weights, if they come from a file")
     split_point: str
     defense: PluginSpec
     attack: PluginSpec
@@ -82,11 +116,26 @@ class CellSpec(Spec):
     budget: Budget = "standard"
     victims: int = Field(ge=1)
     seed: int = Field(0, ge=0)
+    judge: JudgeSpec | None = Field(None, description="by default the one in `dpbench.recognition`")
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As in `DatasetSpec`."""
+        fields: dict[str, Any] = dump(self)
+        if self.judge is None:
+            fields.pop("judge", None)
+        return fields
 
     @property
     def auxiliary(self) -> AuxiliaryData:
         """Which images the attacker has."""
         return "same" if self.shifted is None else "shifted"
+
+    @property
+    def backbone_identity(self) -> dict[str, Any]:
+        """The backbone as JSON, a weights file named by its content: the file may move."""
+        spec = self.backbone.model_dump(mode="json")
+        return {**spec, "weights": f"file:{self.weights_fingerprint}"} if self.weights_fingerprint else spec
 
     @property
     def granted(self) -> str:
@@ -104,6 +153,8 @@ class CellSpec(Spec):
         spec["dataset"].pop("name")  # the fingerprint says which images; the folder may move
         if self.shifted is not None:
             spec["shifted"].pop("name")
+        spec.pop("weights_fingerprint")
+        spec["backbone"] = self.backbone_identity
         digest = content_hash(spec)
         words = (self.backbone.name, self.split_point, self.defense.name, self.attack.name, self.granted)
         stem = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", word.rsplit("/", 1)[-1])[:32] for word in words)

@@ -20,12 +20,14 @@ class Stages:
         seconds: wall time per stage.
         peak_memory_mb: MiB per stage: memory of the process, sampled 20 times a second; on CUDA, what
             torch allocated on the device at most.
+        peak_bytes: the largest of them; None before the first stage.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.seconds: dict[str, float] = {}
         self.peak_memory_mb: dict[str, float] = {}
+        self.peak_bytes: int | None = None
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -44,6 +46,7 @@ class Stages:
                     peak[0] = torch.cuda.max_memory_allocated(self.device)
                 elapsed = time.perf_counter() - started
                 self.seconds[name] = round(self.seconds.get(name, 0.0) + elapsed, 3)
+                self.peak_bytes = max(self.peak_bytes or 0, int(peak[0]))
                 peak_mb = round(peak[0] / MIB, 1)
                 self.peak_memory_mb[name] = max(self.peak_memory_mb.get(name, 0.0), peak_mb)
 

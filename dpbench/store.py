@@ -37,6 +37,12 @@ class Recognition(BaseModel):
     reid_rank: list[int] = Field(description="per victim: how many other test images are at least as near (0: none)")
     gallery: int = Field(description="test images that were compared; chance of rank 0 is one in so many")
     label_read: list[bool] = Field(description="per victim: does the judge read its true label?")
+    identity_rank: list[int] | None = Field(
+        None,
+        description="per victim: how many other classes have a private image at least as near as its own class has "
+        "(0: none); where the attacker has seen none of these classes",
+    )
+    identities: int | None = Field(None, description="classes that were compared; chance of rank 0 is one in so many")
     judge: str = Field(description="the independently trained classifier")
     judge_accuracy: float = Field(description="its top-1 on the true test images")
 
@@ -59,11 +65,24 @@ class Utility(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     correct: list[bool] = Field(description="top-1 per test image; the first ones are the victims")
+    top5: list[bool] | None = Field(None, description="likewise among the first five, where there are many classes")
 
     @property
     def accuracy(self) -> float:
         """Top-1 in [0, 1]."""
         return sum(self.correct) / len(self.correct)
+
+
+class Memory(BaseModel):
+    """How the memory of a cell was bounded, and what it came to."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    batch_size: int = Field(description="the most images at once in a network, in the stage that had the fewest")
+    halved: int = Field(0, description="how often memory ran out, and a stage began again with half the batch")
+    peak_bytes: int | None = Field(
+        None, description="the most that was in use: of the device on CUDA, else resident memory of the process"
+    )
 
 
 class Record(BaseModel):
@@ -74,6 +93,7 @@ class Record(BaseModel):
     schema_version: int = SCHEMA_VERSION
     id: str
     suite: str
+    headline: str = Field("leakage", description="the figure that the suite is about, as a column of a board")
     cell: CellSpec
     status: Literal["ok", "failed"]
     error: str | None = None
@@ -85,7 +105,10 @@ class Record(BaseModel):
     missing_metrics: dict[str, str] = Field(default_factory=dict, description="metric -> why it is not there")
     victims: list[str] = Field(default_factory=list, description="content hash of each victim, in order")
     backbone_weights: str = Field("", description="where the weights came from, and their hash")
-    released: dict[str, Any] = Field(default_factory=dict, description="shape (per image) and dtype")
+    released: dict[str, Any] = Field(
+        default_factory=dict,
+        description="shape (per image), dtype; shapes of the tensors packed in one; client_share: see `dpbench.depth`",
+    )
     release_bits: int | None = Field(None, description="bits of one release of one image, at a fixed length per value")
     recognition: Recognition | None = None
     guarantees: Guarantees | None = Field(None, description="none for releases without additive noise")
@@ -93,6 +116,7 @@ class Record(BaseModel):
     converged: bool | None = Field(None, description="what the attack says of itself; None where it says nothing")
     notes: dict[str, Any] = Field(default_factory=dict, description="what the attack said of itself")
     seconds: dict[str, float] = Field(default_factory=dict, description="wall time per stage")
+    memory: Memory | None = Field(None, description="what bounded it; none in records of before")
     peak_memory_mb: dict[str, float] = Field(default_factory=dict, description="peak memory per stage, MiB")
     environment: dict[str, Any] = Field(default_factory=dict)
     created: str = ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 from dpbench.ensembles import ENSEMBLES, NEWEST
 from dpbench.errors import DpbenchError, unknown
 from dpbench.registry import configure, find_attack, find_defense, source_of
-from dpbench.specs import BackboneSpec, CellSpec, DatasetSpec, PluginSpec, ShiftedSpec, Spec
+from dpbench.specs import BackboneSpec, CellSpec, DatasetSpec, JudgeSpec, PluginSpec, ShiftedSpec, Spec
 from dpbench.types import (
     AUXILIARY_DATA,
     THREAT_MODELS,
@@ -33,6 +33,9 @@ from dpbench.types import (
 )
 
 P = TypeVar("P", bound=Plugin)
+
+Headline = Literal["leakage", "ssim", "reid_top1", "identity_top1"]
+"""Figures of a board that a suite can be about."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 
@@ -62,9 +65,12 @@ class PluginEntry(Spec):
 
 
 class AttackEntry(PluginEntry):
-    """`[[attacks]]`: as a defense, and on how many victims, with which auxiliary images."""
+    """`[[attacks]]`: as a defense, and on how many victims, granted what, with which auxiliary images."""
 
     victims: int | None = Field(None, ge=1, description="overrides the suite's number for this attack")
+    threat_models: list[ThreatModel] | None = Field(
+        None, min_length=1, description="the suite's under which this attack runs; all of them by default"
+    )
     auxiliary: list[AuxiliaryData] | None = Field(None, min_length=1, description="overrides the suite's list")
 
 
@@ -89,6 +95,9 @@ class Suite(Spec):
     budget: Budget = Field("standard", description="what the attacks may spend")
     victims: int = Field(64, ge=1, description="test images that the attacks reconstruct")
     dataset: DatasetSpec = DatasetSpec()
+    data: str = Field("", description="what a data set that is not there is, and how to get it; added to the error")
+    judge: JudgeSpec | None = Field(None, description="reads labels from reconstructions; by default a small ResNet")
+    headline: Headline = Field("leakage", description="the figure that orders the board, and that its pictures show")
     backbones: list[BackboneEntry] = Field(min_length=1)
     defenses: list[PluginEntry] = Field(min_length=1)
     ensemble: str | None = Field(None, description="a pinned ensemble of attacks; [[attacks]] changes or adds some")
@@ -166,6 +175,7 @@ def parse_suite(text: str, *, origin: str) -> Suite:
 _TABLES: dict[str, type[Spec]] = {
     "dataset": DatasetSpec,
     "shifted": ShiftedSpec,
+    "judge": JudgeSpec,
     "backbones": BackboneEntry,
     "defenses": PluginEntry,
     "attacks": AttackEntry,
@@ -183,7 +193,12 @@ def _explain(error: pydantic.ValidationError, origin: str) -> DpbenchError:
 
 
 def plan(
-    suite: Suite, *, data_fingerprint: str, split_names: dict[str, list[str]], shifted_fingerprint: str = ""
+    suite: Suite,
+    *,
+    data_fingerprint: str,
+    split_names: dict[str, list[str]],
+    shifted_fingerprint: str = "",
+    weights_fingerprints: Mapping[str, str] | None = None,
 ) -> list[CellSpec]:
     """The cells of a suite, in an order that reuses fitted networks.
 
@@ -197,6 +212,7 @@ def plan(
         data_fingerprint: what `datasets.fingerprint` gives for `suite.dataset`.
         split_names: backbone name -> resolved module names of its split points.
         shifted_fingerprint: likewise for `suite.shifted`.
+        weights_fingerprints: weights file as the suite names it -> what `weights.fingerprint` gives.
 
     Raises:
         DpbenchError: an unknown attack or defense, a parameter out of range, an attack that needs more than is
@@ -212,6 +228,7 @@ def plan(
     _refuse_duplicates([spec for spec, _ in defenses], "defense")
     _refuse_duplicates([spec for spec, _, _ in attacks], "attack")
     has_reference = any(defense.name == UNDEFENDED for defense, _ in defenses)
+    _refuse_settings(suite)
     cells = []
     for seed, backbone in itertools.product(suite.seeds, suite.backbones):
         for split_point, (defense, _) in itertools.product(split_names[backbone.name], defenses):
@@ -224,13 +241,14 @@ def plan(
                         f"attack {attack.name!r} wants {victims} victims, but dataset.test is {suite.dataset.test}; "
                         "lower victims or raise test"
                     )
-                tiers = _threat_models(suite, attack_class, defense)
+                tiers = _threat_models(suite, entry, attack_class, defense)
                 for threat_model, auxiliary in itertools.product(tiers, _auxiliary(suite, entry, attack_class)):
                     cells.append(
                         CellSpec(
                             dataset=suite.dataset,
                             data_fingerprint=data_fingerprint,
                             backbone=backbone.spec(),
+                            weights_fingerprint=(weights_fingerprints or {}).get(backbone.weights, ""),
                             split_point=split_point,
                             defense=defense,
                             attack=attack,
@@ -241,9 +259,28 @@ def plan(
                             budget=suite.budget,
                             victims=victims,
                             seed=seed,
+                            judge=suite.judge,
                         )
                     )
     return cells
+
+
+def _refuse_settings(suite: Suite) -> None:
+    judge = suite.judge and _architecture(suite.judge.name)
+    same = next((entry.name for entry in suite.backbones if _architecture(entry.name) == judge), None)
+    if same is not None:
+        raise DpbenchError(
+            f"[judge] is a {same}, as is the model under attack; a judge shares nothing with that: choose another name"
+        )
+    if suite.headline == "identity_top1" and not suite.dataset.auxiliary_classes:
+        raise DpbenchError(
+            f"suite {suite.name!r} has headline = 'identity_top1', which is measured where the attacker has never seen "
+            "the victims' classes; set auxiliary_classes in [dataset], or choose another headline"
+        )
+
+
+def _architecture(name: str) -> str:
+    return name.split(".")[0]  # without timm's tag of the weights
 
 
 def _auxiliary(suite: Suite, entry: AttackEntry, attack: type[Attack]) -> list[AuxiliaryData]:
@@ -301,15 +338,21 @@ def _words(spec: PluginSpec, cls: type[Plugin], *, always: int) -> str:
     return " ".join([cls.name, *shown])
 
 
-def _threat_models(suite: Suite, attack: type[Attack], defense: PluginSpec) -> list[ThreatModel]:
-    adaptive: list[ThreatModel] = [t for t in THREAT_MODELS if t in suite.threat_models and t != "static"]
-    if not any(grants(t, attack.needs) for t in suite.threat_models):
+def _threat_models(suite: Suite, entry: AttackEntry, attack: type[Attack], defense: PluginSpec) -> list[ThreatModel]:
+    listed = suite.threat_models if entry.threat_models is None else entry.threat_models
+    if beyond := [t for t in listed if t not in suite.threat_models]:
         raise DpbenchError(
-            f"attack {attack.name!r} needs {attack.needs!r}, but the suite grants only "
-            f"{', '.join(suite.threat_models)}; add a threat model that grants it, or remove the attack"
+            f"attack {attack.name!r} lists threat model {beyond[0]!r}, which suite {suite.name!r} does not grant; "
+            "add it to the suite's threat_models, or remove it here"
+        )
+    adaptive: list[ThreatModel] = [t for t in THREAT_MODELS if t in listed and t != "static"]
+    if not any(grants(t, attack.needs) for t in listed):
+        raise DpbenchError(
+            f"attack {attack.name!r} needs {attack.needs!r}, but the suite grants only {', '.join(listed)}; "
+            "add a threat model that grants it, or remove the attack"
         )
     chosen = [t for t in adaptive if grants(t, attack.needs)][:1]
-    if "static" in suite.threat_models and (not chosen or not (attack.floor or defense.name == UNDEFENDED)):
+    if "static" in listed and (not chosen or not (attack.floor or defense.name == UNDEFENDED)):
         chosen.append("static")
     return chosen
 
@@ -322,6 +365,20 @@ def defense_of(spec: PluginSpec) -> Defense:
 def attack_of(spec: PluginSpec) -> Attack:
     """The configured attack of a cell."""
     return configure(find_attack(spec.name), spec.arguments)
+
+
+def with_weights(suite: Suite, weights: str) -> Suite:
+    """The suite with other weights for its only backbone: a file, or one of `specs.WEIGHTS`.
+
+    Raises:
+        DpbenchError: the suite has several backbones.
+    """
+    if len(suite.backbones) > 1:
+        raise DpbenchError(
+            f"--weights {weights}: suite {suite.name!r} has {len(suite.backbones)} backbones "
+            f"({', '.join(entry.name for entry in suite.backbones)}); write weights = ... under the one it belongs to"
+        )
+    return suite.model_copy(update={"backbones": [suite.backbones[0].model_copy(update={"weights": weights})]})
 
 
 def extend(suite: Suite, *, defenses: list[str], attacks: list[str]) -> Suite:

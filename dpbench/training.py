@@ -14,6 +14,8 @@ from dpbench.types import LabelledImages
 VERSION = 1
 """Raise it whenever the recipe changes: it is part of the key of every cached backbone."""
 
+BATCH_SIZE = 128
+
 
 def fit_classifier(
     model: nn.Module,
@@ -23,7 +25,7 @@ def fit_classifier(
     learning_rate: float,
     generator: torch.Generator,
     progress: Callable[[str], None],
-    batch_size: int = 128,
+    batch_size: int = BATCH_SIZE,
 ) -> None:
     """Train `model` in place; it is in eval mode afterwards.
 
@@ -36,12 +38,13 @@ def fit_classifier(
         learning_rate: peak of the schedule.
         generator: order and augmentation, on the same device.
         progress: shows "epoch 2/8".
-        batch_size: images per step.
+        batch_size: images per step, fewer where `private.batch_size` is less.
     """
     if epochs == 0:
         model.eval()
         return
     device = private.images.device
+    batch_size = private.training_batch(batch_size)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.05)
     batches = max(1, len(private) // batch_size)  # the last, smaller batch is dropped: batch norm dislikes it

@@ -7,9 +7,9 @@ victims' images have no way in, and an attack never grades itself.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol, Self, get_args
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Protocol, Self, get_args
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -48,19 +48,69 @@ def grants(threat_model: ThreatModel, needs: Needs) -> bool:
     return needs == "nothing" or threat_model in ("static", "weights") or threat_model == needs
 
 
+def optimised_at_once(image_shape: tuple[int, int, int]) -> int:
+    """How many images (3,H,W) are optimised at once: 1,024 at 32x32, fewer in proportion to their area, at least 1."""
+    return max(1, 1024 * 32 * 32 // (image_shape[1] * image_shape[2]))
+
+
+class Images(Protocol):
+    """(N,3,H,W) float images in [0,1]: a tensor, or, where they do not fit in memory, a file that reads as one.
+
+    Index or split them; whatever comes out is a tensor.
+    """
+
+    @property
+    def shape(self) -> torch.Size:
+        """(N, 3, H, W)."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images that are read come to lie."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> Tensor:
+        """The images at a slice or an int64 tensor (n,) -> (n,3,H,W); at a number -> (3,H,W)."""
+
+    def narrow(self, dim: int, start: int, length: int) -> Images:
+        """The images from `start`, as many as `length`; none is read. `dim` is 0."""
+
+    def split(self, split_size: int, /) -> Iterable[Tensor]:
+        """All of them, at most `split_size` at once."""
+
+    def to(self, device: torch.device, /) -> Images:
+        """The same, on another device."""
+
+
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images and their class indices. Images are (N,3,H,W) float in [0,1]; labels (N,) int64."""
+    """Images and their class indices.
 
-    images: Tensor
+    Attributes:
+        images: (N,3,H,W) float in [0,1], see `Images`.
+        labels: (N,) int64.
+        batch_size: put at most so many of them through a network at once: a plug-in that trains has a batch size of
+            its own and takes the smaller one. Smaller numbers follow where memory ran out.
+    """
+
+    images: Images
     labels: Tensor
+    batch_size: int = 1024
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def to(self, device: torch.device) -> LabelledImages:
         """The same images on `device`."""
-        return LabelledImages(self.images.to(device), self.labels.to(device))
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    def at_most(self, batch_size: int) -> LabelledImages:
+        """The same images, for networks that take at most `batch_size` at once."""
+        return replace(self, batch_size=batch_size)
+
+    def training_batch(self, wanted: int) -> int:
+        """Images per training step: `wanted` or `batch_size`, whichever is less; at least 2, for batch norm."""
+        return max(2, min(wanted, self.batch_size))
 
 
 class SplitModel(nn.Module):
@@ -72,6 +122,8 @@ class SplitModel(nn.Module):
         split_point: the module of the backbone whose output leaves the client.
         image_shape: (3, H, W) of the images the backbone takes.
         classes: number of logits.
+        packed: where several feature tensors are released as one, their shapes: rows of an image (1, or the number of
+            its windows), then the rest. Empty for a single tensor.
     """
 
     def __init__(
@@ -82,6 +134,7 @@ class SplitModel(nn.Module):
         split_point: str,
         image_shape: tuple[int, int, int],
         classes: int,
+        packed: tuple[tuple[int, ...], ...] = (),
     ) -> None:
         super().__init__()
         self.client_head = client_head
@@ -89,6 +142,7 @@ class SplitModel(nn.Module):
         self.split_point = split_point
         self.image_shape = image_shape
         self.classes = classes
+        self.packed = packed
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N,3,H,W) in [0,1] -> logits (N, classes)."""
@@ -166,6 +220,14 @@ class Plugin(BaseModel):
     name: ClassVar[str]
     version: ClassVar[int] = 1
     paper: ClassVar[str] = ""
+
+    def assert_at_hand(self) -> None:
+        """Override where something outside dpbench is needed, such as weights; asked when a run is planned.
+
+        Raises:
+            DpbenchError: it is not on this machine; says how to get it.
+        """
+        return None
 
 
 class Defense(Plugin, abc.ABC):
@@ -257,6 +319,11 @@ class Observation:
     again: tuple[Tensor, ...] = ()
     progress: Callable[[str], None] = lambda text: None
     notes: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def batch_size(self) -> int:
+        """At most so many images belong in a network at once; half as many in a second attempt, if memory runs out."""
+        return self.auxiliary.batch_size
 
     def granted_query(self) -> Callable[[Tensor], Tensor]:
         """The black box, or an error that names the missing grant."""

@@ -1,16 +1,23 @@
-"""Where a backbone's weights come from: timm's pre-trained ones when they are at hand, else fitted here."""
+"""Where a backbone's weights come from: a file, timm, a package that carries them, or fitted here."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import huggingface_hub
 import timm
 import torch
+from torch import nn
 
+from dpbench import backbones
+from dpbench.cache import State
+from dpbench.carriers import at_hand, carrier_of, read_backbone
+from dpbench.checkpoints import misfit, read_checkpoint, sha256_of
 from dpbench.errors import DpbenchError
-from dpbench.specs import BackboneSpec
+from dpbench.specs import WEIGHTS, BackboneSpec
 
 
 @dataclass(frozen=True)
@@ -18,34 +25,110 @@ class WeightsSource:
     """The weights that a backbone starts from.
 
     Attributes:
-        label: "fitted", or "pretrained:" and timm's tag; goes into records and cache keys.
-        pretrained: whether timm loads weights.
-        classes: number of classes the pre-trained classifier has; 0 when there are no pre-trained weights.
+        label: "fitted", "pretrained:" and timm's tag, "carrier:" and a package, or "file:" and the start of its
+            SHA-256; goes into records and cache keys.
+        pretrained: whether timm loads the weights.
+        classes: of the classifier that comes with them; 0 where that is not known before they are read.
+        read: gives the weights under timm's names, where it is not timm that loads them.
     """
 
     label: str
     pretrained: bool = False
     classes: int = 0
+    read: Callable[[], State] | None = None
 
 
-def choose(spec: BackboneSpec) -> WeightsSource:
-    """Decide by `spec.weights`; `auto` takes pre-trained weights only if they are already on this machine.
+def fingerprint(spec: BackboneSpec) -> str:
+    """SHA-256 of the weights file that a backbone names; empty where it names none.
 
     Raises:
-        DpbenchError: pre-trained weights were asked for, and timm has none for this model.
+        DpbenchError: there is no such file.
     """
-    config = timm.get_pretrained_cfg(spec.name, allow_unregistered=True) if spec.weights != "fit" else None
-    there = config is not None and config.has_weights
-    if spec.weights == "pretrained" and not there:
+    path = spec.weights_file
+    if path is None:
+        return ""
+    if not path.is_file():
+        raise DpbenchError(
+            f"there is no weights file {spec.weights!r} for backbone {spec.name!r}; "
+            f"expected a FILE (.safetensors, .pth), or one of {', '.join(WEIGHTS)}"
+        )
+    return sha256_of(path)
+
+
+def choose(spec: BackboneSpec, *, expected: str = "") -> WeightsSource:
+    """Decide by `spec.weights`; `auto` takes pre-trained weights only if they are already on this machine.
+
+    Args:
+        spec: the backbone.
+        expected: what `fingerprint` gave when the run was planned, if it did.
+
+    Raises:
+        DpbenchError: a file that is not there or has changed; or pre-trained weights were asked for, and there are
+            none for this model.
+    """
+    path = spec.weights_file
+    if path is not None:
+        digest = fingerprint(spec)
+        if expected and digest != expected:
+            raise DpbenchError(f"weights {spec.weights} have changed since the run was planned; run again")
+        return WeightsSource(f"file:{digest[:16]}", read=functools.partial(read_checkpoint, path))
+    if spec.weights == "fit":
+        return WeightsSource("fitted")
+    config = timm.get_pretrained_cfg(spec.name, allow_unregistered=True)
+    of_timm = None
+    if config is not None and config.has_weights:
+        tag = f".{config.tag}" if config.tag else ""
+        of_timm = WeightsSource(f"pretrained:{config.architecture or spec.name}{tag}", True, config.num_classes)
+        if _at_hand(config):
+            return of_timm
+    carrier = carrier_of(spec.name)  # a name with a tag asks for timm's very file
+    if carrier is not None and at_hand(carrier):
+        read = functools.partial(read_backbone, carrier)
+        return WeightsSource(f"carrier:{carrier.requirement}", classes=carrier.classes, read=read)
+    if spec.weights == "auto":
+        return WeightsSource("fitted")
+    if of_timm is None:
         similar = timm.list_models(spec.name.split(".")[0] + "*", pretrained=True)[:5]
         raise DpbenchError(
             f"timm has no pre-trained weights for {spec.name!r}; "
             f'use weights = "fit", or one of {", ".join(similar) or "(none)"}'
         )
-    if config is not None and there and (spec.weights == "pretrained" or _at_hand(config)):
-        tag = f".{config.tag}" if config.tag else ""
-        return WeightsSource(f"pretrained:{config.architecture or spec.name}{tag}", True, config.num_classes)
-    return WeightsSource("fitted")
+    return of_timm
+
+
+def create(spec: BackboneSpec, source: WeightsSource, *, image_size: int, classes: int) -> tuple[nn.Module, bool]:
+    """The unsplit network with these weights, and whether it already tells these classes apart.
+
+    A classifier for another number of classes is replaced by a fresh one; everything else has to fit.
+
+    Raises:
+        DpbenchError: the network cannot be made, or the weights are damaged or of another architecture.
+    """
+    if source.read is None:
+        model = backbones.create_backbone(spec, image_size=image_size, classes=classes, pretrained=source.pretrained)
+        return model, source.pretrained and source.classes == classes
+    state = source.read()
+    own = _classes_in(state, spec)
+    try:
+        model = backbones.create_backbone(spec, image_size=image_size, classes=own, state=state)
+    except DpbenchError as error:
+        with torch.device("meta"):  # without the weights: is it they that do not fit?
+            bare = backbones.create_backbone(spec, image_size=image_size, classes=own)
+        raise DpbenchError(
+            f"weights {spec.weights if spec.weights_file else source.label} do not fit backbone {spec.name!r}: "
+            f"{misfit(state, bare) or error}; use weights of this architecture, under timm's names"
+        ) from error
+    if own != classes:
+        model.reset_classifier(classes)  # type: ignore[operator]
+    return model.eval(), own == classes
+
+
+def _classes_in(state: State, spec: BackboneSpec) -> int:
+    """Rows of the classifier in a state dict; 0 where it has none."""
+    config = timm.get_pretrained_cfg(spec.name, allow_unregistered=True)
+    named = config.classifier if config is not None else None
+    names = [named] if isinstance(named, str) else list(named or ())
+    return next((len(state[f"{name}.weight"]) for name in names if f"{name}.weight" in state), 0)
 
 
 def _at_hand(config: timm.models.PretrainedCfg) -> bool:

@@ -23,6 +23,7 @@ class ClassMean(Attack):
     Retrieves rather than reconstructs: it tells at most the class, which the features are there to tell, and shows
     what such images look like. So it sets the zero of the scale: whoever is no closer has shown the class, not the
     image. Nearest centroid, Euclidean, channels in units of their std; several releases of a victim are averaged.
+    Where the attacker's images show other classes than the victims' (`auxiliary_classes`), it is the nearest of those.
     """
 
     name: ClassVar[str] = "class-mean"
@@ -36,8 +37,6 @@ class ClassMean(Attack):
         query, device = seen.granted_query(), seen.released.device
         released = torch.stack((seen.released, *seen.again)).mean(0)
         _, labels, counts = seen.auxiliary.labels.to(device).unique(return_inverse=True, return_counts=True)
-        # sums as matrix products: scattered additions are not deterministic on CUDA
-        shares = functional.one_hot(labels).float() / counts
         centroids = torch.zeros(len(counts), released[0].numel(), device=device)
         means = torch.zeros(len(counts), seen.auxiliary.images[0].numel(), device=device)
         std: Tensor | None = None
@@ -45,10 +44,12 @@ class ClassMean(Attack):
             chunk = slice(start, start + CHUNK)
             images = seen.auxiliary.images[chunk].to(device, torch.float32)
             features = query(images).float()
+            # sums as matrix products: scattered additions are not deterministic on CUDA
+            shares = functional.one_hot(labels[chunk], len(counts)).float() / counts
             if std is None:  # the first images say enough, and one pass needs no memory for all features
                 _, std = channel_statistics(features)
-            centroids += shares[chunk].T @ (features / std).flatten(1)
-            means += shares[chunk].T @ images.flatten(1)
+            centroids += shares.T @ (features / std).flatten(1)
+            means += shares.T @ images.flatten(1)
         assert std is not None  # a data set has at least one auxiliary image
         found = torch.cat(
             [torch.cdist((victims / std).flatten(1), centroids).argmin(1) for victims in released.split(CHUNK)]

@@ -35,4 +35,5 @@ class Decoder(InverseTraining, Attack):
 
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """Train (or remember) the inverse network and apply it: (N,3,H,W) in [0,1]."""
-        return self.apply(self.trained(seen), pooled(victim_releases(seen)))
+        training = self.within(seen)
+        return training.apply(training.trained(seen), pooled(victim_releases(seen)))

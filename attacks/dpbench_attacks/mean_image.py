@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dpbench.registry import register
-from dpbench.types import Attack, Needs, Observation
+from dpbench.types import Attack, Needs, Observation, optimised_at_once
 
 
 @register
@@ -24,5 +24,8 @@ class MeanImage(Attack):
 
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """N times the mean auxiliary image, (N,3,H,W) in [0,1]."""
-        mean = seen.auxiliary.images.mean(0, dtype=torch.float32).to(seen.released.device)
+        device, count = seen.released.device, len(seen.auxiliary)
+        mean = torch.zeros(seen.image_shape, device=device)
+        for images in seen.auxiliary.images.split(16 * optimised_at_once(seen.image_shape)):
+            mean += images.mean(0, dtype=torch.float32).to(device) * (len(images) / count)
         return mean.clamp(0, 1).expand(len(seen.released), *seen.image_shape).clone()

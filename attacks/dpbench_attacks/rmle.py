@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor
 from torch.nn import functional
 
@@ -74,17 +74,32 @@ class RegularisedMaximumLikelihood(Attack):
     )
     decoder_width: int = Field(128, ge=8, le=1024, description="likewise")
     decoder_blocks: int = Field(2, ge=1, le=32, description="likewise")
+    decoder_batch_size: int = Field(64, ge=2, le=4096, description="likewise")
     draws: int = Field(2, ge=1, le=64, description="releases averaged in each step, for stochastic clients")
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What came later is left out at its default: ids of cells that were given before stay valid."""
+        fields: dict[str, Any] = dump(self)
+        if self.decoder_batch_size == InverseTraining.model_fields["batch_size"].default:
+            fields.pop("decoder_batch_size")
+        return fields
 
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """Optimise one image per victim: (N,3,H,W) in [0,1]."""
         match = study_client(seen, draws=self.draws, generator=generator)
-        decoder = InverseTraining(steps=self.decoder_steps, width=self.decoder_width, blocks=self.decoder_blocks)
+        decoder = InverseTraining(
+            steps=self.decoder_steps,
+            width=self.decoder_width,
+            blocks=self.decoder_blocks,
+            batch_size=self.decoder_batch_size,
+        )
+        decoder = decoder.within(seen)
         network = decoder.trained(seen)
         weights = self._choose_regularisers(match, decoder, network, seen, generator)
         start = decoder.apply(network, match.released)
         victims = torch.arange(len(start), device=start.device)
-        chunks = victims.split(victims_per_batch(seen.image_shape))
+        chunks = victims.split(victims_per_batch(seen))
         results = []
         for i, chunk in enumerate(chunks):
             label = f"victims {i + 1}/{len(chunks)}, " if len(chunks) > 1 else ""
@@ -111,7 +126,7 @@ class RegularisedMaximumLikelihood(Attack):
         releases = pooled([seen.granted_query()(truth).float() for _ in victim_releases(seen)])
         start = decoder.apply(network, releases)
         everyone = torch.arange(len(truth), device=device)
-        batch = max(1, victims_per_batch(seen.image_shape) // len(truth))
+        batch = max(1, victims_per_batch(seen) // len(truth))
         trial = replace(match, released=releases)
         error = []
         for some in torch.tensor(pairs, device=device).split(batch):

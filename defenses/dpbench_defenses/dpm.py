@@ -17,8 +17,10 @@ from dpbench.calibration import feature_batches, mean_and_std
 from dpbench.devices import autocast, place
 from dpbench.errors import DpbenchError
 from dpbench.fidelity import ssim_unchecked
+from dpbench.inversion import channel_axis
 from dpbench.registry import register
 from dpbench.types import Defense, LabelledImages, ProtectedModel, SplitModel
+from dpbench_defenses._dpm_networks import Reconstructor, poisoning_module
 
 RECONSTRUCTORS = ((64, 2), (96, 1), (48, 3))
 """Channels and residual blocks of the pool's reconstructors, in turn: one that is fooled must not fool for all."""
@@ -26,104 +28,11 @@ RECONSTRUCTORS = ((64, 2), (96, 1), (48, 3))
 RECONSTRUCTOR_LEARNING_RATE = 2e-3
 
 
-class ConvBlock(nn.Module):
-    """x + conv(relu(conv(norm(x)))), (N,C,H,W) -> the same shape."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm2d(width)
-        self.expand = nn.Conv2d(width, width, 3, padding=1)
-        self.project = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N,C,H,W) -> (N,C,H,W)."""
-        y: Tensor = x + self.project(F.relu(self.expand(self.norm(x))))
-        return y
-
-
-class TokenBlock(nn.Module):
-    """A pre-norm transformer block, (N,L,C) -> the same shape."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.heads = next(heads for heads in (8, 4, 3, 2, 1) if width % heads == 0)
-        self.attention_norm = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.mix = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width)
-        self.expand = nn.Linear(width, 2 * width)
-        self.project = nn.Linear(2 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N,L,C) -> (N,L,C)."""
-        n, length, width = x.shape
-        qkv = self.qkv(self.attention_norm(x)).view(n, length, 3, self.heads, width // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, length, width)
-        x = x + self.mix(attended)
-        y: Tensor = x + self.project(F.relu(self.expand(self.norm(x))))
-        return y
-
-
-class Waist(nn.Module):
-    """Few channels on a coarse grid: (N,C,H,W) -> the same shape through channels * grid**2 values an image.
-
-    Averaging down and bilinear resizing up are one linear map for rows and one for columns. Written as matrix
-    products, because the backward passes of the pooling and resizing kernels are not deterministic on CUDA.
-    """
-
-    rows: Tensor
-    columns: Tensor
-
-    def __init__(self, shape: tuple[int, ...], channels: int, grid: int) -> None:
-        super().__init__()
-        width, height, breadth = shape
-        self.narrow = nn.Conv2d(width, channels, 3, padding=1)
-        self.widen = nn.Conv2d(channels, width, 1)
-        self.register_buffer("rows", coarse(height, grid), persistent=False)
-        self.register_buffer("columns", coarse(breadth, grid), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N,C,H,W) -> (N,C,H,W)."""
-        y: Tensor = self.widen(self.rows @ self.narrow(x) @ self.columns.T)
-        return y
-
-
-def coarse(size: int, grid: int) -> Tensor:
-    """(size,size) matrix of rank min(size,grid): averages a line down to `grid` cells and resizes it back."""
-    if grid >= size:
-        return torch.eye(size)
-    down = F.adaptive_avg_pool1d(torch.eye(size)[None], grid)[0]
-    up = F.interpolate(torch.eye(grid)[None], size, mode="linear")[0]
-    return (down @ up).T
-
-
-def poisoning_module(shape: tuple[int, ...], blocks: int, channels: int, grid: int) -> nn.Sequential:
-    """Residual blocks at the width of the features, with a waist half way.
-
-    Args:
-        shape: (C,H,W) or (L,C) of the features.
-        blocks: residual blocks, before and after the waist together.
-        channels: of the waist; 0 leaves it out.
-        grid: side of the waist in positions. Tokens keep their number.
-    """
-    first = (blocks + 1) // 2
-    if len(shape) == 2:
-        width = shape[1]
-        tokens: list[nn.Module] = [TokenBlock(width) for _ in range(blocks)]
-        waist: list[nn.Module] = [nn.Linear(width, channels), nn.Linear(channels, width)] if channels else []
-        return nn.Sequential(*tokens[:first], *waist, *tokens[first:], nn.Linear(width, width))
-    width = shape[0]
-    maps: list[nn.Module] = [ConvBlock(width) for _ in range(blocks)]
-    waist = [Waist(shape, channels, grid)] if channels else []
-    return nn.Sequential(*maps[:first], *waist, *maps[first:], nn.Conv2d(width, width, 3, padding=1))
-
-
 class DpmModel(ProtectedModel):
     """The split model with a Deep Poisoning Module between head and tail.
 
     Args:
-        split: its features are maps (N,C,H,W) or tokens (N,L,C).
+        split: its features are maps (N,C,H,W) or (N,H,W,C), tokens (N,L,C), or flat (N,D).
         blocks: see `poisoning_module`, as `channels` and `grid`.
         channels: of the waist.
         grid: of the waist.
@@ -138,13 +47,13 @@ class DpmModel(ProtectedModel):
     def __init__(self, split: SplitModel, blocks: int, channels: int, grid: int) -> None:
         super().__init__(split)
         self.feature_shape = _feature_shape(split)
-        if len(self.feature_shape) not in (2, 3):
+        if len(self.feature_shape) not in (1, 2, 3):
             shape = ", ".join(["N", *map(str, self.feature_shape)])
             raise DpbenchError(
-                f"dpm: the features at {split.split_point!r} are ({shape}); expected maps (N,C,H,W) "
-                "or tokens (N,L,C); choose another split point"
+                f"dpm: the features at {split.split_point!r} are ({shape}); expected maps (N,C,H,W) or (N,H,W,C), "
+                "tokens (N,L,C), or flat (N,D); choose another split point"
             )
-        self.channel_dim = 1 if len(self.feature_shape) == 3 else 2
+        self.channel_dim = channel_axis((1, *self.feature_shape))
         width = self.feature_shape[self.channel_dim - 1]
         with torch.device(_device_of(split)):
             self.module = poisoning_module(self.feature_shape, blocks, channels, grid)
@@ -152,46 +61,11 @@ class DpmModel(ProtectedModel):
             self.register_buffer("std", torch.ones(width))
 
     def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Features (N,C,H,W) or (N,L,C) -> poisoned features, same shape, dtype and device. Deterministic."""
-        mean, std = (s.view(-1, 1, 1) if self.channel_dim == 1 else s for s in (self.mean, self.std))
+        """Features (N, ...) -> poisoned features, same shape, dtype and device. Deterministic."""
+        behind = features.ndim - 1 - self.channel_dim
+        mean, std = (s.view(-1, *[1] * behind) for s in (self.mean, self.std))
         poisoned: Tensor = self.module((features - mean) / std)
         return (poisoned * std + mean).to(features.dtype)
-
-
-class Reconstructor(nn.Module):
-    """What the module is trained against: residual blocks at the features' resolution, then pixel-shuffle.
-
-    Args:
-        shape: (C,H,W) or (L,C) of the features. Tokens are mixed by attention, then laid on their square grid.
-        image_shape: (3, H, W) of the images.
-        width: channels of the residual blocks.
-        depth: how many of them.
-    """
-
-    def __init__(self, shape: tuple[int, ...], image_shape: tuple[int, int, int], width: int, depth: int) -> None:
-        super().__init__()
-        self.image_size = image_shape[1:]
-        is_map = len(shape) == 3
-        channels, self.side = (shape[0], shape[1]) if is_map else (shape[1], math.isqrt(shape[0]))
-        self.tokens = None if is_map else TokenBlock(channels)
-        factor = max(1, math.ceil(max(self.image_size) / self.side))
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, width, 3, padding=1),
-            *(ConvBlock(width) for _ in range(depth)),
-            nn.Conv2d(width, 3 * factor * factor, 3, padding=1),
-            nn.PixelShuffle(factor),
-        )
-
-    def forward(self, released: Tensor) -> Tensor:
-        """(N,C,H,W) or (N,L,C) -> (N,3,H,W) float32 in [0,1]."""
-        x = released
-        if self.tokens is not None:
-            # class and register tokens stand before the patches; attention has mixed them in
-            patches = self.tokens(x)[:, -(self.side**2) :]
-            x = patches.transpose(1, 2).unflatten(2, (self.side, self.side))
-        images: Tensor = self.body(x)
-        height, breadth = self.image_size  # where the features' side does not divide it, the rest is cut off
-        return images[:, :, :height, :breadth].float().sigmoid()
 
 
 def _device_of(module: nn.Module) -> torch.device:
@@ -249,9 +123,9 @@ class DeepPoisoning(Defense):
     Layer, architecture, weights, schedule and figures of the paper were not at hand: nothing here may be
     compared with its figures.
 
-    Our choices: residual blocks at the width of the features (convolutions for maps (N,C,H,W), transformer
-    blocks for tokens (N,L,C)); head and tail frozen; loss = KL to the clean logits + cross-entropy +
-    `strength` * |SSIM(R(P(z)), x)|; images mirrored at random.
+    Our choices: residual blocks at the width of the features (convolutions for maps, transformer blocks for tokens
+    and for flat features, which are cut into tokens); head and tail frozen; loss = KL to the clean logits +
+    cross-entropy + `strength` * |SSIM(R(P(z)), x)|; images mirrored at random.
 
     Beyond the paper: with `channels` > 0 the module has a narrow waist half way, channels * grid**2 values an
     image for maps, `channels` a token for tokens. What it does not carry no attacker learns to read, so this part
@@ -280,7 +154,7 @@ class DeepPoisoning(Defense):
     batch_size: int = Field(64, ge=2, le=4096, description="images per step")
 
     def build(self, split: SplitModel) -> DpmModel:
-        """For maps (N,C,H,W) or tokens (N,L,C); the module's weights mean nothing before `fit`.
+        """For maps, tokens or flat features; the module's weights mean nothing before `fit`.
 
         Raises:
             DpbenchError: features of another shape.
@@ -315,7 +189,7 @@ class DeepPoisoning(Defense):
 
         module = model.module.train().requires_grad_(True)
         initialise(module, generator)
-        steps_per_epoch = math.ceil(len(private) / self.batch_size)
+        steps_per_epoch = math.ceil(len(private) / private.training_batch(self.batch_size))
         optimizer = torch.optim.AdamW(module.parameters(), lr=self.learning_rate)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, self.learning_rate, total_steps=self.epochs * steps_per_epoch, pct_start=0.15

@@ -39,7 +39,7 @@ from recipes.rmle_plain import rmle_plain
 from recipes.unsplit_plain import unsplit_plain
 from torch import Tensor, nn
 
-from dpbench import backbones, devices, fidelity, training
+from dpbench import backbones, devices, fidelity, splitting, training
 from dpbench.datasets import load_parts
 from dpbench.lpips_weights import LpipsUnavailable, load_lpips
 from dpbench.randomness import derive_generator, seeded
@@ -85,7 +85,7 @@ class Setting:
 
     def _split(self, model: nn.Module):
         classes = len(self.parts.classes)
-        return backbones.split_model(model, "layer1", image_shape=SHAPE, classes=classes, name=BACKBONE.name)
+        return splitting.split_model(model, "layer1", image_shape=SHAPE, classes=classes, name=BACKBONE.name)
 
     def victims(self, count: int) -> Tensor:
         return self.parts.test.images[:count].contiguous(memory_format=torch.channels_last)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import piq
 import pytest
 import torch
+from dpbench_attacks._gan_networks import Discriminator
 from dpbench_attacks.decoder import Decoder
-from dpbench_attacks.gan import Discriminator, GanInversion
+from dpbench_attacks.gan import GanInversion
 from dpbench_attacks.rmle import RegularisedMaximumLikelihood
 from dpbench_defenses.dpm import RECONSTRUCTORS
 from torch import Tensor, nn
@@ -33,6 +35,7 @@ TINY: dict[str, dict[str, Any]] = {
     "decoder": {"steps": 96, "width": 32, "blocks": 1, "batch_size": 32},
     "rmle": {"steps": 60, "decoder_steps": 30},
     "gan": {"training_steps": 20, "width": 8, "pool": 64, "restarts": 2, "search_steps": 3, "refine_steps": 60},
+    "gan-faces": {"pool": 16, "restarts": 1, "search_steps": 2, "refine_steps": 60},
 }
 """Parameters that make an attack quick; an attack that is not here runs with its defaults."""
 
@@ -345,7 +348,7 @@ def test_without_a_surrogate_the_releases_own_gradient_is_kept() -> None:
     assert seen.notes["fallbacks"] == []
 
 
-@pytest.mark.parametrize("name", ["rmle", "gan", "decoder"])
+@pytest.mark.parametrize("name", ["rmle", "gan", "gan-faces", "decoder"])
 def test_directions_of_tiny_variance_hide_nothing(name: str) -> None:
     seen, victims = observe(MixedModel)
     assert psnr_db(run(name, seen), victims) > psnr_db(run("mean-image", seen), victims) + 3
@@ -409,6 +412,37 @@ def test_networks_stay_on_one_device(feature_shape: tuple[int, ...], size: tuple
         assert images.device.type == "cuda"
 
 
+class PatchHead(nn.Module):
+    """(N,3,H,W) -> an embedding of each patch, laid out as asked for; 7x7 or 8x8 patches at any size."""
+
+    def __init__(self, patch: int, layout: str) -> None:
+        super().__init__()
+        self.patch, self.layout = patch, layout
+
+    def forward(self, images: Tensor) -> Tensor:
+        grid = functional.avg_pool2d(images, self.patch)
+        grid = torch.cat([grid, grid.roll(1, 1) - grid], 1)
+        if self.layout == "NCHW":
+            return grid
+        tokens = grid.flatten(2).transpose(1, 2)
+        if self.layout == "NLC":
+            return torch.cat([tokens.mean(1, keepdim=True), tokens], 1)
+        return grid.permute(0, 2, 3, 1) if self.layout == "NHWC" else tokens.flatten(1)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC", "NLC", "flat"])
+@pytest.mark.parametrize("size", [28, 96, 384])
+def test_the_decoder_adapts_to_any_grid_and_image_size(size: int, layout: str) -> None:
+    seen, victims = observe(head=PatchHead(size // 7 if size == 28 else size // 8, layout), height=size, width=size)
+    count = 64 if size < 384 else 24
+    few = LabelledImages(seen.auxiliary.images[:count], seen.auxiliary.labels[:count])
+    seen = replace(seen, auxiliary=few)
+    images = run("decoder", seen, width=16, steps=64 if size < 384 else 24, batch_size=8 if size < 384 else 4)
+    check_images(images, seen)
+    guess = few.images[:].mean(0, keepdim=True).expand_as(victims)
+    assert psnr_db(images, victims) > psnr_db(guess, victims) + 1
+
+
 @pytest.mark.parametrize("size", [(28, 28), (32, 48), (224, 224)])
 def test_gan_networks_stay_on_one_device(size: tuple[int, int]) -> None:
     with FakeTensorMode(), torch.device("cuda"):
@@ -421,9 +455,9 @@ def test_gan_networks_stay_on_one_device(size: tuple[int, int]) -> None:
         assert images.device.type == scores.device.type == "cuda"
 
 
-def test_many_victims_go_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dpbench_attacks.rmle.victims_per_batch", lambda shape: 4)
+def test_many_victims_go_in_chunks() -> None:
     seen, _ = observe()
+    seen = dataclasses.replace(seen, auxiliary=seen.auxiliary.at_most(4))
     attack = RegularisedMaximumLikelihood(steps=2)
     check_images(attack.reconstruct(seen, generator=derive_generator(CPU, "attack")), seen)
 

@@ -86,7 +86,37 @@ def token_split() -> SplitModel:
     return SplitModel(head, tail, split_point="tokens", image_shape=SHAPE, classes=CLASSES).eval()
 
 
-SPLITS: dict[str, Callable[[], SplitModel]] = {"conv": conv_split, "tokens": token_split}
+class ToChannelsLast(nn.Module):
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.permute(0, 2, 3, 1)
+
+
+class ToMaps(nn.Module):
+    def forward(self, features: Tensor) -> Tensor:
+        return features.permute(0, 3, 1, 2)
+
+
+def channels_last_split() -> SplitModel:
+    maps = conv_split()
+    head = nn.Sequential(maps.client_head, ToChannelsLast())
+    tail = nn.Sequential(ToMaps(), maps.server_tail)
+    return SplitModel(head, tail, split_point="channels last", image_shape=SHAPE, classes=CLASSES).eval()
+
+
+def flat_split() -> SplitModel:
+    maps = conv_split()
+    shape = maps.client_head(torch.zeros(1, *SHAPE)).shape[1:]
+    head = nn.Sequential(maps.client_head, nn.Flatten())
+    tail = nn.Sequential(nn.Unflatten(1, shape), maps.server_tail)
+    return SplitModel(head, tail, split_point="flat", image_shape=SHAPE, classes=CLASSES).eval()
+
+
+SPLITS: dict[str, Callable[[], SplitModel]] = {
+    "conv": conv_split,
+    "tokens": token_split,
+    "channels last": channels_last_split,
+    "flat": flat_split,
+}
 
 
 def pictures(n: int, seed: int = 0) -> LabelledImages:
@@ -435,10 +465,11 @@ class TestDeepPoisoning:
         for arguments in ({"channels": 0}, {"channels": 64, "grid": 64}):
             assert released(fitted(make("dpm", **arguments), split)).isfinite().all()
 
-    def test_refuses_features_that_are_neither_maps_nor_tokens(self) -> None:
-        flat = SplitModel(nn.Flatten(), nn.Linear(768, CLASSES), split_point="flat", image_shape=SHAPE, classes=CLASSES)
-        with pytest.raises(DpbenchError, match="'flat' are \\(N, 768\\)"):
-            make("dpm").build(flat.eval())
+    def test_refuses_features_of_no_known_layout(self) -> None:
+        head, tail = nn.Unflatten(1, (1, 3)), nn.Sequential(nn.Flatten(), nn.Linear(768, CLASSES))
+        cube = SplitModel(head, tail, split_point="cube", image_shape=SHAPE, classes=CLASSES)
+        with pytest.raises(DpbenchError, match="'cube' are \\(N, 1, 3, 16, 16\\)"):
+            make("dpm").build(cube.eval())
 
     def test_fools_the_decoder_of_clean_features_and_keeps_the_task(self) -> None:
         split, private, auxiliary, test = conv_split(), pictures(512, 1), pictures(512, 2), pictures(128, 3)

@@ -55,7 +55,7 @@ def tiny(tmp_path):
 
 def figures(run_dir):
     """What has to be equal between two runs: everything but times, memory and dates."""
-    drop = {"seconds", "peak_memory_mb", "created"}
+    drop = {"seconds", "peak_memory_mb", "memory", "created"}
     return {record.id: record.model_dump_json(exclude=drop) for record in store.iter_records(run_dir)}
 
 

@@ -46,6 +46,8 @@ def make_record(
     reid_rank: list[int] | int | None = None,
     label_read: list[bool] | bool = False,
     gallery: int = 100,
+    identity_rank: list[int] | int | None = None,
+    headline: str = "leakage",
     mse_bound: list[float] | float | None = None,
     epsilon: float | None = None,
     release_bits: int | None = None,
@@ -80,6 +82,8 @@ def make_record(
         recognition = Recognition(
             reid_rank=reid_rank if isinstance(reid_rank, list) else [reid_rank] * len(hashes),
             gallery=gallery,
+            identity_rank=[identity_rank] * len(hashes) if isinstance(identity_rank, int) else identity_rank,
+            identities=None if identity_rank is None else 30,
             label_read=label_read if isinstance(label_read, list) else [label_read] * len(hashes),
             judge="resnet18",
             judge_accuracy=0.9,
@@ -91,6 +95,7 @@ def make_record(
     return Record(
         id=cell.id,
         suite="test",
+        headline=headline,
         cell=cell,
         status="failed" if failed else "ok",
         error=failed,

@@ -25,15 +25,17 @@ def imports(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module.split(".")[0])
+            found.add(node.module)
     return found
 
 
 @pytest.mark.parametrize(("package", "path"), FILES, ids=[f"{p}/{f.name}" for p, f in FILES])
 def test_imports_point_towards_the_engine(package, path):
-    assert not imports(path) & FORBIDDEN[package]
+    machinery = f"{package}._"  # files of a plug-in package that hold no plug-in
+    others = {name for name in imports(path) if package == "dpbench" or not name.startswith(machinery)}
+    assert not {name.split(".")[0] for name in others} & FORBIDDEN[package]
 
 
 @pytest.mark.parametrize(("package", "path"), FILES, ids=[f"{p}/{f.name}" for p, f in FILES])

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from record_factory import make_grid, make_record, victim_hashes
 
-from dpbench.board_files import COLUMNS, KEY, WORST_CASE
+from dpbench.board_files import COLUMNS, KEY, WHERE_ASKED, WORST_CASE
 from dpbench.errors import DpbenchError
 from dpbench.leaderboard import build_board, load_records, read_board, write_board
 from dpbench.store import write_record
@@ -46,7 +46,17 @@ def test_columns_are_the_documented_ones() -> None:
     assert list(COLUMNS) == DOCUMENTED
     assert list(build_board(make_grid(4)).columns) == DOCUMENTED
     text = (Path(__file__).parents[2] / "leaderboards" / "README.md").read_text()
-    assert [column for column in DOCUMENTED if f"`{column}`" not in text] == []
+    assert [column for column in (*DOCUMENTED, *WHERE_ASKED) if f"`{column}`" not in text] == []
+
+
+def test_top5_is_there_where_it_was_measured() -> None:
+    record = make_record(correct=[True, False, False, False])
+    assert record.utility is not None
+    utility = record.utility.model_copy(update={"top5": [True, True, True, False]})
+    board = build_board([record.model_copy(update={"utility": utility})])
+    row = board[board["attack"] == "decoder"].iloc[0]
+    assert (row["accuracy"], row["accuracy_top5"]) == (0.25, 0.75)
+    assert row["accuracy_top5_low"] <= 0.75 <= row["accuracy_top5_high"]
 
 
 def test_worst_case_is_per_image_and_per_metric() -> None:

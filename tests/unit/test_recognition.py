@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from dpbench import backbones, recognition, training
 from dpbench.datasets import load_parts
 from dpbench.randomness import derive_generator, seeded
-from dpbench.recognition import labels_read, reidentification_ranks
+from dpbench.recognition import identity_ranks, labels_read, reidentification_ranks
 from dpbench.specs import BackboneSpec, DatasetSpec
 from dpbench.types import LabelledImages
 
@@ -130,6 +130,18 @@ def test_the_judge_is_never_of_the_architecture_under_attack():
         assert spec.weights == "fit"
 
 
+def test_a_pretrained_backbone_is_judged_by_another_pretrained_network():
+    assert recognition.pretrained_judge_spec("tf_efficientnet_lite0", 1000).name == "mobilenetv2_100"
+    spec = recognition.pretrained_judge_spec("mobilenetv2_100", 1000)
+    assert spec.name == "tf_efficientnet_lite0"
+    assert recognition.pretrained_judge_spec("mobilenetv2_100", 10) is None
+    shape = {"image_size": 96, "classes": 1000}
+    judge = recognition.make_judge(spec, recognition.load_judge(spec, **shape), **shape, device=CPU)
+    images = torch.rand(2, 3, 96, 96)
+    with torch.no_grad():
+        assert torch.allclose(judge(images), judge[1:](images))  # not scaled down
+
+
 def test_the_judge_reads_labels_of_images_it_never_saw(judge, parts):
     read = labels_read(judge, parts.test.images, parts.test.labels)
     assert sum(read) / len(read) > 0.35  # chance: 0.1
@@ -204,3 +216,42 @@ def test_a_grey_image_gives_nothing_away(judge, parts):
     assert found.reid_rank == [119] * 50
     guessed = judge(grey).argmax(dim=1)[0].item()
     assert found.label_read == (parts.test.labels[:50] == guessed).tolist()  # one guess for all
+
+
+def people(count, pictures, seed=0):
+    """`pictures` of each of `count` people, (count * pictures, 3, 16, 16): they differ by a little noise."""
+    labels = torch.arange(count).repeat_interleave(pictures)
+    noise = 0.2 * gallery_of(len(labels), seed=seed + 1)
+    return LabelledImages((0.8 * gallery_of(count)[labels] + noise), labels)
+
+
+def test_people_are_identified_by_other_pictures_of_them():
+    enrolled, victims = people(10, 3), people(10, 1, seed=5)
+    assert identity_ranks(victims.images, victims.labels, enrolled).tolist() == [0] * 10
+    strangers = victims.labels.roll(1)
+    assert identity_ranks(victims.images, strangers, enrolled).min() > 0
+    some = identity_ranks(victims.images * 0.3 + 0.1, victims.labels, enrolled, batch_size=3)
+    assert some.tolist() == [0] * 10  # brightness and contrast hide nobody
+
+
+def test_what_shows_nothing_identifies_nobody():
+    enrolled, victims = people(10, 3), people(10, 1, seed=5)
+    for nothing in (torch.full_like(victims.images, 0.5), torch.full_like(victims.images, torch.nan)):
+        assert identity_ranks(nothing, victims.labels, enrolled).tolist() == [9] * 10
+    absent = LabelledImages(enrolled.images[3:], enrolled.labels[3:])
+    ranks = identity_ranks(victims.images, victims.labels, absent)
+    assert ranks.tolist() == [9] + [0] * 9
+
+
+def test_noise_identifies_by_chance():
+    enrolled, labels = people(10, 3), torch.arange(10).repeat(100)
+    ranks = identity_ranks(gallery_of(1000, seed=9), labels, enrolled)
+    assert 0.06 < float((ranks == 0).float().mean()) < 0.14
+
+
+def test_identity_is_asked_where_there_are_other_pictures(judge, parts):
+    images = parts.test.images[:20]
+    assert recognition.recognise(images, parts.test, 20, judge, "x", 0.5).identity_rank is None
+    found = recognition.recognise(images, parts.test, 20, judge, "x", 0.5, parts.private)
+    assert len(found.identity_rank) == 20
+    assert found.identities == len(parts.classes)

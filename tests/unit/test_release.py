@@ -11,6 +11,7 @@ from dpbench.release import (
     predict_in_batches,
     release_bits,
     release_in_batches,
+    release_to_server,
 )
 from dpbench.types import ProtectedModel, SplitModel
 
@@ -97,3 +98,64 @@ def test_the_same_release_whoever_asks():
 )
 def test_bits_are_counted(features, bits):
     assert release_bits(features) == bits
+
+
+class Counting(ProtectedModel):
+    """Releases noisy copies; the server counts what it sees at once."""
+
+    def __init__(self):
+        super().__init__(SplitModel(nn.Identity(), nn.Flatten(), split_point="x", image_shape=(3, 16, 16), classes=768))
+        self.seen = []
+
+    def transform(self, features, *, generator=None):
+        return features + torch.randn(features.shape, generator=generator)
+
+    def predict(self, released):
+        self.seen.append(released)
+        return super().predict(released)
+
+
+def to_server(count, **changes):
+    client, server = Counting(), Counting()
+    arguments = {"releases": 2, "kept": 100, "window": 1 << 20, "generator": generator(), "order": generator(2)}
+    return release_to_server(client, server, images(count), **arguments | changes), server
+
+
+@pytest.mark.parametrize("count", [10, 64, 300])
+def test_the_server_predicts_from_the_very_release_that_is_kept(count):
+    released, server = to_server(count, kept=count)
+    order, draws = generator(2), generator()
+    orders = [torch.randperm(count, generator=order) for _ in range(2)]
+    for features, shuffled in zip(released.features, orders, strict=True):
+        full = shuffled[torch.arange(-(-count // RELEASE_BATCH) * RELEASE_BATCH) % count]
+        noise = torch.cat([torch.randn(64, 3, 16, 16, generator=draws) for _ in full.split(64)])[:count]
+        torch.testing.assert_close(features, images(count) + noise[shuffled.argsort()])
+    logits = released.features[0].flatten(1)
+    assert torch.equal(released.guesses[:, 0], logits.argmax(1))
+    assert torch.equal(released.guesses[:, :5].sort().values, logits.topk(5).indices.sort().values)
+    assert torch.equal(torch.cat(server.seen), released.features[0][torch.randperm(count, generator=order)])
+    assert released.bits == release_bits(released.features[0])
+
+
+@pytest.mark.parametrize("window", [64, 128, 256])
+def test_a_release_in_windows_is_the_same_release(window):
+    whole, together = to_server(300)
+    released, server = to_server(300, window=window)
+    assert all(torch.equal(one, other) for one, other in zip(released.features, whole.features, strict=True))
+    assert {len(features) for features in released.features} == {100}
+    assert torch.equal(released.guesses, whole.guesses)
+    assert released.bits == whole.bits
+    # the server sees each image once, in an order that is not that of the release
+    seen, before = torch.cat(server.seen), torch.cat(together.seen)
+    assert not torch.equal(seen, before)
+    assert torch.equal(seen.flatten(1).sum(1).sort().values, before.flatten(1).sum(1).sort().values)
+    assert {len(features) for features in server.seen} <= {64, 300 % 64}
+
+
+def test_what_is_not_finite_is_refused_in_any_window():
+    client = Counting()
+    client.transform = lambda features, generator=None: features / (features.amax((1, 2, 3), keepdim=True) < 0.9999)
+    with pytest.raises(DpbenchError, match="NaN or infinite"):
+        release_to_server(
+            client, Counting(), images(300), releases=1, kept=1, window=64, generator=generator(), order=generator()
+        )

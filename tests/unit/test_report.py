@@ -11,6 +11,7 @@ from record_factory import make_grid, make_record
 from rich.console import Console
 from safetensors.torch import save_file
 
+from dpbench.depth_plot import depths, write_depth
 from dpbench.errors import DpbenchError
 from dpbench.leaderboard import build_board
 from dpbench.report import (
@@ -271,6 +272,30 @@ def test_budgets_are_drawn_where_there_are_several(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["budgets.png"]
     with pytest.raises(DpbenchError, match=r"ends in \.png, \.pdf or \.svg"):
         write_budgets(build_board(records), tmp_path / "plot.docx")
+
+
+def depth_records() -> list[Record]:
+    return [
+        make_record(backbone=backbone, split_point=point, attack=attack, ssim=ssim * scale).model_copy(
+            update={"released": {"shape": [1], "dtype": "float32", "client_share": share}}
+        )
+        for backbone, scale in (("resnet18", 1.0), ("resnet10t", 0.8))
+        for point, share, ssim in (("layer1", 0.2, 0.9), ("layer2", 0.5, 0.5), ("layer3", 0.8, 0.3))
+        for attack in ("decoder", "mean-image")
+    ]
+
+
+def test_depth_is_drawn_where_there_are_several_split_points(tmp_path: Path) -> None:
+    records = depth_records()
+    depth = depths(records)
+    assert depth["resnet18", "layer2"] == 0.5
+    assert write_depth(build_board(records), depth, tmp_path / "depth.png")
+    picture = pixels(tmp_path / "depth.png")
+    for colour in ([0x00, 0x72, 0xB2], [0xD5, 0x5E, 0x00]):
+        assert (picture == colour).all(-1).sum() > 100
+    assert not write_depth(build_board(records[:2]), depth, tmp_path / "one.png")
+    assert not write_depth(build_board(records), {}, tmp_path / "none.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["depth.png"]
 
 
 def test_tradeoff_copes_with_every_kind_of_attacker(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_lists_of_values_become_settings():
 
 def test_every_built_in_suite_parses():
     texts = suites.built_in_suites()
-    assert {"quick", "smoke", "cifar10"} <= set(texts)
+    assert {"quick", "smoke", "cifar10", "faces"} <= set(texts)
     for name, text in texts.items():
         assert suites.parse_suite(text, origin=name).name == name
 
@@ -125,6 +125,18 @@ def test_an_ensemble_names_attacks_and_pins_their_versions(monkeypatch):
 def test_an_attack_that_needs_more_than_is_granted_is_refused():
     with pytest.raises(DpbenchError, match="attack 'rmle' needs 'weights', but the suite grants only query"):
         planned(threat_models=["query"])
+
+
+def test_an_attack_may_run_under_some_of_the_threat_models():
+    given = 'threat_models = ["query"]\n'
+    assert BASE.count('name = "decoder"\n') == 1
+    text = BASE.replace('name = "decoder"\n', f'name = "decoder"\n{given}')
+    tiers = ["static", "query", "weights"]
+    all_of_them = {cell.threat_model for cell in planned(BASE, threat_models=tiers) if cell.attack.name == "decoder"}
+    some = {cell.threat_model for cell in planned(text, threat_models=tiers) if cell.attack.name == "decoder"}
+    assert (all_of_them, some) == ({"static", "query"}, {"query"})
+    with pytest.raises(DpbenchError, match=r"lists threat model .query., which suite .* does not grant"):
+        planned(text, threat_models=["weights"])
 
 
 def test_ids_depend_on_what_affects_the_result_and_on_nothing_else():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from dpbench_attacks.gan import Generator
+from dpbench_attacks._gan_networks import Generator
 from torch import Tensor
 
 from dpbench.types import Observation

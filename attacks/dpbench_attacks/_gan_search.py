@@ -1,0 +1,204 @@
+"""The search that attacks with a generator share: its latent space first, then its intermediate features."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from dpbench.inversion import converged, total_variation, victims_per_batch
+from dpbench.release_match import ReleaseMatch
+from dpbench.types import Attack, Needs, Observation
+
+SEPARATE = 0.5
+"""Share of the distance without whitening: a generator paints coarse structure first, which whitening weighs little."""
+
+NOISE_SMOOTHING = 4.0
+"""How much more total variation weighs for a release that is all noise."""
+
+
+class Prior(Protocol):
+    """A generator in eval mode, in two halves so that the features between them can be refined.
+
+    Attributes:
+        latent: dimensions of z, which is normal.
+        channels: 3, or 1 where the images are grey: then their three channels are equal.
+    """
+
+    latent: int
+    channels: int
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """(N, latent) -> images (N,3,H,W) in [0,1]."""
+
+    def first_half(self, z: Tensor) -> Tensor:
+        """(N, latent) -> intermediate features (N,C,h,w), fp32."""
+
+    def second_half(self, features: Tensor) -> Tensor:
+        """Intermediate features -> images (N,3,H,W) in [0,1], fp32."""
+
+
+class PriorSearch(Attack):
+    """Many random z, the best few of each victim refined, then features of the generator: see `gan`."""
+
+    needs: ClassVar[Needs] = "weights"
+    budgets: ClassVar[dict[str, dict[str, float]]] = {
+        "small": {"pool": 0.25, "restarts": 0.5, "search_steps": 0.25, "refine_steps": 0.4},
+        "large": {"pool": 4, "restarts": 2, "search_steps": 2, "refine_steps": 3},
+    }
+
+    pool: int = Field(4096, ge=1, le=1_000_000, description="random z whose releases are compared with every victim")
+    restarts: int = Field(4, ge=1, le=256, description="best z of the pool from which each victim is searched")
+    search_steps: int = Field(40, ge=0, le=100_000, description="Adam steps on every restart's z")
+    refine_steps: int = Field(300, ge=0, le=100_000, description="Adam steps on intermediate features")
+    search_learning_rate: float = Field(0.05, gt=0, le=1, description="on z")
+    refine_learning_rate: float = Field(0.1, gt=0, le=1, description="on intermediate features")
+    nearness: float = Field(
+        0.01, ge=0, le=10, description="weight of the squared distance of features from their start"
+    )
+    total_variation: float = Field(0.7, ge=0, le=100, description="weight of TV while features are refined")
+    draws: int = Field(2, ge=1, le=64, description="releases averaged in each step, for stochastic clients")
+
+    def search(self, match: ReleaseMatch, network: Prior, seen: Observation, generator: torch.Generator) -> Tensor:
+        """The images of every victim, (N,3,H,W) in [0,1]; notes how far it came."""
+        size = victims_per_batch(seen)
+        everyone = torch.arange(len(seen.released), device=seen.released.device)
+        starts, first = self._best_of_pool(match, network, everyone, size, generator)
+        images, last = [], []
+        chunks = everyone.split(size)
+        for i, chunk in enumerate(chunks):
+            label = f"victims {i + 1}/{len(chunks)}, " if len(chunks) > 1 else ""
+            z = self._search(match, network, chunk, starts[chunk], seen, label, size, generator)
+            found, distance = self._refine(match, network, chunk, z, seen, label, generator)
+            images.append(found)
+            last.append(distance)
+        seen.notes["first_feature_loss"] = round(float(first.mean()), 5)
+        seen.notes["final_feature_loss"] = round(float(torch.cat(last).mean()), 5)
+        seen.notes["converged"] = converged(first, torch.cat(last), match.residual)
+        return torch.cat(images)
+
+    @torch.no_grad()
+    def _best_of_pool(
+        self,
+        match: ReleaseMatch,
+        network: Prior,
+        victims: Tensor,
+        size: int,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor]:
+        """The z (N, restarts, latent) of the pool nearest to each victim, and the mean distance (N,) of its first z."""
+        device = match.released.device
+        keep = min(self.restarts, self.pool)
+        target = match.standardised(match.released)
+        lowest = torch.full((len(victims), keep), torch.inf, device=device)
+        kept = torch.zeros(len(victims), keep, network.latent, device=device)
+        first = torch.zeros(len(victims), device=device)
+        for count in _counts(self.pool, size):
+            z = normal(count, network.latent, device, generator)
+            release = match.standardised(match.release(network(z), generator))
+            # squared distances of all pairs; masks are ignored here: this only ranks the starts
+            distance = torch.cdist(target, release).square() / target.shape[1]
+            first = first + distance.mean(1) * count / self.pool
+            ranked = torch.cat([lowest, distance], 1)
+            lowest, chosen = ranked.topk(keep, dim=1, largest=False)
+            candidates = torch.cat([kept, z.expand(len(victims), -1, -1)], 1)
+            kept = candidates.gather(1, chosen[:, :, None].expand(-1, -1, network.latent))
+        return kept, first
+
+    def _search(
+        self,
+        match: ReleaseMatch,
+        network: Prior,
+        victims: Tensor,
+        starts: Tensor,
+        seen: Observation,
+        label: str,
+        size: int,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Improve every restart's z for a few steps; (M, restarts, latent) -> the best z of each victim (M, latent)."""
+        restarts = starts.shape[1]
+        found, lowest = [], []
+        for wave in range(restarts):
+            seen.progress(f"{label}restart {wave + 1}/{restarts}")
+            z = starts[:, wave].clone().requires_grad_(True)
+            optimizer = torch.optim.Adam([z], self.search_learning_rate)
+            best, value = z.detach().clone(), torch.full((len(victims),), torch.inf, device=z.device)
+            for _ in range(self.search_steps + 1):
+                with torch.enable_grad():
+                    distance = match.distance(network(z), victims, generator)
+                    # keeps z where the generator was trained: |z|^2 near its expectation
+                    prior = (z.square().mean(1) - 1).square()
+                    (gradient,) = torch.autograd.grad((distance + 0.01 * prior).sum(), z)
+                better = distance.detach() < value
+                value = torch.where(better, distance.detach(), value)
+                best = torch.where(better[:, None], z.detach(), best)
+                z.grad = torch.nan_to_num(gradient)
+                optimizer.step()
+            found.append(best)
+            lowest.append(value)
+        winner = torch.stack(lowest).argmin(0)
+        return torch.stack(found)[winner, torch.arange(len(victims), device=winner.device)]
+
+    def _refine(
+        self,
+        match: ReleaseMatch,
+        network: Prior,
+        victims: Tensor,
+        z: Tensor,
+        seen: Observation,
+        label: str,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor]:
+        """Refine features of the generator: images (M,3,H,W) and their feature distances (M,)."""
+        origin = network.first_half(z).detach()
+        scale = origin.std((0, 2, 3), keepdim=True).clamp_min(1e-3)
+        shift = torch.zeros_like(origin).requires_grad_(True)
+        correction = torch.zeros(len(z), network.channels, *seen.image_shape[1:], device=z.device).requires_grad_(True)
+        smoothness = self.total_variation * (1 + NOISE_SMOOTHING * match.noise)
+        groups: list[dict[str, Any]] = [
+            {"params": [shift]},
+            {"params": [correction], "lr": self.refine_learning_rate / 10},
+        ]
+        optimizer = torch.optim.Adam(
+            groups,
+            self.refine_learning_rate,
+            betas=(0.9, 0.99),
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            [self.refine_learning_rate, self.refine_learning_rate / 10],
+            total_steps=self.refine_steps + 1,
+            pct_start=0.15,
+        )
+        best = network(z)
+        lowest = torch.full((len(z),), torch.inf, device=z.device)
+        last = lowest.clone()
+        for step in range(self.refine_steps + 1):
+            if step % 50 == 0:
+                seen.progress(f"{label}refine {step}/{self.refine_steps}")
+            with torch.enable_grad():
+                images = (network.second_half(origin + scale * shift) + correction).clamp(0, 1)
+                distance = match.distance(images, victims, generator)
+                near = shift.square().mean((1, 2, 3)) + 10 * correction.square().mean((1, 2, 3))
+                objective = distance + self.nearness * near + smoothness * total_variation(images)
+                gradients = torch.autograd.grad(objective.sum(), [shift, correction])
+            better = objective.detach() < lowest
+            lowest = torch.where(better, objective.detach(), lowest)
+            best = torch.where(better[:, None, None, None], images.detach(), best)
+            last = torch.where(better, distance.detach(), last)
+            shift.grad, correction.grad = (torch.nan_to_num(gradient) for gradient in gradients)
+            optimizer.step()
+            schedule.step()
+        return best, last
+
+
+def normal(count: int, latent: int, device: torch.device, generator: torch.Generator) -> Tensor:
+    """Random z, (count, latent), on `device`."""
+    return torch.randn(count, latent, generator=generator, device=generator.device).to(device)
+
+
+def _counts(total: int, size: int) -> list[int]:
+    return [min(size, total - done) for done in range(0, total, size)]

@@ -1,0 +1,243 @@
+"""Memory is bounded: by the size of batches and not by the number of images, and running out of it is survived."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import environment
+
+from dpbench import memory, store
+
+EVERYTHING = """
+name = "everything"
+victims = 6
+releases = 2
+threat_models = ["weights"]
+[dataset]
+private = 130
+auxiliary = 150
+test = 100
+[[backbones]]
+name = "resnet10t"
+weights = "fit"
+epochs = 1
+split_points = ["layer1"]
+{defenses}
+[[attacks]]
+name = "mean-image"
+[[attacks]]
+name = "random-image"
+[[attacks]]
+name = "class-mean"
+[[attacks]]
+name = "nearest-auxiliary"
+[[attacks]]
+name = "decoder"
+steps = 3
+[[attacks]]
+name = "rmle"
+steps = 2
+decoder_steps = 3
+[[attacks]]
+name = "gan"
+training_steps = 2
+search_steps = 1
+refine_steps = 1
+pool = 64
+"""
+
+DEFENSES = ["none", "gaussian", "laplace", "clipped-gaussian", "dropout", "quantise", "dpm"]
+
+SMALL = """
+name = "small"
+victims = 8
+threat_models = ["weights"]
+[dataset]
+private = 64
+auxiliary = {images}
+test = {images}
+[[backbones]]
+name = "resnet10t"
+weights = "fit"
+epochs = 0
+split_points = ["layer1"]
+[[defenses]]
+name = "none"
+"""
+
+PLUGINS = '''
+import torch
+from pydantic import Field
+from dpbench.types import Attack, Defense, ProtectedModel
+
+
+class Hungry(Attack):
+    """Runs out of memory above a batch of `fits`, having drawn numbers; what it returns depends on the batch."""
+
+    name = "hungry"
+    needs = "query"
+    fits: int = Field(128, ge=0)
+
+    def reconstruct(self, seen, *, generator):
+        noise = torch.rand(len(seen.released), *seen.image_shape, generator=generator)
+        seen.granted_query()(noise)
+        seen.notes["batch"] = seen.batch_size
+        if seen.batch_size > self.fits:
+            seen.notes["failed"] = True
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
+        return (noise + 1 / seen.batch_size) / 2
+
+
+class Starving(Defense):
+    """Runs out of memory in its fit above a batch of 64."""
+
+    name = "starving"
+
+    def build(self, split):
+        return ProtectedModel(split)
+
+    def fit(self, model, private, *, generator, progress):
+        if private.batch_size > 64:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+'''
+
+
+@pytest.fixture
+def plugins(tmp_path):
+    path = tmp_path / "plugins.py"
+    path.write_text(PLUGINS)
+    return path
+
+
+def suite(tmp_path, text):
+    path = tmp_path / "suite.toml"
+    path.write_text(text)
+    return path
+
+
+def figures(run_dir):
+    """Everything that has been measured, by cell."""
+    drop = {"seconds", "peak_memory_mb", "memory", "created"}
+    records = store.iter_records(run_dir)
+    return {record.id: record.model_dump(exclude=drop) for record in records}
+
+
+def test_what_is_streamed_gives_the_figures_of_what_fits(tmp_path, dpbench, monkeypatch):
+    tables = "".join(f'[[defenses]]\nname = "{name}"\n{"epochs = 1" * (name == "dpm")}\n' for name in DEFENSES)
+    path = suite(tmp_path, EVERYTHING.format(defenses=tables))
+
+    def fresh(name):
+        monkeypatch.setenv("DPBENCH_CACHE", str(tmp_path / f"cache-{name}"))
+        assert dpbench("run", path, "--device", "cpu", "--output", tmp_path / name).status == 0
+        return figures(tmp_path / name)
+
+    held = fresh("held")
+    assert len(held) == 4 + len(DEFENSES) * 3  # floors are measured once
+    monkeypatch.setattr(memory, "room", lambda device: 0)
+    for module in ("pipeline", "prepare", "recognition"):
+        monkeypatch.setattr(f"dpbench.{module}.room", lambda device: 0)
+    assert fresh("streamed") == held
+
+
+MEASURE = """
+from pathlib import Path
+from dpbench import memory
+memory.SHARE = 1 << 60  # nothing fits
+from dpbench.cli import main
+try:
+    main()
+finally:
+    status = Path("/proc/self/status").read_text()  # ru_maxrss would count the process that started this one
+    print("peak", int(status.split("VmHWM:")[1].split()[0]) * 1024)
+"""
+
+
+def peak_mib(tmp_path, images, *arguments, attack):
+    """Of a whole run in a process of its own."""
+    path = suite(tmp_path, SMALL.format(images=images) + attack)
+    output = tmp_path / f"run-{images}-{'-'.join(arguments)}"
+    command = [sys.executable, "-c", MEASURE, "run", str(path), "--device", "cpu", "--output", str(output), *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment(tmp_path / "cache", OMP_NUM_THREADS="1"), check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (record,) = store.iter_records(output)
+    peak = int(done.stdout.split()[-1])
+    assert 0.5 * peak < record.memory.peak_bytes <= 1.01 * peak
+    return peak / 2**20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_peak_memory_grows_with_the_batch_and_not_with_the_images(tmp_path):
+    floor = '[[attacks]]\nname = "nearest-auxiliary"\n'
+    few, many = (peak_mib(tmp_path, images, attack=floor) for images in (1000, 5000))
+    held = 4000 * (2 * 3 * 32 * 32 + 64 * 8 * 8) * 4 / 2**20  # two parts, and the features of one
+    print(f"peak MiB: {few:.0f} for 1,000 images, {many:.0f} for 5,000; held, they would be {held:.0f} more")
+    assert many - few < 0.25 * held
+    wide = (
+        '[[attacks]]\nname = "rmle"\nvictims = 512\nsteps = 1\ndecoder_steps = 1\ntotal_variation = 0.1\nnearness = 0\n'
+    )
+    small, large = (peak_mib(tmp_path, 1000, "--batch-size", size, attack=wide) for size in ("16", "512"))
+    print(f"peak MiB: {small:.0f} for batches of 16 images, {large:.0f} for 512")
+    assert large > small + 100
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(tmp_path, dpbench, plugins):
+    path = suite(tmp_path, SMALL.format(images=70) + f'[[attacks]]\nname = "{plugins}:Hungry"\n')
+
+    def run(name, batch_size):
+        outcome = dpbench("run", path, "--device", "cpu", "--output", tmp_path / name, "--batch-size", batch_size)
+        assert outcome.status == 0, outcome.out
+        (record,) = store.iter_records(tmp_path / name)
+        return record
+
+    halved, small = run("halved", "512"), run("small", "128")
+    assert (halved.memory.batch_size, halved.memory.halved) == (128, 2)
+    assert (small.memory.batch_size, small.memory.halved) == (128, 0)
+    assert halved.memory.peak_bytes > 2**20
+    assert halved.notes == {"batch": 128}
+    assert figures(tmp_path / "halved") == figures(tmp_path / "small")  # and the cell's id says nothing of the batch
+
+
+def test_a_fit_that_runs_out_of_memory_is_halved_for_every_cell(tmp_path, dpbench, plugins):
+    text = SMALL.format(images=70) + '[[attacks]]\nname = "mean-image"\n[[attacks]]\nname = "random-image"\n'
+    path = suite(tmp_path, text.replace('"none"', f'"{plugins}:Starving"'))
+    assert dpbench("run", path, "--device", "cpu", "--output", tmp_path / "run").status == 0
+    records = list(store.iter_records(tmp_path / "run"))
+    assert [record.memory.batch_size for record in records] == [64] * len(records)
+    assert {record.status for record in records} == {"ok"}
+
+
+def test_out_of_memory_with_one_image_is_a_failed_row(tmp_path, dpbench, plugins):
+    attacks = f'[[attacks]]\nname = "mean-image"\n[[attacks]]\nname = "{plugins}:Hungry"\nfits = 0\n'
+    path = suite(tmp_path, SMALL.format(images=70) + attacks)
+    outcome = dpbench("run", path, "--device", "cpu", "--output", tmp_path / "run", "--batch-size", "4")
+    assert outcome.status == 1
+    by_attack = {record.cell.attack.name: record for record in store.iter_records(tmp_path / "run")}
+    assert by_attack.pop("mean-image").status == "ok"
+    (failed,) = by_attack.values()
+    assert failed.status == "failed"
+    assert failed.error.startswith("out of memory even with one image at a time (OutOfMemoryError: CUDA out of memory")
+    assert (failed.memory.batch_size, failed.memory.halved) == (1, 2)
+
+
+@pytest.mark.parametrize("size", ["0", "-3", "abc", "1.5"])
+def test_a_batch_size_that_is_none_is_one_line(dpbench, tmp_path, size):
+    outcome = dpbench("run", "smoke", "--output", tmp_path / "run", f"--batch-size={size}")
+    assert outcome.status == 2
+    assert outcome.err.splitlines() == [
+        f"dpbench: --batch-size {size} is not usable; expected auto or a whole number of images, 1 or more"
+    ]
+    assert not (tmp_path / "run").exists()
+
+
+def test_records_of_before_are_read(tmp_path, dpbench):
+    path = suite(tmp_path, SMALL.format(images=70) + '[[attacks]]\nname = "mean-image"\n')
+    assert dpbench("run", path, "--device", "cpu", "--output", tmp_path / "run").status == 0
+    (file,) = (tmp_path / "run" / "records").glob("*.json")
+    record = json.loads(file.read_text())
+    assert record["memory"].keys() == {"batch_size", "halved", "peak_bytes"}
+    del record["memory"]
+    file.write_text(json.dumps(record))
+    assert store.read_record(file).memory is None

@@ -14,6 +14,7 @@ from dpbench.devices import autocast, place
 from dpbench.fidelity import lpips, ssim_unchecked
 from dpbench.inverse_network import InverseNetwork
 from dpbench.inversion import images_for_statistics, initialise, pooled, victim_releases, victims_per_batch
+from dpbench.release import RELEASE_BATCH
 from dpbench.specs import content_hash
 from dpbench.types import Observation
 
@@ -27,6 +28,10 @@ nothing to learn. The attacker cannot tell which, so it tries once more at a low
 
 RETRY_RATE = 0.25
 """Share of the learning rate at which a decoder that did not converge starts again."""
+
+WINDOW = 96
+"""Side of the windows in which the SSIM of larger images is taken in training, one at random for each step: that of the
+whole image takes longer than the network."""
 
 
 class InverseTraining(BaseModel):
@@ -127,7 +132,8 @@ class InverseTraining(BaseModel):
         batch = min(self.batch_size, len(images))
         per_epoch = len(images) // batch
         calibration = images[: images_for_statistics(network.feature_shape, least=STATISTICS_IMAGES)]
-        network.standardise(torch.cat([query(chunk).float() for chunk in calibration.split(batch)]), calibration)
+        at_once = max(batch, RELEASE_BATCH)
+        network.standardise(torch.cat([query(chunk).float() for chunk in calibration.split(at_once)]), calibration)
         network.train()
         optimizer = torch.optim.AdamW(
             network.parameters(), learning_rate, weight_decay=1e-2, fused=device.type in ("cpu", "cuda")
@@ -136,19 +142,28 @@ class InverseTraining(BaseModel):
         counted = min(self.steps, per_epoch)
         total = torch.zeros((), device=device)
         order = torch.empty(0, dtype=torch.long)
-        for step in range(self.steps):
+
+        def drawn(step: int) -> Tensor:
+            nonlocal order
             place_in_epoch = step % per_epoch
             if not place_in_epoch:
                 order = torch.randperm(len(images), generator=generator, device=generator.device).to(device)
-            if step % 20 == 0:
-                seen.progress(f"step {step}/{self.steps}")
             chosen = images[order[place_in_epoch * batch : (place_in_epoch + 1) * batch]]
             flip = torch.rand(len(chosen), 1, 1, 1, generator=generator, device=generator.device) < 0.5
-            chosen = torch.where(flip.to(device), chosen.flip(3), chosen)
-            released = query(chosen)
+            return torch.where(flip.to(device), chosen.flip(3), chosen)
+
+        steps_at_once = at_once // batch  # a query of fewer images is filled up: it would cost as much
+        answered: list[tuple[Tensor, Tensor]] = []
+        for step in range(self.steps):
+            if step % 20 == 0:
+                seen.progress(f"step {step}/{self.steps}")
+            if not answered:
+                ahead = torch.cat([drawn(later) for later in range(step, min(step + steps_at_once, self.steps))])
+                answered = list(zip(ahead.split(batch), query(ahead).split(batch), strict=True))
+            chosen, released = answered.pop(0)
             with autocast(device):
                 output = network(released.float())
-            loss = self._loss(output.float(), chosen)
+            loss = self._loss(output.float(), chosen, generator)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -166,14 +181,26 @@ class InverseTraining(BaseModel):
         losses = [self._loss(mean.expand_as(chunk), chunk) * (len(chunk) / len(images)) for chunk in chunks]
         return torch.stack(losses).sum()
 
-    def _loss(self, output: Tensor, images: Tensor) -> Tensor:
+    def _loss(self, output: Tensor, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Images as they come (N,3,H,W) against the true ones, (); `generator` draws the window of large ones."""
         loss = functional.l1_loss(output, images)
         # clamp: SSIM and LPIPS are about images in [0, 1]; the L1 distance still pulls values back
         if self.ssim_weight:
-            loss = loss + self.ssim_weight * (1 - ssim_unchecked(output.clamp(0, 1), images).mean())
+            seen, true = _window(output, images, generator) if generator is not None else (output, images)
+            loss = loss + self.ssim_weight * (1 - ssim_unchecked(seen.clamp(0, 1), true).mean())
         if self.lpips_weight:
             loss = loss + self.lpips_weight * lpips(output.clamp(0, 1), images).mean()
         return loss
+
+
+def _window(output: Tensor, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The same window of both (N,3,H,W), at most `WINDOW` a side."""
+    for axis in (2, 3):
+        beyond = images.shape[axis] - WINDOW
+        if beyond > 0:
+            start = int(torch.randint(beyond + 1, (), generator=generator, device=generator.device))
+            output, images = output.narrow(axis, start, WINDOW), images.narrow(axis, start, WINDOW)
+    return output, images
 
 
 def _pooled_query(query: Callable[[Tensor], Tensor], times: int) -> Callable[[Tensor], Tensor]:

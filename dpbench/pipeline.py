@@ -38,11 +38,12 @@ MANY_CLASSES = 50
 
 @dataclass(frozen=True)
 class Released:
-    """A release and the server's hits on it; `probe` is for `assert_same_release`."""
+    """A release and the server's hits on it; `probe` is for `assert_same_release`, for the last see `dpbench.depth`."""
 
     release: Release
     utility: Utility
     probe: Tensor
+    client_share: float
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class Pipeline:
                 "shape": list(released.release.features[0].shape[1:]),
                 "dtype": str(released.release.features[0].dtype).removeprefix("torch."),
                 **({"packed": protected.split.packed} if protected.split.packed else {}),
-                "client_share": round(client_share(protected.split), 4),
+                "client_share": round(released.client_share, 4),
             },
             release_bits=released.release.bits,
             recognition=recognised,
@@ -154,7 +155,7 @@ class Pipeline:
             hits = release.guesses == test.labels[:, None]
             many = protected.split.classes >= MANY_CLASSES
             utility = Utility(correct=hits[:, 0].tolist(), top5=hits.any(dim=1).tolist() if many else None)
-            return Released(release, utility, probe)
+            return Released(release, utility, probe, client_share(protected.split))
 
         released: Released = self.prepared.keep("released", f"{key} {cell.releases}", make)
         if len(released.release.features[0]) < cell.victims:

@@ -8,22 +8,23 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
+from dpbench.parameters import Parameters
 from dpbench.types import AuxiliaryData, Budget, ThreatModel
 
 WEIGHTS = ("auto", "pretrained", "fit")
 """Where a backbone's weights may come from, apart from a file."""
 
 
-class Spec(BaseModel):
-    """Frozen, and strict about keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Spec(Parameters):
+    """Anything in a suite."""
 
 
 class DatasetSpec(Spec):
     """Which images, at which size, and how many for each of the three disjoint parts."""
+
+    later = ("auxiliary_classes",)
 
     name: str = Field(
         "leaves", description="leaves, spectra, a folder of class folders, or timm's torch/... and hfds/... names"
@@ -36,14 +37,6 @@ class DatasetSpec(Spec):
     auxiliary_classes: int = Field(
         0, ge=0, description="classes that are the attacker's alone: its images show these, the other parts never do"
     )
-
-    @model_serializer(mode="wrap")
-    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What came later is left out at its default: fingerprints and ids that were given before stay valid."""
-        fields: dict[str, Any] = dump(self)
-        if not self.auxiliary_classes:
-            fields.pop("auxiliary_classes", None)
-        return fields
 
 
 class ShiftedSpec(Spec):
@@ -102,6 +95,8 @@ class PluginSpec(Spec):
 class CellSpec(Spec):
     """One pairing: dataset x backbone x split point x defense x attack x threat model x seed."""
 
+    later = ("judge",)
+
     dataset: DatasetSpec
     data_fingerprint: str = Field(description="identifies the images themselves, wherever the folder lies")
     backbone: BackboneSpec
@@ -117,14 +112,6 @@ class CellSpec(Spec):
     victims: int = Field(ge=1)
     seed: int = Field(0, ge=0)
     judge: JudgeSpec | None = Field(None, description="by default the one in `dpbench.recognition`")
-
-    @model_serializer(mode="wrap")
-    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As in `DatasetSpec`."""
-        fields: dict[str, Any] = dump(self)
-        if self.judge is None:
-            fields.pop("judge", None)
-        return fields
 
     @property
     def auxiliary(self) -> AuxiliaryData:

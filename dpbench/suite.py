@@ -225,8 +225,17 @@ def plan(
         for spec, cls in _plugins(entry, find_attack, lambda attack: attack.at_budget(suite.budget))
     ]
     shifted = suite.shifted.dataset(suite.dataset.image_size) if suite.shifted is not None else None
-    _refuse_duplicates([spec for spec, _ in defenses], "defense")
-    _refuse_duplicates([spec for spec, _, _ in attacks], "attack")
+    _refuse_duplicates([(spec,) for spec, _ in defenses], "defense")
+    # an attack may come again, granted something else
+    _refuse_duplicates(
+        [
+            (spec, threat_model, auxiliary)
+            for spec, _, entry in attacks
+            for threat_model in entry.threat_models or suite.threat_models
+            for auxiliary in entry.auxiliary or suite.auxiliary
+        ],
+        "attack",
+    )
     has_reference = any(defense.name == UNDEFENDED for defense, _ in defenses)
     _refuse_settings(suite)
     cells = []
@@ -306,10 +315,13 @@ def _plugins(
         )
 
 
-def _refuse_duplicates(specs: list[PluginSpec], kind: str) -> None:
-    for spec in specs:
-        if specs.count(spec) > 1:
-            raise DpbenchError(f"{kind} {spec.name!r} is in the suite twice with the same parameters; remove one")
+def _refuse_duplicates(settings: list[tuple[PluginSpec, *tuple[str, ...]]], kind: str) -> None:
+    for setting in settings:
+        if settings.count(setting) > 1:
+            granted = f", granted {' '.join(setting[1:])}" if len(setting) > 1 else ""
+            raise DpbenchError(
+                f"{kind} {setting[0].name!r} is in the suite twice with the same parameters{granted}; remove one"
+            )
 
 
 def label(cell: CellSpec, *, full: bool = False) -> str:

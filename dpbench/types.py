@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, Self, get_args
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from dpbench.errors import DpbenchError
+from dpbench.parameters import Parameters
 
 Needs = Literal["nothing", "query", "weights"]
 """What an attack must be granted: nothing but the released features and auxiliary images, the client as a
@@ -208,14 +208,12 @@ class ProtectedModel(nn.Module):
         return self.predict(self.release(images))
 
 
-class Plugin(BaseModel):
+class Plugin(Parameters):
     """What attacks and defenses have in common: a name, an integer version, parameters that are checked.
 
     Fields of a subclass are its parameters; give each a default and its range with `pydantic.Field`. Raise
     `version` whenever the figures change: it is part of a cell's identity.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
 
     name: ClassVar[str]
     version: ClassVar[int] = 1

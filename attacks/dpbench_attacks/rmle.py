@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
-from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 from torch.nn import functional
 
@@ -61,6 +61,8 @@ class RegularisedMaximumLikelihood(Attack):
         for size, steps in (("small", 0.4), ("large", 4))
     }
 
+    later = ("decoder_batch_size",)
+
     steps: int = Field(500, ge=1, le=100_000, description="Adam steps")
     learning_rate: float = Field(0.06, gt=0, le=1, description="peak of the one-cycle schedule")
     total_variation: Weights = Field(
@@ -76,14 +78,6 @@ class RegularisedMaximumLikelihood(Attack):
     decoder_blocks: int = Field(2, ge=1, le=32, description="likewise")
     decoder_batch_size: int = Field(64, ge=2, le=4096, description="likewise")
     draws: int = Field(2, ge=1, le=64, description="releases averaged in each step, for stochastic clients")
-
-    @model_serializer(mode="wrap")
-    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What came later is left out at its default: ids of cells that were given before stay valid."""
-        fields: dict[str, Any] = dump(self)
-        if self.decoder_batch_size == InverseTraining.model_fields["batch_size"].default:
-            fields.pop("decoder_batch_size")
-        return fields
 
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """Optimise one image per victim: (N,3,H,W) in [0,1]."""
@@ -104,7 +98,7 @@ class RegularisedMaximumLikelihood(Attack):
         for i, chunk in enumerate(chunks):
             label = f"victims {i + 1}/{len(chunks)}, " if len(chunks) > 1 else ""
             tv, near = (weight.expand(len(chunk)) for weight in weights)
-            results.append(self._invert(match, chunk, start[chunk], tv, near, self.steps, seen, label, generator))
+            results.append(self._invert(match, chunk, start[chunk], tv, near, seen, label, generator))
         first, last = (torch.cat([result[k] for result in results]) for k in (1, 2))
         seen.notes["first_feature_loss"] = round(float(first.mean()), 5)
         seen.notes["final_feature_loss"] = round(float(last.mean()), 5)
@@ -133,7 +127,7 @@ class RegularisedMaximumLikelihood(Attack):
             victims = everyone.repeat(len(some))
             tv, near = (some[:, column].repeat_interleave(len(truth)) for column in (0, 1))
             found, _, _ = self._invert(
-                trial, victims, start.repeat(len(some), 1, 1, 1), tv, near, self.steps, seen, "trial, ", generator
+                trial, victims, start.repeat(len(some), 1, 1, 1), tv, near, seen, "trial, ", generator
             )
             wanted = truth.repeat(len(some), 1, 1, 1)
             squares = (found - wanted).square().mean((1, 2, 3))
@@ -151,7 +145,6 @@ class RegularisedMaximumLikelihood(Attack):
         start: Tensor,
         smoothness: Tensor,
         nearness: Tensor,
-        steps: int,
         seen: Observation,
         label: str,
         generator: torch.Generator,
@@ -164,7 +157,6 @@ class RegularisedMaximumLikelihood(Attack):
             start: (M,3,H,W) in [0,1].
             smoothness: (M,) weights of total variation.
             nearness: (M,) weights of the mean squared distance from the start.
-            steps: of Adam.
             seen: shows progress.
             label: of the chunk.
             generator: feeds the draws of a stochastic client.
@@ -175,14 +167,14 @@ class RegularisedMaximumLikelihood(Attack):
         levels = _pyramid(len(victims), seen.image_shape, start.device)
         optimizer = torch.optim.Adam(levels, self.learning_rate, betas=(0.9, 0.99))
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=steps + 1, pct_start=0.15
+            optimizer, self.learning_rate, total_steps=self.steps + 1, pct_start=0.15
         )
         best = start.clone()
         lowest = torch.full((len(victims),), torch.inf, device=start.device)
         first, last = lowest.clone(), lowest.clone()
-        for step in range(steps + 1):
+        for step in range(self.steps + 1):
             if step % 50 == 0:
-                seen.progress(f"{label}step {step}/{steps}")
+                seen.progress(f"{label}step {step}/{self.steps}")
             with torch.enable_grad():
                 free = start + _compose(levels)
                 # the pull back into [0, 1] keeps a gradient where the clamp has none
@@ -192,7 +184,7 @@ class RegularisedMaximumLikelihood(Attack):
                 near = (images - start).square().mean((1, 2, 3))
                 roughness = total_variation(images)
                 objective = distance + smoothness * roughness + nearness * near
-                followed = distance + _relaxed(smoothness, step / steps) * roughness + nearness * near
+                followed = distance + _relaxed(smoothness, step / self.steps) * roughness + nearness * near
                 gradients = torch.autograd.grad((followed + outside).sum(), levels)
             found, reached, value = images.detach(), objective.detach(), distance.detach()
             better = reached < lowest

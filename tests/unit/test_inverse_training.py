@@ -1,0 +1,49 @@
+"""How an inverse network is trained where images are large and batches small."""
+
+import torch
+
+from dpbench.inverse_training import WINDOW, InverseTraining, _window
+from dpbench.randomness import derive_generator
+from dpbench.release import RELEASE_BATCH
+from dpbench.types import LabelledImages, Observation
+
+CPU = torch.device("cpu")
+
+
+def test_small_batches_are_asked_for_together() -> None:
+    asked: list[int] = []
+
+    def query(images: torch.Tensor) -> torch.Tensor:
+        asked.append(len(images))
+        return torch.nn.functional.avg_pool2d(images, 2)
+
+    images = torch.rand(100, 3, 16, 16, generator=derive_generator(CPU, "images"))
+    seen = Observation(
+        released=query(images[:2]),
+        image_shape=(3, 16, 16),
+        auxiliary=LabelledImages(images, torch.zeros(100, dtype=torch.int64)),
+        query=query,
+        client=None,
+        remember=lambda name, train, depends_on, owner=None: train(derive_generator(CPU, name)),
+    )
+    asked.clear()
+    InverseTraining(steps=10, width=8, blocks=1, batch_size=16, learning_rate=0.01).trained(seen)
+    attempts = 2 if "retried" in seen.notes else 1
+    # of 100 images statistics, then of 10 steps of 16 images four, four and two at once
+    assert asked == attempts * [RELEASE_BATCH, 36, RELEASE_BATCH, RELEASE_BATCH, 32]
+
+
+def test_windows_are_the_same_of_both_images() -> None:
+    images = torch.rand(2, 3, 200, 120, generator=derive_generator(CPU, "large"))
+    places = set()
+    for seed in range(8):
+        one, other = _window(images, images, derive_generator(CPU, seed))
+        assert one.shape == (2, 3, WINDOW, WINDOW)
+        assert torch.equal(one, other)
+        places.add(one.storage_offset())
+    assert len(places) > 4
+    small = images[:, :, :64, :WINDOW]
+    generator = derive_generator(CPU, "small")
+    state = generator.get_state()
+    assert torch.equal(_window(small, small, generator)[0], small)
+    assert torch.equal(generator.get_state(), state), "figures of small images would change"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from dpbench.errors import DpbenchError
 from dpbench.intervals import Floats
-from dpbench.store import METRICS, Record
+from dpbench.store import METRICS, Recognition, Record
 
 PSNR_CAP_DB = 100.0
 """Identical images have an infinite PSNR, which no mean survives."""
@@ -34,7 +35,27 @@ class Figures:
         return Figures(tuple(victims), {metric: array[chosen] for metric, array in self.values.items()})
 
 
-def figures_of(record: Record) -> Figures:
+class Measured(Protocol):
+    """What of a record figures are made of; see `dpbench.store.Record`."""
+
+    @property
+    def id(self) -> str:
+        """Of what was measured."""
+
+    @property
+    def fidelity(self) -> Mapping[str, Sequence[float]]:
+        """Metric -> one figure per victim."""
+
+    @property
+    def victims(self) -> Sequence[str]:
+        """Content hashes."""
+
+    @property
+    def recognition(self) -> Recognition | None:
+        """Whether a reconstruction gives its victim away."""
+
+
+def figures_of(record: Measured) -> Figures:
     """The figures of a finished cell; a metric that is not finite everywhere counts as not measured."""
     given: dict[str, Sequence[float]] = dict(record.fidelity)
     if record.recognition is not None:

@@ -78,7 +78,7 @@ class Pipeline:
     def __init__(self, device: torch.device, cache_dir: Path, batch_size: int | None = None) -> None:
         self.device = device
         self.cache_dir = cache_dir
-        self.prepared = Prepared(device, cache_dir, batch_size)
+        self.prepared: Prepared = Prepared(device, cache_dir, batch_size)
 
     @property
     def batches(self) -> Batches:
@@ -101,7 +101,7 @@ class Pipeline:
         with stages("defense"):
             protected = self.prepared.protected(cell, cell.defense, progress)
         with stages("release"):
-            released = self._released(cell, protected, progress)
+            released = self.released(cell, protected, progress)
         victims = parts.test.images[: cell.victims]
         with stages("attack"):
             images, notes = self.batches(lambda size: self._attacked(cell, released, size, victims, progress))
@@ -134,7 +134,7 @@ class Pipeline:
             notes=_plain(notes),
         )
 
-    def _released(self, cell: CellSpec, protected: ProtectedModel, progress: Progress) -> Released:
+    def released(self, cell: CellSpec, protected: ProtectedModel, progress: Progress) -> Released:
         """One release of the test images: the server's accuracy and the attacker's view come from the same tensors."""
         key = self.prepared.protected_key(cell, cell.defense, progress)
 
@@ -202,14 +202,18 @@ class Pipeline:
         )
         return guarantees
 
+    def _known_client(self, cell: CellSpec, progress: Progress) -> tuple[ProtectedModel, str]:
+        """The client that the attacker prepares on, and its key."""
+        defense = undefended_spec() if cell.threat_model == "static" else cell.defense
+        model = self.prepared.protected(cell, defense, progress)
+        return model, self.prepared.protected_key(cell, defense, progress)
+
     def _observe(
         self, cell: CellSpec, released: Released, batch_size: int, notes: dict[str, Any], progress: Progress
     ) -> Observation:
         """What the attacker sees under the cell's threat model, and nothing else."""
         needs = attack_of(cell.attack).needs
-        defense = undefended_spec() if cell.threat_model == "static" else cell.defense
-        model = self.prepared.protected(cell, defense, progress)
-        client_key = self.prepared.protected_key(cell, defense, progress)
+        model, client_key = self._known_client(cell, progress)
         first, *again = (features[: cell.victims].float() for features in released.release.features)
         answers = Answers(model, self.device, client_key, cell.id)
 

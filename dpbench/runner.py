@@ -277,7 +277,7 @@ def _run_cell(
     try:
         result = pipeline.run(cell, stages, watcher.progress)
     except Exception as error:
-        record.error = _reason(error)
+        record.error = reason(error)
     else:
         record = record.model_copy(
             update={
@@ -315,7 +315,7 @@ def _said(value: object) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """One line: the message, and for a plug-in's own exception where it was raised."""
     text = " ".join(str(error).split())
     if isinstance(error, DpbenchError):

@@ -37,6 +37,10 @@ P = TypeVar("P", bound=Plugin)
 Headline = Literal["leakage", "ssim", "reid_top1", "identity_top1"]
 """Figures of a board that a suite can be about."""
 
+PROTOCOLS = ("inference", "sharing")
+"""What a suite may ask: what features leak that are sent to a model, or what they leak and do for a partner who trains
+on them (see `dpbench.sharing`)."""
+
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 
 
@@ -78,6 +82,7 @@ class Suite(Spec):
     """The content of a suite file."""
 
     schema_version: Literal[1] = 1
+    protocol: Literal["inference"] = "inference"
     name: Name
     description: str = ""
     seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
@@ -143,6 +148,15 @@ def load_suite(name: str) -> Suite:
         DpbenchError: no such suite or file, a TOML syntax error (with its line), an unknown key (with a
             suggestion), a value that does not fit.
     """
+    return parse_suite(suite_text(name), origin=name)
+
+
+def suite_text(name: str) -> str:
+    """What a suite file holds: of a built-in suite by name, or of a TOML file by path.
+
+    Raises:
+        DpbenchError: there is none, or it cannot be read.
+    """
     path = Path(name)
     if path.suffix == ".toml" or "/" in name:
         if not path.is_file():
@@ -151,25 +165,35 @@ def load_suite(name: str) -> Suite:
                 f"suites: {', '.join(built_in_suites())}"
             )
         try:
-            return parse_suite(path.read_text(encoding="utf-8"), origin=name)
+            return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise DpbenchError(f"suite file {name} cannot be read: {error}") from error
     texts = built_in_suites()
     if name not in texts:
         raise unknown("suite", name, texts)
-    return parse_suite(texts[name], origin=name)
+    return texts[name]
+
+
+def parse_toml(text: str, *, origin: str) -> dict[str, Any]:
+    """TOML text -> its tables; `origin` names it in messages."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DpbenchError(f"{origin}: TOML syntax error: {error}") from error  # the message has line and column
 
 
 def parse_suite(text: str, *, origin: str) -> Suite:
     """TOML text -> a validated suite; `origin` names it in messages."""
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise DpbenchError(f"{origin}: TOML syntax error: {error}") from error  # the message has line and column
+    content = parse_toml(text, origin=origin)
+    if content.get("protocol", PROTOCOLS[0]) == PROTOCOLS[1]:
+        raise DpbenchError(
+            f"{origin} is a suite of the protocol {PROTOCOLS[1]!r}, which has no grid of cells; `dpbench run` and "
+            "`dpbench leaderboard` take it, here a suite without that protocol is expected"
+        )
     try:
         return Suite.model_validate(content)
     except pydantic.ValidationError as error:
-        raise _explain(error, origin) from error
+        raise explain(error, origin, _TABLES, Suite) from error
 
 
 _TABLES: dict[str, type[Spec]] = {
@@ -182,11 +206,14 @@ _TABLES: dict[str, type[Spec]] = {
 }
 
 
-def _explain(error: pydantic.ValidationError, origin: str) -> DpbenchError:
+def explain(
+    error: pydantic.ValidationError, origin: str, tables: Mapping[str, type[Spec]], top: type[Spec]
+) -> DpbenchError:
+    """What is wrong with a suite file, in one line; `tables` and `top` say which keys there are."""
     first = error.errors()[0]
     where = ".".join(str(part + 1) if isinstance(part, int) else part for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        table = _TABLES.get(str(first["loc"][0]), Suite) if len(first["loc"]) > 1 else Suite
+        table = tables.get(str(first["loc"][0]), top) if len(first["loc"]) > 1 else top
         return unknown(f"key in {origin}:", where.rsplit(".", 1)[-1], table.model_fields)
     came = "" if first["type"] == "missing" else f", got {first['input']!r}"
     return DpbenchError(f"{origin}: {where}: {first['msg'][0].lower()}{first['msg'][1:]}{came}")
@@ -218,11 +245,11 @@ def plan(
         DpbenchError: an unknown attack or defense, a parameter out of range, an attack that needs more than is
             granted, more victims than test images.
     """
-    defenses = [(spec, cls) for entry in suite.defenses for spec, cls in _plugins(entry, find_defense)]
+    defenses = [(spec, cls) for entry in suite.defenses for spec, cls in plugin_settings(entry, find_defense)]
     attacks = [
         (spec, cls, entry)
         for entry in suite.all_attacks()
-        for spec, cls in _plugins(entry, find_attack, lambda attack: attack.at_budget(suite.budget))
+        for spec, cls in plugin_settings(entry, find_attack, lambda attack: attack.at_budget(suite.budget))
     ]
     shifted = suite.shifted.dataset(suite.dataset.image_size) if suite.shifted is not None else None
     _refuse_duplicates([(spec,) for spec, _ in defenses], "defense")
@@ -303,7 +330,7 @@ def _auxiliary(suite: Suite, entry: AttackEntry, attack: type[Attack]) -> list[A
     return listed[-1:] if attack.floor else listed
 
 
-def _plugins(
+def plugin_settings(
     entry: PluginEntry, find: Callable[[str], type[P]], adapt: Callable[[P], P] = lambda plugin: plugin
 ) -> Iterable[tuple[PluginSpec, type[P]]]:
     cls = find(entry.name)
@@ -329,13 +356,13 @@ def label(cell: CellSpec, *, full: bool = False) -> str:
 
     Parameters at their defaults are left out, and with `full=False` those of the attack altogether.
     """
-    defense = _words(cell.defense, find_defense(cell.defense.name), always=1)
+    defense = in_words(cell.defense, find_defense(cell.defense.name), always=1)
     attack_class = find_attack(cell.attack.name)
-    attack = _words(cell.attack, attack_class, always=0) if full else attack_class.name
+    attack = in_words(cell.attack, attack_class, always=0) if full else attack_class.name
     return f"{cell.backbone.name} {cell.split_point} | {defense} | {attack} | {cell.granted} | seed {cell.seed}"
 
 
-def _words(spec: PluginSpec, cls: type[Plugin], *, always: int) -> str:
+def in_words(spec: PluginSpec, cls: type[Plugin], *, always: int) -> str:
     """The name and the parameters that are not at their defaults; the first `always` of them in any case."""
     # as arguments are stored: JSON knows no tuples
     defaults = {

@@ -1,0 +1,284 @@
+"""A sharing suite from start to end: plan, run what is not finished, record each unit the moment it is done."""
+
+from __future__ import annotations
+
+import datetime
+import fnmatch
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+
+from dpbench import backbones, datasets, feasibility
+from dpbench import weights as sources
+from dpbench.cache import default_cache
+from dpbench.devices import choose_device
+from dpbench.environment import describe_environment
+from dpbench.errors import DpbenchError, unknown
+from dpbench.report import write_picture
+from dpbench.runner import PICTURED, reason
+from dpbench.sharing import refinement
+from dpbench.sharing.benefit import Benefit
+from dpbench.sharing.pipeline import SharedPipeline
+from dpbench.sharing.plan import plan_sharing
+from dpbench.sharing.records import SharingRecord, read_record, record_path, write_record
+from dpbench.sharing.suite import SharingAttack, SharingSuite, load_sharing
+from dpbench.sharing.units import Attacked, Training, Transferred, Unit
+from dpbench.stages import Stages
+from dpbench.store import NewerSchema, picture_path
+from dpbench.suite import PluginEntry, attack_of, defense_of
+from dpbench.types import BUDGETS
+
+State = Literal["cached", "ok", "failed"]
+
+
+class Watcher(Protocol):
+    """Who follows a run: see `dpbench.sharing.display`."""
+
+    def started(self, label: str) -> None:
+        """A unit begins."""
+
+    def progress(self, text: str) -> None:
+        """What the running stage does."""
+
+    def finished(self, label: str, state: State, record: SharingRecord) -> None:
+        """A unit has its record."""
+
+
+class Nobody:
+    """A watcher that looks away."""
+
+    def started(self, label: str) -> None:
+        """Nothing."""
+
+    def progress(self, text: str) -> None:
+        """Nothing."""
+
+    def finished(self, label: str, state: State, record: SharingRecord) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class SharingPlan:
+    """A suite made concrete: its units in running order, the finished ones, and where records go."""
+
+    suite: SharingSuite
+    units: list[Unit]
+    finished: dict[str, SharingRecord]
+    output: Path
+
+
+def make_sharing_plan(
+    suite: str | SharingSuite,
+    *,
+    data: str | None = None,
+    output: Path | str | None = None,
+    only: str | None = None,
+    seed: int | None = None,
+    budget: str | None = None,
+    weights: str | None = None,
+    defenses: list[str] | None = None,
+    attacks: list[str] | None = None,
+) -> SharingPlan:
+    """Resolve a suite to units and look up which are finished. Computes nothing.
+
+    Args:
+        suite: a built-in name, a path of a TOML file, or a `SharingSuite`.
+        data: overrides the suite's data set.
+        output: the run directory; by default `dpbench-runs/NAME`.
+        only: keeps units in whose label this shell pattern occurs.
+        seed: overrides the suite's seeds.
+        budget: small, standard or large: overrides what the attacks may spend.
+        weights: of the backbone: a file, auto, pretrained or fit.
+        defenses: further ones, at their defaults.
+        attacks: likewise.
+
+    Raises:
+        DpbenchError: anything in the suite that cannot be run.
+    """
+    chosen = load_sharing(suite) if isinstance(suite, str) else suite
+    changes: dict[str, Any] = {}
+    if data is not None:
+        changes["dataset"] = chosen.dataset.model_copy(update={"name": data})
+    if seed is not None:
+        if seed < 0:
+            raise DpbenchError(f"--seed {seed} is negative; expected 0 or more")
+        changes |= {"seeds": [seed], "leakage_seeds": None}
+    if budget is not None:
+        if budget not in BUDGETS:
+            raise unknown("budget", budget, BUDGETS)
+        changes["budget"] = budget
+    if weights is not None:
+        changes["backbone"] = chosen.backbone.model_copy(update={"weights": weights})
+    changes["defenses"] = [*chosen.defenses, *(PluginEntry(name=name) for name in defenses or [])]
+    changes["attacks"] = [*chosen.attacks, *(SharingAttack(name=name) for name in attacks or [])]
+    chosen = chosen.model_copy(update=changes)
+    spec, size = chosen.backbone.spec(), chosen.dataset.image_size
+    try:
+        fingerprint = datasets.fingerprint(chosen.dataset)
+    except DpbenchError as error:
+        if data is not None or not chosen.data:
+            raise
+        raise DpbenchError(f"{error}. {chosen.data}") from error
+    with torch.device("meta"):  # no memory, no time: only the names are wanted
+        model = backbones.create_backbone(spec, image_size=size, classes=2)
+        feasibility.assert_classifies(model, image_size=size, classes=2, name=spec.name)
+    split_point = backbones.resolve_split_point(model, chosen.backbone.split_points[0], name=spec.name)
+    source = sources.choose(spec)
+    if spec.weights_file is not None:
+        sources.create(spec, source, image_size=size, classes=2)
+    units = plan_sharing(
+        chosen,
+        data_fingerprint=fingerprint,
+        split_point=split_point,
+        weights_fingerprint=sources.fingerprint(spec),
+    )
+    if only is not None:
+        matching = [unit for unit in units if matches(unit, only)]
+        if not matching:
+            raise DpbenchError(
+                f"--only {only!r} matches nothing in suite {chosen.name!r}; its parts look like "
+                f"{units[0].label!r}; try `dpbench run {chosen.name} --dry-run`"
+            )
+        units = matching
+    for unit in units:
+        _assert_at_hand(unit)
+    run_dir = Path(output) if output is not None else Path("dpbench-runs") / chosen.name
+    return SharingPlan(chosen, units, _finished(units, run_dir), run_dir)
+
+
+def matches(unit: Unit, pattern: str) -> bool:
+    """Whether a shell pattern occurs anywhere in a unit's label or id."""
+    return any(fnmatch.fnmatchcase(name, f"*{pattern}*") for name in (unit.label, unit.id))
+
+
+def _assert_at_hand(unit: Unit) -> None:
+    plugins: list[Any] = []
+    if isinstance(unit, Training):
+        plugins = [defense_of(spec) for spec in unit.applied.values()]
+    elif isinstance(unit, Attacked | Transferred):
+        plugins = [defense_of(unit.defense), attack_of(unit.attack)]
+    for plugin in plugins:
+        try:
+            plugin.assert_at_hand()
+        except DpbenchError as error:
+            raise DpbenchError(f"{plugin.name}: {error}") from error
+
+
+def _finished(units: list[Unit], run_dir: Path) -> dict[str, SharingRecord]:
+    found = {}
+    for unit in units:
+        path = record_path(run_dir, unit.id)
+        if not path.is_file():
+            continue
+        try:
+            record = read_record(path)
+        except NewerSchema:
+            raise
+        except DpbenchError:
+            continue  # cut short: that unit is measured again
+        if record.status == "ok":
+            found[unit.id] = record
+    return found
+
+
+def execute_sharing(
+    plan: SharingPlan, *, device: str = "auto", batch_size: int | None = None, watcher: Watcher | None = None
+) -> list[SharingRecord]:
+    """Run the units that are not finished; one that fails is a record too, and the others go on.
+
+    Args:
+        plan: what `make_sharing_plan` returned.
+        device: auto, cpu, cuda or mps.
+        batch_size: at most so many images in a network at once; None: from their size and the device's memory.
+        watcher: follows the run.
+
+    Returns:
+        One record per unit of the plan, in its order.
+
+    Raises:
+        DpbenchError: no such device, data that cannot be read, a full or unwritable output disk.
+    """
+    watcher = watcher or Nobody()
+    chosen = choose_device(device)
+    torch.backends.cudnn.deterministic = True
+    pipeline = SharedPipeline(chosen, default_cache(), batch_size)
+    environment = describe_environment(chosen)
+    records = []
+    for unit in plan.units:
+        record = plan.finished.get(unit.id)
+        if record is None:
+            watcher.started(unit.label)
+            record = _run(unit, plan, pipeline, environment, watcher)
+            watcher.finished(unit.label, record.status, record)
+        else:
+            watcher.finished(unit.label, "cached", record)
+        records.append(record)
+    return records
+
+
+def _run(
+    unit: Unit,
+    plan: SharingPlan,
+    pipeline: SharedPipeline,
+    environment: dict[str, object],
+    watcher: Watcher,
+) -> SharingRecord:
+    world = pipeline.world
+    world.enter(unit.world)
+    world.start(world.public_cell())
+    world.divided(watcher.progress)  # data that cannot be read stops the run: no unit could go on
+    stages = Stages(pipeline.device)
+    record = SharingRecord.model_validate(
+        {
+            "id": unit.id,
+            "suite": plan.suite.name,
+            "unit": unit,
+            "status": "failed",
+            "environment": environment,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+    )
+    try:
+        measured = _measured(unit, plan, pipeline, stages, watcher.progress)
+    except Exception as error:
+        record.error = reason(error)
+    else:
+        record = record.model_copy(update={"status": "ok", **measured})
+    record = record.model_copy(update={"seconds": stages.seconds})
+    write_record(plan.output, record)  # last: a unit with a record has its picture
+    return record
+
+
+def _measured(
+    unit: Unit, plan: SharingPlan, pipeline: SharedPipeline, stages: Stages, progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """The fields of the record that were measured."""
+    if isinstance(unit, Training):
+        trained = Benefit(pipeline).run(unit, stages, progress)
+        _, _, weights = pipeline.world.backbone(pipeline.world.public_cell(), progress)
+        return {"trained": trained, "backbone_weights": weights, "refinement_version": refinement.VERSION}
+    assert isinstance(unit, Attacked | Transferred)
+    result = pipeline.run(unit.cell(), stages, progress)
+    shown = slice(0, PICTURED)
+    write_picture(
+        picture_path(plan.output, unit.id),
+        result.victims[shown],
+        result.reconstructions[shown],
+        captions=[f"SSIM {value:.2f}" for value in result.fidelity["ssim"][shown]],
+        title=unit.label,
+    )
+    converged = result.notes.get("converged")
+    return {
+        "floor": result.floor,
+        "fidelity": result.fidelity,
+        "missing_metrics": result.missing_metrics,
+        "victims": result.victim_hashes,
+        "recognition": result.recognition,
+        "trained_on": result.trained_on,
+        "converged": converged if isinstance(converged, bool) else None,
+        "notes": result.notes,
+        "backbone_weights": result.backbone_weights,
+    }

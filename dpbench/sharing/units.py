@@ -1,0 +1,200 @@
+"""What a sharing suite consists of: trainings, attacks on what was shared, and transfers; each has a record."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from dpbench.registry import find_defense
+from dpbench.row_names import short_name
+from dpbench.sharing.suite import Condition, Knowledge, Owner, Refinement
+from dpbench.specs import BackboneSpec, CellSpec, DatasetSpec, JudgeSpec, PluginSpec, Spec, content_hash
+from dpbench.suite import in_words
+from dpbench.types import UNDEFENDED, Budget, ThreatModel
+
+THREAT_MODELS: dict[Knowledge, ThreatModel] = {
+    "public": "static",
+    "own": "static",
+    "query": "query",
+    "weights": "weights",
+}
+"""Knowledge of a sender's defense -> what it grants an attack."""
+
+NONE = PluginSpec(name=UNDEFENDED)
+
+
+class WorldSpec(Spec):
+    """Whose images are whose, and the public network that all start from."""
+
+    dataset: DatasetSpec
+    data_fingerprint: str = Field(description="identifies the images, wherever the folder lies")
+    owners: list[Owner]
+    backbone: BackboneSpec
+    weights_fingerprint: str = ""
+    split_point: str
+    judge: JudgeSpec | None = None
+    public_images: bool = True
+    seed: int
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """As JSON, without the places of files."""
+        spec = self.model_dump(mode="json")
+        spec["dataset"].pop("name")
+        if spec.pop("weights_fingerprint"):
+            spec["backbone"]["weights"] = f"file:{self.weights_fingerprint}"
+        return spec
+
+    def cell(self, owner: str = "", attacker: str = "", **settings: Any) -> EntityCell:
+        """What `dpbench.pipeline` is told of an owner's images and of who attacks them; see `EntityCell`.
+
+        Without further settings: nothing is defended, and nothing attacked.
+        """
+        nothing = {"defense": NONE, "attack": NONE, "threat_model": "static", "victims": 1}
+        shared = [self.data_fingerprint, [one.model_dump(mode="json") for one in self.owners], self.seed]
+        return EntityCell(
+            dataset=self.dataset,
+            data_fingerprint=content_hash([*shared, owner, attacker, self.public_images])[:40],
+            owner_fingerprint=content_hash([*shared, owner])[:40],
+            backbone=self.backbone,
+            weights_fingerprint=self.weights_fingerprint,
+            split_point=self.split_point,
+            judge=self.judge,
+            seed=self.seed,
+            owner=owner,
+            attacker=attacker,
+            **(nothing | settings),
+        )
+
+
+class EntityCell(CellSpec):
+    """A cell whose victims are images that an entity shared, and whose attacker is another entity."""
+
+    owner: str = Field(description="whose private images are released; empty: the public images")
+    owner_fingerprint: str = Field(description="identifies those images")
+    attacker: str = Field(description="whose private images are the auxiliary ones; empty: nobody's")
+    fit: int = Field(0, ge=0, description="which of several independent fits of the defense")
+    knowledge: Knowledge = "public"
+    prepared_on: list[int] | None = Field(None, description="fits of the owner's defense that the attacker may query")
+
+
+class Unit(Spec):
+    """What training, attack and transfer have in common."""
+
+    world: WorldSpec
+    receiver: str
+
+    def words(self) -> list[str]:
+        """What tells it apart, for labels and file names."""
+        raise NotImplementedError
+
+    @property
+    def label(self) -> str:
+        """In words: `b trains on a's | dpm | seed 0`."""
+        return " | ".join([*self.words(), f"seed {self.world.seed}"])
+
+    @property
+    def id(self) -> str:
+        """A readable, file-safe name that ends in a hash of everything that affects the result."""
+        spec = {**self.model_dump(mode="json"), "world": self.world.identity}
+        stem = "-".join(re.sub(r"[^A-Za-z0-9_.=]+", "_", word)[:40] for word in self.words())
+        return f"{stem}-s{self.world.seed}-{content_hash(spec)[:10]}"
+
+
+class Training(Unit):
+    """The receiver trains its server tail under one condition."""
+
+    kind: Literal["training"] = "training"
+    condition: Condition
+    applied: dict[str, PluginSpec] = Field(
+        default_factory=dict, description="entity -> its defense, of senders and receiver; empty where none is applied"
+    )
+    refinement: Refinement
+
+    @property
+    def own_defense(self) -> PluginSpec | None:
+        """What the receiver's own images go through, if anything."""
+        return self.applied.get(self.receiver) if self.refinement.own_features == "defended" else None
+
+    @property
+    def setting(self) -> str:
+        """The senders' defenses, in words; empty where none is applied."""
+        given = [setting_text(spec) for entity, spec in self.applied.items() if entity != self.receiver]
+        return " + ".join(dict.fromkeys(given))
+
+    def words(self) -> list[str]:
+        """Receiver, condition, defense."""
+        return ["train", self.receiver, self.condition, *([self.setting] if self.setting else [])]
+
+
+class Attacked(Unit):
+    """The receiver attacks what a sender shared with it."""
+
+    kind: Literal["attack"] = "attack"
+    sender: str
+    defense: PluginSpec
+    attack: PluginSpec
+    knowledge: Knowledge
+    victims: int = Field(ge=1)
+    budget: Budget
+
+    def words(self) -> list[str]:
+        """Who attacks whom, how, knowing what."""
+        names = [short_name(self.attack.name), self.knowledge]
+        return ["attack", f"{self.receiver} on {self.sender}", setting_text(self.defense), *names]
+
+    def cell(self) -> EntityCell:
+        """For the pipeline."""
+        return self.world.cell(
+            self.sender,
+            self.receiver,
+            defense=self.defense,
+            attack=self.attack,
+            threat_model=THREAT_MODELS[self.knowledge],
+            knowledge=self.knowledge,
+            victims=self.victims,
+            budget=self.budget,
+        )
+
+
+class Transferred(Unit):
+    """An attack prepared on some fits of a defense, judged on another (or the same)."""
+
+    kind: Literal["transfer"] = "transfer"
+    sender: str
+    defense: PluginSpec
+    attack: PluginSpec
+    prepared_on: list[int] = Field(min_length=1, description="fits that the attacker could query")
+    judged_on: int = Field(ge=0, description="the fit that released the victims' features")
+    victims: int = Field(ge=1)
+    budget: Budget
+
+    def words(self) -> list[str]:
+        """From which fits to which."""
+        prepared = "+".join(map(str, self.prepared_on))
+        return ["transfer", self.sender, setting_text(self.defense), f"{prepared} to {self.judged_on}"]
+
+    def cell(self) -> EntityCell:
+        """For the pipeline."""
+        return self.world.cell(
+            self.sender,
+            self.receiver,
+            defense=self.defense,
+            attack=self.attack,
+            threat_model="query",
+            knowledge="query",
+            fit=self.judged_on,
+            prepared_on=self.prepared_on,
+            victims=self.victims,
+            budget=self.budget,
+        )
+
+
+AnyUnit = Annotated[Training | Attacked | Transferred, Field(discriminator="kind")]
+
+
+def setting_text(spec: PluginSpec) -> str:
+    """A defense, its first parameter, and those that are not at their defaults: `gaussian std=1.0`."""
+    return in_words(spec, find_defense(spec.name), always=1)

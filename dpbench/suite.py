@@ -362,6 +362,12 @@ def label(cell: CellSpec, *, full: bool = False) -> str:
     return f"{cell.backbone.name} {cell.split_point} | {defense} | {attack} | {cell.granted} | seed {cell.seed}"
 
 
+def setting(cell: CellSpec) -> str:
+    """What of a cell is there before any attack, in words: `resnet10t layer1 | gaussian std=0.5 | seed 0`."""
+    defense = in_words(cell.defense, find_defense(cell.defense.name), always=1)
+    return f"{cell.backbone.name} {cell.split_point} | {defense} | seed {cell.seed}"
+
+
 def in_words(spec: PluginSpec, cls: type[Plugin], *, always: int) -> str:
     """The name and the parameters that are not at their defaults; the first `always` of them in any case."""
     # as arguments are stored: JSON knows no tuples

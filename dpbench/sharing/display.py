@@ -1,0 +1,69 @@
+"""What a person sees while a sharing suite runs: what is done, what runs now, the time left."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from dpbench.sharing.records import SharingRecord
+from dpbench.sharing.runner import State
+
+
+class SharingDisplay:
+    """Follows a run on a terminal; elsewhere prints one line per finished unit.
+
+    Args:
+        console: where to draw.
+        units: how many there are.
+    """
+
+    def __init__(self, console: Console, units: int) -> None:
+        self.console = console
+        self.units = units
+        self.done = 0
+        self.running = ""
+        columns = (BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, TextColumn("{task.description}", markup=False), console=console, transient=True)
+        self._task = self._bar.add_task("looking at the data", total=units)
+
+    def __enter__(self) -> SharingDisplay:
+        if self.console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def started(self, label: str) -> None:
+        """A unit begins."""
+        self.running = label
+        self.progress("starting")
+
+    def progress(self, text: str) -> None:
+        """What the running stage does."""
+        self._bar.update(self._task, description=f"{self.running}: {text}" if self.running else text)
+
+    def finished(self, label: str, state: State, record: SharingRecord) -> None:
+        """A unit has its record."""
+        self.done += 1
+        self._bar.update(self._task, completed=self.done)
+        if state == "cached":
+            return
+        line = f"failed  {label}: {record.error}" if state == "failed" else f"{_spent(record)}  {label}: {_said(record)}"
+        style = "red" if state == "failed" else "dim"
+        shown = line if self.console.is_terminal else f"[{self.done}/{self.units}] {line}"
+        self.console.print(shown, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def _spent(record: SharingRecord) -> str:
+    return f"{sum(record.seconds.values()):6.1f} s"
+
+
+def _said(record: SharingRecord) -> str:
+    if record.trained is not None:
+        return f"top-1 {sum(record.trained.correct) / len(record.trained.correct):.1%}"
+    return f"SSIM {sum(record.fidelity['ssim']) / len(record.fidelity['ssim']):.3f}"

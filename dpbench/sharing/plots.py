@@ -1,0 +1,155 @@
+"""Two pictures of a sharing board: what is gained against what leaks, and the transfer matrix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from dpbench.errors import DpbenchError
+from dpbench.plots import COLOURS, MARKERS, refuse_ending
+from dpbench.sharing.board import FLOOR
+from dpbench.store import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PANEL = ["dataset", "backbone", "split_point", "receiver"]
+FRAME = {"own": "own data only", "clean-images": "+ clean images", "own-longer": "own data, more epochs"}
+"""Conditions that are lines of accuracy: nothing but one's own leaks, or everything does."""
+CONTROLS = {"shuffled-labels": ("x", "labels shuffled"), "equal-noise": ("+", "noise of the same power")}
+
+
+def write_benefit(board: pd.DataFrame, path: Path) -> None:
+    """Accuracy of the receiver against the worst-case SSIM of what was shared with it, and against leakage.
+
+    A point is a defense setting, filled: the attacker who knows most; hollow: the one who knows the public head alone.
+    The frame: own data only, and clean images. Bars are 95% intervals over images and seeds.
+
+    Args:
+        board: from `dpbench.sharing.board`.
+        path: ends in .png, .pdf or .svg.
+
+    Raises:
+        DpbenchError: the board holds no features that were both trained on and attacked.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    refuse_ending(path)
+    panels = list(board.groupby(PANEL, sort=False))
+    both = board["accuracy"].notna() & board["ssim"].notna()
+    if not both.any():
+        raise DpbenchError(
+            "--plot benefit: these runs hold no shared features that were both trained on and attacked; run the suite "
+            "without --only"
+        )
+    figure = Figure(figsize=(10.4, 4.4 * len(panels) + 0.9), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(panels), 2, squeeze=False)
+    handles: dict[str, Any] = {}
+    for line, (names, rows) in zip(grid, panels, strict=True):
+        for axes, metric, label in zip(
+            line, ("ssim", "leakage"), ("worst-case SSIM", "leakage (0 floor, 1 undefended)"), strict=True
+        ):
+            _frame(axes, rows)
+            _points(axes, rows, metric)
+            axes.set_xlabel(f"what leaks of the shared images: {label}")
+            axes.set_ylabel(f"top-1 of {names[3]} (%)")
+            axes.grid(color="0.92", linewidth=0.6)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
+            handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, frameon=False, fontsize=8)
+    write_atomically(path, lambda file: figure.savefig(file, dpi=160))
+
+
+def _frame(axes: Axes, rows: pd.DataFrame) -> None:
+    styles = {"own": "-", "clean-images": "--", "own-longer": ":"}
+    for condition, label in FRAME.items():
+        found = rows[rows["condition"] == condition]["accuracy"].dropna()
+        if len(found):
+            axes.axhline(100 * found.iloc[0], color="0.3", linewidth=1.0, linestyle=styles[condition], label=label)
+
+
+def _points(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
+    floor = rows[rows["condition"] == FLOOR][metric].dropna()
+    if len(floor):
+        axes.axvline(floor.iloc[0], color="0.35", linewidth=0.9, linestyle="-.", label="floor")
+    clean = rows[(rows["condition"] == "clean-features") & rows[metric].notna()]
+    if len(clean):
+        axes.plot(clean[metric], 100 * clean["accuracy"], "*", color="black", markersize=12, label="clean features")
+    defended = rows[(rows["condition"] == "defended-features") & rows[metric].notna() & rows["accuracy"].notna()]
+    for number, (defense, settings) in enumerate(defended.groupby("defense", sort=True)):
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        settings = settings.sort_values(metric)
+        x, y = settings[metric].to_numpy(float), 100 * settings["accuracy"].to_numpy(float)
+        axes.errorbar(
+            x,
+            y,
+            xerr=_bars(settings, metric, 1.0),
+            yerr=_bars(settings, "accuracy", 100.0),
+            fmt=marker,
+            color=colour,
+            markersize=6,
+            elinewidth=0.7,
+            label=str(defense),
+        )
+        if metric == "ssim" and settings["ssim_public"].notna().any():
+            axes.plot(
+                settings["ssim_public"], y, marker, color=colour, markersize=6, markerfacecolor="white", zorder=1.5
+            )
+            for hollow, filled, height in zip(settings["ssim_public"], x, y, strict=True):
+                axes.plot([hollow, filled], [height, height], color=colour, linewidth=0.6, alpha=0.5, zorder=1)
+        for _, setting in settings.iterrows():
+            for control, (sign, label) in CONTROLS.items():
+                same = rows[(rows["condition"] == control) & (rows["defense_args"] == setting["defense_args"])]
+                same = same[(same["defense"] == defense) & same["accuracy"].notna()]
+                if len(same):
+                    axes.plot(setting[metric], 100 * same["accuracy"].iloc[0], sign, color=colour, label=label)
+
+
+def _bars(rows: pd.DataFrame, column: str, scale: float) -> Any:
+    below = (rows[column] - rows[f"{column}_low"]).clip(lower=0).fillna(0)
+    above = (rows[f"{column}_high"] - rows[column]).clip(lower=0).fillna(0)
+    return scale * np.stack([below.to_numpy(float), above.to_numpy(float)])
+
+
+def write_transfer(matrix: pd.DataFrame, path: Path) -> None:
+    """The transfer matrix as a picture, mean SSIM and re-identification; a row is what the attacker could query.
+
+    Args:
+        matrix: from `dpbench.sharing.transfer`; seeds are averaged.
+        path: ends in .png, .pdf or .svg.
+
+    Raises:
+        DpbenchError: there is none.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    refuse_ending(path)
+    finished = matrix[matrix["ssim"].notna()]
+    if finished.empty:
+        raise DpbenchError("--plot transfer: these runs hold no transfer; add a table [transfer] to the suite")
+    rows = list(dict.fromkeys(finished["prepared_on"]))
+    figure = Figure(figsize=(9.0, 1.6 + 0.55 * len(rows)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, metric, label in zip(
+        figure.subplots(1, 2), ("ssim", "reid_top1"), ("mean SSIM", "re-identified"), strict=True
+    ):
+        cells = finished.pivot_table(index="prepared_on", columns="judged_on", values=metric).reindex(rows)
+        image = axes.imshow(cells.to_numpy(float), cmap="viridis", vmin=0, vmax=1, aspect="auto")
+        for (row, column), value in np.ndenumerate(cells.to_numpy(float)):
+            if np.isfinite(value):
+                text = f"{value:.2f}" if metric == "ssim" else f"{value:.0%}"
+                axes.text(column, row, text, ha="center", va="center", color="black" if value > 0.6 else "white")
+        axes.set_xticks(range(len(cells.columns)), [f"fit {fit}" for fit in cells.columns])
+        axes.set_yticks(range(len(rows)), [f"fit {name.replace('+', ' and ')}" for name in rows])
+        axes.set_xlabel("judged on the features released by")
+        axes.set_ylabel("prepared on")
+        axes.set_title(label, fontsize=10)
+        figure.colorbar(image, ax=axes, shrink=0.8)
+    write_atomically(path, lambda file: figure.savefig(file, dpi=160))

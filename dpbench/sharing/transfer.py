@@ -1,0 +1,62 @@
+"""The transfer matrix: how far an attack prepared on one fit of a defense gets against another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from dpbench.intervals import mean_interval
+from dpbench.row_names import arguments_text, short_name
+from dpbench.sharing.records import SharingRecord
+from dpbench.sharing.units import Transferred
+
+COLUMNS = (
+    *("dataset", "backbone", "split_point", "sender", "defense", "defense_args", "attack", "seed"),
+    *("prepared_on", "judged_on", "status", "victims"),
+    *("ssim", "ssim_low", "ssim_high", "psnr_db", "lpips", "reid_top1", "error"),
+)
+
+
+def build_transfer(records: Iterable[SharingRecord]) -> pd.DataFrame:
+    """One row for each pair: columns as in leaderboards/README.md, figures rounded.
+
+    `prepared_on` holds the fits that the attacker could query, `judged_on` the one that released the victims'
+    features. Where they are the same fit, this is the tier `query`; `1+2` judged on 0 is leave-one-out.
+    """
+    rows = []
+    for record in records:
+        unit = record.unit
+        if not isinstance(unit, Transferred):
+            continue
+        row = {
+            "dataset": short_name(unit.world.dataset.name),
+            "backbone": unit.world.backbone.name,
+            "split_point": unit.world.split_point,
+            "sender": unit.sender,
+            "defense": short_name(unit.defense.name),
+            "defense_args": arguments_text(unit.defense.arguments),
+            "attack": short_name(unit.attack.name),
+            "seed": unit.world.seed,
+            "prepared_on": "+".join(map(str, unit.prepared_on)),
+            "judged_on": unit.judged_on,
+            "status": record.status,
+            "error": record.error or "",
+            "victims": len(record.victims),
+        }
+        for metric in ("ssim", "psnr_db", "lpips"):
+            if metric in record.fidelity:
+                row[metric] = float(np.mean(record.fidelity[metric]))
+        if "ssim" in record.fidelity:
+            _, row["ssim_low"], row["ssim_high"] = mean_interval(np.asarray(record.fidelity["ssim"]))
+        if record.recognition is not None:
+            row["reid_top1"] = float(np.mean([rank == 0 for rank in record.recognition.reid_rank]))
+        rows.append(row)
+    board = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+    figures = {"ssim": 4, "ssim_low": 4, "ssim_high": 4, "psnr_db": 2, "lpips": 4, "reid_top1": 4}
+    for column, decimals in figures.items():
+        board[column] = board[column].astype(float).round(decimals) + 0.0
+    several = board["prepared_on"].astype(str).str.contains("+", regex=False)
+    key = [*COLUMNS[:8], "several", "prepared_on", "judged_on"]
+    return board.assign(several=several).sort_values(key)[list(COLUMNS)].reset_index(drop=True)

@@ -61,6 +61,7 @@ def _console() -> Console:
     "  dpbench run my_suite.toml --only dpm --seed 1\n\n"
     "  dpbench run quick --budget large\n\n"
     "  dpbench run quick --weights resnet10t.safetensors\n\n"
+    "  dpbench run sharing\n\n"
     "  dpbench run quick --defense my_defense.py:MyDefense --dry-run"
 )
 def run(
@@ -124,10 +125,34 @@ def run(
     from dpbench.report import print_table, write_budgets, write_depth, write_overview, write_tradeoff
     from dpbench.runner import execute, make_plan
     from dpbench.store import newest_records
-    from dpbench.suite import extend, label, load_suite
+    from dpbench.suite import extend, label, load_suite, protocol_of
 
     console = _console()
     at_once = parse_batch_size(batch_size)
+    if protocol_of(suite) == "sharing":
+        from dpbench.sharing.verbs import run_sharing
+
+        if shifted is not None:
+            raise DpbenchError(
+                f"--shifted {shifted}: suite {suite!r} is of the protocol 'sharing', where the attacker is a partner "
+                "with images of its own; leave it out"
+            )
+        status = run_sharing(
+            suite,
+            data=data,
+            output=output,
+            device=device,
+            only=only,
+            seed=seed,
+            budget=budget,
+            weights=weights,
+            batch_size=at_once,
+            defenses=defense or [],
+            attacks=attack or [],
+            dry_run=dry_run,
+            console=console,
+        )
+        raise typer.Exit(status)
     chosen = extend(load_suite(suite), defenses=defense or [], attacks=attack or [])
     plan = make_plan(
         chosen, data=data, output=output, only=only, seed=seed, shifted=shifted, budget=budget, weights=weights
@@ -226,7 +251,10 @@ def list_(
 def leaderboard(
     directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run directories.")],
     output: Annotated[Path, typer.Option(help="FILE ending in .csv, .md, .html or .tex; in .png for a plot.")],
-    plot: Annotated[str, typer.Option(help="What a .png shows: tradeoff, budgets or depth.")] = "tradeoff",
+    plot: Annotated[
+        str,
+        typer.Option(help="What a .png shows: tradeoff, budgets or depth; of a sharing run benefit or transfer."),
+    ] = "tradeoff",
     claimed: Annotated[
         list[Path] | None,
         typer.Option(metavar="DIR", help="Run directories of others, not re-run: shown apart. May be repeated."),
@@ -236,8 +264,21 @@ def leaderboard(
     from dpbench.board_files import write_board
     from dpbench.leaderboard import build_board
     from dpbench.report import write_budgets, write_depth, write_tradeoff
+    from dpbench.sharing.records import is_sharing_run
     from dpbench.store import newest_records
 
+    of_sharing = [directory for directory in directories if is_sharing_run(directory)]
+    if of_sharing:
+        from dpbench.sharing.verbs import write_sharing_board
+
+        others = [directory for directory in [*directories, *(claimed or [])] if directory not in of_sharing]
+        if others:
+            raise DpbenchError(
+                f"{of_sharing[0]} is a run of the protocol 'sharing', {others[0]} is not; give one kind at a time"
+            )
+        rows = write_sharing_board(of_sharing, output, "benefit" if plot == PLOTS[0] else plot)
+        print(f"{output}: {rows} rows")
+        return
     if plot not in PLOTS:
         raise unknown("plot", plot, PLOTS)
     records = newest_records(directories)

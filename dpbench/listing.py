@@ -66,10 +66,10 @@ def _datasets() -> list[dict[str, Any]]:
 
 
 def _suites() -> list[dict[str, Any]]:
-    from dpbench.suite import built_in_suites, parse_suite
+    from dpbench.suite import built_in_suites, parse_toml
 
-    suites = [parse_suite(text, origin=name) for name, text in built_in_suites().items()]
-    return [{"name": suite.name, "about": suite.description} for suite in suites]
+    contents = [parse_toml(text, origin=name) for name, text in built_in_suites().items()]
+    return [{"name": content["name"], "about": content["description"]} for content in contents]
 
 
 def _backbones(pattern: str) -> list[dict[str, Any]]:

@@ -182,6 +182,18 @@ def parse_toml(text: str, *, origin: str) -> dict[str, Any]:
         raise DpbenchError(f"{origin}: TOML syntax error: {error}") from error  # the message has line and column
 
 
+def protocol_of(name: str) -> str:
+    """What a suite asks, by the name of a built-in one or the path of a file; see `PROTOCOLS`.
+
+    Raises:
+        DpbenchError: no such suite, or a protocol that there is not.
+    """
+    protocol = str(parse_toml(suite_text(name), origin=name).get("protocol", PROTOCOLS[0]))
+    if protocol not in PROTOCOLS:
+        raise unknown(f"protocol in {name}:", protocol, PROTOCOLS)
+    return protocol
+
+
 def parse_suite(text: str, *, origin: str) -> Suite:
     """TOML text -> a validated suite; `origin` names it in messages."""
     content = parse_toml(text, origin=origin)
@@ -333,6 +345,13 @@ def _auxiliary(suite: Suite, entry: AttackEntry, attack: type[Attack]) -> list[A
 def plugin_settings(
     entry: PluginEntry, find: Callable[[str], type[P]], adapt: Callable[[P], P] = lambda plugin: plugin
 ) -> Iterable[tuple[PluginSpec, type[P]]]:
+    """The settings that an entry lists, with all parameters, and the class they configure.
+
+    Args:
+        entry: a name and parameters.
+        find: the class by its name.
+        adapt: changes what was configured, such as to a budget.
+    """
     cls = find(entry.name)
     for arguments in entry.settings():
         configured = adapt(configure(cls, arguments))

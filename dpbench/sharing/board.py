@@ -154,7 +154,8 @@ def _benefit(
     row["serves"] = " ".join(f"{name}={np.mean([one.serves[name] for one in trained]):.4f}" for name in entities)
     told = [found for one in trained for found in one.equivalence.values()]
     if told:
-        row |= {name: float(np.mean([getattr(one, name) for one in told])) for name in ("agreement", "kl", "distortion")}
+        measured = ("agreement", "kl", "distortion")
+        row |= {name: float(np.mean([getattr(one, name) for one in told])) for name in measured}
         row["public_accuracy"] = float(np.mean([one.accuracy for one in told]))
     return row
 

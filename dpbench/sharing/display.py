@@ -53,7 +53,9 @@ class SharingDisplay:
         self._bar.update(self._task, completed=self.done)
         if state == "cached":
             return
-        line = f"failed  {label}: {record.error}" if state == "failed" else f"{_spent(record)}  {label}: {_said(record)}"
+        line = f"{_spent(record)}  {label}: {_said(record)}"
+        if state == "failed":
+            line = f"failed  {label}: {record.error}"
         style = "red" if state == "failed" else "dim"
         shown = line if self.console.is_terminal else f"[{self.done}/{self.units}] {line}"
         self.console.print(shown, style=style, markup=False, highlight=False, soft_wrap=True)

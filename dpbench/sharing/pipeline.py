@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dpbench.pipeline import Pipeline
 from dpbench.prepare import Progress, undefended_spec
@@ -81,13 +81,13 @@ class Several(ProtectedModel):
 
     def __init__(self, models: list[ProtectedModel]) -> None:
         super().__init__(models[0].split)
-        self.models = nn.ModuleList(models)
+        self.fits = models
 
     def release(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Images (N,3,H,W) in [0,1] -> released features (N, ...)."""
-        chosen = torch.randint(len(self.models), (len(images),), generator=generator, device=images.device)
+        chosen = torch.randint(len(self.fits), (len(images),), generator=generator, device=images.device)
         released: Tensor | None = None
-        for number, model in enumerate(self.models):
+        for number, model in enumerate(self.fits):
             places = (chosen == number).nonzero()[:, 0]
             if len(places):
                 part = model.release(images[places], generator=generator)

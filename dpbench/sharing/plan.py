@@ -149,9 +149,7 @@ def _victims(suite: SharingSuite, wanted: int | None, sender: str, attack: str) 
     return victims
 
 
-def _knowledge(
-    suite: SharingSuite, entry: SharingAttack, attack: type[Attack], defense: PluginSpec
-) -> list[Knowledge]:
+def _knowledge(suite: SharingSuite, entry: SharingAttack, attack: type[Attack], defense: PluginSpec) -> list[Knowledge]:
     """Floors and the undefended reference are measured once.
 
     Of the tiers that know the sender's defense, the weakest that grants what the attack needs: a stronger one would

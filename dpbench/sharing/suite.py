@@ -183,11 +183,6 @@ _TABLES: dict[str, type[Spec]] = {
 }
 
 
-def protocol_of(name: str) -> str:
-    """What a suite asks, by the name of a built-in one or the path of a file; see `dpbench.suite.PROTOCOLS`."""
-    return str(parse_toml(suite_text(name), origin=name).get("protocol", "inference"))
-
-
 def load_sharing(name: str) -> SharingSuite:
     """A built-in suite of this protocol by name, or a TOML file by path.
 

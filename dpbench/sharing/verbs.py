@@ -1,0 +1,241 @@
+"""What `dpbench run` and `dpbench leaderboard` do with suites of this protocol."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dpbench.errors import DpbenchError, unknown
+from dpbench.sharing.board import COLUMNS, FLOOR, build_sharing_board
+from dpbench.sharing.display import SharingDisplay
+from dpbench.sharing.plots import write_benefit, write_transfer
+from dpbench.sharing.records import SharingRecord, all_records
+from dpbench.sharing.runner import SharingPlan, execute_sharing, make_sharing_plan
+from dpbench.sharing.transfer import build_transfer
+from dpbench.store import write_atomically
+
+PLOTS = ("benefit", "transfer")
+
+TRAINED_ON = {
+    "own": "own data only",
+    "own-longer": "own, more epochs",
+    "clean-images": "+ clean images",
+    "clean-features": "+ clean features",
+    "defended-features": "+ {}",
+    "shuffled-labels": "  labels shuffled, {}",
+    "equal-noise": "  noise like {}",
+}
+"""Condition -> what the table calls it; {} is the defense."""
+
+LEGEND = (
+    "top-1 of the receiver after training; gain over its own data only, paired image by image; kept: share of the gain "
+    "that clean images give. public, own, query, worst: SSIM of the best attack by one who knows the public head, also "
+    "a defense of its own, may query the sender's, has it. leakage: 0 the floor, 1 undefended features. "
+    "A low figure means: not broken by these attacks."
+)
+
+
+def run_sharing(
+    suite: str,
+    *,
+    data: str | None,
+    output: Path | None,
+    device: str,
+    only: str | None,
+    seed: int | None,
+    budget: str | None,
+    weights: str | None,
+    batch_size: int | None,
+    defenses: list[str],
+    attacks: list[str],
+    dry_run: bool,
+    console: Console,
+) -> int:
+    """Run a suite, or what of it is not finished, and show its board; returns the exit status.
+
+    Raises:
+        DpbenchError: input that cannot be used; finished units are kept.
+    """
+    plan = make_sharing_plan(
+        suite,
+        data=data,
+        output=output,
+        only=only,
+        seed=seed,
+        budget=budget,
+        weights=weights,
+        defenses=defenses,
+        attacks=attacks,
+    )
+    if dry_run:
+        _print_plan(plan, console)
+        return 0
+    left = len(plan.units) - len(plan.finished)
+    _say(console, f"suite {plan.suite.name}: {left} of {len(plan.units)} parts to run, into {plan.output}")
+    try:
+        with SharingDisplay(console, len(plan.units)) as display:
+            records = execute_sharing(plan, device=device, batch_size=batch_size, watcher=display)
+    except KeyboardInterrupt:
+        print("dpbench: interrupted; finished parts are kept: run the same command again to go on", file=sys.stderr)
+        raise typer.Exit(130) from None
+    stored = all_records([plan.output])
+    board, matrix = build_sharing_board(stored), build_transfer(stored)
+    written = ["board.csv"]
+    _write_csv(board, plan.output / "board.csv")
+    if (board["accuracy"].notna() & board["ssim"].notna()).any():
+        write_benefit(board, plan.output / "benefit.png")
+        written.append("benefit.png")
+    if matrix["ssim"].notna().any():
+        _write_csv(matrix, plan.output / "transfer.csv")
+        write_transfer(matrix, plan.output / "transfer.png")
+        written += ["transfer.csv", "transfer.png"]
+    print_sharing(board, console)
+    print_transfer(matrix, console)
+    return _ending(plan, records, written, console)
+
+
+def _ending(plan: SharingPlan, records: list[SharingRecord], written: list[str], console: Console) -> int:
+    failed = [record for record in records if record.status == "failed"]
+    for record in failed:
+        console.print(f"failed: {record.unit.label}: {record.error}", style="red", markup=False, soft_wrap=True)
+    adaptive = ("query", "weights")
+    stuck = [r for r in records if r.converged is False and getattr(r.unit, "knowledge", "") in adaptive]
+    if stuck:
+        line = "not converged, by their own loss; a larger budget may recover more: "
+        console.print(line + "; ".join(r.unit.label for r in stuck), style="yellow", markup=False, soft_wrap=True)
+    missing = {pair for record in records for pair in record.missing_metrics.items() if pair[0] == "lpips"}
+    for metric, why in sorted(missing):
+        console.print(f"no {metric}: {why}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    _say(console, f"{plan.output}: {', '.join(written)}, and a picture per attack in pictures/")
+    return 1 if failed else 0
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_plan(plan: SharingPlan, console: Console) -> None:
+    for unit in plan.units:
+        state = "finished" if unit.id in plan.finished else "to run"
+        _say(console, f"{state:8}  {unit.label}")
+    left = len(plan.units) - len(plan.finished)
+    _say(console, f"{len(plan.units)} parts, {left} to run, into {plan.output}")
+
+
+def write_sharing_board(directories: list[Path], output: Path, plot: str) -> int:
+    """Derive a board, a transfer matrix or a picture from records alone; returns how many rows it rests on.
+
+    Args:
+        directories: of runs.
+        output: ends in .csv or .md for a table, in .png, .pdf or .svg for a picture.
+        plot: `benefit` or `transfer`: what a picture shows; with `transfer` a table is the matrix.
+
+    Raises:
+        DpbenchError: another plot or ending, or nothing to show.
+    """
+    if plot not in PLOTS:
+        raise unknown("plot of a sharing run", plot, PLOTS)
+    records = all_records(directories)
+    table = build_transfer(records) if plot == "transfer" else build_sharing_board(records)
+    if output.suffix == ".csv":
+        _write_csv(table, output)
+    elif output.suffix == ".md":
+        text = str(_readable(table).to_markdown(index=False, disable_numparse=True)) + "\n"
+        write_atomically(output, lambda path: path.write_text(text, encoding="utf-8"))
+    elif output.suffix in (".png", ".pdf", ".svg"):
+        (write_transfer if plot == "transfer" else write_benefit)(table, output)
+    else:
+        raise DpbenchError(f"{output.name}: a sharing board ends in .csv or .md, its plot in .png, .pdf or .svg")
+    return len(table)
+
+
+def _write_csv(table: pd.DataFrame, path: Path) -> None:
+    text = str(table.to_csv(index=False, lineterminator="\n"))
+    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def _readable(table: pd.DataFrame) -> pd.DataFrame:
+    """Columns that hold anything, as text."""
+    shown = table.loc[:, table.notna().any() & (table != "").any()]
+    return shown.astype(object).where(shown.notna(), "").astype(str)
+
+
+def print_sharing(board: pd.DataFrame, console: Console) -> None:
+    """One table per network and receiver."""
+    assert list(board.columns) == list(COLUMNS)
+    for names, rows in board.groupby(["dataset", "backbone", "split_point", "receiver", "senders"], sort=False):
+        dataset, backbone, split_point, receiver, senders = (str(name) for name in names)
+        console.print()
+        title = f", {backbone} split at {split_point}: {receiver} trains on what {senders.replace(' ', ', ')} shared"
+        console.print(Text.assemble((dataset, "bold"), title))
+        console.print(_table(rows))
+        floor = rows[rows["condition"] == FLOOR]["ssim"].dropna()
+        if len(floor):
+            console.print(Text(f"floor: SSIM {floor.iloc[0]:.2f}", style="dim"))
+    if len(board):
+        console.print(Text(LEGEND, style="dim"))
+
+
+def _table(rows: pd.DataFrame) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("trained on")
+    columns = {"ssim_public": "public", "ssim_own": "own", "ssim_query": "query", "ssim": "worst"}
+    for name in ("top-1", "gain", "kept", *columns.values(), "re-id", "leakage"):
+        table.add_column(name, justify="right", style="bold" if name in ("gain", "leakage") else "")
+    short = _varied(rows)
+    for place, row in rows[rows["condition"] != FLOOR].iterrows():
+        table.add_row(
+            TRAINED_ON[str(row["condition"])].format(f"{row['defense']} {short[place]}".strip()),
+            _percent(row["accuracy"]),
+            "" if pd.isna(row["gain"]) else f"{100 * row['gain']:+.1f}",
+            _percent(row["share_kept"], decimals=0),
+            *(_figure(row[column]) for column in columns),
+            _percent(row["reid_top1"], decimals=0),
+            _figure(row["leakage"]),
+        )
+    return table
+
+
+def _varied(rows: pd.DataFrame) -> dict[object, str]:
+    """Row -> the parameters in which settings of its defense differ."""
+    given = {place: dict(part.split("=", 1) for part in text.split()) for place, text in rows["defense_args"].items()}
+    short: dict[object, str] = {}
+    for _, same in rows.groupby("defense", sort=False):
+        names = sorted({name for place in same.index for name in given[place]})
+        varied = [name for name in names if len({given[place].get(name) for place in same.index}) > 1]
+        for place in same.index:
+            short[place] = " ".join(f"{name}={given[place][name]}" for name in varied if name in given[place])
+    return short
+
+
+def _percent(value: float, decimals: int = 1) -> str:
+    return "" if pd.isna(value) else f"{100 * value:.{decimals}f}%"
+
+
+def _figure(value: float) -> str:
+    return "" if pd.isna(value) else f"{value:.2f}"
+
+
+def print_transfer(matrix: pd.DataFrame, console: Console) -> None:
+    """Mean SSIM of attacks prepared on one fit (a row) and judged on another (a column)."""
+    finished = matrix[matrix["ssim"].notna()]
+    if finished.empty:
+        return
+    rows = list(dict.fromkeys(finished["prepared_on"]))
+    cells = finished.pivot_table(index="prepared_on", columns="judged_on", values="ssim").reindex(rows)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("SSIM, prepared on")
+    for fit in cells.columns:
+        table.add_column(f"fit {fit}", justify="right")
+    for name, values in cells.iterrows():
+        table.add_row(f"fit {str(name).replace('+', ' and ')}", *(_figure(value) for value in values))
+    console.print()
+    console.print(Text(f"transfer of {finished['attack'].iloc[0]} between fits of {finished['defense'].iloc[0]}"))
+    console.print(table)

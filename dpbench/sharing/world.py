@@ -9,7 +9,6 @@ import torch
 
 from dpbench.cache import State
 from dpbench.datasets import Parts
-from dpbench.errors import DpbenchError
 from dpbench.prepare import Judge, Prepared, Progress
 from dpbench.sharing.division import divide_among
 from dpbench.sharing.units import EntityCell, WorldSpec
@@ -130,16 +129,3 @@ class World(Prepared):
         assert isinstance(cell, EntityCell)
         about = super()._about_protected(cell, defense, progress)
         return {**about, "owner": cell.owner_fingerprint, "fit": cell.fit}
-
-
-def assert_labels(labels: torch.Tensor, classes: int, whose: str) -> None:
-    """Labels (N,) must be classes of the network.
-
-    Raises:
-        DpbenchError: one is out of range.
-    """
-    if len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < classes):
-        raise DpbenchError(
-            f"{whose} has labels from {int(labels.min())} to {int(labels.max())}; expected 0 to {classes - 1}: share "
-            "the classes of the task"
-        )

@@ -51,7 +51,7 @@ class Refinement(Spec):
 
     steps: int = Field(300, ge=1, le=1_000_000, description="of AdamW")
     batch_size: int = Field(64, ge=2, le=4096, description="own images per step, and as many shared ones beside them")
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="peak of the one-cycle schedule")
+    learning_rate: float = Field(3e-4, gt=0, le=1, description="peak of the one-cycle schedule")
     adapter: bool = Field(False, description="a linear map of the channels in front of the tail, for shared features")
     own_features: Literal["clean", "defended"] = Field(
         "clean", description="what the receiver's own images go through, in training and in its test"

@@ -52,7 +52,8 @@ def build_sharing_board(records: Iterable[SharingRecord]) -> pd.DataFrame:
     recover from the features shared under it. `clean-features` has the leakage of the undefended features.
     """
     rows: list[dict[str, Any]] = []
-    for group in grouped(records, _scope).values():
+    in_order_of_id = sorted(records, key=lambda record: record.id)  # whichever order they come in
+    for group in grouped(in_order_of_id, _scope).values():
         rows += _rows(group)
     board = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
     for column in board.columns:

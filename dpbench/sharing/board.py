@@ -67,7 +67,7 @@ def build_sharing_board(records: Iterable[SharingRecord]) -> pd.DataFrame:
 
 
 def _scope(record: SharingRecord) -> tuple[str, ...]:
-    """What is compared with each other: same images, network, receiver and recipe."""
+    """What is compared with each other: same images, network and receiver."""
     world = record.unit.world
     same = world.model_dump_json(exclude={"seed", "data_fingerprint"})
     return world.data_fingerprint, same, record.unit.receiver
@@ -76,16 +76,18 @@ def _scope(record: SharingRecord) -> tuple[str, ...]:
 def _rows(records: Sequence[SharingRecord]) -> list[dict[str, Any]]:
     trainings = [(record, record.unit) for record in records if isinstance(record.unit, Training)]
     leaks = Leaks([record for record in records if isinstance(record.unit, Attacked)])
-    own = {unit.world.seed: record for record, unit in trainings if unit.condition == "own"}
-    clean = {unit.world.seed: record for record, unit in trainings if unit.condition == "clean-images"}
-    rows = []
-    for same in grouped(trainings, lambda pair: (pair[1].condition, _applied(pair[1]))).values():
-        unit = same[0][1]
-        row = _named(unit) | _benefit([record for record, _ in same], own, clean)
-        if unit.condition in ("clean-features", "defended-features"):
-            row |= leaks.of(_sent(unit))
-        rows.append(row)
-    ordered = sorted(rows, key=_order)
+    ordered = []
+    for recipe in grouped(trainings, lambda pair: pair[1].refinement.model_dump_json()).values():
+        own = {unit.world.seed: record for record, unit in recipe if unit.condition == "own"}
+        clean = {unit.world.seed: record for record, unit in recipe if unit.condition == "clean-images"}
+        rows = []
+        for same in grouped(recipe, lambda pair: (pair[1].condition, _applied(pair[1]))).values():
+            unit = same[0][1]
+            row = _named(unit) | _benefit([record for record, _ in same], own, clean)
+            if unit.condition in ("clean-features", "defended-features"):
+                row |= leaks.of(_sent(unit))
+            rows.append(row)
+        ordered += sorted(rows, key=_order)
     if trainings and leaks.floors:
         ordered.append(_named(trainings[0][1]) | {"condition": FLOOR, "status": "ok"} | leaks.floor_row())
     return ordered

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dpbench.cells import grouped
-from dpbench.ensembles import BLIND_FLOORS
+from dpbench.ensembles import BLIND_FLOORS, FLOORS
 from dpbench.figures import Figures, figures_of, in_order, worst_case
 from dpbench.intervals import Floats, bounds, over_seeds, resampled_means, resampled_shares
 from dpbench.leakage import OnScale, Scale, leakage, on_scale
@@ -86,11 +86,20 @@ def _rows(records: Sequence[SharingRecord]) -> list[dict[str, Any]]:
             row = _named(unit) | _benefit([record for record, _ in same], own, clean)
             if unit.condition in ("clean-features", "defended-features"):
                 row |= leaks.of(_sent(unit))
+                row |= _told(row, leaks.failures(_sent(unit)))
             rows.append(row)
         ordered += sorted(rows, key=_order)
     if trainings and leaks.floors:
-        ordered.append(_named(trainings[0][1]) | {"condition": FLOOR, "status": "ok"} | leaks.floor_row())
+        ordered.append(_named(trainings[0][1]) | {"condition": FLOOR} | leaks.floor_row())
     return ordered
+
+
+def _told(row: Mapping[str, Any], failures: Sequence[str]) -> dict[str, Any]:
+    """Status and error of a row, some of whose attacks failed."""
+    if not failures:
+        return {}
+    status = "incomplete" if row["status"] == "ok" else row["status"]
+    return {"status": status, "error": "; ".join([*filter(None, [row.get("error")]), *failures])}
 
 
 def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -219,10 +228,6 @@ class Leaks:
         if not worst:
             return row
         row |= _figures(list(worst.values()))
-        broken = [r for r in self.failed if isinstance(r.unit, Attacked) and self._meant(r.unit, sent)]
-        if broken:
-            names = sorted({f"{r.unit.attack.name}: {r.error}" for r in broken if isinstance(r.unit, Attacked)})
-            row |= {"status": "incomplete", "error": "; ".join(names)}
         trained_on = {name for _, record in self._taken(sent) for name in record.trained_on}
         row["trained_on"] = " ".join(sorted(trained_on))
         undefended = self._worst({sender: PluginSpec(name=UNDEFENDED) for sender in sent}, KNOWLEDGE)
@@ -236,9 +241,17 @@ class Leaks:
             row |= _interval("leakage", float(np.mean(figures)), over_seeds(draws))
         return row
 
+    def failures(self, sent: Mapping[str, PluginSpec]) -> list[str]:
+        """Which attacks on what was sent failed, and why."""
+        broken = [(r.unit, r.error) for r in self.failed if isinstance(r.unit, Attacked)]
+        return sorted({f"{unit.attack.name}: {error}" for unit, error in broken if self._meant(unit, sent)})
+
     def floor_row(self) -> dict[str, Any]:
-        """The best guess per image."""
-        return _figures(list(self.floors.values())) | {"leakage": 0.0}
+        """The best guess per image; of failed attacks only the name says that they were floors."""
+        broken = [(r.unit, r.error) for r in self.failed if isinstance(r.unit, Attacked)]
+        failures = sorted({f"{unit.attack.name}: {error}" for unit, error in broken if unit.attack.name in FLOORS})
+        row = {"status": "ok", "leakage": 0.0, **_figures(list(self.floors.values()))}
+        return row | _told(row, failures)
 
     def _scaled(
         self,

@@ -90,7 +90,8 @@ def _rows(records: Sequence[SharingRecord]) -> list[dict[str, Any]]:
             rows.append(row)
         ordered += sorted(rows, key=_order)
     if trainings and leaks.floors:
-        ordered.append(_named(trainings[0][1]) | {"condition": FLOOR} | leaks.floor_row())
+        of_nobody = {"condition": FLOOR, "defense": "", "defense_args": ""}
+        ordered.append(_named(trainings[0][1]) | of_nobody | leaks.floor_row())
     return ordered
 
 

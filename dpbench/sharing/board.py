@@ -221,13 +221,14 @@ class Leaks:
     def of(self, sent: Mapping[str, PluginSpec]) -> dict[str, Any]:
         """Worst cases over the attacks on what was sent, per knowledge and over all; leakage on its scale."""
         row: dict[str, Any] = {}
-        for knowledge in KNOWLEDGE:
-            worst = self._worst(sent, KNOWLEDGE[: KNOWLEDGE.index(knowledge) + 1], by=knowledge)
-            if worst:
-                row[f"ssim_{knowledge}"] = float(np.mean([figures.values["ssim"].mean() for figures in worst.values()]))
         worst = self._worst(sent, KNOWLEDGE)
         if not worst:
             return row
+        for knowledge in {unit.knowledge for unit, record in self._taken(sent) if not record.floor}:
+            weaker = self._worst(sent, KNOWLEDGE[: KNOWLEDGE.index(knowledge) + 1])
+            if weaker.keys() == worst.keys():  # on the same images: what is known more never shows less
+                means = [figures.on(worst[place].victims).values["ssim"].mean() for place, figures in weaker.items()]
+                row[f"ssim_{knowledge}"] = float(np.mean(means))
         row |= _figures(list(worst.values()))
         trained_on = {name for _, record in self._taken(sent) for name in record.trained_on}
         row["trained_on"] = " ".join(sorted(trained_on))
@@ -274,21 +275,20 @@ class Leaks:
         return [(u, r) for found in self.found.values() for u, r, _ in found if self._meant(u, sent)]
 
     def _worst(
-        self, sent: Mapping[str, PluginSpec], allowed: Sequence[Knowledge], by: Knowledge | None = None
+        self, sent: Mapping[str, PluginSpec], allowed: Sequence[Knowledge]
     ) -> dict[tuple[str, int], Figures]:
         """(sender, seed) -> best reconstruction per image, over attacks that know no more than is allowed.
 
-        Floors that look at nothing can be put out by anyone. With `by` only where an attack knows just that, or
-        nothing is defended.
+        Floors that look at nothing can be put out by anyone.
         """
         worst = {}
         for place, found in self.found.items():
-            meant = [(u, r, f) for u, r, f in found if not r.floor and self._meant(u, sent)]
-            taken = [(u, f) for u, _, f in meant if u.knowledge in allowed]
-            if not taken or (by is not None and all(u.knowledge != by for u, _ in taken)):
+            meant = [(u, f) for u, r, f in found if not r.floor and self._meant(u, sent)]
+            taken = [f for u, f in meant if u.knowledge in allowed]
+            if not taken:
                 continue
             blind = [f for u, r, f in found if r.floor and u.attack.name in BLIND_FLOORS]
-            best = worst_case([*(f for _, f in taken), *blind])
+            best = worst_case([*taken, *blind])
             if best is not None and best.victims:
                 worst[place] = best
         return worst

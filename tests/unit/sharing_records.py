@@ -12,7 +12,12 @@ from dpbench.sharing.suite import Condition, Knowledge, Owner, Refinement
 from dpbench.sharing.units import Attacked, Training, Transferred, Unit, WorldSpec
 from dpbench.specs import BackboneSpec, DatasetSpec, PluginSpec
 
-ARGUMENTS: dict[str, dict[str, Any]] = {"none": {}, "dpm": {"strength": 1.0}, "gaussian": {"std": 1.0}}
+APPLIED = {
+    "none": PluginSpec(name="none"),
+    "dpm": PluginSpec(name="dpm", arguments={"strength": 1.0}),
+    "gaussian": PluginSpec(name="gaussian", arguments={"std": 1.0}),
+    "strong": PluginSpec(name="gaussian", arguments={"std": 2.0}),
+}
 HASHES = victim_hashes(4)
 
 
@@ -26,10 +31,6 @@ def world(seed: int = 0, senders: tuple[str, ...] = ("hospital",)) -> WorldSpec:
         split_point="layer1",
         seed=seed,
     )
-
-
-def defense_spec(name: str) -> PluginSpec:
-    return PluginSpec(name=name, arguments=ARGUMENTS[name])
 
 
 def record(unit: Unit, error: str | None, **figures: Any) -> SharingRecord:
@@ -49,13 +50,13 @@ def trained(
 ) -> SharingRecord:
     """A training; `defense` of the hospital, or of each of the senders."""
     names = senders or {"hospital": defense or "none"}
-    applied = {name: defense_spec(applies) for name, applies in names.items()}
+    applied = {name: APPLIED[applies] for name, applies in names.items()}
     defended = condition in ("defended-features", "shuffled-labels", "equal-noise")
     unit = Training(
         world=world(seed, tuple(names)),
         receiver="clinic",
         condition=condition,
-        applied={"clinic": defense_spec("none"), **applied} if defended else {},
+        applied={"clinic": APPLIED["none"], **applied} if defended else {},
         refinement=Refinement(steps=steps),
     )
     if correct is None:
@@ -93,7 +94,7 @@ def attacked(
         world=world(seed, tuple(senders or ("hospital",))),
         receiver="clinic",
         sender=sender,
-        defense=defense_spec(defense),
+        defense=APPLIED[defense],
         attack=PluginSpec(name=attack),
         knowledge=knowledge,
         victims=len(victims),
@@ -107,7 +108,7 @@ def transferred(prepared_on: list[int], judged_on: int, ssim: list[float] | None
         world=world(),
         receiver="clinic",
         sender="hospital",
-        defense=defense_spec("dpm"),
+        defense=APPLIED["dpm"],
         attack=PluginSpec(name="decoder"),
         prepared_on=prepared_on,
         judged_on=judged_on,

@@ -1,11 +1,13 @@
 """Sharing features: who has which images, what a suite plans, how the receiver trains, what its board says."""
 
 import copy
+import io
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from sharing_records import HASHES, attacked, trained, transferred
 from torch import nn
 
@@ -19,6 +21,7 @@ from dpbench.sharing.refinement import ChannelMap, Shared, Tail, refine
 from dpbench.sharing.suite import Owner, Refinement, parse_sharing
 from dpbench.sharing.transfer import build_transfer
 from dpbench.sharing.units import Attacked, Training, Transferred
+from dpbench.sharing.verbs import print_sharing
 from dpbench.types import LabelledImages, ProtectedModel, SplitModel
 
 LABELS = np.repeat(np.arange(10), 100)
@@ -675,6 +678,19 @@ def test_two_senders_of_whom_one_defends_nothing():
     assert row["ssim_public"] == pytest.approx(0.5)
     assert row["ssim_own"] == pytest.approx(0.55)
     assert row["ssim"] == pytest.approx(0.55)
+
+
+def test_the_table_shows_what_varies_where_senders_apply_different_defenses():
+    senders = [{"hospital": "dpm", "lab": other} for other in ("gaussian", "strong", "none")]
+    records = [trained("defended-features", hits(9), senders=names) for names in senders]
+    records.append(trained("own", hits(9), senders=senders[0]))
+    console = Console(file=io.StringIO(), width=200)
+    print_sharing(build_sharing_board(records), console)
+    shown = console.file.getvalue()
+    assert "+ dpm + gaussian std=1.0 " in shown
+    assert "+ dpm + gaussian std=2.0 " in shown
+    assert "+ dpm + none " in shown
+    assert "strength" not in shown  # the same in all rows
 
 
 def test_boards_of_attacks_alone_and_of_nothing_are_empty():

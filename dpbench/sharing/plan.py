@@ -31,6 +31,8 @@ def plan_sharing(
     """
     settings = [setting for entry in suite.defenses for setting, _ in plugin_settings(entry, find_defense)]
     twice = next((setting for setting in settings if settings.count(setting) > 1), None)
+    for name in suite.controls.defenses:
+        find_defense(name)  # a control for a misspelt name would be left out in silence
     if twice is not None:
         raise DpbenchError(f"defense {twice.name!r} is in the suite twice with the same parameters; remove one")
     if not settings and any(entity.defense is not None for entity in suite.entities):

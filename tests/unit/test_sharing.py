@@ -169,6 +169,7 @@ OWN_DEFENSE = HOSPITAL + '[entities.defense]\nname = "gaussian"\nstd = {}\n'
         (BASE + TRANSFER.replace("decoder", "rmle"), r"\[transfer\]: attack 'rmle' needs 'weights'"),
         (BASE + TRANSFER.replace('"dpm"', '"dpm"\nstrength = [1, 2]'), r"\[transfer\]: defense 'dpm' lists several"),
         (BASE.replace(HOSPITAL, OWN_DEFENSE.format("[1.0, 2.0]")), "entity 'hospital': defense 'gaussian' lists"),
+        (BASE + '[controls]\ndefenses = ["gausian"]', "did you mean 'gaussian'"),
     ],
 )
 def test_bad_plans_are_refused_in_one_line(text, message):

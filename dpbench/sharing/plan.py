@@ -166,7 +166,13 @@ def _knowledge(suite: SharingSuite, entry: SharingAttack, attack: type[Attack], 
         return ["public"]
     if attack.floor:
         return []
-    return [k for k in listed if k in ("public", "own")] + fitting
+    granted = [k for k in listed if k in ("public", "own")] + fitting
+    if not granted:  # it would count in the undefended reference, and against no defense
+        raise DpbenchError(
+            f"attack {entry.name!r} needs {attack.needs!r}, but the knowledge listed for it is {', '.join(listed)}; "
+            "add one that grants it to `knowledge`, or remove the attack"
+        )
+    return granted
 
 
 def _transfers(suite: SharingSuite, world: WorldSpec, receiver: str) -> Iterable[Transferred]:

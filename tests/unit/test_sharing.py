@@ -169,6 +169,10 @@ OWN_DEFENSE = HOSPITAL + '[entities.defense]\nname = "gaussian"\nstd = {}\n'
         (BASE + TRANSFER.replace("decoder", "rmle"), r"\[transfer\]: attack 'rmle' needs 'weights'"),
         (BASE + TRANSFER.replace('"dpm"', '"dpm"\nstrength = [1, 2]'), r"\[transfer\]: defense 'dpm' lists several"),
         (BASE.replace(HOSPITAL, OWN_DEFENSE.format("[1.0, 2.0]")), "entity 'hospital': defense 'gaussian' lists"),
+        (
+            BASE.replace("victims = 4", 'knowledge = ["query"]'),
+            "attack 'rmle' needs 'weights', but the knowledge listed for it is query",
+        ),
         (BASE + '[controls]\ndefenses = ["gausian"]', "did you mean 'gaussian'"),
     ],
 )

@@ -145,6 +145,7 @@ def of_kind(kind, units):
         (BASE.replace("victims = 4", 'knowledge = ["guess"]'), "attacks.3.knowledge.1: .*'guess'"),
         (BASE.replace("seeds", "leakage_seeds = [0, 7]\nseeds"), "leakage_seeds has 7, which is not in seeds"),
         (BASE.replace("victims = 8", "victims ="), r"tiny.toml: TOML syntax error: .*line 5"),
+        (BASE.replace("test = 64", "test = 64\nauxiliary_classes = 2"), "dataset.auxiliary_classes is 2, but"),
         (BASE.replace("images = 32", "images = 32\nalpha = 0"), "entities.1.alpha: .*greater than 0"),
         (BASE + TRANSFER.replace("fits = 3", "fits = 1"), "transfer.fits: .*greater than or equal to 2, got 1"),
     ],

@@ -362,6 +362,7 @@ def refined(shared=None, *, longer=False, seed=0, client=None, split=None, **set
         channel_dim=1,
         seed=seed,
         generator=torch.Generator().manual_seed(seed),
+        of_shared=torch.Generator().manual_seed(seed + 100),
         progress=lambda text: None,
     )
 
@@ -403,6 +404,17 @@ def test_a_step_takes_a_batch_of_own_images_and_twice_as_many_where_nothing_is_s
         refined(client=client, longer=longer)
         sizes[longer] = [len(images) for images in client.asked[1:]]  # the first only tells the shape
     assert sizes == {False: [4, 4, 4], True: [8, 8, 8]}
+
+
+def test_own_images_their_order_and_their_augmentation_are_the_same_whatever_is_shared():
+    given = some(20, seed=2)
+    asked = []
+    for shared in (None, shared_features(), Shared(labels=given.labels, images=given.images)):
+        client = Client(split_net())
+        refined(shared, client=client, steps=8)
+        asked.append(torch.cat(client.asked))
+    assert torch.equal(asked[0], asked[1])
+    assert torch.equal(asked[0], asked[2])
 
 
 def test_refinement_learns_what_is_shared():

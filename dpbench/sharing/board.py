@@ -274,9 +274,7 @@ class Leaks:
     def _taken(self, sent: Mapping[str, PluginSpec]) -> list[tuple[Attacked, SharingRecord]]:
         return [(u, r) for found in self.found.values() for u, r, _ in found if self._meant(u, sent)]
 
-    def _worst(
-        self, sent: Mapping[str, PluginSpec], allowed: Sequence[Knowledge]
-    ) -> dict[tuple[str, int], Figures]:
+    def _worst(self, sent: Mapping[str, PluginSpec], allowed: Sequence[Knowledge]) -> dict[tuple[str, int], Figures]:
         """(sender, seed) -> best reconstruction per image, over attacks that know no more than is allowed.
 
         Floors that look at nothing can be put out by anyone.

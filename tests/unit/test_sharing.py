@@ -13,6 +13,7 @@ from torch import nn
 
 from dpbench import suite as suites
 from dpbench.errors import DpbenchError
+from dpbench.sharing.benefit import Benefit
 from dpbench.sharing.board import FLOOR, build_sharing_board
 from dpbench.sharing.division import divide_among
 from dpbench.sharing.pipeline import Several
@@ -484,6 +485,49 @@ def test_a_mixture_answers_each_image_with_one_of_its_fits():
     assert Several(models).release(images[:1]).shape == (1, 2)
 
 
+class Channel:
+    """Stands in for the pipeline: a sender's features, clean and defended."""
+
+    device = torch.device("cpu")
+    world = None
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(0)
+        self.clean = torch.randn(200, 3, 4, 4, generator=generator)
+        self.defended = self.clean + 0.7 * torch.rand(self.clean.shape, generator=generator)
+        self.labels = torch.arange(10).repeat(20)
+
+    def shared(self, sender, defense, progress):
+        return (self.clean if defense.name == "none" else self.defended), self.labels
+
+
+def handed_over(condition):
+    channel = Channel()
+    unit = trained(condition, None, defense="dpm", error="").unit
+    return channel, Benefit(channel)._shared(unit, ["hospital"], lambda text: None)
+
+
+def test_controls_change_what_they_name_and_nothing_else():
+    channel, clean = handed_over("clean-features")
+    assert torch.equal(clean.features, channel.clean)
+    channel, defended = handed_over("defended-features")
+    assert torch.equal(defended.features, channel.defended)
+    assert torch.equal(defended.labels, channel.labels)
+
+    channel, shuffled = handed_over("shuffled-labels")
+    assert torch.equal(shuffled.features, channel.defended)
+    assert torch.equal(shuffled.labels.sort().values, channel.labels.sort().values)
+    assert (shuffled.labels == channel.labels).float().mean() < 0.3  # a tenth by chance
+
+    channel, noisy = handed_over("equal-noise")
+    assert torch.equal(noisy.labels, channel.labels)
+    noise, change = noisy.features - channel.clean, channel.defended - channel.clean
+    assert noise.square().mean().item() == pytest.approx(change.square().mean().item(), rel=0.05)
+    assert abs(np.corrcoef(noise.flatten(), change.flatten())[0, 1]) < 0.05
+    assert abs(noise.mean()) < 0.05  # of the power alone: what shifts all features alike is not copied
+    assert handed_over("own")[1] is None
+
+
 HITS = {  # seed -> condition -> right on each of 40 test images, as many as said
     0: {"own": 10, "clean-images": 30, "defended-features": 20, "own-longer": 12},
     1: {"own": 8, "clean-images": 32, "defended-features": 20, "own-longer": 8},
@@ -642,7 +686,9 @@ def test_leakage_is_one_undefended_and_zero_at_the_floor():
 
 
 def test_a_defense_trained_on_the_only_metric_has_no_leakage():
-    attacks = [a.model_copy(update={"trained_on": ["ssim"]}) if a.unit.defense.name == "dpm" else a for a in some_attacks()]
+    attacks = [
+        a.model_copy(update={"trained_on": ["ssim"]}) if a.unit.defense.name == "dpm" else a for a in some_attacks()
+    ]
     row = leaks(attacks)["defended-features"]
     assert np.isnan(row["leakage"])
     assert row["trained_on"] == "ssim"

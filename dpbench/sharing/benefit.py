@@ -58,6 +58,7 @@ class Benefit:
                 channel_dim=channel_axis(probe.shape),
                 seed=derive_seed(draws, "refine"),
                 generator=derive_generator(self.device, draws, "refine"),
+                of_shared=derive_generator(self.device, draws, "refine shared"),
                 progress=progress,
             )
         with stages("test"):

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dpbench.cells import grouped
-from dpbench.ensembles import BLIND_FLOORS
+from dpbench.ensembles import BLIND_FLOORS, FLOORS
 from dpbench.figures import Figures, figures_of, in_order, worst_case
 from dpbench.intervals import Floats, bounds, over_seeds, resampled_means, resampled_shares
 from dpbench.leakage import OnScale, Scale, leakage, on_scale
@@ -52,7 +52,8 @@ def build_sharing_board(records: Iterable[SharingRecord]) -> pd.DataFrame:
     recover from the features shared under it. `clean-features` has the leakage of the undefended features.
     """
     rows: list[dict[str, Any]] = []
-    for group in grouped(records, _scope).values():
+    in_order_of_id = sorted(records, key=lambda record: record.id)  # whichever order they come in
+    for group in grouped(in_order_of_id, _scope).values():
         rows += _rows(group)
     board = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
     for column in board.columns:
@@ -66,7 +67,7 @@ def build_sharing_board(records: Iterable[SharingRecord]) -> pd.DataFrame:
 
 
 def _scope(record: SharingRecord) -> tuple[str, ...]:
-    """What is compared with each other: same images, network, receiver and recipe."""
+    """What is compared with each other: same images, network and receiver."""
     world = record.unit.world
     same = world.model_dump_json(exclude={"seed", "data_fingerprint"})
     return world.data_fingerprint, same, record.unit.receiver
@@ -75,19 +76,31 @@ def _scope(record: SharingRecord) -> tuple[str, ...]:
 def _rows(records: Sequence[SharingRecord]) -> list[dict[str, Any]]:
     trainings = [(record, record.unit) for record in records if isinstance(record.unit, Training)]
     leaks = Leaks([record for record in records if isinstance(record.unit, Attacked)])
-    own = {unit.world.seed: record for record, unit in trainings if unit.condition == "own"}
-    clean = {unit.world.seed: record for record, unit in trainings if unit.condition == "clean-images"}
-    rows = []
-    for same in grouped(trainings, lambda pair: (pair[1].condition, _applied(pair[1]))).values():
-        unit = same[0][1]
-        row = _named(unit) | _benefit([record for record, _ in same], own, clean)
-        if unit.condition in ("clean-features", "defended-features"):
-            row |= leaks.of(_sent(unit))
-        rows.append(row)
-    ordered = sorted(rows, key=_order)
+    ordered = []
+    for recipe in grouped(trainings, lambda pair: pair[1].refinement.model_dump_json()).values():
+        own = {unit.world.seed: record for record, unit in recipe if unit.condition == "own"}
+        clean = {unit.world.seed: record for record, unit in recipe if unit.condition == "clean-images"}
+        rows = []
+        for same in grouped(recipe, lambda pair: (pair[1].condition, _applied(pair[1]))).values():
+            unit = same[0][1]
+            row = _named(unit) | _benefit([record for record, _ in same], own, clean)
+            if unit.condition in ("clean-features", "defended-features"):
+                row |= leaks.of(_sent(unit))
+                row |= _told(row, leaks.failures(_sent(unit)))
+            rows.append(row)
+        ordered += sorted(rows, key=_order)
     if trainings and leaks.floors:
-        ordered.append(_named(trainings[0][1]) | {"condition": FLOOR, "status": "ok"} | leaks.floor_row())
+        of_nobody = {"condition": FLOOR, "defense": "", "defense_args": ""}
+        ordered.append(_named(trainings[0][1]) | of_nobody | leaks.floor_row())
     return ordered
+
+
+def _told(row: Mapping[str, Any], failures: Sequence[str]) -> dict[str, Any]:
+    """Status and error of a row, some of whose attacks failed."""
+    if not failures:
+        return {}
+    status = "incomplete" if row["status"] == "ok" else row["status"]
+    return {"status": status, "error": "; ".join([*filter(None, [row.get("error")]), *failures])}
 
 
 def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -208,18 +221,15 @@ class Leaks:
     def of(self, sent: Mapping[str, PluginSpec]) -> dict[str, Any]:
         """Worst cases over the attacks on what was sent, per knowledge and over all; leakage on its scale."""
         row: dict[str, Any] = {}
-        for knowledge in KNOWLEDGE:
-            worst = self._worst(sent, KNOWLEDGE[: KNOWLEDGE.index(knowledge) + 1], by=knowledge)
-            if worst:
-                row[f"ssim_{knowledge}"] = float(np.mean([figures.values["ssim"].mean() for figures in worst.values()]))
         worst = self._worst(sent, KNOWLEDGE)
         if not worst:
             return row
+        for knowledge in {unit.knowledge for unit, record in self._taken(sent) if not record.floor}:
+            weaker = self._worst(sent, KNOWLEDGE[: KNOWLEDGE.index(knowledge) + 1])
+            if weaker.keys() == worst.keys():  # on the same images: what is known more never shows less
+                means = [figures.on(worst[place].victims).values["ssim"].mean() for place, figures in weaker.items()]
+                row[f"ssim_{knowledge}"] = float(np.mean(means))
         row |= _figures(list(worst.values()))
-        broken = [r for r in self.failed if isinstance(r.unit, Attacked) and self._meant(r.unit, sent)]
-        if broken:
-            names = sorted({f"{r.unit.attack.name}: {r.error}" for r in broken if isinstance(r.unit, Attacked)})
-            row |= {"status": "incomplete", "error": "; ".join(names)}
         trained_on = {name for _, record in self._taken(sent) for name in record.trained_on}
         row["trained_on"] = " ".join(sorted(trained_on))
         undefended = self._worst({sender: PluginSpec(name=UNDEFENDED) for sender in sent}, KNOWLEDGE)
@@ -233,9 +243,17 @@ class Leaks:
             row |= _interval("leakage", float(np.mean(figures)), over_seeds(draws))
         return row
 
+    def failures(self, sent: Mapping[str, PluginSpec]) -> list[str]:
+        """Which attacks on what was sent failed, and why."""
+        broken = [(r.unit, r.error) for r in self.failed if isinstance(r.unit, Attacked)]
+        return sorted({f"{unit.attack.name}: {error}" for unit, error in broken if self._meant(unit, sent)})
+
     def floor_row(self) -> dict[str, Any]:
-        """The best guess per image."""
-        return _figures(list(self.floors.values())) | {"leakage": 0.0}
+        """The best guess per image; of failed attacks only the name says that they were floors."""
+        broken = [(r.unit, r.error) for r in self.failed if isinstance(r.unit, Attacked)]
+        failures = sorted({f"{unit.attack.name}: {error}" for unit, error in broken if unit.attack.name in FLOORS})
+        row = {"status": "ok", "leakage": 0.0, **_figures(list(self.floors.values()))}
+        return row | _told(row, failures)
 
     def _scaled(
         self,
@@ -256,22 +274,19 @@ class Leaks:
     def _taken(self, sent: Mapping[str, PluginSpec]) -> list[tuple[Attacked, SharingRecord]]:
         return [(u, r) for found in self.found.values() for u, r, _ in found if self._meant(u, sent)]
 
-    def _worst(
-        self, sent: Mapping[str, PluginSpec], allowed: Sequence[Knowledge], by: Knowledge | None = None
-    ) -> dict[tuple[str, int], Figures]:
+    def _worst(self, sent: Mapping[str, PluginSpec], allowed: Sequence[Knowledge]) -> dict[tuple[str, int], Figures]:
         """(sender, seed) -> best reconstruction per image, over attacks that know no more than is allowed.
 
-        Floors that look at nothing can be put out by anyone. With `by` only where an attack knows just that, or
-        nothing is defended.
+        Floors that look at nothing can be put out by anyone.
         """
         worst = {}
         for place, found in self.found.items():
-            meant = [(u, r, f) for u, r, f in found if not r.floor and self._meant(u, sent)]
-            taken = [(u, f) for u, _, f in meant if u.knowledge in allowed]
-            if not taken or (by is not None and all(u.knowledge != by for u, _ in taken)):
+            meant = [(u, f) for u, r, f in found if not r.floor and self._meant(u, sent)]
+            taken = [f for u, f in meant if u.knowledge in allowed]
+            if not taken:
                 continue
             blind = [f for u, r, f in found if r.floor and u.attack.name in BLIND_FLOORS]
-            best = worst_case([*(f for _, f in taken), *blind])
+            best = worst_case([*taken, *blind])
             if best is not None and best.victims:
                 worst[place] = best
         return worst

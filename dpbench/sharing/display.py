@@ -53,9 +53,8 @@ class SharingDisplay:
         self._bar.update(self._task, completed=self.done)
         if state == "cached":
             return
-        line = f"{_spent(record)}  {label}: {_said(record)}"
-        if state == "failed":
-            line = f"failed  {label}: {record.error}"
+        done = state != "failed"  # what failed has no figures to show
+        line = f"{_spent(record)}  {label}: {_said(record)}" if done else f"failed  {label}: {record.error}"
         style = "red" if state == "failed" else "dim"
         shown = line if self.console.is_terminal else f"[{self.done}/{self.units}] {line}"
         self.console.print(shown, style=style, markup=False, highlight=False, soft_wrap=True)

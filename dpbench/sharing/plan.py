@@ -31,6 +31,8 @@ def plan_sharing(
     """
     settings = [setting for entry in suite.defenses for setting, _ in plugin_settings(entry, find_defense)]
     twice = next((setting for setting in settings if settings.count(setting) > 1), None)
+    for name in suite.controls.defenses:
+        find_defense(name)  # a control for a misspelt name would be left out in silence
     if twice is not None:
         raise DpbenchError(f"defense {twice.name!r} is in the suite twice with the same parameters; remove one")
     if not settings and any(entity.defense is not None for entity in suite.entities):
@@ -164,7 +166,13 @@ def _knowledge(suite: SharingSuite, entry: SharingAttack, attack: type[Attack], 
         return ["public"]
     if attack.floor:
         return []
-    return [k for k in listed if k in ("public", "own")] + fitting
+    granted = [k for k in listed if k in ("public", "own")] + fitting
+    if not granted:  # it would count in the undefended reference, and against no defense
+        raise DpbenchError(
+            f"attack {entry.name!r} needs {attack.needs!r}, but the knowledge listed for it is {', '.join(listed)}; "
+            "add one that grants it to `knowledge`, or remove the attack"
+        )
+    return granted
 
 
 def _transfers(suite: SharingSuite, world: WorldSpec, receiver: str) -> Iterable[Transferred]:

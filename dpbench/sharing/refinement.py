@@ -16,7 +16,7 @@ from dpbench.sharing.suite import Refinement
 from dpbench.training import augment
 from dpbench.types import LabelledImages, ProtectedModel, SplitModel
 
-VERSION = 1
+VERSION = 2
 """Raise it whenever the recipe changes: it is part of every record."""
 
 
@@ -83,6 +83,7 @@ def refine(
     channel_dim: int,
     seed: int,
     generator: torch.Generator,
+    of_shared: torch.Generator,
     progress: Callable[[str], None],
 ) -> Tail:
     """Train a copy of the public tail; the head stays as it is.
@@ -100,7 +101,8 @@ def refine(
         longer: twice as many own images per step, the compute of a mixed batch: twice the epochs.
         channel_dim: of the features, for the adapter.
         seed: of what torch draws by itself.
-        generator: order, augmentation, and noise of the client.
+        generator: order, augmentation, and noise of the client: of the receiver's own images, whatever is shared.
+        of_shared: order and augmentation of what others shared.
         progress: shows "step 20/300".
 
     Returns:
@@ -119,7 +121,7 @@ def refine(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=settings.steps)
     count = settings.batch_size * (2 if longer else 1)
     draw_own = _draws(len(own), count, generator)
-    draw_shared = _draws(len(shared.labels), settings.batch_size, generator) if shared is not None else None
+    draw_shared = _draws(len(shared.labels), settings.batch_size, of_shared) if shared is not None else None
     with seeded(seed, device):  # dropout of the tail
         for step in range(settings.steps):
             if step % 20 == 0:
@@ -133,7 +135,7 @@ def refine(
                 logits = model(features).float()
             if shared is not None and draw_shared is not None:
                 chosen = next(draw_shared)
-                theirs = _batch(shared, chosen, public, generator)
+                theirs = _batch(shared, chosen, public, of_shared)
                 with autocast(device):
                     logits = torch.cat([logits, model(theirs, foreign=True).float()])
                 labels = torch.cat([labels, shared.labels[chosen]])

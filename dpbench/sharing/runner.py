@@ -82,7 +82,7 @@ def make_sharing_plan(
     defenses: list[str] | None = None,
     attacks: list[str] | None = None,
 ) -> SharingPlan:
-    """Resolve a suite to units and look up which are finished. Computes nothing.
+    """Resolve a suite to units and look up which are finished, by the recipe of now. Computes nothing.
 
     Args:
         suite: a built-in name, a path of a TOML file, or a `SharingSuite`.
@@ -179,7 +179,7 @@ def _finished(units: list[Unit], run_dir: Path) -> dict[str, SharingRecord]:
             raise
         except DpbenchError:
             continue  # cut short: that unit is measured again
-        if record.status == "ok":
+        if record.status == "ok" and record.refinement_version in (None, refinement.VERSION):
             found[unit.id] = record
     return found
 

@@ -122,6 +122,11 @@ class SharingSuite(Spec):
                 and f"backbone.split_points has {len(self.backbone.split_points)} entries; entities share the features "
                 "of one split point: keep one"
             )
+            or (
+                self.dataset.auxiliary_classes > 0
+                and f"dataset.auxiliary_classes is {self.dataset.auxiliary_classes}, but the auxiliary images are the "
+                "public ones, on which the network learns the classes of the task; leave it out"
+            )
             or _of_seeds(self)
         )
         if problem:

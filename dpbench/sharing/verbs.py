@@ -205,14 +205,24 @@ def _table(rows: pd.DataFrame) -> Table:
 
 def _varied(rows: pd.DataFrame) -> dict[object, str]:
     """Row -> the parameters in which settings of its defense differ."""
-    given = {place: dict(part.split("=", 1) for part in text.split()) for place, text in rows["defense_args"].items()}
+    given = {place: _arguments(text) for place, text in rows["defense_args"].items()}
     short: dict[object, str] = {}
     for _, same in rows.groupby("defense", sort=False):
         names = sorted({name for place in same.index for name in given[place]})
         varied = [name for name in names if len({given[place].get(name) for place in same.index}) > 1]
         for place in same.index:
-            short[place] = " ".join(f"{name}={given[place][name]}" for name in varied if name in given[place])
+            short[place] = " ".join(f"{name[1]}={given[place][name]}" for name in varied if name in given[place])
     return short
+
+
+def _arguments(text: str) -> dict[tuple[int, str], str]:
+    """`std=1.0 + bits=2`, of senders who apply different defenses -> number of the defense and parameter -> value."""
+    found = {}
+    for number, arguments in enumerate(text.split(" + ")):
+        for argument in arguments.split():
+            name, _, value = argument.partition("=")
+            found[number, name] = value
+    return found
 
 
 def _percent(value: float, decimals: int = 1) -> str:

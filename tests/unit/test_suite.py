@@ -3,6 +3,7 @@ import pytest
 from dpbench import ensembles
 from dpbench import suite as suites
 from dpbench.errors import DpbenchError
+from dpbench.sharing.suite import parse_sharing
 from dpbench.specs import DatasetSpec
 
 BASE = """
@@ -42,12 +43,16 @@ def test_lists_of_values_become_settings():
 
 def test_every_built_in_suite_parses():
     texts = suites.built_in_suites()
-    assert {"quick", "smoke", "cifar10", "faces"} <= set(texts)
+    assert {"quick", "smoke", "cifar10", "faces", "sharing"} <= set(texts)
     for name, text in texts.items():
-        assert suites.parse_suite(text, origin=name).name == name
+        parse = parse_sharing if suites.protocol_of(name) == "sharing" else suites.parse_suite
+        assert parse(text, origin=name).name == name
 
 
-@pytest.mark.parametrize("name", sorted(suites.built_in_suites().keys() - {"depth"}))  # which has no defense
+GRIDS = {name for name in suites.built_in_suites() if suites.protocol_of(name) == "inference"}
+
+
+@pytest.mark.parametrize("name", sorted(GRIDS - {"depth"}))  # which has no defense
 def test_every_built_in_suite_holds_the_whole_ladder(name):
     suite = suites.load_suite(name)
     assert suite.threat_models == ["static", "query", "weights"]

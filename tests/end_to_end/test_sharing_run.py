@@ -1,0 +1,450 @@
+"""A suite of the protocol `sharing` as a user walks it; one tiny run serves nearly every test."""
+
+import json
+import shutil
+import sys
+
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from dpbench import cli, store
+from dpbench.fidelity import grade
+from dpbench.pipeline import Pipeline
+from dpbench.sharing.benefit import Benefit
+from dpbench.sharing.pipeline import SharedPipeline
+from dpbench.sharing.records import iter_records, record_path
+from dpbench.sharing.runner import make_sharing_plan
+from dpbench.sharing.units import Attacked, Training, Transferred
+from dpbench.stages import Stages
+
+TINY = """
+protocol = "sharing"
+name = "tiny-sharing"
+seeds = [0]
+victims = 6
+receivers = ["clinic"]
+[dataset]
+private = 84
+auxiliary = 64
+test = 40
+[backbone]
+name = "resnet10t"
+weights = "fit"
+epochs = 1
+split_points = ["layer1"]
+[[entities]]
+name = "clinic"
+images = 24
+[[entities]]
+name = "hospital"
+images = 48
+[refinement]
+steps = 2
+batch_size = 8
+[[defenses]]
+name = "gaussian"
+std = 1.0
+[[defenses]]
+name = "dpm"
+epochs = 1
+[[attacks]]
+name = "mean-image"
+[[attacks]]
+name = "decoder"
+steps = 4
+[transfer]
+fits = 3
+[transfer.defense]
+name = "dpm"
+epochs = 1
+[transfer.attack]
+name = "decoder"
+steps = 4
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    path = tmp_path_factory.mktemp("suites") / "tiny-sharing.toml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="session")
+def run(tiny, tmp_path_factory, cache):
+    """The run directory of the finished suite."""
+    output = tmp_path_factory.mktemp("runs") / "sharing"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DPBENCH_CACHE", str(cache))
+        arguments = ["dpbench", "run", str(tiny), "--device", "cpu", "--output", str(output)]
+        patch.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+    assert not stopped.value.code
+    return output
+
+
+@pytest.fixture
+def units(tiny, run):
+    return make_sharing_plan(str(tiny), output=run).units
+
+
+@pytest.fixture(scope="session")
+def pipeline(run, cache):
+    return SharedPipeline(torch.device("cpu"), cache)
+
+
+def of_kind(kind, units, **having):
+    return [u for u in units if isinstance(u, kind) and all(getattr(u, k) == v for k, v in having.items())]
+
+
+def quiet(text):
+    """No progress to show."""
+
+
+def figures(run_dir):
+    drop = {"seconds", "created"}
+    return {record.id: record.model_dump_json(exclude=drop) for record in iter_records(run_dir)}
+
+
+def refused(outcome, *words):
+    assert outcome.status == 2, outcome
+    lines = outcome.err.strip().splitlines()
+    assert len(lines) == 1, outcome.err
+    for word in words:
+        assert word in lines[0]
+
+
+def test_a_run_measures_every_unit_and_says_what_it_wrote(run, units):
+    records = {record.id: record for record in iter_records(run)}
+    assert records.keys() == {unit.id for unit in units}
+    assert len(units) == 9 - 1 + 8 + 12  # trainings, attacks, transfers
+    for name in ("board.csv", "benefit.png", "transfer.csv", "transfer.png"):
+        assert (run / name).is_file()
+    for record in records.values():
+        assert record.status == "ok"
+        assert record.environment["versions"]["torch"]
+        if isinstance(record.unit, Training):
+            assert len(record.trained.correct) == len(record.trained.public_correct) == 40
+            alone = record.unit.condition in ("own", "own-longer")
+            assert (record.trained.own_images, record.trained.shared_images) == (24, 0 if alone else 48)
+            assert (record.trained.equivalence.keys() == {"hospital"}) == (record.unit.condition == "defended-features")
+        else:
+            assert store.picture_path(run, record.id).is_file()
+            assert set(record.fidelity) == {"mse", "psnr_db", "ssim", "lpips"}
+            assert all(len(values) == 6 for values in record.fidelity.values())
+            assert record.recognition.gallery == 48  # all that the sender shared
+            assert record.recognition.judge != "resnet10t"
+
+
+def test_the_board_has_a_row_for_each_condition_and_the_floor(run):
+    board = pd.read_csv(run / "board.csv", keep_default_na=False)
+    named = list(zip(board["condition"], board["defense"], strict=True))
+    assert sorted(named) == sorted(
+        [
+            *(("own", ""), ("own-longer", ""), ("clean-images", ""), ("clean-features", ""), ("floor", "")),
+            *(("defended-features", "gaussian"), ("defended-features", "dpm")),
+            *(("shuffled-labels", "dpm"), ("equal-noise", "dpm")),
+        ]
+    )
+    assert set(board["status"]) == {"ok"}
+    matrix = pd.read_csv(run / "transfer.csv")
+    assert len(matrix) == 12
+    assert {"0+1", "0+2", "1+2"} < set(matrix["prepared_on"])
+
+
+def test_where_prepared_and_judged_on_the_shared_fit_a_transfer_is_the_tier_query(run):
+    records = list(iter_records(run))
+    queried = of_kind(Attacked, [r.unit for r in records], knowledge="query")
+    tier = next(r for r in records if r.unit in queried and r.unit.defense.name == "dpm")
+    same = next(
+        r for r in records if isinstance(r.unit, Transferred) and (r.unit.prepared_on, r.unit.judged_on) == ([0], 0)
+    )
+    assert tier.fidelity == same.fidelity
+    assert tier.victims == same.victims
+
+
+def test_running_again_does_nothing_and_changes_no_byte(run, tiny, dpbench):
+    before = {path: path.stat().st_mtime_ns for path in (run / "sharing").iterdir()}
+    boards = {name: (run / name).read_bytes() for name in ("board.csv", "transfer.csv")}
+    outcome = dpbench("run", tiny, "--device", "cpu", "--output", run)
+    assert outcome.status == 0, outcome.err
+    assert "0 of 28 parts to run" in outcome.out
+    assert before == {path: path.stat().st_mtime_ns for path in (run / "sharing").iterdir()}
+    assert boards == {name: (run / name).read_bytes() for name in boards}
+
+
+def test_what_is_missing_or_cut_short_is_redone_alone_with_the_same_figures(run, tiny, units, dpbench, tmp_path):
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    expected = figures(run)
+    training = of_kind(Training, units, condition="equal-noise")[0]
+    attack = next(u for u in of_kind(Attacked, units, knowledge="own") if u.defense.name == "dpm")
+    mixed = of_kind(Transferred, units, prepared_on=[0, 2])[0]
+    record_path(copied, training.id).unlink()
+    record_path(copied, mixed.id).unlink()
+    path = record_path(copied, attack.id)
+    path.write_text(path.read_text()[:300])
+    refused(dpbench("leaderboard", copied, "--output", tmp_path / "x.csv"), "cut short", "redoes that part alone")
+    outcome = dpbench("run", tiny, "--device", "cpu", "--output", copied)
+    assert outcome.status == 0, outcome.err
+    assert "3 of 28 parts to run" in outcome.out
+    assert figures(copied) == expected
+    assert (copied / "board.csv").read_bytes() == (run / "board.csv").read_bytes()
+
+
+def test_a_training_by_an_older_recipe_is_redone(run, tiny, units, tmp_path):
+    copied = tmp_path / "run"
+    shutil.copytree(run / "sharing", copied / "sharing")
+    path = record_path(copied, of_kind(Training, units, condition="own")[0].id)
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps(stored | {"refinement_version": stored["refinement_version"] - 1}))
+    assert len(make_sharing_plan(str(tiny), output=copied).finished) == 27
+
+
+def test_the_features_attacked_are_the_features_trained_on(run, units, pipeline, monkeypatch):
+    """Bit by bit, of a defense that draws noise, whichever comes first."""
+    seen = []
+    original = Pipeline._observe
+
+    def observe(self, *arguments):
+        seen.append(original(self, *arguments))
+        return seen[-1]
+
+    trained_on = []
+    monkeypatch.setattr(Pipeline, "_observe", observe)
+    monkeypatch.setattr(
+        "dpbench.sharing.benefit.refine",
+        lambda public, client, own, shared, *_, **__: trained_on.append(shared) or 1 / 0,
+    )
+    attack = next(u for u in of_kind(Attacked, units, knowledge="query") if u.defense.name == "gaussian")
+    training = next(
+        u for u in of_kind(Training, units, condition="defended-features") if u.applied["hospital"].name == "gaussian"
+    )
+
+    def attack_it(pipeline):
+        pipeline.run(attack.cell(), Stages(pipeline.device), quiet)
+
+    def train_on_it(pipeline):
+        with pytest.raises(ZeroDivisionError):  # nothing is trained here
+            Benefit(pipeline).run(training, Stages(pipeline.device), quiet)
+
+    for steps in ((attack_it, train_on_it), (train_on_it, attack_it)):
+        fresh = SharedPipeline(pipeline.device, pipeline.cache_dir)
+        fresh.world.enter(attack.world)
+        fresh.world.start(fresh.world.public_cell())
+        for step in steps:
+            step(fresh)
+    assert len(seen) == len(trained_on) == 2
+    assert len(trained_on[0].features) == 48
+    for observed, shared in zip(seen, trained_on, strict=True):
+        assert torch.equal(observed.released, shared.features[:6])
+        assert torch.equal(shared.features, trained_on[0].features)
+    clean, _ = fresh.shared("hospital", of_kind(Attacked, units)[0].defense, quiet)
+    assert (trained_on[0].features - clean).std() > 0.1  # there is noise
+
+
+def hashes_of(pipeline, owner):
+    return set(pipeline.world._hashes(owner, quiet))
+
+
+def test_the_attacker_never_has_an_image_of_the_sender(run, units, pipeline):
+    unit = of_kind(Attacked, units)[0]
+    pipeline.world.enter(unit.world)
+    cell = unit.cell()
+    victims = pipeline.world.parts(cell, quiet).test
+    auxiliary = pipeline.world.auxiliary(cell, quiet)
+    assert len(auxiliary) == 24 + 64  # its own, and the public ones
+    distances = torch.cdist(auxiliary.images.flatten(1), victims.images.flatten(1))
+    assert distances.min() > 0.1
+    everything = pipeline.world.divided(quiet).parts
+    owned = [hashes_of(pipeline, owner) for owner in ("clinic", "hospital")]
+    assert [len(one) for one in owned] == [24, 48]
+    groups = [*owned, set(everything.hashes["auxiliary"]), set(everything.hashes["test"])]
+    assert len(set().union(*groups)) == sum(len(group) for group in groups)
+    for record in iter_records(run):
+        if isinstance(record.unit, Attacked | Transferred):
+            assert set(record.victims) < owned[1]
+    unseen = pipeline.world.spec.model_copy(update={"public_images": False})
+    pipeline.world.enter(unseen)
+    assert len(pipeline.world.auxiliary(unseen.cell("hospital", "clinic"), quiet)) == 24
+
+
+def test_the_public_network_and_the_judge_have_seen_public_images_alone(units, pipeline):
+    pipeline.world.enter(units[0].world)
+    public = pipeline.world.parts(pipeline.world.public_cell(), quiet)
+    everything = pipeline.world.divided(quiet).parts
+    assert torch.equal(public.private.images[:], everything.auxiliary.images[:])
+    one = pipeline.world.backbone(units[0].world.cell("clinic"), quiet)[0]
+    assert one == pipeline.world.backbone(units[0].world.cell("hospital", "clinic"), quiet)[0]
+
+
+def test_every_fit_of_a_defense_is_another_and_on_the_images_of_its_owner(units, pipeline, monkeypatch):
+    unit = of_kind(Transferred, units)[0]
+    world = pipeline.world
+    world.enter(unit.world)
+    world.start(world.public_cell())
+    cells = [unit.cell().model_copy(update={"fit": fit}) for fit in range(3)]
+    cells.append(unit.world.cell("clinic", defense=unit.defense))
+    models = [world.protected(cell, unit.defense, quiet, apart=True) for cell in cells]
+    images = world.images_of("hospital", quiet).images[:8]
+    with torch.no_grad():
+        released = [model.release(images) for model in models]
+    for index, one in enumerate(released):
+        assert all((one - other).abs().mean() > 1e-3 for other in released[:index])
+    # who shares what it shares under fit 0: the fit that the transfers call 0
+    shared, labels = pipeline.shared("hospital", unit.defense, quiet)
+    assert torch.allclose(shared[:8], released[0], atol=1e-4)
+    assert torch.equal(labels, world.images_of("hospital", quiet).labels)
+
+    fitted = []
+    monkeypatch.setattr("dpbench.cache.remember", lambda folder, kind, key, make: make())  # nothing is at hand
+    monkeypatch.setattr(
+        type(suite_defense(unit)), "fit", lambda self, model, private, **_: fitted.append(private.images[:].clone())
+    )
+    monkeypatch.setattr(world, "backbone", lambda cell, progress: ("key", public_state(models[0]), ""))
+    for owner in ("hospital", "clinic"):
+        world.protected(unit.world.cell(owner, "clinic", defense=unit.defense), unit.defense, quiet, apart=True)
+    for owner, seen in zip(("hospital", "clinic"), fitted, strict=True):
+        assert torch.equal(seen, world.images_of(owner, quiet).images[:])
+
+
+def suite_defense(unit):
+    from dpbench.suite import defense_of
+
+    return defense_of(unit.defense)
+
+
+def public_state(model):
+    """Any state of the unsplit network: a fit that is not made needs no weights."""
+    from dpbench import backbones
+    from dpbench.specs import BackboneSpec
+
+    spec = BackboneSpec(name="resnet10t", weights="fit")
+    return backbones.create_backbone(spec, image_size=32, classes=model.split.classes).state_dict()
+
+
+def test_the_pictures_show_the_victims(run, units, pipeline):
+    unit = of_kind(Attacked, units)[0]
+    with Image.open(store.picture_path(run, unit.id)) as picture:
+        assert picture.height > 2 * 32
+    pipeline.world.enter(unit.world)
+    victims = pipeline.world.images_of("hospital", quiet).images[:6]
+    assert grade(victims, victims, 6)[0]["ssim"] == pytest.approx([1.0] * 6)
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(tiny, run, dpbench, tmp_path):
+    outcome = dpbench("run", tiny, "--output", tmp_path / "run", "--dry-run")
+    assert outcome.status == 0
+    assert "train | clinic | defended-features | gaussian std=1.0 | seed 0" in outcome.out
+    assert "transfer | hospital | dpm strength=1.0 epochs=1 | 1+2 to 0 | seed 0" in outcome.out
+    assert "28 parts, 28 to run" in outcome.out
+    assert not (tmp_path / "run").exists()
+    assert "28 parts, 0 to run" in dpbench("run", tiny, "--output", run, "--dry-run").out
+    other = dpbench("run", tiny, "--output", run, "--dry-run", "--seed", "3", "--defense", "laplace")
+    assert "defended-features | laplace" in other.out
+    assert "finished" not in other.out
+
+
+def test_only_runs_a_part_of_it(tiny, dpbench, tmp_path, run):
+    output = tmp_path / "part"
+    outcome = dpbench("run", tiny, "--device", "cpu", "--output", output, "--only", "train*own | ")
+    assert outcome.status == 0, outcome.err
+    assert "1 of 1 parts to run" in outcome.out
+    assert not (output / "benefit.png").exists()
+    assert not (output / "transfer.csv").exists()
+    part = figures(output)
+    assert len(part) == 1
+    assert part.items() <= figures(run).items()
+    refused(dpbench("leaderboard", output, "--output", tmp_path / "x.png"), "without --only")
+    refused(dpbench("leaderboard", output, "--output", tmp_path / "x.png", "--plot", "transfer"), "[transfer]")
+    attacks = tmp_path / "attacks"
+    assert dpbench("run", tiny, "--device", "cpu", "--output", attacks, "--only", "mean-image").status == 0
+
+
+def test_a_unit_that_fails_is_a_record_and_the_others_go_on(tiny, run, units, dpbench, tmp_path, monkeypatch):
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    own = of_kind(Training, units, condition="own")[0]
+    longer = of_kind(Training, units, condition="own-longer")[0]
+    for unit in (own, longer):
+        record_path(copied, unit.id).unlink()
+    original = Benefit.run
+
+    def breaks(self, unit, *arguments):
+        if unit.condition == "own":
+            raise ValueError("on purpose")
+        return original(self, unit, *arguments)
+
+    monkeypatch.setattr(Benefit, "run", breaks)
+    outcome = dpbench("run", tiny, "--device", "cpu", "--output", copied)
+    assert outcome.status == 1
+    assert "on purpose" in outcome.out
+    records = {record.id: record for record in iter_records(copied)}
+    assert records[own.id].status == "failed"
+    assert records[longer.id].status == "ok"
+    board = pd.read_csv(copied / "board.csv").set_index("condition")
+    assert board.loc["own", "status"] == "failed"
+    assert "on purpose" in board.loc["own", "error"]
+    assert board["gain"].isna().all()
+
+
+def test_what_users_get_wrong_is_refused_in_one_line(tiny, run, dpbench, tmp_path):
+    output = tmp_path / "run"
+    refused(dpbench("run", tiny, "--output", output, "--only", "nothing like it"), "matches nothing")
+    refused(dpbench("run", tiny, "--output", output, "--shifted", "spectra"), "'sharing'", "leave it out")
+    refused(dpbench("run", tiny, "--output", output, "--budget", "huge"), "budget")
+    refused(dpbench("run", tiny, "--output", output, "--seed", "-1"), "--seed")
+    refused(dpbench("run", tiny, "--output", output, "--attack", "decodr"), "did you mean 'decoder'")
+    refused(dpbench("run", tiny, "--output", output, "--data", tmp_path / "nowhere"), "nowhere")
+    refused(dpbench("run", tiny, "--output", output, "--device", "tpu"), "expected one of auto, cpu, cuda, mps")
+    assert not output.exists()
+    other = tmp_path / "suite.toml"
+    for old, new, words in (
+        ("resnet10t", "resnet10x", ["unknown backbone", "did you mean"]),
+        ("layer1", "layer11", ["did you mean 'layer1"]),
+        ("images = 24", "images = 0", ["entity 'clinic' has no data"]),
+    ):
+        other.write_text(TINY.replace(old, new))
+        refused(dpbench("run", other, "--output", output), *words)
+
+
+def test_boards_are_derived_from_records_alone(run, dpbench, tmp_path):
+    for name in ("x.csv", "x.md", "x.png", "x.svg"):
+        outcome = dpbench("leaderboard", run, "--output", tmp_path / name)
+        assert outcome.status == 0, outcome.err
+        assert (tmp_path / name).stat().st_size > 100
+    assert (tmp_path / "x.csv").read_bytes() == (run / "board.csv").read_bytes()
+    for name in ("t.csv", "t.md", "t.png"):
+        assert dpbench("leaderboard", run, "--plot", "transfer", "--output", tmp_path / name).status == 0
+    assert (tmp_path / "t.csv").read_bytes() == (run / "transfer.csv").read_bytes()
+    for name in ("x.html", "x.tex", "x.jpg", "x"):
+        refused(dpbench("leaderboard", run, "--output", tmp_path / name), "ends in .csv or .md")
+        assert not (tmp_path / name).exists()
+    refused(dpbench("leaderboard", run, "--plot", "benfit", "--output", tmp_path / "y.png"), "did you mean 'benefit'")
+
+
+def test_runs_of_both_protocols_do_not_mix(run, dpbench, tmp_path):
+    plain = tmp_path / "plain"
+    (plain / "records").mkdir(parents=True)
+    for directories in ((run, plain), (plain, run)):
+        refused(dpbench("leaderboard", *directories, "--output", tmp_path / "x.csv"), "give one kind at a time")
+    claims = dpbench("leaderboard", run, "--claimed", plain, "--output", tmp_path / "x.csv")
+    refused(claims, "give one kind at a time")
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_two_runs_of_the_same_units_are_one_board(run, dpbench, tmp_path):
+    shutil.copytree(run / "sharing", tmp_path / "again" / "sharing")
+    assert dpbench("leaderboard", run, tmp_path / "again", "--output", tmp_path / "x.csv").status == 0
+    assert (tmp_path / "x.csv").read_bytes() == (run / "board.csv").read_bytes()
+
+
+def test_list_shows_suites_of_both_protocols(dpbench):
+    entries = {entry["name"]: entry for entry in json.loads(dpbench("list", "suites", "--json").out)}
+    assert {"smoke", "sharing"} <= entries.keys()
+    shown = dpbench("list", "suites").out
+    assert "sharing" in shown
+    assert "smoke" in shown

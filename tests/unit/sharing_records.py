@@ -1,0 +1,118 @@
+"""Synthetic records of the protocol `sharing`: what a run would have stored, without a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from record_factory import victim_hashes
+
+from dpbench.ensembles import FLOORS
+from dpbench.sharing.records import Equivalence, SharingRecord, Trained
+from dpbench.sharing.suite import Condition, Knowledge, Owner, Refinement
+from dpbench.sharing.units import Attacked, Training, Transferred, Unit, WorldSpec
+from dpbench.specs import BackboneSpec, DatasetSpec, PluginSpec
+
+APPLIED = {
+    "none": PluginSpec(name="none"),
+    "dpm": PluginSpec(name="dpm", arguments={"strength": 1.0}),
+    "gaussian": PluginSpec(name="gaussian", arguments={"std": 1.0}),
+    "strong": PluginSpec(name="gaussian", arguments={"std": 2.0}),
+}
+HASHES = victim_hashes(4)
+
+
+def world(seed: int = 0, senders: tuple[str, ...] = ("hospital",)) -> WorldSpec:
+    """The clinic, which receives, and who shares with it."""
+    return WorldSpec(
+        dataset=DatasetSpec(),
+        data_fingerprint="f00d",
+        owners=[Owner(name="clinic", images=10), *(Owner(name=name, images=20) for name in senders)],
+        backbone=BackboneSpec(name="resnet10t"),
+        split_point="layer1",
+        seed=seed,
+    )
+
+
+def record(unit: Unit, error: str | None, **figures: Any) -> SharingRecord:
+    status = "ok" if error is None else "failed"
+    return SharingRecord(id=unit.id, suite="test", unit=unit, status=status, error=error, **figures)
+
+
+def trained(
+    condition: Condition,
+    correct: list[bool] | None,
+    *,
+    seed: int = 0,
+    defense: str | None = None,
+    senders: dict[str, str] | None = None,
+    steps: int = 300,
+    error: str | None = None,
+) -> SharingRecord:
+    """A training; `defense` of the hospital, or of each of the senders."""
+    names = senders or {"hospital": defense or "none"}
+    applied = {name: APPLIED[applies] for name, applies in names.items()}
+    defended = condition in ("defended-features", "shuffled-labels", "equal-noise")
+    unit = Training(
+        world=world(seed, tuple(names)),
+        receiver="clinic",
+        condition=condition,
+        applied={"clinic": APPLIED["none"], **applied} if defended else {},
+        refinement=Refinement(steps=steps),
+    )
+    if correct is None:
+        return record(unit, error)
+    same = Equivalence(agreement=0.9, kl=0.1, accuracy=0.5, distortion=0.2)
+    result = Trained(
+        correct=correct,
+        public_correct=correct,
+        serves={"clinic": 0.5, "hospital": 0.4} if defended else {},
+        equivalence=dict.fromkeys(names, same) if defended else {},
+        own_images=10,
+        shared_images=0 if condition in ("own", "own-longer") else 20,
+    )
+    return record(unit, None, trained=result)
+
+
+def _graded(ssim: list[float] | None, victims: list[str] = HASHES) -> dict[str, Any]:
+    return {} if ssim is None else {"fidelity": {"ssim": ssim}, "victims": victims}
+
+
+def attacked(
+    attack: str,
+    knowledge: Knowledge,
+    ssim: list[float] | None,
+    defense: str,
+    *,
+    seed: int = 0,
+    sender: str = "hospital",
+    senders: dict[str, str] | None = None,
+    victims: list[str] = HASHES,
+    error: str | None = None,
+) -> SharingRecord:
+    """An attack on the same four victims; without figures it failed."""
+    unit = Attacked(
+        world=world(seed, tuple(senders or ("hospital",))),
+        receiver="clinic",
+        sender=sender,
+        defense=APPLIED[defense],
+        attack=PluginSpec(name=attack),
+        knowledge=knowledge,
+        victims=len(victims),
+        budget="small",
+    )
+    return record(unit, error, floor=attack in FLOORS and ssim is not None, **_graded(ssim, victims))
+
+
+def transferred(prepared_on: list[int], judged_on: int, ssim: list[float] | None, *, error: str | None = None):
+    unit = Transferred(
+        world=world(),
+        receiver="clinic",
+        sender="hospital",
+        defense=APPLIED["dpm"],
+        attack=PluginSpec(name="decoder"),
+        prepared_on=prepared_on,
+        judged_on=judged_on,
+        victims=len(HASHES),
+        budget="small",
+    )
+    return record(unit, error, **_graded(ssim))

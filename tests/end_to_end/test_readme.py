@@ -83,7 +83,7 @@ def test_every_command_in_the_readme_exists():
     commands = "\n".join(code for language, code in BLOCKS if language in ("sh", "yaml"))
     used = set(re.findall(r"\bdpbench ([a-z]+) ", commands + "\n"))
     verbs = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
-    verbs |= {group.name for group in cli.app.registered_groups}
+    verbs |= {group.typer_instance.info.name for group in cli.app.registered_groups}
     assert used == verbs
 
 

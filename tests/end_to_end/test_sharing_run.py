@@ -272,6 +272,33 @@ def test_the_attacker_never_has_an_image_of_the_sender(run, units, pipeline):
     assert len(pipeline.world.auxiliary(unseen.cell("hospital", "clinic"), quiet)) == 24
 
 
+def test_the_attacker_prepares_on_what_it_knows(units, pipeline):
+    world, unit = pipeline.world, next(u for u in of_kind(Attacked, units, knowledge="own") if u.defense.name == "dpm")
+    world.enter(unit.world)
+    world.start(world.public_cell())
+
+    def known(**changes):
+        return pipeline._known_client(unit.cell().model_copy(update=changes), quiet)
+
+    def key(owner, defense, fit=0):
+        return world.protected_key(unit.world.cell(owner, defense=defense, fit=fit), defense, quiet)
+
+    keys = {knowledge: known(knowledge=knowledge)[1] for knowledge in ("public", "own", "query", "weights")}
+    assert keys["own"] == key("clinic", unit.defense)
+    assert keys["query"] == keys["weights"] == key("hospital", unit.defense)
+    assert keys["public"] not in (keys["own"], keys["query"])
+    images = world.images_of("clinic", quiet).images[:4]
+    public, own, query = (known(knowledge=knowledge)[0] for knowledge in ("public", "own", "query"))
+    with torch.no_grad():
+        assert torch.equal(public.release(images), public.features(images))
+        assert not torch.allclose(own.release(images), query.release(images), atol=1e-3)
+    several, mixed = known(prepared_on=[1, 2])
+    assert len(several.fits) == 2
+    assert mixed not in keys.values()
+    assert known(prepared_on=[1])[1] == key("hospital", unit.defense, fit=1) != keys["query"]
+    assert known(prepared_on=[0])[1] == keys["query"]  # the fit that is shared
+
+
 def test_the_public_network_and_the_judge_have_seen_public_images_alone(units, pipeline):
     pipeline.world.enter(units[0].world)
     public = pipeline.world.parts(pipeline.world.public_cell(), quiet)

@@ -578,6 +578,18 @@ def test_gains_are_paired_image_by_image():
     assert rows([trained("own", hits(15)), trained("own-longer", hits(15))])["own-longer"]["gain_high"] == 0
 
 
+def test_gains_are_paired_seed_by_seed():
+    """What a seed is worth by itself is no doubt about the gain."""
+    records = []
+    for seed, own in enumerate((5, 30)):
+        records += [trained("own", hits(own), seed=seed), trained("clean-images", hits(own + 9), seed=seed)]
+    row = rows(records)["clean-images"]
+    assert row["gain"] == pytest.approx(9 / 40)
+    assert row["gain_low"] > 0
+    assert row["gain_high"] < 18 / 40
+    assert (row["share_kept_low"], row["share_kept_high"]) == (1, 1)  # of itself, in every resample
+
+
 def test_the_order_of_records_changes_nothing():
     records = [*some_trainings(), *some_attacks()]
     board = build_sharing_board(records).to_csv(index=False)

@@ -29,7 +29,7 @@ def divide_among(entities: Sequence[Owner], labels: Places, *, seed: int) -> dic
         DpbenchError: an entity would go without images.
     """
     generator = np.random.default_rng(derive_seed("division", seed))
-    classes = np.unique(labels)
+    classes, counted = np.unique(labels, return_counts=True)
     pools = {int(label): list(generator.permutation(np.flatnonzero(labels == label))) for label in classes}
     owned = {}
     for entity in entities:
@@ -39,7 +39,7 @@ def divide_among(entities: Sequence[Owner], labels: Places, *, seed: int) -> dic
                 f"entity {entity.name!r} wants {entity.images} private images, {left.sum()} are left; expected 1 or "
                 "more, and no more than there are: change its images, or dataset.private"
             )
-        shares = left / left.sum()
+        shares = counted / counted.sum()
         if entity.alpha is not None:
             shares = generator.dirichlet(np.full(len(classes), entity.alpha))
         counts = _whole(shares, entity.images, left)

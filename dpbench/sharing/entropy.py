@@ -24,10 +24,10 @@ def fresh_generator(device: torch.device) -> torch.Generator:
     is the same in every image, what is released is the noise) could work out the rest on the CPU; nothing here
     prevents that.
     """
-    generator = torch.Generator(device)
     if device.type != "cpu":
-        return generator.manual_seed(secrets.randbits(63))
-    state = generator.manual_seed(0).get_state().numpy().copy()
+        return torch.Generator(device).manual_seed(secrets.randbits(63))
+    generator = torch.Generator(device)
+    state = generator.get_state().numpy().copy()
     assert len(state) == STATE_BYTES, "torch stores the state of its generator in another form"
     words = np.frombuffer(secrets.token_bytes(4 * WORDS), dtype=np.uint32).astype(np.uint64)
     state[FIRST_WORD : FIRST_WORD + 8 * WORDS] = words.view(np.uint8)

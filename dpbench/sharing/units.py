@@ -53,10 +53,12 @@ class WorldSpec(Spec):
         Without further settings: nothing is defended, and nothing attacked.
         """
         nothing = {"defense": NONE, "attack": NONE, "threat_model": "static", "victims": 1}
-        shared = [self.data_fingerprint, [one.model_dump(mode="json") for one in self.owners], self.seed]
+        shared: list[Any] = [self.data_fingerprint, self.seed]
+        if owner or attacker:  # the public network and the judge do not depend on who owns what
+            shared += [[one.model_dump(mode="json") for one in self.owners], self.public_images]
         return EntityCell(
             dataset=self.dataset,
-            data_fingerprint=content_hash([*shared, owner, attacker, self.public_images])[:40],
+            data_fingerprint=content_hash([*shared, owner, attacker])[:40],
             owner_fingerprint=content_hash([*shared, owner])[:40],
             backbone=self.backbone,
             weights_fingerprint=self.weights_fingerprint,

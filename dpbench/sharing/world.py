@@ -12,7 +12,7 @@ from dpbench.datasets import Parts
 from dpbench.prepare import Judge, Prepared, Progress
 from dpbench.sharing.division import divide_among
 from dpbench.sharing.units import EntityCell, WorldSpec
-from dpbench.specs import CellSpec, PluginSpec
+from dpbench.specs import CellSpec, PluginSpec, content_hash
 from dpbench.types import LabelledImages
 
 
@@ -54,7 +54,7 @@ class World(Prepared):
             owned = divide_among(self.spec.owners, labels, seed=self.spec.seed)
             return {name: torch.from_numpy(places).to(self.device) for name, places in owned.items()}
 
-        return Divided(parts, self.keep("division", self.spec.cell().data_fingerprint, divide))
+        return Divided(parts, self.keep("division", content_hash(self.spec.identity), divide))
 
     def images_of(self, owner: str, progress: Progress) -> LabelledImages:
         """An entity's private images."""

@@ -12,7 +12,7 @@ from dpbench.sharing.feature_file import read_features
 SUITE = """
 name = "tiny"
 [dataset]
-image_size = 16
+image_size = 32
 private = 96
 auxiliary = 20
 test = 20
@@ -66,7 +66,7 @@ def refused(outcome, *words):
 def test_export_and_import(export, suite, dpbench):
     outcome, path = export("layer1 | none")
     assert outcome.status == 0, outcome
-    assert "96 images, features (64, 4, 4) each, behind none; resnet10t cut at layer1" in outcome.out
+    assert "96 images, features (64, 8, 8) each, behind none; resnet10t cut at layer1" in outcome.out
     assert "not defended" in outcome.out
     undefended = read_features(path)
     table = dpbench("share", "import", path, suite(), "--only", "layer1", "--device", "cpu")
@@ -145,8 +145,8 @@ def test_files_that_do_not_fit_are_refused(export, suite, dpbench, tmp_path):
         refused(dpbench("share", "import", path, suite(), "--device", "cpu", *arguments), *words)
     other = suite('"resnet10t"', '"resnet18"')
     refused(dpbench("share", "import", path, other, "--only", "layer1"), "backbone is 'resnet10t', expected 'resnet18'")
-    other = suite("image_size = 16", "image_size = 32")
-    refused(dpbench("share", "import", path, other, "--only", "layer1"), "image size is 16, expected 32")
+    other = suite("image_size = 32", "image_size = 16")
+    refused(dpbench("share", "import", path, other, "--only", "layer1"), "image size is 32, expected 16")
     assert sorted(tmp_path.rglob("*")) == before
 
 

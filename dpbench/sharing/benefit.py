@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from dpbench.inversion import channel_axis
@@ -16,9 +16,9 @@ from dpbench.release import release_in_batches
 from dpbench.sharing import refinement
 from dpbench.sharing.pipeline import SharedPipeline
 from dpbench.sharing.records import Equivalence, Trained
-from dpbench.sharing.refinement import Shared, Tail, refine
+from dpbench.sharing.refinement import Shared, refine
 from dpbench.sharing.units import Training
-from dpbench.specs import PluginSpec
+from dpbench.specs import PluginSpec, content_hash
 from dpbench.stages import Stages
 from dpbench.types import LabelledImages, ProtectedModel
 
@@ -63,19 +63,21 @@ class Benefit:
             )
         with stages("test"):
             test = self.world.test(progress)
-            correct = self._correct(client, tail, test, foreign=False, draws=draws)
-            before = self._correct(public, public.split.server_tail, test, foreign=False, draws=draws)
+            public_tail = public.split.server_tail
+            clean, before = self._of_public(public, test, progress)
+            (logits,) = self._logits(client, [tail], test, draws)
             serves, equivalence = {}, {}
             if unit.condition == "defended-features":
                 for entity, defense in unit.applied.items():
                     released = self._client(entity, defense, progress)
                     foreign = entity != unit.receiver
-                    hits = self._correct(released, tail, test, foreign=foreign, draws=draws)
-                    serves[entity] = sum(hits) / len(hits)
+                    served, changed = self._logits(released, [partial(tail, foreign=foreign), public_tail], test, draws)
+                    serves[entity] = _share(_hits(served, test))
                     if entity in senders:
-                        equivalence[entity] = self._equivalence(public, released, test, draws)
+                        distortion = self._distortion(public, released, test, draws)
+                        equivalence[entity] = _equivalence(clean, changed, test, distortion)
         return Trained(
-            correct=correct,
+            correct=_hits(logits, test),
             public_correct=before,
             serves=serves,
             equivalence=equivalence,
@@ -116,49 +118,60 @@ class Benefit:
             return clean.float() + power.sqrt() * noise, labels
         return defended, labels
 
-    def _correct(
-        self, client: ProtectedModel, tail: nn.Module, test: LabelledImages, *, foreign: bool, draws: object
-    ) -> list[bool]:
-        hits: list[bool] = []
-        for logits, labels in self._predicted(client, tail, test, foreign, draws):
-            hits += (logits.argmax(dim=1) == labels).tolist()
-        return hits
+    def _of_public(self, public: ProtectedModel, test: LabelledImages, progress: Progress) -> tuple[Tensor, list[bool]]:
+        """Logits (N, classes) of the public network, and which are right: before any training, whoever receives."""
+        draws = [self.world.spec.identity, "public"]
 
-    def _predicted(
-        self, client: ProtectedModel, tail: nn.Module, test: LabelledImages, foreign: bool, draws: object
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Logits (n, classes) of the test images, and their labels, window by window."""
-        generator = derive_generator(self.device, draws, "test")
-        order = derive_generator(self.device, draws, "test order")
-        places = itertools.count(0, WINDOW)
+        def make() -> tuple[Tensor, list[bool]]:
+            progress("public network")
+            (logits,) = self._logits(public, [public.split.server_tail], test, draws)
+            return logits, _hits(logits, test)
+
+        kept: tuple[Tensor, list[bool]] = self.world.keep("public logits", content_hash(draws), make)
+        return kept
+
+    def _logits(
+        self, client: ProtectedModel, tails: Sequence[Callable[[Tensor], Tensor]], test: LabelledImages, draws: object
+    ) -> list[Tensor]:
+        """Per tail, logits (N, classes) of one release of the test images."""
+        generators = self._generators(draws, "test", "test order")
+        found: list[list[Tensor]] = [[] for _ in tails]
         for images in test.images.split(WINDOW):
-            first = next(places)
-            features = release_in_batches(client, images, generator, order).float()
+            features = release_in_batches(client, images, *generators).float()
             with torch.no_grad():
-                logits = tail(features, foreign=foreign) if isinstance(tail, Tail) else tail(features)
-            yield logits.float(), test.labels[first : first + len(images)]
+                for logits, tail in zip(found, tails, strict=True):
+                    logits.append(tail(features).float())
+        return [torch.cat(logits) for logits in found]
 
-    def _equivalence(
+    def _distortion(
         self, public: ProtectedModel, defended: ProtectedModel, test: LabelledImages, draws: object
-    ) -> Equivalence:
-        """The public tail on clean and on defended features of the same images."""
-        tail = public.split.server_tail
-        pairs = zip(
-            self._predicted(public, tail, test, False, draws),
-            self._predicted(defended, tail, test, False, draws),
-            strict=True,
-        )
-        agree, kl, hits, count = 0, 0.0, 0, 0
-        for (clean, labels), (other, _) in pairs:
-            agree += int((clean.argmax(1) == other.argmax(1)).sum())
-            hits += int((other.argmax(1) == labels).sum())
-            pair = (F.log_softmax(other, dim=1), F.log_softmax(clean, dim=1))
-            kl += float(F.kl_div(*pair, reduction="sum", log_target=True))
-            count += len(labels)
+    ) -> float:
+        """Mean squared change of a feature, relative to the variance of clean ones; of the first images."""
         images = test.images[: min(len(test), WINDOW)]
-        generators = [derive_generator(self.device, draws, name) for name in ("distortion", "order")]
-        clean_features, changed = (
-            release_in_batches(model, images, *generators).float() for model in (public, defended)
-        )
-        distortion = float((changed - clean_features).square().mean() / clean_features.var())
-        return Equivalence(agreement=agree / count, kl=kl / count, accuracy=hits / count, distortion=distortion)
+        generators = self._generators(draws, "distortion", "order")
+        clean, changed = (release_in_batches(model, images, *generators).float() for model in (public, defended))
+        return float((changed - clean).square().mean() / clean.var())
+
+    def _generators(self, draws: object, noise: str, order: str) -> tuple[torch.Generator, torch.Generator]:
+        """Of a stochastic defense, and of the order of release."""
+        return derive_generator(self.device, draws, noise), derive_generator(self.device, draws, order)
+
+
+def _hits(logits: Tensor, test: LabelledImages) -> list[bool]:
+    hits: list[bool] = (logits.argmax(dim=1) == test.labels).tolist()
+    return hits
+
+
+def _share(hits: Sequence[bool]) -> float:
+    return sum(hits) / len(hits)
+
+
+def _equivalence(clean: Tensor, changed: Tensor, test: LabelledImages, distortion: float) -> Equivalence:
+    """The public tail's logits (N, classes) on clean and on defended features of the same images."""
+    pair = (F.log_softmax(changed, dim=1), F.log_softmax(clean, dim=1))
+    return Equivalence(
+        agreement=_share((clean.argmax(1) == changed.argmax(1)).tolist()),
+        kl=float(F.kl_div(*pair, reduction="batchmean", log_target=True)),
+        accuracy=_share(_hits(changed, test)),
+        distortion=distortion,
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from dpbench.leaderboard import build_board
-from dpbench.runner import Watcher, execute, make_plan
+from dpbench.runner import CellWatcher, execute, make_plan
 from dpbench.suite import Suite
 
 
@@ -23,7 +23,7 @@ def run(
     budget: str | None = None,
     weights: str | Path | None = None,
     batch_size: int | None = None,
-    watcher: Watcher | None = None,
+    watcher: CellWatcher | None = None,
 ) -> pd.DataFrame:
     """Run a suite, or what of it is not finished, and return its board.
 
@@ -38,7 +38,7 @@ def run(
         budget: small, standard or large: overrides what the attacks may spend.
         weights: overrides those of the suite's only backbone: a file, auto, pretrained or fit.
         batch_size: at most so many images in a network at once; None: from their size and the device's memory.
-        watcher: follows the run, see `dpbench.runner.Watcher`.
+        watcher: follows the run, see `dpbench.watching.Watcher`.
 
     Returns:
         One row per cell and one `worst-case` row per defense setting; columns in `leaderboards/README.md`.

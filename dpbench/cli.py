@@ -125,7 +125,8 @@ def run(
     from dpbench.report import print_table, write_budgets, write_depth, write_overview, write_tradeoff
     from dpbench.runner import execute, make_plan
     from dpbench.store import newest_records
-    from dpbench.suite import extend, label, load_suite, protocol_of
+    from dpbench.suite import extend, label, load_suite
+    from dpbench.suite_files import protocol_of
 
     console = _console()
     at_once = parse_batch_size(batch_size)
@@ -354,27 +355,36 @@ def show(
     open_: Annotated[bool, typer.Option("--open", help="Open it in the picture viewer.")] = False,
 ) -> None:
     """Victims and reconstructions side by side: lists the pictures of a run, opens one, or writes it to a file."""
-    from dpbench.runner import matches
+    from dpbench.overrides import occurs
+    from dpbench.runner import names_of
+    from dpbench.sharing.records import is_sharing_run
+    from dpbench.sharing.records import iter_records as iter_sharing
     from dpbench.store import iter_records, picture_path, write_atomically
-    from dpbench.suite import label
 
-    records = [record for record in iter_records(directory) if picture_path(directory, record.id).is_file()]
-    found = [record for pattern in cell or ["*"] for record in records if matches(record.cell, pattern)]
-    found = list({record.id: record for record in found}.values())
+    records = [] if is_sharing_run(directory) else list(iter_records(directory))
+    names = {record.id: names_of(record.cell) for record in records}
+    if is_sharing_run(directory):
+        names = {record.id: (record.unit.label, record.id) for record in iter_sharing(directory)}
+    names = {name: said for name, said in names.items() if picture_path(directory, name).is_file()}
+    found = [name for pattern in cell or ["*"] for name, said in names.items() if occurs(pattern, said)]
+    found = list(dict.fromkeys(found))
     if not found:
         raise DpbenchError(f"no picture in {directory} matches {cell}; `dpbench show {directory}` lists them all")
-    for record in found:
-        print(f"{picture_path(directory, record.id)}  {label(record.cell)}")
+    for name in found:
+        print(f"{picture_path(directory, name)}  {names[name][0]}")
     if open_ and output is None and len(found) > 1:
         raise DpbenchError(f"{len(found)} cells match; narrow --cell to one, or write them to one file with --output")
-    picture = picture_path(directory, found[0].id)
+    picture = picture_path(directory, found[0])
     if output is not None and len(found) == 1:
         content = picture.read_bytes()
         write_atomically(output, lambda temporary: temporary.write_bytes(content))
     elif output is not None:
         from dpbench.overview import write_comparison
 
-        write_comparison(directory, found, output)
+        if not records:
+            raise DpbenchError(f"{len(found)} pictures of a sharing run match; narrow --cell to one")
+        by_id = {record.id: record for record in records}
+        write_comparison(directory, [by_id[name] for name in found], output)
     if output is not None:
         print(f"written to {output}")
     if open_:

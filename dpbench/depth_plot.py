@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from dpbench.board_files import FLOOR, WORST_CASE
-from dpbench.plots import COLOURS, MARKERS, drawn, refuse_ending
+from dpbench.plots import COLOURS, MARKERS, bars, drawn, refuse_ending
 from dpbench.store import Record, write_atomically
 from dpbench.types import THREAT_MODELS, UNDEFENDED
 
@@ -65,15 +65,11 @@ def write_depth(board: pd.DataFrame, depth: dict[tuple[str, str], float], path: 
     for axes, metric in zip(figure.subplots(1, 2), LABELS, strict=True):
         for number, (names, line) in enumerate(lines):
             colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-            bars = [
-                SCALE[metric] * (line[metric] - line[f"{metric}_low"]).clip(lower=0),
-                SCALE[metric] * (line[f"{metric}_high"] - line[metric]).clip(lower=0),
-            ]
             label = f"{names[1]} ({names[0]})" if several else str(names[1])
             axes.errorbar(
                 100 * line["depth"],
                 SCALE[metric] * line[metric],
-                yerr=bars,
+                yerr=bars(line, metric, SCALE[metric]),
                 color=colour,
                 marker=marker,
                 markersize=5,

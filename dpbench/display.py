@@ -12,10 +12,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dpbench.runner import State
 from dpbench.specs import CellSpec
 from dpbench.store import Record
 from dpbench.suite import label
+from dpbench.watching import State
 
 RECENT = 6
 
@@ -52,9 +52,9 @@ class Display:
         if self.console.is_terminal:
             self._live.stop()
 
-    def started(self, cell: CellSpec) -> None:
+    def started(self, part: CellSpec) -> None:
         """A cell begins."""
-        self.running = cell
+        self.running = part
         self.progress("starting")
 
     def progress(self, text: str) -> None:
@@ -62,21 +62,21 @@ class Display:
         if text != self.stage:
             self.stage, self.stage_began = text, time.monotonic()
 
-    def finished(self, cell: CellSpec, state: State, record: Record) -> None:
+    def finished(self, part: CellSpec, state: State, record: Record) -> None:
         """A cell has its record."""
         self.running = None
         self.counts[state] += 1
-        if cell in self.waiting:
-            self.waiting.remove(cell)
+        if part in self.waiting:
+            self.waiting.remove(part)
         if state == "cached":
             return
         spent = sum(record.seconds.values())
-        self.seconds[cell.attack.name].append(spent)
+        self.seconds[part.attack.name].append(spent)
         if state == "failed":
-            line = f"failed  {label(cell)}: {record.error}"
+            line = f"failed  {label(part)}: {record.error}"
         else:
             ssim = sum(record.fidelity["ssim"]) / len(record.fidelity["ssim"])
-            line = f"{spent:6.1f} s  {label(cell)}: SSIM {ssim:.3f}"
+            line = f"{spent:6.1f} s  {label(part)}: SSIM {ssim:.3f}"
         self.recent = [*self.recent, line][-RECENT:]
         if not self.console.is_terminal:
             done = sum(self.counts.values())

@@ -36,6 +36,12 @@ def bounds(resampled: Floats, mean: float) -> tuple[float, float]:
     return min(float(low), mean), max(float(high), mean)
 
 
+def interval_columns(column: str, mean: float, resampled: Floats) -> dict[str, float]:
+    """A figure of a board with the ends of its 95% interval: `column`, `column_low`, `column_high`."""
+    low, high = bounds(resampled, mean)
+    return {column: mean, f"{column}_low": low, f"{column}_high": high}
+
+
 def resampled_means(seeds: Sequence[tuple[Sequence[str], Floats]]) -> list[Floats]:
     """Means over resampled victims, one entry per seed: (victims, (N, K) figures) -> (RESAMPLES, K).
 

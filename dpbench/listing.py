@@ -66,7 +66,7 @@ def _datasets() -> list[dict[str, Any]]:
 
 
 def _suites() -> list[dict[str, Any]]:
-    from dpbench.suite import built_in_suites, parse_toml
+    from dpbench.suite_files import built_in_suites, parse_toml
 
     contents = [parse_toml(text, origin=name) for name, text in built_in_suites().items()]
     return [{"name": content["name"], "about": content["description"]} for content in contents]

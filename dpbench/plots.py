@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from dpbench.board_files import FLOOR, WORST_CASE, headline_of
@@ -158,8 +159,8 @@ def _lines(axes: Axes, panel: pd.DataFrame, metric: str, styles: dict[str, tuple
             axes.errorbar(
                 x,
                 y,
-                xerr=_bars(points, "accuracy", 100.0) if headline else None,
-                yerr=_bars(points, metric, 1.0),
+                xerr=bars(points, "accuracy", 100.0) if headline else None,
+                yerr=bars(points, metric, 1.0),
                 fmt="none",
                 ecolor=colour,
                 elinewidth=0.8,
@@ -188,12 +189,13 @@ def _note(axes: Axes, text: str, place: tuple[float, float], colour: str) -> Non
     note.set_path_effects([withStroke(linewidth=2, foreground="white")])
 
 
-def _bars(points: pd.DataFrame, metric: str, scale: float) -> list[Any] | None:
+def bars(points: pd.DataFrame, metric: str, scale: float) -> Any:
+    """(2, points) below and above a figure to the ends of its interval; None where the board has no intervals of it."""
     if f"{metric}_low" not in points:
         return None
     below = (points[metric] - points[f"{metric}_low"]).clip(lower=0).fillna(0)
     above = (points[f"{metric}_high"] - points[metric]).clip(lower=0).fillna(0)
-    return [(scale * below).to_numpy(), (scale * above).to_numpy()]
+    return scale * np.stack([below.to_numpy(float), above.to_numpy(float)])
 
 
 def _by_strength(points: pd.DataFrame) -> tuple[str, pd.DataFrame]:

@@ -3,69 +3,42 @@
 from __future__ import annotations
 
 import datetime
-import fnmatch
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TypeAlias
 
 import safetensors.torch
 import torch
 
-from dpbench import backbones, datasets, feasibility
-from dpbench import weights as sources
+from dpbench import at_hand, datasets
 from dpbench.cache import default_cache
 from dpbench.devices import choose_device
 from dpbench.environment import describe_environment
-from dpbench.errors import DpbenchError, unknown
+from dpbench.errors import DpbenchError
+from dpbench.overrides import occurs, overrides
 from dpbench.pipeline import Pipeline, Result
 from dpbench.report import reconstructions_path, write_picture
 from dpbench.specs import CellSpec
 from dpbench.stages import Stages
 from dpbench.store import (
     Memory,
-    NewerSchema,
     Record,
     picture_path,
     read_record,
+    readable,
     record_path,
     write_atomically,
     write_record,
 )
-from dpbench.suite import BackboneEntry, Suite, attack_of, defense_of, label, load_suite, plan, with_weights
-from dpbench.types import BUDGETS
+from dpbench.suite import Suite, attack_of, defense_of, label, load_suite, plan, with_weights
+from dpbench.watching import Nobody, Watcher
 
 PICTURED = 16
 """Victims of a cell that are kept as images."""
 
-State = Literal["cached", "ok", "failed"]
-
-
-class Watcher(Protocol):
-    """Who follows a run: the live display, or nobody."""
-
-    def started(self, cell: CellSpec) -> None:
-        """A cell begins."""
-
-    def progress(self, text: str) -> None:
-        """What the running stage does."""
-
-    def finished(self, cell: CellSpec, state: State, record: Record) -> None:
-        """A cell has its record."""
-
-
-class Nobody:
-    """A watcher that looks away."""
-
-    def started(self, cell: CellSpec) -> None:
-        """Nothing."""
-
-    def progress(self, text: str) -> None:
-        """Nothing."""
-
-    def finished(self, cell: CellSpec, state: State, record: Record) -> None:
-        """Nothing."""
+CellWatcher: TypeAlias = Watcher[CellSpec, Record]
 
 
 @dataclass(frozen=True)
@@ -114,33 +87,24 @@ def make_plan(
         DpbenchError: anything in the suite that cannot be run.
     """
     chosen = load_suite(suite) if isinstance(suite, str) else suite
-    changes: dict[str, object] = {}
-    if data is not None:
-        changes["dataset"] = chosen.dataset.model_copy(update={"name": data})
-    if seed is not None:
-        if seed < 0:
-            raise DpbenchError(f"--seed {seed} is negative; expected 0 or more")
-        changes["seeds"] = [seed]
+    changes = overrides(chosen.dataset, data=data, seed=seed, budget=budget)
     if shifted is not None:
         if chosen.shifted is None:
             raise DpbenchError(f"--shifted {shifted}: suite {chosen.name!r} has no table [shifted] to override")
         changes["shifted"] = chosen.shifted.model_copy(update={"name": shifted})
-    if budget is not None:
-        if budget not in BUDGETS:
-            raise unknown("budget", budget, BUDGETS)
-        changes["budget"] = budget
     chosen = chosen.model_copy(update=changes)
     if weights is not None:
         chosen = with_weights(chosen, weights)
     progress("looking at the data")
-    fingerprint = _data_fingerprint(chosen, given=data is not None)
+    size = chosen.dataset.image_size
+    fingerprint = at_hand.data_fingerprint(chosen.dataset, hint="" if data is not None else chosen.data)
     progress("looking at the backbones")
-    split_names = {entry.name: _split_names(entry, chosen) for entry in chosen.backbones}
-    fingerprints = {entry.weights: _weights_fingerprint(entry, chosen) for entry in chosen.backbones}
+    split_names = {entry.name: at_hand.split_names(entry, size) for entry in chosen.backbones}
+    fingerprints = {entry.weights: at_hand.weights_fingerprint(entry, size) for entry in chosen.backbones}
     shifted_fingerprint = ""
     if chosen.shifted is not None and chosen.grants_shifted:
         progress("looking at the shifted data")
-        shifted_fingerprint = datasets.fingerprint(chosen.shifted.dataset(chosen.dataset.image_size))
+        shifted_fingerprint = datasets.fingerprint(chosen.shifted.dataset(size))
     cells = plan(
         chosen,
         data_fingerprint=fingerprint,
@@ -157,72 +121,25 @@ def make_plan(
             )
         cells = matching
     run_dir = Path(output) if output is not None else Path("dpbench-runs") / chosen.name
-    finished = _finished(cells, run_dir)
-    _assert_at_hand([cell for cell in cells if cell.id not in finished])
+    stored = readable((record_path(run_dir, cell.id) for cell in cells), read_record)
+    finished = {record.id: record for record in stored if record.status == "ok"}
+    left = [cell for cell in cells if cell.id not in finished]
+    at_hand.assert_plugins(plugin for cell in left for plugin in (attack_of(cell.attack), defense_of(cell.defense)))
     return Plan(chosen, cells, finished, run_dir)
-
-
-def _split_names(entry: BackboneEntry, suite: Suite) -> list[str]:
-    with torch.device("meta"):  # no memory, no time: only the names are wanted
-        model = backbones.create_backbone(entry.spec(), image_size=suite.dataset.image_size, classes=2)
-        feasibility.assert_classifies(model, image_size=suite.dataset.image_size, classes=2, name=entry.name)
-    names = [backbones.resolve_split_point(model, point, name=entry.name) for point in entry.split_points]
-    return list(dict.fromkeys(names))
-
-
-def _data_fingerprint(suite: Suite, *, given: bool) -> str:
-    try:
-        return datasets.fingerprint(suite.dataset)
-    except DpbenchError as error:
-        if given or not suite.data:
-            raise
-        raise DpbenchError(f"{error}. {suite.data}") from error
-
-
-def _assert_at_hand(cells: list[CellSpec]) -> None:
-    """Refuse what a plug-in lacks before anything is computed, rather than in a cell that is hours away."""
-    for cell in cells:
-        for plugin in (attack_of(cell.attack), defense_of(cell.defense)):
-            try:
-                plugin.assert_at_hand()
-            except DpbenchError as error:
-                raise DpbenchError(f"{plugin.name}: {error}") from error
-
-
-def _weights_fingerprint(entry: BackboneEntry, suite: Suite) -> str:
-    """Also refuses, before anything is computed, weights that are not to be had or do not fit."""
-    spec = entry.spec()
-    source = sources.choose(spec)
-    if spec.weights_file is not None:
-        sources.create(spec, source, image_size=suite.dataset.image_size, classes=2)
-    return sources.fingerprint(spec)
 
 
 def matches(cell: CellSpec, pattern: str) -> bool:
     """Whether a shell pattern occurs anywhere in a cell's label or id: `dpm`, `gaussian*rmle`, `std=[12].0`."""
-    names = (label(cell), label(cell, full=True), cell.id)
-    return any(fnmatch.fnmatchcase(name, f"*{pattern}*") for name in names)
+    return occurs(pattern, names_of(cell))
 
 
-def _finished(cells: list[CellSpec], run_dir: Path) -> dict[str, Record]:
-    found = {}
-    for cell in cells:
-        path = record_path(run_dir, cell.id)
-        if not path.is_file():
-            continue
-        try:
-            record = read_record(path)
-        except NewerSchema:
-            raise
-        except DpbenchError:
-            continue  # cut short: that cell is measured again
-        if record.status == "ok":
-            found[cell.id] = record
-    return found
+def names_of(cell: CellSpec) -> tuple[str, ...]:
+    """What a pattern may match: the label, the label with all parameters, the id."""
+    return label(cell), label(cell, full=True), cell.id
 
 
 def execute(
-    plan_: Plan, *, device: str = "auto", batch_size: int | None = None, watcher: Watcher | None = None
+    plan_: Plan, *, device: str = "auto", batch_size: int | None = None, watcher: CellWatcher | None = None
 ) -> list[Record]:
     """Run the cells that are not finished; one that fails is a record too, and the others go on.
 
@@ -259,7 +176,7 @@ def execute(
 
 
 def _run_cell(
-    cell: CellSpec, plan_: Plan, pipeline: Pipeline, environment: dict[str, object], watcher: Watcher
+    cell: CellSpec, plan_: Plan, pipeline: Pipeline, environment: dict[str, object], watcher: CellWatcher
 ) -> Record:
     pipeline.prepared.parts(cell, watcher.progress)  # data that cannot be read stops the run: no cell could go on
     stages = Stages(pipeline.device)

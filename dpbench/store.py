@@ -12,7 +12,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,6 +23,8 @@ from dpbench.specs import CellSpec
 SCHEMA_VERSION = 2
 
 METRICS = ("mse", "psnr_db", "ssim", "lpips")
+
+R = TypeVar("R", bound=BaseModel)
 
 
 class NewerSchema(DpbenchError):
@@ -161,19 +163,24 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def write_record(run_dir: Path, record: Record) -> None:
-    """Store a record, atomically."""
+def write_json(path: Path, record: BaseModel) -> None:
+    """Store a record of any kind, atomically."""
     text = record.model_dump_json(indent=1) + "\n"
     # one line per list of figures; inside JSON strings there are no line breaks to lose
     text = re.sub(r"\[[^\[\]{}]*\]", lambda found: re.sub(r"\s*\n\s*", " ", found.group()), text)
-    write_atomically(record_path(run_dir, record.id), lambda path: path.write_text(text, encoding="utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def read_record(path: Path) -> Record:
-    """One record.
+def read_json(path: Path, kind: type[R], *, schema: int) -> R:
+    """A record of any kind.
+
+    Args:
+        path: of the file.
+        kind: what is expected in it.
+        schema: the newest that is understood.
 
     Raises:
-        DpbenchError: the file is cut short, is no record, or was written by a newer dpbench.
+        DpbenchError: the file is cut short, is no such record, or was written by a newer dpbench.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -181,22 +188,51 @@ def read_record(path: Path) -> Record:
         raise DpbenchError(f"record {path} cannot be read: {error}; delete it and run the suite again") from error
     try:
         version = _Version.model_validate_json(text).schema_version
-        if version > SCHEMA_VERSION:
-            raise NewerSchema(
-                f"record {path} has schema {version}, this dpbench reads up to {SCHEMA_VERSION}; upgrade dpbench"
-            )
-        return Record.model_validate_json(text)
+        if version > schema:
+            raise NewerSchema(f"record {path} has schema {version}, this dpbench reads up to {schema}; upgrade dpbench")
+        return kind.model_validate_json(text)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise DpbenchError(
             f"record {path} is cut short or damaged ({where}: {first['msg']}); "
-            "delete it and run the suite again, which redoes that cell alone"
+            "delete it and run the suite again, which redoes that part alone"
         ) from error
 
 
 class _Version(BaseModel):
     schema_version: int
+
+
+def readable(paths: Iterable[Path], read: Callable[[Path], R]) -> Iterator[R]:
+    """The records that are there and whole; what is cut short is left to be measured again.
+
+    Raises:
+        NewerSchema: one was written by a newer dpbench.
+    """
+    for path in paths:
+        if not path.is_file():
+            continue
+        try:
+            yield read(path)
+        except NewerSchema:
+            raise
+        except DpbenchError:
+            continue
+
+
+def write_record(run_dir: Path, record: Record) -> None:
+    """Store the record of a cell, atomically."""
+    write_json(record_path(run_dir, record.id), record)
+
+
+def read_record(path: Path) -> Record:
+    """The record of a cell.
+
+    Raises:
+        DpbenchError: as `read_json`.
+    """
+    return read_json(path, Record, schema=SCHEMA_VERSION)
 
 
 def iter_records(run_dir: Path) -> Iterator[Record]:

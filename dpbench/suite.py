@@ -6,10 +6,7 @@ Everything a user can get wrong is refused here, before anything is computed.
 from __future__ import annotations
 
 import itertools
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
@@ -19,6 +16,7 @@ from dpbench.ensembles import ENSEMBLES, NEWEST
 from dpbench.errors import DpbenchError, unknown
 from dpbench.registry import configure, find_attack, find_defense, source_of
 from dpbench.specs import BackboneSpec, CellSpec, DatasetSpec, JudgeSpec, PluginSpec, ShiftedSpec, Spec
+from dpbench.suite_files import PROTOCOLS, explain, parse_toml, suite_text
 from dpbench.types import (
     AUXILIARY_DATA,
     THREAT_MODELS,
@@ -36,10 +34,6 @@ P = TypeVar("P", bound=Plugin)
 
 Headline = Literal["leakage", "ssim", "reid_top1", "identity_top1"]
 """Figures of a board that a suite can be about."""
-
-PROTOCOLS = ("inference", "sharing")
-"""What a suite may ask: what features leak that are sent to a model, or what they leak and do for a partner who trains
-on them (see `dpbench.sharing`)."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 
@@ -134,13 +128,6 @@ class Suite(Spec):
         return [*(AttackEntry(name=name) for name in pinned if name not in names), *self.attacks]
 
 
-def built_in_suites() -> dict[str, str]:
-    """Name -> TOML text of the suites that ship with dpbench."""
-    folder = resources.files("dpbench") / "suites"
-    files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".toml")), key=lambda e: e.name)
-    return {entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8") for entry in files}
-
-
 def load_suite(name: str) -> Suite:
     """A built-in suite by name, or a TOML file by path.
 
@@ -149,49 +136,6 @@ def load_suite(name: str) -> Suite:
             suggestion), a value that does not fit.
     """
     return parse_suite(suite_text(name), origin=name)
-
-
-def suite_text(name: str) -> str:
-    """What a suite file holds: of a built-in suite by name, or of a TOML file by path.
-
-    Raises:
-        DpbenchError: there is none, or it cannot be read.
-    """
-    path = Path(name)
-    if path.suffix == ".toml" or "/" in name:
-        if not path.is_file():
-            raise DpbenchError(
-                f"there is no suite file {name}; expected a TOML file or one of the built-in "
-                f"suites: {', '.join(built_in_suites())}"
-            )
-        try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DpbenchError(f"suite file {name} cannot be read: {error}") from error
-    texts = built_in_suites()
-    if name not in texts:
-        raise unknown("suite", name, texts)
-    return texts[name]
-
-
-def parse_toml(text: str, *, origin: str) -> dict[str, Any]:
-    """TOML text -> its tables; `origin` names it in messages."""
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise DpbenchError(f"{origin}: TOML syntax error: {error}") from error  # the message has line and column
-
-
-def protocol_of(name: str) -> str:
-    """What a suite asks, by the name of a built-in one or the path of a file; see `PROTOCOLS`.
-
-    Raises:
-        DpbenchError: no such suite, or a protocol that there is not.
-    """
-    protocol = str(parse_toml(suite_text(name), origin=name).get("protocol", PROTOCOLS[0]))
-    if protocol not in PROTOCOLS:
-        raise unknown(f"protocol in {name}:", protocol, PROTOCOLS)
-    return protocol
 
 
 def parse_suite(text: str, *, origin: str) -> Suite:
@@ -216,19 +160,6 @@ _TABLES: dict[str, type[Spec]] = {
     "defenses": PluginEntry,
     "attacks": AttackEntry,
 }
-
-
-def explain(
-    error: pydantic.ValidationError, origin: str, tables: Mapping[str, type[Spec]], top: type[Spec]
-) -> DpbenchError:
-    """What is wrong with a suite file, in one line; `tables` and `top` say which keys there are."""
-    first = error.errors()[0]
-    where = ".".join(str(part + 1) if isinstance(part, int) else part for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        table = tables.get(str(first["loc"][0]), top) if len(first["loc"]) > 1 else top
-        return unknown(f"key in {origin}:", where.rsplit(".", 1)[-1], table.model_fields)
-    came = "" if first["type"] == "missing" else f", got {first['input']!r}"
-    return DpbenchError(f"{origin}: {where}: {first['msg'][0].lower()}{first['msg'][1:]}{came}")
 
 
 def plan(

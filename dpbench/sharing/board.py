@@ -5,39 +5,37 @@ Derived from records alone. The columns are in leaderboards/README.md, under "Sh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dpbench.cells import grouped
-from dpbench.ensembles import BLIND_FLOORS, FLOORS
-from dpbench.figures import Figures, figures_of, in_order, worst_case
-from dpbench.intervals import Floats, bounds, over_seeds, resampled_means, resampled_shares
-from dpbench.leakage import OnScale, Scale, leakage, on_scale
+from dpbench.intervals import Floats, bounds, interval_columns, over_seeds, resampled_shares
 from dpbench.row_names import arguments_text, short_name
+from dpbench.sharing.leaks import FIGURES, Leaks, with_failures
 from dpbench.sharing.records import SharingRecord
-from dpbench.sharing.suite import CONDITIONS, KNOWLEDGE, Knowledge
-from dpbench.sharing.units import Attacked, Training
+from dpbench.sharing.suite import CONDITIONS, KNOWLEDGE, Refinement
+from dpbench.sharing.units import Attacked, Training, setting_text
 from dpbench.specs import PluginSpec
 from dpbench.types import UNDEFENDED
 
 FLOOR = "floor"
 """What the column `condition` says in the row of the best guess per image: the zero of the scale."""
 
-METRICS = {"ssim": 4, "psnr_db": 2, "lpips": 4}
-"""Figures of the worst case, and their decimals."""
+SUBJECT = ("dataset", "backbone", "split_point", "receiver", "senders")
 
 COLUMNS = (
-    *("dataset", "backbone", "split_point", "receiver", "senders", "condition", "defense", "defense_args"),
+    *SUBJECT,
+    *("condition", "defense", "defense_args"),
     *("status", "seeds", "own_images", "shared_images"),
     *("accuracy", "accuracy_low", "accuracy_high"),
     *("gain", "gain_low", "gain_high", "share_kept", "share_kept_low", "share_kept_high"),
     *("serves", "agreement", "kl", "public_accuracy", "distortion"),
     "victims",
     *(f"ssim_{knowledge}" for knowledge in KNOWLEDGE),
-    *(f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high")),
+    *(f"{metric}{end}" for metric in FIGURES for end in ("", "_low", "_high")),
     *("reid_top1", "reid_top1_low", "reid_top1_high", "label_read", "label_read_low", "label_read_high"),
     *("leakage", "leakage_low", "leakage_high", "trained_on", "error"),
 )
@@ -86,21 +84,33 @@ def _rows(records: Sequence[SharingRecord]) -> list[dict[str, Any]]:
             row = _named(unit) | _benefit([record for record, _ in same], own, clean)
             if unit.condition in ("clean-features", "defended-features"):
                 row |= leaks.of(_sent(unit))
-                row |= _told(row, leaks.failures(_sent(unit)))
+                row |= with_failures(row, leaks.failures(_sent(unit)))
             rows.append(row)
         ordered += sorted(rows, key=_order)
-    if trainings and leaks.floors:
+    if not trainings:
+        untrained = {"status": "incomplete", "error": "attacked, but no training on it is in these runs"}
+        for unit in _only_attacked(records):
+            row = _named(unit) | untrained | leaks.of(_sent(unit))
+            ordered.append(row | with_failures(row, leaks.failures(_sent(unit))))
+    if ordered and leaks.floors:
         of_nobody = {"condition": FLOOR, "defense": "", "defense_args": ""}
-        ordered.append(_named(trainings[0][1]) | of_nobody | leaks.floor_row())
+        ordered.append({name: ordered[0][name] for name in SUBJECT} | of_nobody | leaks.floor_row())
     return ordered
 
 
-def _told(row: Mapping[str, Any], failures: Sequence[str]) -> dict[str, Any]:
-    """Status and error of a row, some of whose attacks failed."""
-    if not failures:
-        return {}
-    status = "incomplete" if row["status"] == "ok" else row["status"]
-    return {"status": status, "error": "; ".join([*filter(None, [row.get("error")]), *failures])}
+def _only_attacked(records: Sequence[SharingRecord]) -> Iterator[Training]:
+    """The trainings that would be beside these attacks: one for each defense that was attacked, undefended first."""
+    attacks = [record.unit for record in records if isinstance(record.unit, Attacked)]
+    settings = grouped(attacks, lambda unit: setting_text(unit.defense))
+    for _, same in sorted(settings.items(), key=lambda item: (item[1][0].defense.name != UNDEFENDED, item[0])):
+        undefended = same[0].defense.name == UNDEFENDED
+        yield Training(
+            world=same[0].world,
+            receiver=same[0].receiver,
+            condition="clean-features" if undefended else "defended-features",
+            applied={} if undefended else {unit.sender: unit.defense for unit in same},
+            refinement=Refinement(),
+        )
 
 
 def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -150,17 +160,17 @@ def _benefit(
         return row
     hits = [_hits(record) for record in finished]
     mean = float(np.mean([np.mean(one) for one in hits]))
-    row |= _interval("accuracy", mean, over_seeds(resampled_shares(hits)))
+    row |= interval_columns("accuracy", mean, over_seeds(resampled_shares(hits)))
     seeds = [record.unit.world.seed for record in finished]
     paired = [seed for seed in seeds if _of(own, seed)]
     if paired:
         theirs, alone = [hits[seeds.index(seed)] for seed in paired], [_hits(own[seed]) for seed in paired]
         gain, gains = _difference(theirs, alone)
-        row |= _interval("gain", gain, gains)
+        row |= interval_columns("gain", gain, gains)
         if all(_of(clean, seed) for seed in paired):
             ceiling, ceilings = _difference([_hits(clean[seed]) for seed in paired], alone)
             if bounds(ceilings, ceiling)[0] > 0:  # else there is no gain to keep a share of
-                row |= _interval("share_kept", gain / ceiling, gains / np.maximum(ceilings, 1e-9))
+                row |= interval_columns("share_kept", gain / ceiling, gains / np.maximum(ceilings, 1e-9))
     trained = [record.trained for record in finished if record.trained is not None]
     row |= {"own_images": trained[0].own_images, "shared_images": trained[0].shared_images}
     entities = list(trained[0].serves)
@@ -188,127 +198,3 @@ def _difference(one: Sequence[list[bool]], other: Sequence[list[bool]]) -> tuple
     differences = [a - b for a, b in zip(drawn[: len(one)], drawn[len(one) :], strict=True)]
     mean = float(np.mean([np.mean(a) - np.mean(b) for a, b in zip(one, other, strict=True)]))
     return mean, over_seeds(differences)
-
-
-def _interval(column: str, mean: float, resampled: Floats) -> dict[str, float]:
-    low, high = bounds(resampled, mean)
-    return {column: mean, f"{column}_low": low, f"{column}_high": high}
-
-
-class Leaks:
-    """What the attacks of one receiver recovered, by sender, defense, seed and knowledge.
-
-    Args:
-        records: of attacks.
-    """
-
-    def __init__(self, records: Sequence[SharingRecord]) -> None:
-        self.records = list(records)
-        self.failed = [record for record in records if record.status != "ok"]
-        self.found: dict[tuple[str, int], list[tuple[Attacked, SharingRecord, Figures]]] = {}
-        for record in records:
-            if record.status == "ok" and isinstance(record.unit, Attacked):
-                unit = record.unit
-                self.found.setdefault((unit.sender, unit.world.seed), []).append(
-                    (unit, record, in_order(figures_of(record)))
-                )
-        self.floors = {
-            place: floor
-            for place, found in self.found.items()
-            if (floor := worst_case([figures for _, record, figures in found if record.floor])) is not None
-        }
-
-    def of(self, sent: Mapping[str, PluginSpec]) -> dict[str, Any]:
-        """Worst cases over the attacks on what was sent, per knowledge and over all; leakage on its scale."""
-        row: dict[str, Any] = {}
-        worst = self._worst(sent, KNOWLEDGE)
-        if not worst:
-            return row
-        for knowledge in {unit.knowledge for unit, record in self._taken(sent) if not record.floor}:
-            weaker = self._worst(sent, KNOWLEDGE[: KNOWLEDGE.index(knowledge) + 1])
-            if weaker.keys() == worst.keys():  # on the same images: what is known more never shows less
-                means = [figures.on(worst[place].victims).values["ssim"].mean() for place, figures in weaker.items()]
-                row[f"ssim_{knowledge}"] = float(np.mean(means))
-        row |= _figures(list(worst.values()))
-        trained_on = {name for _, record in self._taken(sent) for name in record.trained_on}
-        row["trained_on"] = " ".join(sorted(trained_on))
-        undefended = self._worst({sender: PluginSpec(name=UNDEFENDED) for sender in sent}, KNOWLEDGE)
-        scaled = [
-            one
-            for place, figures in worst.items()
-            if (one := self._scaled(place, figures, undefended, frozenset(trained_on))) is not None
-        ]
-        if scaled and all(one.judged for one in scaled):
-            figures, draws = leakage(scaled)
-            row |= _interval("leakage", float(np.mean(figures)), over_seeds(draws))
-        return row
-
-    def failures(self, sent: Mapping[str, PluginSpec]) -> list[str]:
-        """Which attacks on what was sent failed, and why."""
-        broken = [(r.unit, r.error) for r in self.failed if isinstance(r.unit, Attacked)]
-        return sorted({f"{unit.attack.name}: {error}" for unit, error in broken if self._meant(unit, sent)})
-
-    def floor_row(self) -> dict[str, Any]:
-        """The best guess per image; of failed attacks only the name says that they were floors."""
-        broken = [(r.unit, r.error) for r in self.failed if isinstance(r.unit, Attacked)]
-        failures = sorted({f"{unit.attack.name}: {error}" for unit, error in broken if unit.attack.name in FLOORS})
-        row = {"status": "ok", "leakage": 0.0, **_figures(list(self.floors.values()))}
-        return row | _told(row, failures)
-
-    def _scaled(
-        self,
-        place: tuple[str, int],
-        figures: Figures,
-        undefended: Mapping[tuple[str, int], Figures],
-        trained_on: frozenset[str],
-    ) -> OnScale | None:
-        return on_scale(figures, Scale(self.floors.get(place), undefended.get(place), trained_on))
-
-    def _meant(self, unit: Attacked, sent: Mapping[str, PluginSpec]) -> bool:
-        """Whether an attack was on something sent; of the undefended reference the name says it all."""
-        spec = sent.get(unit.sender)
-        if spec is None:
-            return False
-        return unit.defense.name == UNDEFENDED if spec.name == UNDEFENDED else unit.defense == spec
-
-    def _taken(self, sent: Mapping[str, PluginSpec]) -> list[tuple[Attacked, SharingRecord]]:
-        return [(u, r) for found in self.found.values() for u, r, _ in found if self._meant(u, sent)]
-
-    def _worst(self, sent: Mapping[str, PluginSpec], allowed: Sequence[Knowledge]) -> dict[tuple[str, int], Figures]:
-        """(sender, seed) -> best reconstruction per image, over attacks that know no more than is allowed.
-
-        Floors that look at nothing can be put out by anyone.
-        """
-        worst = {}
-        for place, found in self.found.items():
-            meant = [(u, f) for u, r, f in found if not r.floor and self._meant(u, sent)]
-            taken = [f for u, f in meant if u.knowledge in allowed]
-            if not taken:
-                continue
-            blind = [f for u, r, f in found if r.floor and u.attack.name in BLIND_FLOORS]
-            best = worst_case([*taken, *blind])
-            if best is not None and best.victims:
-                worst[place] = best
-        return worst
-
-
-def _figures(samples: Sequence[Figures]) -> dict[str, Any]:
-    """Means and intervals over victims, senders and seeds."""
-    row: dict[str, Any] = {"victims": sum(len(figures.victims) for figures in samples)}
-    for metric in METRICS:
-        row |= _mean(metric, samples, metric)
-    for column, metric in {"reid_top1": "reid_rank", "label_read": "label_read"}.items():
-        row |= _mean(column, samples, metric)
-    return row
-
-
-def _mean(column: str, samples: Sequence[Figures], metric: str) -> dict[str, float]:
-    if not all(metric in figures.values for figures in samples):
-        return {}
-    given = []
-    for figures in samples:
-        values = figures.values[metric]
-        given.append((figures.victims, (values == 0).astype(float) if metric == "reid_rank" else values))
-    mean = float(np.mean([values.mean() for _, values in given]))
-    drawn = resampled_means([(victims, values[:, None]) for victims, values in given])
-    return _interval(column, mean, over_seeds([one[:, 0] for one in drawn]))

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from dpbench.sharing.records import SharingRecord
-from dpbench.sharing.runner import State
+from dpbench.sharing.units import Unit
+from dpbench.watching import State
 
 
 class SharingDisplay:
@@ -38,23 +39,23 @@ class SharingDisplay:
     ) -> None:
         self._bar.stop()
 
-    def started(self, label: str) -> None:
+    def started(self, part: Unit) -> None:
         """A unit begins."""
-        self.running = label
+        self.running = part.label
         self.progress("starting")
 
     def progress(self, text: str) -> None:
         """What the running stage does."""
         self._bar.update(self._task, description=f"{self.running}: {text}" if self.running else text)
 
-    def finished(self, label: str, state: State, record: SharingRecord) -> None:
+    def finished(self, part: Unit, state: State, record: SharingRecord) -> None:
         """A unit has its record."""
         self.done += 1
         self._bar.update(self._task, completed=self.done)
         if state == "cached":
             return
         done = state != "failed"  # what failed has no figures to show
-        line = f"{_spent(record)}  {label}: {_said(record)}" if done else f"failed  {label}: {record.error}"
+        line = f"{_spent(record)}  {part.label}: {_said(record)}" if done else f"failed  {part.label}: {record.error}"
         style = "red" if state == "failed" else "dim"
         shown = line if self.console.is_terminal else f"[{self.done}/{self.units}] {line}"
         self.console.print(shown, style=style, markup=False, highlight=False, soft_wrap=True)

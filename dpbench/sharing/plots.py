@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from dpbench.errors import DpbenchError
-from dpbench.plots import COLOURS, MARKERS, refuse_ending
+from dpbench.plots import COLOURS, MARKERS, bars, refuse_ending
 from dpbench.sharing.board import FLOOR
+from dpbench.sharing.transfer import matrices
 from dpbench.store import write_atomically
 
 if TYPE_CHECKING:
@@ -89,8 +90,8 @@ def _points(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
         axes.errorbar(
             x,
             y,
-            xerr=_bars(settings, metric, 1.0),
-            yerr=_bars(settings, "accuracy", 100.0),
+            xerr=bars(settings, metric, 1.0),
+            yerr=bars(settings, "accuracy", 100.0),
             fmt=marker,
             color=colour,
             markersize=6,
@@ -111,17 +112,11 @@ def _points(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
                     axes.plot(setting[metric], 100 * same["accuracy"].iloc[0], sign, color=colour, label=label)
 
 
-def _bars(rows: pd.DataFrame, column: str, scale: float) -> Any:
-    below = (rows[column] - rows[f"{column}_low"]).clip(lower=0).fillna(0)
-    above = (rows[f"{column}_high"] - rows[column]).clip(lower=0).fillna(0)
-    return scale * np.stack([below.to_numpy(float), above.to_numpy(float)])
-
-
-def write_transfer(matrix: pd.DataFrame, path: Path) -> None:
+def write_transfer(transfer: pd.DataFrame, path: Path) -> None:
     """The transfer matrix as a picture, mean SSIM and re-identification; a row is what the attacker could query.
 
     Args:
-        matrix: from `dpbench.sharing.transfer`; seeds are averaged.
+        transfer: from `dpbench.sharing.transfer`.
         path: ends in .png, .pdf or .svg.
 
     Raises:
@@ -131,25 +126,25 @@ def write_transfer(matrix: pd.DataFrame, path: Path) -> None:
     from matplotlib.figure import Figure
 
     refuse_ending(path)
-    finished = matrix[matrix["ssim"].notna()]
-    if finished.empty:
+    panels = list(matrices(transfer))
+    if not panels:
         raise DpbenchError("--plot transfer: these runs hold no transfer; add a table [transfer] to the suite")
-    rows = list(dict.fromkeys(finished["prepared_on"]))
-    figure = Figure(figsize=(9.0, 1.6 + 0.55 * len(rows)), layout="constrained")
+    heights = [0.8 + 0.55 * len(matrix["ssim"]) for _, matrix in panels]
+    figure = Figure(figsize=(9.0, 0.9 + sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, metric, label in zip(
-        figure.subplots(1, 2), ("ssim", "reid_top1"), ("mean SSIM", "re-identified"), strict=True
-    ):
-        cells = finished.pivot_table(index="prepared_on", columns="judged_on", values=metric).reindex(rows)
-        image = axes.imshow(cells.to_numpy(float), cmap="viridis", vmin=0, vmax=1, aspect="auto")
-        for (row, column), value in np.ndenumerate(cells.to_numpy(float)):
-            if np.isfinite(value):
-                text = f"{value:.2f}" if metric == "ssim" else f"{value:.0%}"
-                axes.text(column, row, text, ha="center", va="center", color="black" if value > 0.6 else "white")
-        axes.set_xticks(range(len(cells.columns)), [f"fit {fit}" for fit in cells.columns])
-        axes.set_yticks(range(len(rows)), [f"fit {name.replace('+', ' and ')}" for name in rows])
-        axes.set_xlabel("judged on the features released by")
-        axes.set_ylabel("prepared on")
-        axes.set_title(label, fontsize=10)
-        figure.colorbar(image, ax=axes, shrink=0.8)
+    grid = figure.subplots(len(panels), 2, squeeze=False, height_ratios=heights)
+    for line, (names, matrix) in zip(grid, panels, strict=True):
+        for axes, (metric, label) in zip(line, (("ssim", "mean SSIM"), ("reid_top1", "re-identified")), strict=True):
+            cells = matrix[metric]
+            image = axes.imshow(cells.to_numpy(float), cmap="viridis", vmin=0, vmax=1, aspect="auto")
+            for (row, column), value in np.ndenumerate(cells.to_numpy(float)):
+                if np.isfinite(value):
+                    text = f"{value:.2f}" if metric == "ssim" else f"{value:.0%}"
+                    axes.text(column, row, text, ha="center", va="center", color="black" if value > 0.6 else "white")
+            axes.set_xticks(range(len(cells.columns)), cells.columns)
+            axes.set_yticks(range(len(cells)), cells.index)
+            axes.set_xlabel("judged on the features released by")
+            axes.set_ylabel("prepared on")
+            axes.set_title(f"{names}: {label}", fontsize=10)
+            figure.colorbar(image, ax=axes, shrink=0.8)
     write_atomically(path, lambda file: figure.savefig(file, dpi=160))

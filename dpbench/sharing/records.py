@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from dpbench.errors import DpbenchError
 from dpbench.sharing.units import AnyUnit
-from dpbench.store import NewerSchema, Recognition, write_atomically
+from dpbench.store import Recognition, read_json, write_json
 
 SCHEMA_VERSION = 1
 
@@ -86,39 +84,16 @@ def is_sharing_run(run_dir: Path) -> bool:
 
 def write_record(run_dir: Path, record: SharingRecord) -> None:
     """Store a record, atomically."""
-    text = record.model_dump_json(indent=1) + "\n"
-    # one line per list of figures; inside JSON strings there are no line breaks to lose
-    text = re.sub(r"\[[^\[\]{}]*\]", lambda found: re.sub(r"\s*\n\s*", " ", found.group()), text)
-    write_atomically(record_path(run_dir, record.id), lambda path: path.write_text(text, encoding="utf-8"))
+    write_json(record_path(run_dir, record.id), record)
 
 
 def read_record(path: Path) -> SharingRecord:
     """One record.
 
     Raises:
-        DpbenchError: the file is cut short, is no record, or was written by a newer dpbench.
+        DpbenchError: as `dpbench.store.read_json`.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        version = _Version.model_validate_json(text).schema_version
-        if version > SCHEMA_VERSION:
-            raise NewerSchema(
-                f"record {path} has schema {version}, this dpbench reads up to {SCHEMA_VERSION}; upgrade dpbench"
-            )
-        return SharingRecord.model_validate_json(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DpbenchError(f"record {path} cannot be read: {error}; delete it and run the suite again") from error
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise DpbenchError(
-            f"record {path} is cut short or damaged ({where}: {first['msg']}); delete it and run the suite again, "
-            "which redoes that part alone"
-        ) from error
-
-
-class _Version(BaseModel):
-    schema_version: int
+    return read_json(path, SharingRecord, schema=SCHEMA_VERSION)
 
 
 def iter_records(run_dir: Path) -> Iterator[SharingRecord]:

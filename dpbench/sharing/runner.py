@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import datetime
-import fnmatch
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, TypeAlias
 
 import torch
 
-from dpbench import backbones, datasets, feasibility
-from dpbench import weights as sources
+from dpbench import at_hand
 from dpbench.cache import default_cache
 from dpbench.devices import choose_device
 from dpbench.environment import describe_environment
-from dpbench.errors import DpbenchError, unknown
+from dpbench.errors import DpbenchError
+from dpbench.overrides import occurs, overrides
 from dpbench.report import write_picture
 from dpbench.runner import PICTURED, reason
 from dpbench.sharing import refinement
@@ -25,39 +24,14 @@ from dpbench.sharing.pipeline import SharedPipeline
 from dpbench.sharing.plan import plan_sharing
 from dpbench.sharing.records import SharingRecord, read_record, record_path, write_record
 from dpbench.sharing.suite import SharingAttack, SharingSuite, load_sharing
-from dpbench.sharing.units import Attacked, Training, Transferred, Unit
+from dpbench.sharing.units import OnShared, Training, Unit
 from dpbench.stages import Stages
-from dpbench.store import NewerSchema, picture_path
+from dpbench.store import picture_path, readable
 from dpbench.suite import PluginEntry, attack_of, defense_of
-from dpbench.types import BUDGETS
+from dpbench.types import Plugin
+from dpbench.watching import Nobody, Watcher
 
-State = Literal["cached", "ok", "failed"]
-
-
-class Watcher(Protocol):
-    """Who follows a run: see `dpbench.sharing.display`."""
-
-    def started(self, label: str) -> None:
-        """A unit begins."""
-
-    def progress(self, text: str) -> None:
-        """What the running stage does."""
-
-    def finished(self, label: str, state: State, record: SharingRecord) -> None:
-        """A unit has its record."""
-
-
-class Nobody:
-    """A watcher that looks away."""
-
-    def started(self, label: str) -> None:
-        """Nothing."""
-
-    def progress(self, text: str) -> None:
-        """Nothing."""
-
-    def finished(self, label: str, state: State, record: SharingRecord) -> None:
-        """Nothing."""
+UnitWatcher: TypeAlias = Watcher[Unit, SharingRecord]
 
 
 @dataclass(frozen=True)
@@ -99,41 +73,21 @@ def make_sharing_plan(
         DpbenchError: anything in the suite that cannot be run.
     """
     chosen = load_sharing(suite) if isinstance(suite, str) else suite
-    changes: dict[str, Any] = {}
-    if data is not None:
-        changes["dataset"] = chosen.dataset.model_copy(update={"name": data})
+    changes = overrides(chosen.dataset, data=data, seed=seed, budget=budget)
     if seed is not None:
-        if seed < 0:
-            raise DpbenchError(f"--seed {seed} is negative; expected 0 or more")
-        changes |= {"seeds": [seed], "leakage_seeds": None}
-    if budget is not None:
-        if budget not in BUDGETS:
-            raise unknown("budget", budget, BUDGETS)
-        changes["budget"] = budget
+        changes["leakage_seeds"] = None
     if weights is not None:
         changes["backbone"] = chosen.backbone.model_copy(update={"weights": weights})
     changes["defenses"] = [*chosen.defenses, *(PluginEntry(name=name) for name in defenses or [])]
     changes["attacks"] = [*chosen.attacks, *(SharingAttack(name=name) for name in attacks or [])]
     chosen = chosen.model_copy(update=changes)
-    spec, size = chosen.backbone.spec(), chosen.dataset.image_size
-    try:
-        fingerprint = datasets.fingerprint(chosen.dataset)
-    except DpbenchError as error:
-        if data is not None or not chosen.data:
-            raise
-        raise DpbenchError(f"{error}. {chosen.data}") from error
-    with torch.device("meta"):  # no memory, no time: only the names are wanted
-        model = backbones.create_backbone(spec, image_size=size, classes=2)
-        feasibility.assert_classifies(model, image_size=size, classes=2, name=spec.name)
-    split_point = backbones.resolve_split_point(model, chosen.backbone.split_points[0], name=spec.name)
-    source = sources.choose(spec)
-    if spec.weights_file is not None:
-        sources.create(spec, source, image_size=size, classes=2)
+    size = chosen.dataset.image_size
+    fingerprint = at_hand.data_fingerprint(chosen.dataset, hint="" if data is not None else chosen.data)
     units = plan_sharing(
         chosen,
         data_fingerprint=fingerprint,
-        split_point=split_point,
-        weights_fingerprint=sources.fingerprint(spec),
+        split_point=at_hand.split_names(chosen.backbone, size)[0],
+        weights_fingerprint=at_hand.weights_fingerprint(chosen.backbone, size),
     )
     if only is not None:
         matching = [unit for unit in units if matches(unit, only)]
@@ -143,49 +97,32 @@ def make_sharing_plan(
                 f"{units[0].label!r}; try `dpbench run {chosen.name} --dry-run`"
             )
         units = matching
-    for unit in units:
-        _assert_at_hand(unit)
     run_dir = Path(output) if output is not None else Path("dpbench-runs") / chosen.name
-    return SharingPlan(chosen, units, _finished(units, run_dir), run_dir)
+    stored = readable((record_path(run_dir, unit.id) for unit in units), read_record)
+    finished = {record.id: record for record in stored if _is_finished(record)}
+    at_hand.assert_plugins(plugin for unit in units if unit.id not in finished for plugin in _plugins(unit))
+    return SharingPlan(chosen, units, finished, run_dir)
 
 
 def matches(unit: Unit, pattern: str) -> bool:
     """Whether a shell pattern occurs anywhere in a unit's label or id."""
-    return any(fnmatch.fnmatchcase(name, f"*{pattern}*") for name in (unit.label, unit.id))
+    return occurs(pattern, (unit.label, unit.id))
 
 
-def _assert_at_hand(unit: Unit) -> None:
-    plugins: list[Any] = []
+def _plugins(unit: Unit) -> list[Plugin]:
     if isinstance(unit, Training):
-        plugins = [defense_of(spec) for spec in unit.applied.values()]
-    elif isinstance(unit, Attacked | Transferred):
-        plugins = [defense_of(unit.defense), attack_of(unit.attack)]
-    for plugin in plugins:
-        try:
-            plugin.assert_at_hand()
-        except DpbenchError as error:
-            raise DpbenchError(f"{plugin.name}: {error}") from error
+        return [defense_of(spec) for spec in unit.applied.values()]
+    assert isinstance(unit, OnShared)
+    return [defense_of(unit.defense), attack_of(unit.attack)]
 
 
-def _finished(units: list[Unit], run_dir: Path) -> dict[str, SharingRecord]:
-    found = {}
-    for unit in units:
-        path = record_path(run_dir, unit.id)
-        if not path.is_file():
-            continue
-        try:
-            record = read_record(path)
-        except NewerSchema:
-            raise
-        except DpbenchError:
-            continue  # cut short: that unit is measured again
-        if record.status == "ok" and record.refinement_version in (None, refinement.VERSION):
-            found[unit.id] = record
-    return found
+def _is_finished(record: SharingRecord) -> bool:
+    """By the recipe of now."""
+    return record.status == "ok" and record.refinement_version in (None, refinement.VERSION)
 
 
 def execute_sharing(
-    plan: SharingPlan, *, device: str = "auto", batch_size: int | None = None, watcher: Watcher | None = None
+    plan: SharingPlan, *, device: str = "auto", batch_size: int | None = None, watcher: UnitWatcher | None = None
 ) -> list[SharingRecord]:
     """Run the units that are not finished; one that fails is a record too, and the others go on.
 
@@ -210,11 +147,11 @@ def execute_sharing(
     for unit in plan.units:
         record = plan.finished.get(unit.id)
         if record is None:
-            watcher.started(unit.label)
+            watcher.started(unit)
             record = _run(unit, plan, pipeline, environment, watcher)
-            watcher.finished(unit.label, record.status, record)
+            watcher.finished(unit, record.status, record)
         else:
-            watcher.finished(unit.label, "cached", record)
+            watcher.finished(unit, "cached", record)
         records.append(record)
     return records
 
@@ -224,7 +161,7 @@ def _run(
     plan: SharingPlan,
     pipeline: SharedPipeline,
     environment: dict[str, object],
-    watcher: Watcher,
+    watcher: UnitWatcher,
 ) -> SharingRecord:
     world = pipeline.world
     world.enter(unit.world)
@@ -260,7 +197,7 @@ def _measured(
         trained = Benefit(pipeline).run(unit, stages, progress)
         _, _, weights = pipeline.world.backbone(pipeline.world.public_cell(), progress)
         return {"trained": trained, "backbone_weights": weights, "refinement_version": refinement.VERSION}
-    assert isinstance(unit, Attacked | Transferred)
+    assert isinstance(unit, OnShared)
     result = pipeline.run(unit.cell(), stages, progress)
     shown = slice(0, PICTURED)
     write_picture(

@@ -9,7 +9,8 @@ from pydantic import ConfigDict, Field, model_validator
 
 from dpbench.errors import DpbenchError
 from dpbench.specs import DatasetSpec, JudgeSpec, Spec
-from dpbench.suite import BackboneEntry, Name, PluginEntry, explain, parse_toml, suite_text
+from dpbench.suite import BackboneEntry, Name, PluginEntry
+from dpbench.suite_files import explain, parse_toml, suite_text
 from dpbench.types import Budget
 
 Condition = Literal[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,8 @@ from dpbench.sharing.records import SharingRecord
 from dpbench.sharing.units import Transferred
 
 COLUMNS = (
-    *("dataset", "backbone", "split_point", "sender", "defense", "defense_args", "attack", "seed"),
+    *("dataset", "backbone", "split_point", "receiver", "sender", "defense", "defense_args", "attack"),
+    "seed",
     *("prepared_on", "judged_on", "status", "victims"),
     *("ssim", "ssim_low", "ssim_high", "psnr_db", "lpips", "reid_top1", "error"),
 )
@@ -34,6 +35,7 @@ def build_transfer(records: Iterable[SharingRecord]) -> pd.DataFrame:
             "dataset": short_name(unit.world.dataset.name),
             "backbone": unit.world.backbone.name,
             "split_point": unit.world.split_point,
+            "receiver": unit.receiver,
             "sender": unit.sender,
             "defense": short_name(unit.defense.name),
             "defense_args": arguments_text(unit.defense.arguments),
@@ -58,5 +60,31 @@ def build_transfer(records: Iterable[SharingRecord]) -> pd.DataFrame:
     for column, decimals in figures.items():
         board[column] = board[column].astype(float).round(decimals) + 0.0
     several = board["prepared_on"].astype(str).str.contains("+", regex=False)
-    key = [*COLUMNS[:8], "several", "prepared_on", "judged_on"]
+    key = [*COLUMNS[: COLUMNS.index("seed") + 1], "several", "prepared_on", "judged_on"]
     return board.assign(several=several).sort_values(key)[list(COLUMNS)].reset_index(drop=True)
+
+
+def matrices(transfer: pd.DataFrame) -> Iterator[tuple[str, dict[str, pd.DataFrame]]]:
+    """In words who attacks what, and metric (`ssim`, `reid_top1`) -> matrix; of each attack on a sender's defense.
+
+    A row is what the attacker could query, a column what released the victims' features; seeds are averaged. Attacks
+    that failed are left out.
+    """
+    finished = transfer[transfer["ssim"].notna()]
+    who = list(COLUMNS[: COLUMNS.index("seed")])
+    several = {name for name in who if finished[name].nunique() > 1}
+    for names, rows in finished.groupby(who, sort=False):
+        said = dict(zip(who, (str(name) for name in names), strict=True))
+        words = [said["attack"], "on", said["defense"], *([said["defense_args"]] if "defense_args" in several else [])]
+        words += [said[name] for name in ("dataset", "backbone", "split_point") if name in several]
+        if several & {"receiver", "sender"}:
+            words += ["by", said["receiver"], "on", said["sender"]]
+        prepared = list(dict.fromkeys(rows["prepared_on"]))
+        yield " ".join(words), {metric: _matrix(rows, metric, prepared) for metric in ("ssim", "reid_top1")}
+
+
+def _matrix(rows: pd.DataFrame, metric: str, prepared: list[str]) -> pd.DataFrame:
+    cells = rows.pivot_table(index="prepared_on", columns="judged_on", values=metric, dropna=False).reindex(prepared)
+    cells.index = pd.Index([f"fit {name.replace('+', ' and ')}" for name in prepared])
+    cells.columns = pd.Index([f"fit {fit}" for fit in cells.columns])
+    return cells

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import re
 from typing import Annotated, Any, Literal
 
@@ -82,15 +83,15 @@ class EntityCell(CellSpec):
     prepared_on: list[int] | None = Field(None, description="fits of the owner's defense that the attacker may query")
 
 
-class Unit(Spec):
+class Unit(Spec, abc.ABC):
     """What training, attack and transfer have in common."""
 
     world: WorldSpec
     receiver: str
 
+    @abc.abstractmethod
     def words(self) -> list[str]:
         """What tells it apart, for labels and file names."""
-        raise NotImplementedError
 
     @property
     def label(self) -> str:
@@ -131,16 +132,38 @@ class Training(Unit):
         return ["train", self.receiver, self.condition, *([self.setting] if self.setting else [])]
 
 
-class Attacked(Unit):
-    """The receiver attacks what a sender shared with it."""
+class OnShared(Unit):
+    """An attack of the receiver on what a sender shared."""
 
-    kind: Literal["attack"] = "attack"
     sender: str
     defense: PluginSpec
     attack: PluginSpec
-    knowledge: Knowledge
     victims: int = Field(ge=1)
     budget: Budget
+
+    def _cell(self, knowledge: Knowledge, **settings: Any) -> EntityCell:
+        return self.world.cell(
+            self.sender,
+            self.receiver,
+            defense=self.defense,
+            attack=self.attack,
+            threat_model=THREAT_MODELS[knowledge],
+            knowledge=knowledge,
+            victims=self.victims,
+            budget=self.budget,
+            **settings,
+        )
+
+    @abc.abstractmethod
+    def cell(self) -> EntityCell:
+        """For the pipeline."""
+
+
+class Attacked(OnShared):
+    """The receiver attacks what a sender shared with it."""
+
+    kind: Literal["attack"] = "attack"
+    knowledge: Knowledge
 
     def words(self) -> list[str]:
         """Who attacks whom, how, knowing what."""
@@ -149,29 +172,15 @@ class Attacked(Unit):
 
     def cell(self) -> EntityCell:
         """For the pipeline."""
-        return self.world.cell(
-            self.sender,
-            self.receiver,
-            defense=self.defense,
-            attack=self.attack,
-            threat_model=THREAT_MODELS[self.knowledge],
-            knowledge=self.knowledge,
-            victims=self.victims,
-            budget=self.budget,
-        )
+        return self._cell(self.knowledge)
 
 
-class Transferred(Unit):
+class Transferred(OnShared):
     """An attack prepared on some fits of a defense, judged on another (or the same)."""
 
     kind: Literal["transfer"] = "transfer"
-    sender: str
-    defense: PluginSpec
-    attack: PluginSpec
     prepared_on: list[int] = Field(min_length=1, description="fits that the attacker could query")
     judged_on: int = Field(ge=0, description="the fit that released the victims' features")
-    victims: int = Field(ge=1)
-    budget: Budget
 
     def words(self) -> list[str]:
         """From which fits to which."""
@@ -180,18 +189,7 @@ class Transferred(Unit):
 
     def cell(self) -> EntityCell:
         """For the pipeline."""
-        return self.world.cell(
-            self.sender,
-            self.receiver,
-            defense=self.defense,
-            attack=self.attack,
-            threat_model="query",
-            knowledge="query",
-            fit=self.judged_on,
-            prepared_on=self.prepared_on,
-            victims=self.victims,
-            budget=self.budget,
-        )
+        return self._cell("query", fit=self.judged_on, prepared_on=self.prepared_on)
 
 
 AnyUnit = Annotated[Training | Attacked | Transferred, Field(discriminator="kind")]

@@ -13,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from dpbench.errors import DpbenchError, unknown
-from dpbench.sharing.board import COLUMNS, FLOOR, build_sharing_board
+from dpbench.sharing.board import COLUMNS, FLOOR, SUBJECT, build_sharing_board
 from dpbench.sharing.display import SharingDisplay
 from dpbench.sharing.plots import write_benefit, write_transfer
 from dpbench.sharing.records import SharingRecord, all_records
 from dpbench.sharing.runner import SharingPlan, execute_sharing, make_sharing_plan
-from dpbench.sharing.transfer import build_transfer
+from dpbench.sharing.transfer import build_transfer, matrices
 from dpbench.store import write_atomically
 
 PLOTS = ("benefit", "transfer")
@@ -170,7 +170,7 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
 def print_sharing(board: pd.DataFrame, console: Console) -> None:
     """One table per network and receiver."""
     assert list(board.columns) == list(COLUMNS)
-    for names, rows in board.groupby(["dataset", "backbone", "split_point", "receiver", "senders"], sort=False):
+    for names, rows in board.groupby(list(SUBJECT), sort=False):
         dataset, backbone, split_point, receiver, senders = (str(name) for name in names)
         console.print()
         title = f", {backbone} split at {split_point}: {receiver} trains on what {senders.replace(' ', ', ')} shared"
@@ -233,19 +233,15 @@ def _figure(value: float) -> str:
     return "" if pd.isna(value) else f"{value:.2f}"
 
 
-def print_transfer(matrix: pd.DataFrame, console: Console) -> None:
+def print_transfer(transfer: pd.DataFrame, console: Console) -> None:
     """Mean SSIM of attacks prepared on one fit (a row) and judged on another (a column)."""
-    finished = matrix[matrix["ssim"].notna()]
-    if finished.empty:
-        return
-    rows = list(dict.fromkeys(finished["prepared_on"]))
-    cells = finished.pivot_table(index="prepared_on", columns="judged_on", values="ssim").reindex(rows)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    table.add_column("SSIM, prepared on")
-    for fit in cells.columns:
-        table.add_column(f"fit {fit}", justify="right")
-    for name, values in cells.iterrows():
-        table.add_row(f"fit {str(name).replace('+', ' and ')}", *(_figure(value) for value in values))
-    console.print()
-    console.print(Text(f"transfer of {finished['attack'].iloc[0]} between fits of {finished['defense'].iloc[0]}"))
-    console.print(table)
+    for names, matrix in matrices(transfer):
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+        table.add_column("SSIM, prepared on")
+        for fit in matrix["ssim"].columns:
+            table.add_column(f"judged on {fit}", justify="right")
+        for name, values in matrix["ssim"].iterrows():
+            table.add_row(str(name), *(_figure(value) for value in values))
+        console.print()
+        console.print(Text(f"transfer between independent fits: {names}"))
+        console.print(table)

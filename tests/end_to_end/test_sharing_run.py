@@ -388,7 +388,9 @@ def test_only_runs_a_part_of_it(tiny, dpbench, tmp_path, run):
     refused(dpbench("leaderboard", output, "--output", tmp_path / "x.png"), "without --only")
     refused(dpbench("leaderboard", output, "--output", tmp_path / "x.png", "--plot", "transfer"), "[transfer]")
     attacks = tmp_path / "attacks"
-    assert dpbench("run", tiny, "--device", "cpu", "--output", attacks, "--only", "mean-image").status == 0
+    outcome = dpbench("run", tiny, "--device", "cpu", "--output", attacks, "--only", "mean-image")
+    assert outcome.status == 0, outcome.err
+    assert "floor: SSIM" in outcome.out
 
 
 def test_a_unit_that_fails_is_a_record_and_the_others_go_on(tiny, run, units, dpbench, tmp_path, monkeypatch):
@@ -475,3 +477,16 @@ def test_list_shows_suites_of_both_protocols(dpbench):
     shown = dpbench("list", "suites").out
     assert "sharing" in shown
     assert "smoke" in shown
+
+
+def test_show_lists_the_pictures_of_a_run_and_writes_one(run, dpbench, tmp_path):
+    outcome = dpbench("show", run)
+    assert outcome.status == 0, outcome.err
+    listed = outcome.out.splitlines()
+    assert len(listed) == len(list((run / "pictures").glob("*.png")))
+    assert all("attack |" in line or "transfer |" in line for line in listed)
+    one = tmp_path / "one.png"
+    assert dpbench("show", run, "--cell", "none*mean-image", "--output", one).status == 0
+    assert one.read_bytes() in [path.read_bytes() for path in (run / "pictures").glob("*.png")]
+    refused(dpbench("show", run, "--output", tmp_path / "all.png"), "narrow --cell")
+    assert not (tmp_path / "all.png").exists()

@@ -12,6 +12,7 @@ from sharing_records import HASHES, attacked, trained, transferred
 from torch import nn
 
 from dpbench import suite as suites
+from dpbench import suite_files
 from dpbench.errors import DpbenchError
 from dpbench.sharing.benefit import Benefit
 from dpbench.sharing.board import FLOOR, build_sharing_board
@@ -187,15 +188,15 @@ def test_bad_plans_are_refused_in_one_line(text, message):
 def test_suites_of_one_protocol_are_refused_where_the_other_is_expected(tmp_path):
     path = tmp_path / "tiny.toml"
     path.write_text(BASE)
-    assert suites.protocol_of(str(path)) == "sharing"
-    assert suites.protocol_of("smoke") == "inference"
-    assert suites.protocol_of("sharing") == "sharing"
+    assert suite_files.protocol_of(str(path)) == "sharing"
+    assert suite_files.protocol_of("smoke") == "inference"
+    assert suite_files.protocol_of("sharing") == "sharing"
     with pytest.raises(DpbenchError, match="is a suite of the protocol 'sharing', which has no grid") as caught:
         suites.load_suite(str(path))
     assert "\n" not in str(caught.value)
     path.write_text(BASE.replace('"sharing"', '"sharin"'))
     with pytest.raises(DpbenchError, match="'sharin'; did you mean 'sharing'"):
-        suites.protocol_of(str(path))
+        suite_files.protocol_of(str(path))
 
 
 def test_every_condition_is_there_and_controls_for_the_named_defenses_alone():
@@ -769,8 +770,20 @@ def test_the_table_shows_what_varies_where_senders_apply_different_defenses():
     assert "strength" not in shown  # the same in all rows
 
 
-def test_boards_of_attacks_alone_and_of_nothing_are_empty():
-    assert build_sharing_board(some_attacks()).empty
+def test_a_board_of_attacks_alone_shows_what_leaks_and_says_that_nothing_was_trained():
+    alone, beside = build_sharing_board(some_attacks()), build_sharing_board([*some_trainings(), *some_attacks()])
+    assert set(alone["condition"]) == {"clean-features", "defended-features", "floor"}
+    attacked = alone[alone["condition"] != "floor"]
+    assert (attacked["status"] == "incomplete").all()
+    assert attacked["error"].str.contains("no training").all()
+    assert attacked["accuracy"].isna().all()
+    for _, row in alone[alone["condition"] != "clean-features"].iterrows():
+        same = beside[(beside["condition"] == row["condition"]) & (beside["defense_args"] == row["defense_args"])]
+        assert same["leakage"].tolist() == [row["leakage"]]
+        assert same["ssim"].tolist() == [row["ssim"]]
+
+
+def test_boards_of_nothing_are_empty():
     assert build_sharing_board([]).empty
     assert build_transfer(some_trainings()).empty
 

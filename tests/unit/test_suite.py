@@ -1,6 +1,6 @@
 import pytest
 
-from dpbench import ensembles
+from dpbench import ensembles, suite_files
 from dpbench import suite as suites
 from dpbench.errors import DpbenchError
 from dpbench.sharing.suite import parse_sharing
@@ -42,14 +42,14 @@ def test_lists_of_values_become_settings():
 
 
 def test_every_built_in_suite_parses():
-    texts = suites.built_in_suites()
+    texts = suite_files.built_in_suites()
     assert {"quick", "smoke", "cifar10", "faces", "sharing"} <= set(texts)
     for name, text in texts.items():
-        parse = parse_sharing if suites.protocol_of(name) == "sharing" else suites.parse_suite
+        parse = parse_sharing if suite_files.protocol_of(name) == "sharing" else suites.parse_suite
         assert parse(text, origin=name).name == name
 
 
-GRIDS = {name for name in suites.built_in_suites() if suites.protocol_of(name) == "inference"}
+GRIDS = {name for name in suite_files.built_in_suites() if suite_files.protocol_of(name) == "inference"}
 
 
 @pytest.mark.parametrize("name", sorted(GRIDS - {"depth"}))  # which has no defense

@@ -1,0 +1,148 @@
+"""What the attacks recovered from exactly the features that were shared; from records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dpbench.ensembles import BLIND_FLOORS, FLOORS
+from dpbench.figures import Figures, figures_of, in_order, worst_case
+from dpbench.intervals import interval_columns, over_seeds, resampled_means
+from dpbench.leakage import OnScale, Scale, leakage, on_scale
+from dpbench.sharing.records import SharingRecord
+from dpbench.sharing.suite import KNOWLEDGE, Knowledge
+from dpbench.sharing.units import Attacked
+from dpbench.specs import PluginSpec
+from dpbench.types import UNDEFENDED
+
+FIGURES = ("ssim", "psnr_db", "lpips")
+"""Of the worst case; columns of the board."""
+
+
+class Leaks:
+    """What the attacks of one receiver recovered, by sender, defense, seed and knowledge.
+
+    Args:
+        records: of attacks.
+    """
+
+    def __init__(self, records: Sequence[SharingRecord]) -> None:
+        self.records = list(records)
+        self.failed = [record for record in records if record.status != "ok"]
+        self.found: dict[tuple[str, int], list[tuple[Attacked, SharingRecord, Figures]]] = {}
+        for record in records:
+            if record.status == "ok" and isinstance(record.unit, Attacked):
+                unit = record.unit
+                self.found.setdefault((unit.sender, unit.world.seed), []).append(
+                    (unit, record, in_order(figures_of(record)))
+                )
+        self.floors = {
+            place: floor
+            for place, found in self.found.items()
+            if (floor := worst_case([figures for _, record, figures in found if record.floor])) is not None
+        }
+
+    def of(self, sent: Mapping[str, PluginSpec]) -> dict[str, Any]:
+        """Worst cases over the attacks on what was sent, per knowledge and over all; leakage on its scale."""
+        row: dict[str, Any] = {}
+        worst = self._worst(sent, KNOWLEDGE)
+        if not worst:
+            return row
+        for knowledge in {unit.knowledge for unit, record in self._taken(sent) if not record.floor}:
+            weaker = self._worst(sent, KNOWLEDGE[: KNOWLEDGE.index(knowledge) + 1])
+            if weaker.keys() == worst.keys():  # on the same images: what is known more never shows less
+                means = [figures.on(worst[place].victims).values["ssim"].mean() for place, figures in weaker.items()]
+                row[f"ssim_{knowledge}"] = float(np.mean(means))
+        row |= _figures(list(worst.values()))
+        trained_on = {name for _, record in self._taken(sent) for name in record.trained_on}
+        row["trained_on"] = " ".join(sorted(trained_on))
+        undefended = self._worst({sender: PluginSpec(name=UNDEFENDED) for sender in sent}, KNOWLEDGE)
+        scaled = [
+            one
+            for place, figures in worst.items()
+            if (one := self._scaled(place, figures, undefended, frozenset(trained_on))) is not None
+        ]
+        if scaled and all(one.judged for one in scaled):
+            figures, draws = leakage(scaled)
+            row |= interval_columns("leakage", float(np.mean(figures)), over_seeds(draws))
+        return row
+
+    def failures(self, sent: Mapping[str, PluginSpec]) -> list[str]:
+        """Which attacks on what was sent failed, and why."""
+        broken = [(r.unit, r.error) for r in self.failed if isinstance(r.unit, Attacked)]
+        return sorted({f"{unit.attack.name}: {error}" for unit, error in broken if self._meant(unit, sent)})
+
+    def floor_row(self) -> dict[str, Any]:
+        """The best guess per image; of failed attacks only the name says that they were floors."""
+        broken = [(r.unit, r.error) for r in self.failed if isinstance(r.unit, Attacked)]
+        failures = sorted({f"{unit.attack.name}: {error}" for unit, error in broken if unit.attack.name in FLOORS})
+        row = {"status": "ok", "leakage": 0.0, **_figures(list(self.floors.values()))}
+        return row | with_failures(row, failures)
+
+    def _scaled(
+        self,
+        place: tuple[str, int],
+        figures: Figures,
+        undefended: Mapping[tuple[str, int], Figures],
+        trained_on: frozenset[str],
+    ) -> OnScale | None:
+        return on_scale(figures, Scale(self.floors.get(place), undefended.get(place), trained_on))
+
+    def _meant(self, unit: Attacked, sent: Mapping[str, PluginSpec]) -> bool:
+        """Whether an attack was on something sent; of the undefended reference the name says it all."""
+        spec = sent.get(unit.sender)
+        if spec is None:
+            return False
+        return unit.defense.name == UNDEFENDED if spec.name == UNDEFENDED else unit.defense == spec
+
+    def _taken(self, sent: Mapping[str, PluginSpec]) -> list[tuple[Attacked, SharingRecord]]:
+        return [(u, r) for found in self.found.values() for u, r, _ in found if self._meant(u, sent)]
+
+    def _worst(self, sent: Mapping[str, PluginSpec], allowed: Sequence[Knowledge]) -> dict[tuple[str, int], Figures]:
+        """(sender, seed) -> best reconstruction per image, over attacks that know no more than is allowed.
+
+        Floors that look at nothing can be put out by anyone.
+        """
+        worst = {}
+        for place, found in self.found.items():
+            meant = [(u, f) for u, r, f in found if not r.floor and self._meant(u, sent)]
+            taken = [f for u, f in meant if u.knowledge in allowed]
+            if not taken:
+                continue
+            blind = [f for u, r, f in found if r.floor and u.attack.name in BLIND_FLOORS]
+            best = worst_case([*taken, *blind])
+            if best is not None and best.victims:
+                worst[place] = best
+        return worst
+
+
+def with_failures(row: Mapping[str, Any], failures: Sequence[str]) -> dict[str, Any]:
+    """Status and error of a row some of whose attacks failed; nothing where none did."""
+    if not failures:
+        return {}
+    status = "incomplete" if row["status"] == "ok" else row["status"]
+    return {"status": status, "error": "; ".join([*filter(None, [row.get("error")]), *failures])}
+
+
+def _figures(samples: Sequence[Figures]) -> dict[str, Any]:
+    """Means and intervals over victims, senders and seeds."""
+    row: dict[str, Any] = {"victims": sum(len(figures.victims) for figures in samples)}
+    for metric in FIGURES:
+        row |= _mean(metric, samples, metric)
+    for column, metric in {"reid_top1": "reid_rank", "label_read": "label_read"}.items():
+        row |= _mean(column, samples, metric)
+    return row
+
+
+def _mean(column: str, samples: Sequence[Figures], metric: str) -> dict[str, float]:
+    if not all(metric in figures.values for figures in samples):
+        return {}
+    given = []
+    for figures in samples:
+        values = figures.values[metric]
+        given.append((figures.victims, (values == 0).astype(float) if metric == "reid_rank" else values))
+    mean = float(np.mean([values.mean() for _, values in given]))
+    drawn = resampled_means([(victims, values[:, None]) for victims, values in given])
+    return interval_columns(column, mean, over_seeds([one[:, 0] for one in drawn]))

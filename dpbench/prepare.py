@@ -147,7 +147,7 @@ class Prepared:
             "data": cell.data_fingerprint,
             "image_size": cell.dataset.image_size,
             "seed": cell.seed,
-            "training": training.VERSION,
+            "training": training.recipe(cell.dataset.image_size),
         }
 
         def fit(key: str, batch_size: int) -> cache.State:
@@ -248,7 +248,7 @@ class Prepared:
             **({"weights": weights.choose(spec).label} if pretrained else {}),
             "data": cell.data_fingerprint,
             "seed": cell.seed,
-            "training": [training.VERSION, recognition.VERSION],
+            "training": [training.recipe(cell.dataset.image_size), recognition.VERSION],
         }
 
         def fit(key: str, batch_size: int) -> cache.State:

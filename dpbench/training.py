@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpbench.devices import autocast
+from dpbench.errors import DpbenchError
 from dpbench.types import LabelledImages
 
 VERSION = 1
-"""Raise it whenever the recipe changes: it is part of the key of every cached backbone."""
+"""Raise it whenever the recipe changes; see `recipe`."""
+
+FAST_FROM = 32
+"""Smallest side of images, in pixels, on which classifiers are fitted in bf16. On smaller ones a network that reduces
+them 32-fold convolves maps of one position with a stride: bf16 kernels of some CPUs read memory there that nobody
+wrote."""
 
 BATCH_SIZE = 128
 
@@ -39,6 +46,9 @@ def fit_classifier(
         generator: order and augmentation, on the same device.
         progress: shows "epoch 2/8".
         batch_size: images per step, fewer where `private.batch_size` is less.
+
+    Raises:
+        DpbenchError: it diverged.
     """
     if epochs == 0:
         model.eval()
@@ -54,14 +64,31 @@ def fit_classifier(
         order = torch.randperm(len(private), generator=generator, device=device)
         for index in order[: batches * batch_size].split(batch_size):
             images = augment(private.images[index], generator=generator)
-            with autocast(device):
+            with precision(images):
                 logits = model(images)
             loss = F.cross_entropy(logits.float(), private.labels[index], label_smoothing=0.1)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
+    assert_finite(model, learning_rate)
     model.eval()
+
+
+def recipe(image_size: int) -> int | str:
+    """Says how images of this size are trained on: part of the key of every cached classifier."""
+    return VERSION if image_size >= FAST_FROM else f"{VERSION} in fp32"
+
+
+def precision(images: Tensor) -> AbstractContextManager[None]:
+    """What classifiers are fitted in, on images (N,3,H,W) of this size and device."""
+    return autocast(images.device) if min(images.shape[-2:]) >= FAST_FROM else nullcontext()
+
+
+def assert_finite(model: nn.Module, learning_rate: float) -> None:
+    """An error where training left a weight or a statistic that is not a number."""
+    if not all(bool(value.isfinite().all()) for value in model.state_dict().values() if value.is_floating_point()):
+        raise DpbenchError(f"the training diverged: weights are not finite; lower learning_rate = {learning_rate:g}")
 
 
 def augment(images: Tensor, *, generator: torch.Generator) -> Tensor:

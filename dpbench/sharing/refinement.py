@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpbench.devices import autocast, place
+from dpbench.devices import place
 from dpbench.randomness import seeded
 from dpbench.sharing.suite import Refinement
-from dpbench.training import augment
+from dpbench.training import assert_finite, augment, precision
 from dpbench.types import LabelledImages, ProtectedModel, SplitModel
 
 VERSION = 1
@@ -107,6 +107,9 @@ def refine(
 
     Returns:
         The trained tail, frozen, in eval mode.
+
+    Raises:
+        DpbenchError: it diverged.
     """
     device = own.images.device
     with torch.no_grad():
@@ -131,12 +134,12 @@ def refine(
                 images = augment(own.images[chosen], generator=generator)
                 features = client.release(images, generator=generator)
             labels = own.labels[chosen]
-            with autocast(device):
+            with precision(own.images[:1]):
                 logits = model(features).float()
             if shared is not None and draw_shared is not None:
                 chosen = next(draw_shared)
                 theirs = _batch(shared, chosen, public, of_shared)
-                with autocast(device):
+                with precision(own.images[:1]):
                     logits = torch.cat([logits, model(theirs, foreign=True).float()])
                 labels = torch.cat([labels, shared.labels[chosen]])
             loss = F.cross_entropy(logits, labels, label_smoothing=0.1)
@@ -145,6 +148,7 @@ def refine(
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
+    assert_finite(model, settings.learning_rate)
     return model.eval().requires_grad_(False)
 
 

@@ -272,7 +272,9 @@ def leaderboard(
     if of_sharing:
         from dpbench.sharing.verbs import write_sharing_board
 
-        others = [directory for directory in [*directories, *(claimed or [])] if directory not in of_sharing]
+        if claimed:
+            raise DpbenchError(f"--claimed {claimed[0]}: boards of sharing runs hold measured rows alone; leave it out")
+        others = [directory for directory in directories if directory not in of_sharing]
         if others:
             raise DpbenchError(
                 f"{of_sharing[0]} is a run of the protocol 'sharing', {others[0]} is not; give one kind at a time"
@@ -322,7 +324,14 @@ def check(
     import os
 
     from dpbench.check import Tolerance, run_check
+    from dpbench.sharing.records import is_sharing_run
 
+    for given in (candidate, baseline):
+        if is_sharing_run(given):
+            raise DpbenchError(
+                f"{given} is a run of the protocol 'sharing'; the gate compares runs and boards of the protocol "
+                "'inference': check the defense there, with the same split point"
+            )
     tolerance = Tolerance(
         ssim=ssim,
         psnr_db=psnr_db,

@@ -455,13 +455,20 @@ def test_boards_are_derived_from_records_alone(run, dpbench, tmp_path):
     refused(dpbench("leaderboard", run, "--plot", "benfit", "--output", tmp_path / "y.png"), "did you mean 'benefit'")
 
 
+def test_the_gate_and_claimed_boards_are_of_the_other_protocol(run, dpbench, tmp_path):
+    refused(dpbench("check", run, "--baseline", tmp_path / "quick.csv"), "protocol 'sharing'", "'inference'")
+    outcome = dpbench("leaderboard", run, "--claimed", run, "--output", tmp_path / "x.csv")
+    refused(outcome, "--claimed", "leave it out")
+    assert not (tmp_path / "x.csv").exists()
+
+
 def test_runs_of_both_protocols_do_not_mix(run, dpbench, tmp_path):
     plain = tmp_path / "plain"
     (plain / "records").mkdir(parents=True)
     for directories in ((run, plain), (plain, run)):
         refused(dpbench("leaderboard", *directories, "--output", tmp_path / "x.csv"), "give one kind at a time")
     claims = dpbench("leaderboard", run, "--claimed", plain, "--output", tmp_path / "x.csv")
-    refused(claims, "give one kind at a time")
+    refused(claims, "--claimed")
     assert not (tmp_path / "x.csv").exists()
 
 

@@ -113,9 +113,13 @@ def iter_records(run_dir: Path) -> Iterator[SharingRecord]:
 
 
 def all_records(run_dirs: Iterable[Path]) -> list[SharingRecord]:
-    """The records of several runs, one for each unit: a finished one before a failed one, then the newest."""
+    """The records of several runs, one for each unit: a finished one before a failed one, then the newest.
+
+    Where one was measured again with newer plug-ins, only the newest.
+    """
     found: dict[str, SharingRecord] = {}
     records = [record for run_dir in run_dirs for record in iter_records(run_dir)]
     for record in sorted(records, key=lambda r: (r.status == "ok", r.created)):
         found[record.id] = record
-    return sorted(found.values(), key=lambda record: record.id)
+    newest = {record.unit.asked: record for record in sorted(found.values(), key=lambda r: r.created)}
+    return sorted(newest.values(), key=lambda record: record.id)

@@ -105,6 +105,18 @@ class Unit(Spec, abc.ABC):
         stem = "-".join(re.sub(r"[^A-Za-z0-9_.=]+", "_", word)[:40] for word in self.words())
         return f"{stem}-s{self.world.seed}-{content_hash(spec)[:10]}"
 
+    @property
+    def asked(self) -> str:
+        """Identifies it whatever the versions of its plug-ins: the id, but for those."""
+        return content_hash(_unversioned({**self.model_dump(mode="json"), "world": self.world.identity}))
+
+
+def _unversioned(spec: Any) -> Any:
+    """JSON without the sources of plug-ins."""
+    if isinstance(spec, dict):
+        return {name: _unversioned(value) for name, value in spec.items() if name != "source"}
+    return [_unversioned(value) for value in spec] if isinstance(spec, list) else spec
+
 
 class Training(Unit):
     """The receiver trains its server tail under one condition."""

@@ -19,6 +19,7 @@ from dpbench.sharing.board import FLOOR, build_sharing_board
 from dpbench.sharing.division import divide_among
 from dpbench.sharing.pipeline import Several
 from dpbench.sharing.plan import plan_sharing
+from dpbench.sharing.records import all_records, write_record
 from dpbench.sharing.refinement import ChannelMap, Shared, Tail, refine
 from dpbench.sharing.suite import Owner, Refinement, parse_sharing
 from dpbench.sharing.transfer import build_transfer
@@ -798,3 +799,21 @@ def test_a_transfer_matrix_has_a_row_for_each_pair():
     assert last["ssim"] == pytest.approx(0.3)
     assert last["ssim_low"] <= last["ssim"] <= last["ssim_high"]
     assert (matrix.iloc[-2]["status"], matrix.iloc[-2]["error"]) == ("failed", "no")
+
+
+def test_of_a_unit_measured_again_with_newer_plugins_only_the_newest_counts(tmp_path):
+    def stored(source, created, ssim, error=None):
+        record = attacked("decoder", "query", ssim, "dpm", error=error)
+        attack = record.unit.attack.model_copy(update={"source": source})
+        unit = record.unit.model_copy(update={"attack": attack})
+        write_record(tmp_path, record.model_copy(update={"unit": unit, "id": unit.id, "created": created}))
+        return unit.id
+
+    old = stored("old", "2026-01-01", [0.1] * 4)
+    new = stored("new", "2026-01-02", [0.2] * 4)
+    stored("older", "2025-12-31", None, error="no")
+    assert old != new
+    assert [record.id for record in all_records([tmp_path])] == [new]
+    other = attacked("decoder", "public", [0.3] * 4, "dpm")
+    write_record(tmp_path, other)
+    assert {record.id for record in all_records([tmp_path, tmp_path])} == {new, other.id}

@@ -103,10 +103,9 @@ def frozen(module: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-def task_loss(logits: Tensor, clean_logits: Tensor, labels: Tensor) -> Tensor:
-    """KL(clean || poisoned) + cross-entropy, (N,classes) twice and (N,) -> () in nats."""
-    kl = F.kl_div(logits.log_softmax(1), clean_logits.log_softmax(1), log_target=True, reduction="batchmean")
-    return kl + F.cross_entropy(logits, labels)
+def equivalence(logits: Tensor, clean_logits: Tensor) -> Tensor:
+    """KL(clean || poisoned), (N,classes) twice -> () in nats."""
+    return F.kl_div(logits.log_softmax(1), clean_logits.log_softmax(1), log_target=True, reduction="batchmean")
 
 
 def structure(images: Tensor, truth: Tensor) -> Tensor:
@@ -225,7 +224,7 @@ class DeepPoisoning(Defense):
                     with frozen(opponent), autocast(device):
                         logits = model.predict(released)
                         guess = opponent(released)
-                    loss = task_loss(logits.float(), clean_logits.float(), private.labels[chosen])
+                    loss = self.task_loss(logits.float(), clean_logits.float(), private.labels[chosen])
                     loss = loss + self.strength * structure(guess, images)
                     optimizer.zero_grad()
                     loss.backward()
@@ -233,3 +232,7 @@ class DeepPoisoning(Defense):
                     schedule.step()
         optimizer.zero_grad()
         module.eval()
+
+    def task_loss(self, logits: Tensor, clean_logits: Tensor, labels: Tensor) -> Tensor:
+        """KL(clean || poisoned) + cross-entropy, (N,classes) twice and (N,) -> () in nats."""
+        return equivalence(logits, clean_logits) + F.cross_entropy(logits, labels)

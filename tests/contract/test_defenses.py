@@ -25,11 +25,12 @@ CLASSES = 4
 SHAPE = (3, 16, 16)
 NAMES = sorted(defenses())
 STOCHASTIC = {"gaussian", "laplace", "clipped-gaussian", "dropout"}
-DETERMINISTIC = {"none", "quantise", "dpm"}
+DETERMINISTIC = {"none", "quantise", "dpm", "dpm-equivalent"}
 """Defenses that are in neither set, from other files, are tested for everything else."""
 ADDITIVE = {"gaussian": "gaussian", "laplace": "laplace", "clipped-gaussian": "gaussian"}
 """Defenses that state their noise, and its distribution."""
-FAST: dict[str, dict[str, Any]] = {"dpm": {"epochs": 1, "blocks": 1, "pool": 2, "batch_size": 16}}
+SHORT = {"epochs": 1, "blocks": 1, "pool": 2, "batch_size": 16}
+FAST: dict[str, dict[str, Any]] = {"dpm": SHORT, "dpm-equivalent": SHORT}
 OUT_OF_RANGE: dict[str, dict[str, Any]] = {
     "gaussian": {"std": -0.1},
     "laplace": {"scale": -1},
@@ -37,6 +38,7 @@ OUT_OF_RANGE: dict[str, dict[str, Any]] = {
     "dropout": {"p": 1.0},
     "quantise": {"bits": 9},
     "dpm": {"strength": -1},
+    "dpm-equivalent": {"strength": -1},
 }
 
 
@@ -470,6 +472,13 @@ class TestDeepPoisoning:
         cube = SplitModel(head, tail, split_point="cube", image_shape=SHAPE, classes=CLASSES)
         with pytest.raises(DpbenchError, match="'cube' are \\(N, 1, 3, 16, 16\\)"):
             make("dpm").build(cube.eval())
+
+    def test_only_the_equivalent_module_learns_nothing_from_labels(self, split: SplitModel) -> None:
+        private = pictures(64, 1)
+        other = LabelledImages(private.images, private.labels.flip(0))
+        for name, same in {"dpm": False, "dpm-equivalent": True}.items():
+            one, two = (fitted(make(name), copy.deepcopy(split), images) for images in (private, other))
+            assert torch.equal(released(one), released(two)) is same, name
 
     def test_fools_the_decoder_of_clean_features_and_keeps_the_task(self) -> None:
         split, private, auxiliary, test = conv_split(), pictures(512, 1), pictures(512, 2), pictures(128, 3)

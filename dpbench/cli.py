@@ -365,35 +365,26 @@ def show(
 ) -> None:
     """Victims and reconstructions side by side: lists the pictures of a run, opens one, or writes it to a file."""
     from dpbench.overrides import occurs
-    from dpbench.runner import names_of
-    from dpbench.sharing.records import is_sharing_run
-    from dpbench.sharing.records import iter_records as iter_sharing
-    from dpbench.store import iter_records, picture_path, write_atomically
+    from dpbench.showing import shown
+    from dpbench.store import picture_path, write_atomically
 
-    records = [] if is_sharing_run(directory) else list(iter_records(directory))
-    names = {record.id: names_of(record.cell) for record in records}
-    if is_sharing_run(directory):
-        names = {record.id: (record.unit.label, record.id) for record in iter_sharing(directory)}
-    names = {name: said for name, said in names.items() if picture_path(directory, name).is_file()}
-    found = [name for pattern in cell or ["*"] for name, said in names.items() if occurs(pattern, said)]
+    there = shown(directory)
+    found = [one for pattern in cell or ["*"] for one in there if occurs(pattern, one.patterns)]
     found = list(dict.fromkeys(found))
     if not found:
         raise DpbenchError(f"no picture in {directory} matches {cell}; `dpbench show {directory}` lists them all")
-    for name in found:
-        print(f"{picture_path(directory, name)}  {names[name][0]}")
+    for one in found:
+        print(f"{picture_path(directory, one.name)}  {one.patterns[0]}")
     if open_ and output is None and len(found) > 1:
         raise DpbenchError(f"{len(found)} cells match; narrow --cell to one, or write them to one file with --output")
-    picture = picture_path(directory, found[0])
+    picture = picture_path(directory, found[0].name)
     if output is not None and len(found) == 1:
         content = picture.read_bytes()
         write_atomically(output, lambda temporary: temporary.write_bytes(content))
     elif output is not None:
         from dpbench.overview import write_comparison
 
-        if not records:
-            raise DpbenchError(f"{len(found)} pictures of a sharing run match; narrow --cell to one")
-        by_id = {record.id: record for record in records}
-        write_comparison(directory, [by_id[name] for name in found], output)
+        write_comparison(directory, [(one.defense, one.note, one.name) for one in found], output)
     if output is not None:
         print(f"written to {output}")
     if open_:

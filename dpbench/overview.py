@@ -12,8 +12,6 @@ from dpbench.board_files import headline_of
 from dpbench.errors import DpbenchError, unknown
 from dpbench.pictures import Pixels, pixels_of, write_rows
 from dpbench.report import headline, reconstructions_path, short_arguments
-from dpbench.store import Record
-from dpbench.suite import label
 from dpbench.types import THREAT_MODELS, UNDEFENDED
 
 SHARES = {"reid_top1": "re-identified", "identity_top1": "identified"}
@@ -69,48 +67,39 @@ def write_overview(
         chosen.append((f"{names[0]} {short[names]}".strip(), note, str(best["cell"])))
     dataset, backbone, split = (str(panel.iloc[0][name]) for name in ("dataset", "backbone", "split_point"))
     title = f"{dataset}, {backbone} split at {split}: the strongest attack per defense ({tier} threat model)"
-    _write(run_dir, chosen, path, title, columns)
+    write_comparison(run_dir, chosen, path, title=title, columns=columns)
 
 
-def write_comparison(run_dir: Path, records: Sequence[Record], path: Path, *, columns: int = 8) -> None:
-    """A PNG: victims on top, then a row per record, in the order given.
+def write_comparison(
+    run_dir: Path, chosen: Sequence[tuple[str, str, str]], path: Path, *, title: str = "", columns: int = 8
+) -> None:
+    """A PNG: victims on top, then a row per attack, in the order given.
 
     Args:
-        run_dir: holds the reconstructions of the records.
-        records: finished cells with the same victims.
+        run_dir: holds the reconstructions.
+        chosen: label, note, and name of the record, of attacks on the same victims.
         path: where the picture goes.
+        title: above it.
         columns: how many victims.
 
     Raises:
-        DpbenchError: no reconstructions to show, or cells with different victims.
+        DpbenchError: no reconstructions to show, or attacks on different victims.
     """
-    chosen = []
-    for record in records:
-        backbone, defense, attack, threat_model, _ = label(record.cell).split(" | ")
-        scores = record.fidelity["ssim"]
-        note = f"{attack}, {threat_model}: SSIM {sum(scores) / len(scores):.2f}"
-        accuracy = "" if record.utility is None else f", top-1 {record.utility.accuracy:.0%}"
-        chosen.append((f"{backbone.partition(' ')[2]}, {defense}", note + accuracy, record.id))
-    _write(run_dir, chosen, path, "", columns)
-
-
-def _write(run_dir: Path, chosen: list[tuple[str, str, str]], path: Path, title: str, columns: int) -> None:
-    """One row per (label, note, cell id) below the victims that the cells share."""
     rows: list[tuple[str, str, Pixels]] = []
     victims: Pixels | None = None
-    for name, note, cell_id in chosen:
-        loaded = _load(run_dir, cell_id)
+    for label, note, name in chosen:
+        loaded = _load(run_dir, name)
         if loaded is None:
             continue
         own, reconstructions = (images[:columns] for images in loaded)
         victims = own if victims is None or len(own) > len(victims) else victims
         shared = min(len(own), len(victims))
         if own.shape[1:] != victims.shape[1:] or (own[:shared] != victims[:shared]).any():
-            raise DpbenchError(f"cell {cell_id} has other victims than the cells above it; cannot compare")
-        rows.append((name, note, reconstructions))
+            raise DpbenchError(f"{name} has other victims than those above it; cannot compare")
+        rows.append((label, note, reconstructions))
     if victims is None:
         raise DpbenchError(
-            f"{run_dir} holds no reconstructions of these cells; expected files such as "
+            f"{run_dir} holds no reconstructions of these; expected files such as "
             f"{reconstructions_path(Path('DIR'), 'CELL')}, which `dpbench run` writes"
         )
     write_rows(path, [("victims", "", victims), *rows], title=title)
@@ -137,18 +126,16 @@ def _in_order(cells: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]
     return sorted(settings, key=lambda item: (item[0][0] != UNDEFENDED, seen.index(item[0][0])))
 
 
-def _load(run_dir: Path, cell_id: str) -> tuple[Pixels, Pixels] | None:
-    """Victims and reconstructions of a cell; None where the run kept none."""
+def _load(run_dir: Path, name: str) -> tuple[Pixels, Pixels] | None:
+    """Victims and reconstructions of an attack; None where the run kept none."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = reconstructions_path(run_dir, cell_id)
+    path = reconstructions_path(run_dir, name)
     if not path.is_file():
         return None
     try:
         tensors = load_file(path)
         return pixels_of(tensors["victims"]), pixels_of(tensors["reconstructions"])
     except (SafetensorError, KeyError, OSError) as error:
-        raise DpbenchError(
-            f"{path} is damaged ({error}); delete the record of cell {cell_id} and run the suite again"
-        ) from error
+        raise DpbenchError(f"{path} is damaged ({error}); delete the record {name} and run the suite again") from error

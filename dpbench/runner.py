@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-import safetensors.torch
 import torch
 
 from dpbench import at_hand, datasets
@@ -17,26 +16,21 @@ from dpbench.cache import default_cache
 from dpbench.devices import choose_device
 from dpbench.environment import describe_environment
 from dpbench.errors import DpbenchError
+from dpbench.kept_images import keep_images
 from dpbench.overrides import occurs, overrides
-from dpbench.pipeline import Pipeline, Result
-from dpbench.report import reconstructions_path, write_picture
+from dpbench.pipeline import Pipeline
 from dpbench.specs import CellSpec
 from dpbench.stages import Stages
 from dpbench.store import (
     Memory,
     Record,
-    picture_path,
     read_record,
     readable,
     record_path,
-    write_atomically,
     write_record,
 )
 from dpbench.suite import Suite, attack_of, defense_of, label, load_suite, plan, with_weights
 from dpbench.watching import Nobody, Watcher
-
-PICTURED = 16
-"""Victims of a cell that are kept as images."""
 
 CellWatcher: TypeAlias = Watcher[CellSpec, Record]
 
@@ -214,7 +208,7 @@ def _run_cell(
                 "notes": result.notes,
             }
         )
-        _write_pictures(plan_.output, cell, result)
+        keep_images(plan_.output, cell.id, result, title=label(cell))
     record = record.model_copy(
         update={
             "memory": Memory(
@@ -239,23 +233,3 @@ def reason(error: Exception) -> str:
         return text
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"
-
-
-def _write_pictures(output: Path, cell: CellSpec, result: Result) -> None:
-    pairs = {
-        "victims": _as_bytes(result.victims[:PICTURED]),
-        "reconstructions": _as_bytes(result.reconstructions[:PICTURED]),
-    }
-    write_atomically(reconstructions_path(output, cell.id), lambda path: safetensors.torch.save_file(pairs, path))
-    captions = [f"SSIM {value:.2f}" for value in result.fidelity["ssim"][:PICTURED]]
-    write_picture(
-        picture_path(output, cell.id),
-        result.victims[:PICTURED],
-        result.reconstructions[:PICTURED],
-        captions=captions,
-        title=label(cell),
-    )
-
-
-def _as_bytes(images: torch.Tensor) -> torch.Tensor:
-    return (images * 255).round().to(torch.uint8).contiguous()

@@ -15,9 +15,9 @@ from dpbench.cache import default_cache
 from dpbench.devices import choose_device
 from dpbench.environment import describe_environment
 from dpbench.errors import DpbenchError
+from dpbench.kept_images import keep_images
 from dpbench.overrides import occurs, overrides
-from dpbench.report import write_picture
-from dpbench.runner import PICTURED, reason
+from dpbench.runner import reason
 from dpbench.sharing import refinement
 from dpbench.sharing.benefit import Benefit
 from dpbench.sharing.pipeline import SharedPipeline
@@ -26,7 +26,7 @@ from dpbench.sharing.records import SharingRecord, read_record, record_path, wri
 from dpbench.sharing.suite import SharingAttack, SharingSuite, load_sharing
 from dpbench.sharing.units import OnShared, Training, Unit
 from dpbench.stages import Stages
-from dpbench.store import picture_path, readable
+from dpbench.store import readable
 from dpbench.suite import PluginEntry, attack_of, defense_of
 from dpbench.types import Plugin
 from dpbench.watching import Nobody, Watcher
@@ -199,14 +199,7 @@ def _measured(
         return {"trained": trained, "backbone_weights": weights, "refinement_version": refinement.VERSION}
     assert isinstance(unit, OnShared)
     result = pipeline.run(unit.cell(), stages, progress)
-    shown = slice(0, PICTURED)
-    write_picture(
-        picture_path(plan.output, unit.id),
-        result.victims[shown],
-        result.reconstructions[shown],
-        captions=[f"SSIM {value:.2f}" for value in result.fidelity["ssim"][shown]],
-        title=unit.label,
-    )
+    keep_images(plan.output, unit.id, result, title=unit.label)
     converged = result.notes.get("converged")
     return {
         "floor": result.floor,

@@ -491,9 +491,14 @@ def test_show_lists_the_pictures_of_a_run_and_writes_one(run, dpbench, tmp_path)
     assert outcome.status == 0, outcome.err
     listed = outcome.out.splitlines()
     assert len(listed) == len(list((run / "pictures").glob("*.png")))
-    assert all("attack |" in line or "transfer |" in line for line in listed)
+    assert all("  attack | " in line or "  transfer | " in line for line in listed)
     one = tmp_path / "one.png"
     assert dpbench("show", run, "--cell", "none*mean-image", "--output", one).status == 0
     assert one.read_bytes() in [path.read_bytes() for path in (run / "pictures").glob("*.png")]
-    refused(dpbench("show", run, "--output", tmp_path / "all.png"), "narrow --cell")
-    assert not (tmp_path / "all.png").exists()
+    several = tmp_path / "several.png"
+    outcome = dpbench("show", run, "--cell", "none*decoder", "--cell", "dpm*decoder*query", "--output", several)
+    assert outcome.status == 0, outcome.err
+    with Image.open(several) as picture:
+        assert picture.size[1] > 3 * 32
+    refused(dpbench("show", run, "--cell", "nothing", "--output", tmp_path / "x.png"), "lists them all")
+    assert not (tmp_path / "x.png").exists()

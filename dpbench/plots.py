@@ -179,14 +179,17 @@ def _lines(axes: Axes, panel: pd.DataFrame, metric: str, styles: dict[str, tuple
             )
             if headline and parameter:
                 for place, strength in zip(zip(x, y, strict=True), points["strength"], strict=True):
-                    _note(axes, strength, place, colour)
+                    note(axes, strength, place, colour)
 
 
-def _note(axes: Axes, text: str, place: tuple[float, float], colour: str) -> None:
+def note(axes: Axes, text: str, place: tuple[float, float], colour: str) -> None:
+    """Small text beside a point, readable on lines."""
     from matplotlib.patheffects import withStroke
 
-    note = axes.annotate(text, place, xytext=(5, -10), textcoords="offset points", fontsize=7, color=colour, zorder=1.9)
-    note.set_path_effects([withStroke(linewidth=2, foreground="white")])
+    written = axes.annotate(
+        text, place, xytext=(5, -10), textcoords="offset points", fontsize=7, color=colour, zorder=1.9
+    )
+    written.set_path_effects([withStroke(linewidth=2, foreground="white")])
 
 
 def bars(points: pd.DataFrame, metric: str, scale: float) -> Any:

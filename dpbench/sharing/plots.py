@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from dpbench.errors import DpbenchError
-from dpbench.plots import COLOURS, MARKERS, bars, refuse_ending
+from dpbench.plots import COLOURS, MARKERS, bars, note, refuse_ending
 from dpbench.sharing.board import FLOOR
+from dpbench.sharing.row_labels import varied_arguments
 from dpbench.sharing.transfer import matrices
 from dpbench.store import write_atomically
 
@@ -19,33 +20,34 @@ if TYPE_CHECKING:
 
 PANEL = ["dataset", "backbone", "split_point", "receiver"]
 FRAME = {"own": "own data only", "clean-images": "+ clean images", "own-longer": "own data, more epochs"}
-"""Conditions that are lines of accuracy: nothing but one's own leaks, or everything does."""
+"""Conditions that are lines: nothing but one's own leaks, or everything does."""
 CONTROLS = {"shuffled-labels": ("x", "labels shuffled"), "equal-noise": ("+", "noise of the same power")}
 
 
 def write_benefit(board: pd.DataFrame, path: Path) -> None:
-    """Accuracy of the receiver against the worst-case SSIM of what was shared with it, and against leakage.
+    """What the receiver gained against the worst-case SSIM of what was shared with it, and against leakage.
 
     A point is a defense setting, filled: the attacker who knows most; hollow: the one who knows the public head alone.
-    The frame: own data only, and clean images. Bars are 95% intervals over images and seeds.
+    The frame: own data only, and clean images. Bars are 95% intervals over images and seeds, of the gain paired with
+    own data only.
 
     Args:
         board: from `dpbench.sharing.board`.
         path: ends in .png, .pdf or .svg.
 
     Raises:
-        DpbenchError: the board holds no features that were both trained on and attacked.
+        DpbenchError: the board holds no features that were both trained on, beside own data only, and attacked.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     refuse_ending(path)
     panels = list(board.groupby(PANEL, sort=False))
-    both = board["accuracy"].notna() & board["ssim"].notna()
+    both = board["gain"].notna() & board["ssim"].notna()
     if not both.any():
         raise DpbenchError(
-            "--plot benefit: these runs hold no shared features that were both trained on and attacked; run the suite "
-            "without --only"
+            "--plot benefit: these runs hold no shared features that were both trained on and attacked, beside own "
+            "data only; run the suite without --only"
         )
     figure = Figure(figsize=(10.4, 4.4 * len(panels) + 0.9), layout="constrained")
     FigureCanvasAgg(figure)
@@ -58,7 +60,7 @@ def write_benefit(board: pd.DataFrame, path: Path) -> None:
             _frame(axes, rows)
             _points(axes, rows, metric)
             axes.set_xlabel(f"what leaks of the shared images: {label}")
-            axes.set_ylabel(f"top-1 of {names[3]} (%)")
+            axes.set_ylabel(f"gain of {names[3]} (points of top-1)")
             axes.grid(color="0.92", linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)
             axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
@@ -70,7 +72,7 @@ def write_benefit(board: pd.DataFrame, path: Path) -> None:
 def _frame(axes: Axes, rows: pd.DataFrame) -> None:
     styles = {"own": "-", "clean-images": "--", "own-longer": ":"}
     for condition, label in FRAME.items():
-        found = rows[rows["condition"] == condition]["accuracy"].dropna()
+        found = rows[rows["condition"] == condition]["gain"].dropna()
         if len(found):
             axes.axhline(100 * found.iloc[0], color="0.3", linewidth=1.0, linestyle=styles[condition], label=label)
 
@@ -81,35 +83,48 @@ def _points(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
         axes.axvline(floor.iloc[0], color="0.35", linewidth=0.9, linestyle="-.", label="floor")
     clean = rows[(rows["condition"] == "clean-features") & rows[metric].notna()]
     if len(clean):
-        axes.plot(clean[metric], 100 * clean["accuracy"], "*", color="black", markersize=12, label="clean features")
-    defended = rows[(rows["condition"] == "defended-features") & rows[metric].notna() & rows["accuracy"].notna()]
+        axes.plot(clean[metric], 100 * clean["gain"], "*", color="black", markersize=12, label="clean features")
+    defended = rows[(rows["condition"] == "defended-features") & rows[metric].notna() & rows["gain"].notna()]
+    short = varied_arguments(defended)
     for number, (defense, settings) in enumerate(defended.groupby("defense", sort=True)):
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         settings = settings.sort_values(metric)
-        x, y = settings[metric].to_numpy(float), 100 * settings["accuracy"].to_numpy(float)
+        x, y = settings[metric].to_numpy(float), 100 * settings["gain"].to_numpy(float)
         axes.errorbar(
             x,
             y,
             xerr=bars(settings, metric, 1.0),
-            yerr=bars(settings, "accuracy", 100.0),
+            yerr=bars(settings, "gain", 100.0),
             fmt=marker,
             color=colour,
             markersize=6,
             elinewidth=0.7,
-            label=str(defense),
+            label=_legend(str(defense), [short[place] for place in settings.index]),
         )
         if metric == "ssim" and settings["ssim_public"].notna().any():
             axes.plot(
                 settings["ssim_public"], y, marker, color=colour, markersize=6, markerfacecolor="white", zorder=1.5
             )
+            axes.plot([], [], "o", color="0.4", markerfacecolor="white", label="knows the public head alone")
             for hollow, filled, height in zip(settings["ssim_public"], x, y, strict=True):
                 axes.plot([hollow, filled], [height, height], color=colour, linewidth=0.6, alpha=0.5, zorder=1)
-        for _, setting in settings.iterrows():
+        for place, setting in settings.iterrows():
+            note(axes, _values(short[place]), (setting[metric], 100 * setting["gain"]), colour)
             for control, (sign, label) in CONTROLS.items():
                 same = rows[(rows["condition"] == control) & (rows["defense_args"] == setting["defense_args"])]
-                same = same[(same["defense"] == defense) & same["accuracy"].notna()]
+                same = same[(same["defense"] == defense) & same["gain"].notna()]
                 if len(same):
-                    axes.plot(setting[metric], 100 * same["accuracy"].iloc[0], sign, color=colour, label=label)
+                    axes.plot(setting[metric], 100 * same["gain"].iloc[0], sign, color=colour, label=label)
+
+
+def _legend(defense: str, given: list[str]) -> str:
+    """With the names of the parameters whose values stand beside the points."""
+    names = dict.fromkeys(argument.partition("=")[0] for text in given for argument in text.split())
+    return f"{defense} ({', '.join(names)})" if names else defense
+
+
+def _values(arguments: str) -> str:
+    return ", ".join(argument.partition("=")[2] for argument in arguments.split())
 
 
 def write_transfer(transfer: pd.DataFrame, path: Path) -> None:

@@ -17,6 +17,7 @@ from dpbench.sharing.board import COLUMNS, FLOOR, SUBJECT, build_sharing_board
 from dpbench.sharing.display import SharingDisplay
 from dpbench.sharing.plots import write_benefit, write_transfer
 from dpbench.sharing.records import SharingRecord, all_records
+from dpbench.sharing.row_labels import varied_arguments
 from dpbench.sharing.runner import SharingPlan, execute_sharing, make_sharing_plan
 from dpbench.sharing.transfer import build_transfer, matrices
 from dpbench.store import write_atomically
@@ -89,7 +90,7 @@ def run_sharing(
     board, matrix = build_sharing_board(stored), build_transfer(stored)
     written = ["board.csv"]
     _write_csv(board, plan.output / "board.csv")
-    if (board["accuracy"].notna() & board["ssim"].notna()).any():
+    if (board["gain"].notna() & board["ssim"].notna()).any():
         write_benefit(board, plan.output / "benefit.png")
         written.append("benefit.png")
     if matrix["ssim"].notna().any():
@@ -189,7 +190,7 @@ def _table(rows: pd.DataFrame) -> Table:
     columns = {"ssim_public": "public", "ssim_own": "own", "ssim_query": "query", "ssim": "worst"}
     for name in ("top-1", "gain", "kept", *columns.values(), "re-id", "leakage"):
         table.add_column(name, justify="right", style="bold" if name in ("gain", "leakage") else "")
-    short = _varied(rows)
+    short = varied_arguments(rows)
     for place, row in rows[rows["condition"] != FLOOR].iterrows():
         table.add_row(
             TRAINED_ON[str(row["condition"])].format(f"{row['defense']} {short[place]}".strip()),
@@ -201,28 +202,6 @@ def _table(rows: pd.DataFrame) -> Table:
             _figure(row["leakage"]),
         )
     return table
-
-
-def _varied(rows: pd.DataFrame) -> dict[object, str]:
-    """Row -> the parameters in which settings of its defense differ."""
-    given = {place: _arguments(text) for place, text in rows["defense_args"].items()}
-    short: dict[object, str] = {}
-    for _, same in rows.groupby("defense", sort=False):
-        names = sorted({name for place in same.index for name in given[place]})
-        varied = [name for name in names if len({given[place].get(name) for place in same.index}) > 1]
-        for place in same.index:
-            short[place] = " ".join(f"{name[1]}={given[place][name]}" for name in varied if name in given[place])
-    return short
-
-
-def _arguments(text: str) -> dict[tuple[int, str], str]:
-    """`std=1.0 + bits=2`, of senders who apply different defenses -> number of the defense and parameter -> value."""
-    found = {}
-    for number, arguments in enumerate(text.split(" + ")):
-        for argument in arguments.split():
-            name, _, value = argument.partition("=")
-            found[number, name] = value
-    return found
 
 
 def _percent(value: float, decimals: int = 1) -> str:

@@ -185,7 +185,7 @@ def print_sharing(board: pd.DataFrame, console: Console) -> None:
 
 
 def _table(rows: pd.DataFrame) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
     table.add_column("trained on")
     columns = {"ssim_public": "public", "ssim_own": "own", "ssim_query": "query", "ssim": "worst"}
     for name in ("top-1", "gain", "kept", *columns.values(), "re-id", "leakage"):

@@ -30,9 +30,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 @share.command(
     epilog="Examples:\n\n"
-    "  dpbench share export quick --only 'gaussian std=0.5' --output shared.safetensors\n\n"
-    "  dpbench share export cifar10 --data photos/cifar10 --weights resnet18.safetensors --only 'layer1 | dpm' "
-    "--output shared.safetensors"
+    "  dpbench share export quick --only 'gaussian std=1.0' --output shared.safetensors\n\n"
+    "  dpbench share export cifar10 --data photos/cifar10 --weights resnet10t.safetensors "
+    "--only 'layer1 | dpm strength=5.0' --output shared.safetensors"
 )
 def export(
     suite: Annotated[str, typer.Argument(help="A built-in suite (dpbench list suites) or a TOML file.")],

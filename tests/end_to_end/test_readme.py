@@ -9,8 +9,10 @@ import pytest
 
 from dpbench import cli, registry, store
 from dpbench.board_files import COLUMNS
+from dpbench.runner import make_plan
 from dpbench.sharing import board as sharing
 from dpbench.sharing import transfer
+from dpbench.suite import setting
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -120,3 +122,9 @@ def test_pictures_and_links_are_there():
 
 def test_python_is_new_enough_for_what_is_declared():
     assert sys.version_info >= (3, 11)
+
+
+def test_the_shared_setting_of_the_readme_is_one_of_the_suite_s():
+    suite, pattern = re.search(r"dpbench share export (\w+) --only '([^']+)'", README).groups()
+    settings = {setting(cell) for cell in make_plan(suite).cells}
+    assert len([one for one in settings if pattern in one]) == 1

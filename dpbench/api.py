@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from dpbench.leaderboard import build_board
-from dpbench.runner import CellWatcher, execute, make_plan
+from dpbench.runner import execute, make_plan
+from dpbench.sharing.board import build_sharing_board
+from dpbench.sharing.runner import execute_sharing, make_sharing_plan, refuse_shifted
+from dpbench.sharing.suite import SharingSuite
 from dpbench.suite import Suite
+from dpbench.suite_files import protocol_of
+from dpbench.watching import Watcher
 
 
 def run(
-    suite: str | Suite = "quick",
+    suite: str | Suite | SharingSuite = "quick",
     *,
     data: str | None = None,
     output: Path | str | None = None,
@@ -23,12 +29,12 @@ def run(
     budget: str | None = None,
     weights: str | Path | None = None,
     batch_size: int | None = None,
-    watcher: CellWatcher | None = None,
+    watcher: Watcher[Any, Any] | None = None,
 ) -> pd.DataFrame:
     """Run a suite, or what of it is not finished, and return its board.
 
     Args:
-        suite: a built-in name ("quick"), a path of a TOML file, or a `Suite`.
+        suite: a built-in name ("quick"), a path of a TOML file, or what such a file holds.
         data: overrides the suite's data set: a folder of class folders, `leaves`, `spectra`, `torch/...`, `hfds/...`.
         output: the run directory; by default `dpbench-runs/NAME`.
         device: auto, cpu, cuda or mps.
@@ -41,19 +47,17 @@ def run(
         watcher: follows the run, see `dpbench.watching.Watcher`.
 
     Returns:
-        One row per cell and one `worst-case` row per defense setting; columns in `leaderboards/README.md`.
+        One row per cell and one `worst-case` row per defense setting; of a suite of the protocol `sharing` one row per
+        condition and defense setting. Columns in `leaderboards/README.md`.
 
     Raises:
         DpbenchError: input that cannot be used; finished cells are kept.
     """
-    plan = make_plan(
-        suite,
-        data=data,
-        output=output,
-        only=only,
-        seed=seed,
-        shifted=shifted,
-        budget=budget,
-        weights=None if weights is None else str(weights),
-    )
+    settings: dict[str, Any] = {"data": data, "output": output, "only": only, "seed": seed, "budget": budget}
+    weights = None if weights is None else str(weights)
+    if isinstance(suite, SharingSuite) or (isinstance(suite, str) and protocol_of(suite) == "sharing"):
+        refuse_shifted(shifted)
+        sharing = make_sharing_plan(suite, weights=weights, **settings)
+        return build_sharing_board(execute_sharing(sharing, device=device, batch_size=batch_size, watcher=watcher))
+    plan = make_plan(suite, shifted=shifted, weights=weights, **settings)
     return build_board(execute(plan, device=device, batch_size=batch_size, watcher=watcher))

@@ -131,13 +131,10 @@ def run(
     console = _console()
     at_once = parse_batch_size(batch_size)
     if protocol_of(suite) == "sharing":
+        from dpbench.sharing.runner import refuse_shifted
         from dpbench.sharing.verbs import run_sharing
 
-        if shifted is not None:
-            raise DpbenchError(
-                f"--shifted {shifted}: suite {suite!r} is of the protocol 'sharing', where the attacker is a partner "
-                "with images of its own; leave it out"
-            )
+        refuse_shifted(shifted)
         status = run_sharing(
             suite,
             data=data,

@@ -72,10 +72,15 @@ class Pipeline:
     Args:
         device: where every tensor lives.
         cache_dir: fitted networks and decoded images.
-        batch_size: at most so many images in a network at once; None: `auto_batch_size`.
+        batch_size: at most so many images in a network at once, from 1; None: `auto_batch_size`.
+
+    Raises:
+        DpbenchError: a batch size below 1.
     """
 
     def __init__(self, device: torch.device, cache_dir: Path, batch_size: int | None = None) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise DpbenchError(f"batch_size = {batch_size} is not usable; expected 1 or more, or None for auto")
         self.device = device
         self.cache_dir = cache_dir
         self.prepared: Prepared = Prepared(device, cache_dir, batch_size)

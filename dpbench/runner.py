@@ -150,8 +150,6 @@ def execute(
         DpbenchError: no such device, data that cannot be read, a full or unwritable output disk.
     """
     watcher = watcher or Nobody()
-    if batch_size is not None and batch_size < 1:
-        raise DpbenchError(f"batch_size = {batch_size} is not usable; expected 1 or more, or None for auto")
     chosen = choose_device(device)
     torch.backends.cudnn.deterministic = True
     pipeline = Pipeline(chosen, default_cache(), batch_size)

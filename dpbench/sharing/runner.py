@@ -104,6 +104,15 @@ def make_sharing_plan(
     return SharingPlan(chosen, units, finished, run_dir)
 
 
+def refuse_shifted(shifted: str | None) -> None:
+    """An error where the attacker's images are named: here they are a partner's own."""
+    if shifted is not None:
+        raise DpbenchError(
+            f"--shifted {shifted}: in a suite of the protocol 'sharing' the attacker is a partner with images of its "
+            "own; leave it out"
+        )
+
+
 def matches(unit: Unit, pattern: str) -> bool:
     """Whether a shell pattern occurs anywhere in a unit's label or id."""
     return occurs(pattern, (unit.label, unit.id))

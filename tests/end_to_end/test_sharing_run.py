@@ -9,7 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+import dpbench as dpbench_package
 from dpbench import cli, store
+from dpbench.errors import DpbenchError
 from dpbench.fidelity import grade
 from dpbench.pipeline import Pipeline
 from dpbench.sharing.benefit import Benefit
@@ -502,3 +504,13 @@ def test_show_lists_the_pictures_of_a_run_and_writes_one(run, dpbench, tmp_path)
         assert picture.size[1] > 3 * 32
     refused(dpbench("show", run, "--cell", "nothing", "--output", tmp_path / "x.png"), "lists them all")
     assert not (tmp_path / "x.png").exists()
+
+
+def test_from_python_the_board_is_the_same(run, tiny, tmp_path):
+    shutil.copytree(run / "sharing", tmp_path / "run" / "sharing")
+    board = dpbench_package.run(str(tiny), output=tmp_path / "run", device="cpu")
+    stored = pd.read_csv(run / "board.csv")
+    assert board["condition"].tolist() == stored["condition"].tolist()
+    assert board["leakage"].tolist() == pytest.approx(stored["leakage"].tolist(), nan_ok=True)
+    with pytest.raises(DpbenchError, match="partner with images of its own"):
+        dpbench_package.run(str(tiny), shifted="spectra")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dpbench import cache, fidelity, recognition
 from dpbench.depth import client_share
+from dpbench.errors import DpbenchError
 from dpbench.guarantees import guarantees_of
 from dpbench.memory import LARGEST_BATCH, Batches, room
 from dpbench.prepare import Prepared, Progress, undefended_spec

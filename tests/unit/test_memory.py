@@ -11,7 +11,9 @@ from dpbench import images, memory
 from dpbench.datasets import load_parts
 from dpbench.errors import DpbenchError
 from dpbench.memory import Batches, auto_batch_size, is_out_of_memory, parse_batch_size
+from dpbench.pipeline import Pipeline
 from dpbench.recognition import reidentification_ranks
+from dpbench.sharing.pipeline import SharedPipeline
 from dpbench.specs import DatasetSpec
 from dpbench.types import LabelledImages
 
@@ -194,3 +196,9 @@ def test_the_first_image_that_cannot_be_decoded_ends_it():
     with pytest.raises(DpbenchError, match="image 3"):
         list(images.in_threads(decode, range(10_000), threads=2))
     assert len(begun) < 100
+
+
+def test_a_batch_of_no_images_is_refused(tmp_path):
+    for kind in (Pipeline, SharedPipeline):
+        with pytest.raises(DpbenchError, match="batch_size = 0 is not usable; expected 1 or more"):
+            kind(torch.device("cpu"), tmp_path, batch_size=0)

@@ -17,7 +17,7 @@ from dpbench.row_names import arguments_text, short_name
 from dpbench.sharing.leaks import FIGURES, Leaks, with_failures
 from dpbench.sharing.records import SharingRecord
 from dpbench.sharing.suite import CONDITIONS, KNOWLEDGE, Refinement
-from dpbench.sharing.units import Attacked, Training, setting_text
+from dpbench.sharing.units import Attacked, Training
 from dpbench.specs import PluginSpec
 from dpbench.types import UNDEFENDED
 
@@ -101,7 +101,7 @@ def _rows(records: Sequence[SharingRecord]) -> list[dict[str, Any]]:
 def _only_attacked(records: Sequence[SharingRecord]) -> Iterator[Training]:
     """The trainings that would be beside these attacks: one for each defense that was attacked, undefended first."""
     attacks = [record.unit for record in records if isinstance(record.unit, Attacked)]
-    settings = grouped(attacks, lambda unit: setting_text(unit.defense))
+    settings = grouped(attacks, lambda unit: unit.defense.model_dump_json())
     for _, same in sorted(settings.items(), key=lambda item: (item[1][0].defense.name != UNDEFENDED, item[0])):
         undefended = same[0].defense.name == UNDEFENDED
         yield Training(

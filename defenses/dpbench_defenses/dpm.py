@@ -2,119 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import math
-from collections.abc import Callable, Iterator
 from typing import ClassVar
 
-import torch
-import torch.nn.functional as F
-from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 
-from dpbench.calibration import feature_batches, mean_and_std
-from dpbench.devices import autocast, place
-from dpbench.errors import DpbenchError
-from dpbench.fidelity import ssim_unchecked
-from dpbench.inversion import channel_axis
 from dpbench.registry import register
-from dpbench.types import Defense, LabelledImages, ProtectedModel, SplitModel
-from dpbench_defenses._dpm_networks import Reconstructor, poisoning_module
-
-RECONSTRUCTORS = ((64, 2), (96, 1), (48, 3))
-"""Channels and residual blocks of the pool's reconstructors, in turn: one that is fooled must not fool for all."""
-
-RECONSTRUCTOR_LEARNING_RATE = 2e-3
-
-
-class DpmModel(ProtectedModel):
-    """The split model with a Deep Poisoning Module between head and tail.
-
-    Args:
-        split: its features are maps (N,C,H,W) or (N,H,W,C), tokens (N,L,C), or flat (N,D).
-        blocks: see `poisoning_module`, as `channels` and `grid`.
-        channels: of the waist.
-        grid: of the waist.
-
-    Raises:
-        DpbenchError: the features have another number of dimensions.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, split: SplitModel, blocks: int, channels: int, grid: int) -> None:
-        super().__init__(split)
-        self.feature_shape = _feature_shape(split)
-        if len(self.feature_shape) not in (1, 2, 3):
-            shape = ", ".join(["N", *map(str, self.feature_shape)])
-            raise DpbenchError(
-                f"dpm: the features at {split.split_point!r} are ({shape}); expected maps (N,C,H,W) or (N,H,W,C), "
-                "tokens (N,L,C), or flat (N,D); choose another split point"
-            )
-        self.channel_dim = channel_axis((1, *self.feature_shape))
-        width = self.feature_shape[self.channel_dim - 1]
-        with torch.device(_device_of(split)):
-            self.module = poisoning_module(self.feature_shape, blocks, channels, grid)
-            self.register_buffer("mean", torch.zeros(width))
-            self.register_buffer("std", torch.ones(width))
-
-    def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Features (N, ...) -> poisoned features, same shape, dtype and device. Deterministic."""
-        behind = features.ndim - 1 - self.channel_dim
-        mean, std = (s.view(-1, *[1] * behind) for s in (self.mean, self.std))
-        poisoned: Tensor = self.module((features - mean) / std)
-        return (poisoned * std + mean).to(features.dtype)
-
-
-def _device_of(module: nn.Module) -> torch.device:
-    tensor = next(itertools.chain(module.parameters(), module.buffers()), None)
-    return torch.device("cpu") if tensor is None else tensor.device
-
-
-def _feature_shape(split: SplitModel) -> tuple[int, ...]:
-    """The shape of one image's features, found by sending a blank image through the head."""
-    blank = torch.zeros(1, *split.image_shape, device=_device_of(split))
-    with torch.no_grad():
-        return tuple(split.client_head(blank).shape[1:])
-
-
-def initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """PyTorch's default initial weights (biases zero), drawn from `generator` instead of the global one."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-        elif isinstance(layer, nn.BatchNorm2d | nn.LayerNorm):
-            layer.reset_parameters()
-
-
-@contextlib.contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """No gradients for the module's parameters inside; afterwards as it was."""
-    before = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
-    module.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter, flag in before:
-            parameter.requires_grad_(flag)
-
-
-def equivalence(logits: Tensor, clean_logits: Tensor) -> Tensor:
-    """KL(clean || poisoned), (N,classes) twice -> () in nats."""
-    return F.kl_div(logits.log_softmax(1), clean_logits.log_softmax(1), log_target=True, reduction="batchmean")
-
-
-def structure(images: Tensor, truth: Tensor) -> Tensor:
-    """Mean over images of |SSIM|, (N,3,H,W) in [0,1] twice -> (). An inverted picture hides nothing."""
-    return ssim_unchecked(images, truth).abs().mean()
+from dpbench_defenses._dpm_training import Poisoning, equivalence
 
 
 @register
-class DeepPoisoning(Defense):
+class DeepPoisoning(Poisoning):
     """DPM, re-implemented from the abstract of Guo et al. (arXiv 1912.06895, WACV 2021); our choices below.
 
     Public is this: a private module at a convolutional layer of a pre-trained network, trained so that
@@ -141,97 +39,6 @@ class DeepPoisoning(Defense):
     name: ClassVar[str] = "dpm"
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "Guo et al., Deep Poisoning, arXiv 1912.06895, WACV 2021 (from the abstract)"
-    trained_on: ClassVar[tuple[str, ...]] = ("ssim",)
-
-    strength: float = Field(1.0, ge=0, le=100, description="weight of the reconstructors' SSIM in the loss")
-    blocks: int = Field(4, ge=1, le=16, description="residual blocks of the module")
-    channels: int = Field(0, ge=0, le=4096, description="width of the waist; 0 for none")
-    grid: int = Field(2, ge=1, le=64, description="side of the waist in positions (maps only)")
-    pool: int = Field(3, ge=1, le=16, description="reconstructors trained in alternation with the module")
-    epochs: int = Field(6, ge=1, le=1000, description="over the private images")
-    learning_rate: float = Field(4e-3, gt=0, le=1, description="peak of the module's one-cycle schedule, AdamW")
-    batch_size: int = Field(64, ge=2, le=4096, description="images per step")
-
-    def build(self, split: SplitModel) -> DpmModel:
-        """For maps, tokens or flat features; the module's weights mean nothing before `fit`.
-
-        Raises:
-            DpbenchError: features of another shape.
-        """
-        with torch.random.fork_rng(devices=[]):
-            return DpmModel(split, self.blocks, self.channels, self.grid)
-
-    def fit(
-        self,
-        model: ProtectedModel,
-        private: LabelledImages,
-        *,
-        generator: torch.Generator,
-        progress: Callable[[str], None],
-    ) -> None:
-        """Train the module against its reconstructors; head and tail stay as they are."""
-        assert isinstance(model, DpmModel)
-        device = private.images.device
-        progress("measuring the features")
-        batches = feature_batches(model, private, generator=generator)
-        mean, std = mean_and_std(batches, channel_dim=model.channel_dim)
-        model.mean.copy_(mean)
-        model.std.copy_(std.clamp(min=1e-3 * std.max() + 1e-12))  # dead channels must not be blown up
-
-        def new_reconstructor(index: int) -> tuple[nn.Module, torch.optim.Optimizer]:
-            width, depth = RECONSTRUCTORS[index % len(RECONSTRUCTORS)]
-            with torch.random.fork_rng(devices=[]):
-                net = Reconstructor(model.feature_shape, model.split.image_shape, width, depth)
-            net = place(net, device)
-            initialise(net, generator)
-            return net, torch.optim.AdamW(net.parameters(), lr=RECONSTRUCTOR_LEARNING_RATE)
-
-        module = model.module.train().requires_grad_(True)
-        initialise(module, generator)
-        steps_per_epoch = math.ceil(len(private) / private.training_batch(self.batch_size))
-        optimizer = torch.optim.AdamW(module.parameters(), lr=self.learning_rate)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=self.epochs * steps_per_epoch, pct_start=0.15
-        )
-        pool = [new_reconstructor(index) for index in range(self.pool)]
-        with frozen(model.split):
-            for epoch in range(self.epochs):
-                progress(f"epoch {epoch + 1}/{self.epochs}")
-                if 0 < epoch <= self.epochs * 2 // 3:
-                    pool[epoch % self.pool] = new_reconstructor(epoch)
-                order = torch.randperm(len(private), generator=generator, device=device)
-                for step, chosen in enumerate(order.tensor_split(steps_per_epoch)):
-                    images = private.images[chosen]
-                    mirrored = torch.rand(len(images), 1, 1, 1, generator=generator, device=device) < 0.5
-                    images = torch.where(mirrored, images.flip(3), images)
-                    opponent = pool[step % self.pool][0]
-                    with torch.no_grad(), autocast(device):
-                        clean = model.features(images)
-                        clean_logits = model.predict(clean)
-                    with autocast(device):
-                        released = model.transform(clean)
-
-                    for reconstructor, reconstructor_optimizer in pool:
-                        with autocast(device):
-                            guess = reconstructor(released.detach())
-                        error = F.mse_loss(guess, images)
-                        if reconstructor is opponent:
-                            error = error + 0.2 * (1 - ssim_unchecked(guess, images).mean())
-                        reconstructor_optimizer.zero_grad()
-                        error.backward()
-                        reconstructor_optimizer.step()
-
-                    with frozen(opponent), autocast(device):
-                        logits = model.predict(released)
-                        guess = opponent(released)
-                    loss = self.task_loss(logits.float(), clean_logits.float(), private.labels[chosen])
-                    loss = loss + self.strength * structure(guess, images)
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-                    schedule.step()
-        optimizer.zero_grad()
-        module.eval()
 
     def task_loss(self, logits: Tensor, clean_logits: Tensor, labels: Tensor) -> Tensor:
         """KL(clean || poisoned) + cross-entropy, (N,classes) twice and (N,) -> () in nats."""

@@ -7,11 +7,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from dpbench.registry import register
-from dpbench_defenses.dpm import DeepPoisoning, equivalence
+from dpbench_defenses._dpm_training import Poisoning, equivalence
 
 
 @register
-class EquivalentPoisoning(DeepPoisoning):
+class EquivalentPoisoning(Poisoning):
     """`dpm` trained on functional equivalence alone: its loss never sees a label.
 
     With labels in its loss the module of `dpm` learns the task from its owner's images, and writes what it learned

@@ -14,7 +14,7 @@ from dpbench_attacks._gan_networks import Discriminator
 from dpbench_attacks.decoder import Decoder
 from dpbench_attacks.gan import GanInversion
 from dpbench_attacks.rmle import RegularisedMaximumLikelihood
-from dpbench_defenses.dpm import RECONSTRUCTORS
+from dpbench_defenses._dpm_training import RECONSTRUCTORS
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional

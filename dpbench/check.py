@@ -238,6 +238,16 @@ def load_board(path: Path) -> pd.DataFrame:
     return build_board(newest_records([path]))
 
 
+def _refuse_sharing(directory: Path) -> None:
+    from dpbench.sharing.records import is_sharing_run  # it brings torch, as in `load_board`
+
+    if is_sharing_run(directory):
+        raise DpbenchError(
+            f"{directory} is a run of the protocol 'sharing'; the gate compares runs and boards of the protocol "
+            "'inference': check the defense there, with the same split point"
+        )
+
+
 def paired_records(candidate: Path, baseline: Path) -> Paired:
     """Comparisons image by image of two run directories.
 
@@ -279,6 +289,9 @@ def run_check(
     """
     from dpbench import check_output
 
+    for given in (candidate, baseline):
+        if given.is_dir():
+            _refuse_sharing(given)
     accepted = load_board(baseline)
     found = load_board(candidate)
     paired = paired_records(candidate, baseline) if candidate.is_dir() and baseline.is_dir() else None

@@ -321,14 +321,7 @@ def check(
     import os
 
     from dpbench.check import Tolerance, run_check
-    from dpbench.sharing.records import is_sharing_run
 
-    for given in (candidate, baseline):
-        if is_sharing_run(given):
-            raise DpbenchError(
-                f"{given} is a run of the protocol 'sharing'; the gate compares runs and boards of the protocol "
-                "'inference': check the defense there, with the same split point"
-            )
     tolerance = Tolerance(
         ssim=ssim,
         psnr_db=psnr_db,

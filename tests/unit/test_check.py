@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import itertools
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -325,3 +327,20 @@ def test_run_check_refuses_what_it_cannot_use(tmp_path: Path) -> None:
     (tmp_path / "folder" / "records").mkdir()
     with pytest.raises(DpbenchError, match="candidate has no rows"):
         check(tmp_path / "folder", good)
+
+
+def test_two_csv_files_are_compared_without_torch(tmp_path: Path) -> None:
+    """It takes seconds to import, in every build that is gated."""
+    path = tmp_path / "board.csv"
+    write_board(build_board(make_grid()), path)
+    code = f"""
+import sys
+from dpbench import cli
+sys.argv = ["dpbench", "check", {str(path)!r}, "--baseline", {str(path)!r}]
+try:
+    cli.main()
+except SystemExit as end:
+    print("status", end.code, "torch" in sys.modules)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1] == "status 0 False"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dpbench.figures import Figures
-from dpbench.intervals import Floats, bounds, over_seeds, resampled_means, resampled_shares
+from dpbench.intervals import Floats, interval_columns, over_seeds, resampled_means, resampled_shares
 from dpbench.leakage import CALIBRATED, OnScale, leakage
 from dpbench.row_names import RowName
 from dpbench.store import METRICS
@@ -124,8 +124,7 @@ def _mean(column: str, seeds: Sequence[tuple[tuple[str, ...], Floats | None]]) -
 def _estimate(column: str, seeds: Sequence[float], drawn: Sequence[Floats]) -> dict[str, float]:
     """Mean over seeds, its interval, and the spread over seeds; `drawn` holds the resamples of each seed."""
     mean = float(np.mean(seeds))
-    low, high = bounds(over_seeds(drawn), mean)
-    columns = {column: mean, f"{column}_low": low, f"{column}_high": high}
+    columns = interval_columns(column, mean, over_seeds(drawn))
     if column in SPREAD and len(seeds) > 1:
         columns[f"{column}_spread"] = float(np.std(seeds, ddof=1))
     return columns

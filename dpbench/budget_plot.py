@@ -9,7 +9,7 @@ import pandas as pd
 
 from dpbench.board_files import FLOOR, WORST_CASE
 from dpbench.ensembles import FLOORS
-from dpbench.plots import PANEL, differing, drawn, refuse_ending, styles_of
+from dpbench.plots import PANEL, bars, differing, drawn, refuse_ending, styles_of
 from dpbench.report import short_arguments, strongest
 from dpbench.store import write_atomically
 from dpbench.types import BUDGETS, UNDEFENDED
@@ -55,10 +55,15 @@ def write_budgets(board: pd.DataFrame, path: Path) -> bool:
                 colour, marker = styles[str(setting[0])]
                 points = pd.concat([strongest(rows[rows["budget"] == budget]) for budget in budgets])
                 label = f"{setting[0]} {short[str(setting[0]), str(setting[1])]}".strip()
-                bars = [points["ssim"] - points["ssim_low"], points["ssim_high"] - points["ssim"]]
                 x = [budgets.index(budget) for budget in points["budget"]]
                 axes.errorbar(
-                    x, points["ssim"], yerr=bars, color=colour, marker=marker, fmt=dashes[setting], label=label
+                    x,
+                    points["ssim"],
+                    yerr=bars(points, "ssim", 1.0),
+                    color=colour,
+                    marker=marker,
+                    fmt=dashes[setting],
+                    label=label,
                 )
             axes.set_xticks(range(len(budgets)), budgets)
             axes.grid(color="0.92", linewidth=0.6)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from dpbench.board_files import FLOOR, WORST_CASE, headline_of
 from dpbench.errors import DpbenchError
+from dpbench.row_names import varying
 from dpbench.store import write_atomically
 from dpbench.types import THREAT_MODELS, UNDEFENDED
 
@@ -204,8 +205,7 @@ def bars(points: pd.DataFrame, metric: str, scale: float) -> Any:
 def _by_strength(points: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     """The parameter that varies, and the points ordered by it; by accuracy where several vary or none does."""
     arguments = [dict(part.split("=", 1) for part in text.split() if "=" in part) for text in points["defense_args"]]
-    names = sorted({name for given in arguments for name in given})
-    varied = [name for name in names if len({given.get(name) for given in arguments}) > 1]
+    varied = varying(arguments)
     points = points.assign(strength=[",".join(given.get(name, "-") for name in varied) for given in arguments])
     numbers = pd.to_numeric(points["strength"], errors="coerce")
     if len(varied) == 1 and numbers.notna().all():

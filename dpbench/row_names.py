@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from dpbench.specs import CellSpec, DatasetSpec, PluginSpec
+
+K = TypeVar("K", str, tuple[int, str])
+"""A parameter, or the number of a defense and its parameter."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,12 @@ def _shifted_names(cells: Sequence[CellSpec]) -> list[str]:
     known = [(_dataset_name(d), d.model_dump(exclude={"name"}), mark) for d, mark in given if d is not None]
     labels = iter(_labels(known))
     return ["" if dataset is None else next(labels).replace(" ", ",") for dataset, _ in given]
+
+
+def varying(settings: Sequence[Mapping[K, str]]) -> list[K]:
+    """The parameters in which settings of one thing differ, by name; one that some lack differs too."""
+    names = sorted({name for given in settings for name in given})
+    return [name for name in names if len({given.get(name) for given in settings}) > 1]
 
 
 def arguments_text(arguments: dict[str, Any]) -> str:

@@ -30,7 +30,7 @@ from dpbench.store import (
     write_record,
 )
 from dpbench.suite import Suite, attack_of, defense_of, label, load_suite, plan, with_weights
-from dpbench.watching import Nobody, Watcher
+from dpbench.watching import Nobody, Watcher, in_turn
 
 CellWatcher: TypeAlias = Watcher[CellSpec, Record]
 
@@ -154,17 +154,9 @@ def execute(
     torch.backends.cudnn.deterministic = True
     pipeline = Pipeline(chosen, default_cache(), batch_size)
     environment = describe_environment(chosen)
-    records = []
-    for cell in plan_.cells:
-        record = plan_.finished.get(cell.id)
-        if record is not None:
-            watcher.finished(cell, "cached", record)
-        else:
-            watcher.started(cell)
-            record = _run_cell(cell, plan_, pipeline, environment, watcher)
-            watcher.finished(cell, record.status, record)
-        records.append(record)
-    return records
+    return in_turn(
+        plan_.cells, plan_.finished, lambda cell: _run_cell(cell, plan_, pipeline, environment, watcher), watcher
+    )
 
 
 def _run_cell(

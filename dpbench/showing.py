@@ -9,9 +9,8 @@ from pathlib import Path
 from dpbench.runner import names_of
 from dpbench.sharing.records import SharingRecord, is_sharing_run
 from dpbench.sharing.records import iter_records as iter_sharing
-from dpbench.sharing.units import Attacked, Transferred, setting_text
+from dpbench.sharing.units import Attacked, OnShared, setting_text
 from dpbench.store import Record, iter_records, picture_path
-from dpbench.suite import label
 
 
 @dataclass(frozen=True)
@@ -45,15 +44,16 @@ def shown(directory: Path) -> list[Shown]:
 
 
 def _of_cell(record: Record) -> Shown:
-    backbone, defense, attack, threat_model, _ = label(record.cell).split(" | ")
+    names = names_of(record.cell)
+    backbone, defense, attack, threat_model, _ = names[0].split(" | ")
     accuracy = "" if record.utility is None else f", top-1 {record.utility.accuracy:.0%}"
     note = f"{attack}, {threat_model}: {_ssim(record.fidelity['ssim'])}{accuracy}"
-    return Shown(record.id, names_of(record.cell), f"{backbone.partition(' ')[2]}, {defense}", note)
+    return Shown(record.id, names, f"{backbone.partition(' ')[2]}, {defense}", note)
 
 
 def _of_shared(record: SharingRecord) -> Shown:
     unit = record.unit
-    assert isinstance(unit, Attacked | Transferred)
+    assert isinstance(unit, OnShared)
     knows = unit.knowledge if isinstance(unit, Attacked) else f"prepared on fit {unit.words()[-1]}"
     note = f"{unit.attack.name}, {knows}: {_ssim(record.fidelity['ssim'])}"
     return Shown(record.id, (unit.label, record.id), setting_text(unit.defense), note)

@@ -1,7 +1,8 @@
-"""Who follows a run: what a runner tells, whichever protocol it runs."""
+"""The parts of a run in turn, and who follows them, whichever protocol it is."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, Protocol, TypeVar
 
 State = Literal["cached", "ok", "failed"]
@@ -34,3 +35,31 @@ class Nobody:
 
     def finished(self, part: object, state: State, record: object) -> None:
         """Nothing."""
+
+
+class _Part(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+class _Kept(Protocol):
+    status: Literal["ok", "failed"]
+
+
+P = TypeVar("P", bound=_Part)
+R = TypeVar("R", bound=_Kept)
+
+
+def in_turn(parts: Iterable[P], finished: Mapping[str, R], run: Callable[[P], R], watcher: Watcher[P, R]) -> list[R]:
+    """One record per cell or unit, in their order: of those that are finished by id, of the others what `run` gives."""
+    records = []
+    for part in parts:
+        record = finished.get(part.id)
+        if record is not None:
+            watcher.finished(part, "cached", record)
+        else:
+            watcher.started(part)
+            record = run(part)
+            watcher.finished(part, record.status, record)
+        records.append(record)
+    return records

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from dpbench.board_rows import per_image
 from dpbench.ensembles import BLIND_FLOORS, FLOORS
 from dpbench.figures import Figures, figures_of, in_order, worst_case
 from dpbench.intervals import interval_columns, over_seeds, resampled_means
-from dpbench.leakage import OnScale, Scale, leakage, on_scale
+from dpbench.leakage import Scale, leakage, on_scale
 from dpbench.sharing.records import SharingRecord
 from dpbench.sharing.suite import KNOWLEDGE, Knowledge
 from dpbench.sharing.units import Attacked
@@ -29,8 +30,7 @@ class Leaks:
     """
 
     def __init__(self, records: Sequence[SharingRecord]) -> None:
-        self.records = list(records)
-        self.failed = [record for record in records if record.status != "ok"]
+        self.failed = [(r.unit, r.error) for r in records if r.status != "ok" and isinstance(r.unit, Attacked)]
         self.found: dict[tuple[str, int], list[tuple[Attacked, SharingRecord, Figures]]] = {}
         for record in records:
             if record.status == "ok" and isinstance(record.unit, Attacked):
@@ -59,11 +59,12 @@ class Leaks:
         trained_on = {name for _, record in self._taken(sent) for name in record.trained_on}
         row["trained_on"] = " ".join(sorted(trained_on))
         undefended = self._worst({sender: PluginSpec(name=UNDEFENDED) for sender in sent}, KNOWLEDGE)
-        scaled = [
-            one
+        optimised = frozenset(trained_on)
+        parts = [
+            on_scale(figures, Scale(self.floors.get(place), undefended.get(place), optimised))
             for place, figures in worst.items()
-            if (one := self._scaled(place, figures, undefended, frozenset(trained_on))) is not None
         ]
+        scaled = [one for one in parts if one is not None]
         if scaled and all(one.judged for one in scaled):
             figures, draws = leakage(scaled)
             row |= interval_columns("leakage", float(np.mean(figures)), over_seeds(draws))
@@ -71,24 +72,13 @@ class Leaks:
 
     def failures(self, sent: Mapping[str, PluginSpec]) -> list[str]:
         """Which attacks on what was sent failed, and why."""
-        broken = [(r.unit, r.error) for r in self.failed if isinstance(r.unit, Attacked)]
-        return sorted({f"{unit.attack.name}: {error}" for unit, error in broken if self._meant(unit, sent)})
+        return sorted({f"{unit.attack.name}: {error}" for unit, error in self.failed if self._meant(unit, sent)})
 
     def floor_row(self) -> dict[str, Any]:
         """The best guess per image; of failed attacks only the name says that they were floors."""
-        broken = [(r.unit, r.error) for r in self.failed if isinstance(r.unit, Attacked)]
-        failures = sorted({f"{unit.attack.name}: {error}" for unit, error in broken if unit.attack.name in FLOORS})
+        failures = sorted({f"{unit.attack.name}: {error}" for unit, error in self.failed if unit.attack.name in FLOORS})
         row = {"status": "ok", "leakage": 0.0, **_figures(list(self.floors.values()))}
         return row | with_failures(row, failures)
-
-    def _scaled(
-        self,
-        place: tuple[str, int],
-        figures: Figures,
-        undefended: Mapping[tuple[str, int], Figures],
-        trained_on: frozenset[str],
-    ) -> OnScale | None:
-        return on_scale(figures, Scale(self.floors.get(place), undefended.get(place), trained_on))
 
     def _meant(self, unit: Attacked, sent: Mapping[str, PluginSpec]) -> bool:
         """Whether an attack was on something sent; of the undefended reference the name says it all."""
@@ -129,20 +119,11 @@ def with_failures(row: Mapping[str, Any], failures: Sequence[str]) -> dict[str, 
 def _figures(samples: Sequence[Figures]) -> dict[str, Any]:
     """Means and intervals over victims, senders and seeds."""
     row: dict[str, Any] = {"victims": sum(len(figures.victims) for figures in samples)}
-    for metric in FIGURES:
-        row |= _mean(metric, samples, metric)
-    for column, metric in {"reid_top1": "reid_rank", "label_read": "label_read"}.items():
-        row |= _mean(column, samples, metric)
+    for column in (*FIGURES, "reid_top1", "label_read"):
+        given = [(figures.victims, per_image(figures, column)) for figures in samples]
+        known = [(victims, values) for victims, values in given if values is not None]
+        if len(known) == len(samples):  # else it is a mean over other victims than the rest of the row
+            mean = float(np.mean([values.mean() for _, values in known]))
+            drawn = resampled_means([(victims, values[:, None]) for victims, values in known])
+            row |= interval_columns(column, mean, over_seeds([means[:, 0] for means in drawn]))
     return row
-
-
-def _mean(column: str, samples: Sequence[Figures], metric: str) -> dict[str, float]:
-    if not all(metric in figures.values for figures in samples):
-        return {}
-    given = []
-    for figures in samples:
-        values = figures.values[metric]
-        given.append((figures.victims, (values == 0).astype(float) if metric == "reid_rank" else values))
-    mean = float(np.mean([values.mean() for _, values in given]))
-    drawn = resampled_means([(victims, values[:, None]) for victims, values in given])
-    return interval_columns(column, mean, over_seeds([one[:, 0] for one in drawn]))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pandas as pd
 
+from dpbench.row_names import varying
+
 
 def varied_arguments(rows: pd.DataFrame) -> dict[object, str]:
     """Row -> the parameters in which settings of its defense differ."""
     given = {place: _arguments(text) for place, text in rows["defense_args"].items()}
     short: dict[object, str] = {}
     for _, same in rows.groupby("defense", sort=False):
-        names = sorted({name for place in same.index for name in given[place]})
-        varied = [name for name in names if len({given[place].get(name) for place in same.index}) > 1]
+        varied = varying([given[place] for place in same.index])
         for place in same.index:
             short[place] = " ".join(f"{name[1]}={given[place][name]}" for name in varied if name in given[place])
     return short

@@ -29,7 +29,7 @@ from dpbench.stages import Stages
 from dpbench.store import readable
 from dpbench.suite import PluginEntry, attack_of, defense_of
 from dpbench.types import Plugin
-from dpbench.watching import Nobody, Watcher
+from dpbench.watching import Nobody, Watcher, in_turn
 
 UnitWatcher: TypeAlias = Watcher[Unit, SharingRecord]
 
@@ -152,17 +152,7 @@ def execute_sharing(
     torch.backends.cudnn.deterministic = True
     pipeline = SharedPipeline(chosen, default_cache(), batch_size)
     environment = describe_environment(chosen)
-    records = []
-    for unit in plan.units:
-        record = plan.finished.get(unit.id)
-        if record is None:
-            watcher.started(unit)
-            record = _run(unit, plan, pipeline, environment, watcher)
-            watcher.finished(unit, record.status, record)
-        else:
-            watcher.finished(unit, "cached", record)
-        records.append(record)
-    return records
+    return in_turn(plan.units, plan.finished, lambda unit: _run(unit, plan, pipeline, environment, watcher), watcher)
 
 
 def _run(

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from dpbench.parameters import Parameters
-from dpbench.types import AuxiliaryData, Budget, ThreatModel
+from dpbench.types import AuxiliaryData, Budget, ServerRole, ThreatModel
 
 WEIGHTS = ("auto", "pretrained", "fit")
 """Where a backbone's weights may come from, apart from a file."""
@@ -95,7 +95,7 @@ class PluginSpec(Spec):
 class CellSpec(Spec):
     """One pairing: dataset x backbone x split point x defense x attack x threat model x seed."""
 
-    later = ("judge",)
+    later = ("judge", "server")
 
     dataset: DatasetSpec
     data_fingerprint: str = Field(description="identifies the images themselves, wherever the folder lies")
@@ -112,6 +112,7 @@ class CellSpec(Spec):
     victims: int = Field(ge=1)
     seed: int = Field(0, ge=0)
     judge: JudgeSpec | None = Field(None, description="by default the one in `dpbench.recognition`")
+    server: ServerRole = Field("attacker", description="who holds the server's half")
 
     @property
     def auxiliary(self) -> AuxiliaryData:
@@ -131,6 +132,7 @@ class CellSpec(Spec):
         words += [self.auxiliary] if self.shifted is not None else []
         words += [f"releases={self.releases}"] if self.releases > 1 else []
         words += [self.budget] if self.budget != "standard" else []
+        words += ["server=trusted"] if self.server == "trusted" else []
         return " ".join(words)
 
     @property

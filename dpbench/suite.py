@@ -26,6 +26,7 @@ from dpbench.types import (
     Budget,
     Defense,
     Plugin,
+    ServerRole,
     ThreatModel,
     grants,
 )
@@ -85,6 +86,11 @@ class Suite(Spec):
         min_length=1,
         description="static: the attacker prepared on the undefended client; query: the defended client as a "
         "black box; weights: the defended client itself",
+    )
+    server: ServerRole = Field(
+        "attacker",
+        description="who holds the server's half: attacker: it sees all that the server computes from a release; "
+        "trusted: it listens on the wire alone",
     )
     auxiliary: list[AuxiliaryData] = Field(
         ["same"], min_length=1, description="same: images like the victims'; shifted: those of [shifted]"
@@ -239,6 +245,7 @@ def plan(
                             victims=victims,
                             seed=seed,
                             judge=suite.judge,
+                            server=suite.server,
                         )
                     )
     return cells

@@ -25,6 +25,10 @@ ThreatModel = Literal["static", "query", "weights"]
 """What access the attacker is granted. `static`: query and weights of the *undefended* client (the attacker does not
 know the defense); `query`: the defended client as a black box; `weights`: the defended client itself."""
 
+ServerRole = Literal["attacker", "trusted"]
+"""Who holds the server's half: the attacker, who then sees whatever `predict` computes from a release, or somebody
+whom it cannot look at (the attacker listens on the wire)."""
+
 AuxiliaryData = Literal["shifted", "same"]
 """Which images the attacker has: of another data set, or of the victims' own (never the victims)."""
 
@@ -267,6 +271,16 @@ class Client(Protocol):
         """Images -> features before the defense, with gradients."""
 
 
+class Server(Protocol):
+    """The server's half as the attacker holds it: what `predict` computes on the way from a release to logits."""
+
+    def activations(self, released: Tensor) -> tuple[Tensor, ...]:
+        """Released features (N, ...) -> the floating tensors with one row per image that `predict` computes, in order.
+
+        The release as the server receives it comes first and the logits last. Differentiable where `predict` is.
+        """
+
+
 class Remember(Protocol):
     """What is worth training once: see `Observation.remember`."""
 
@@ -302,6 +316,7 @@ class Observation:
         query: black box: images (M,3,H,W) in [0,1] -> released features, fresh randomness at each call,
             through the same code path, precision and mode as the victims' release. No gradients.
         client: white box, see `Client`.
+        server: the server's half of the defended model, see `Server`; None where the suite trusts the server.
         remember: `remember(name, train, depends_on)` trains once and caches, see `Remember`.
         progress: shows a short text in the live display.
         notes: facts the attack wants in the record, as plain JSON values (its final loss, whether it
@@ -315,6 +330,7 @@ class Observation:
     client: Client | None
     remember: Remember
     again: tuple[Tensor, ...] = ()
+    server: Server | None = None
     progress: Callable[[str], None] = lambda text: None
     notes: dict[str, object] = field(default_factory=dict)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dpbench import cache, fidelity, recognition
+from dpbench.border import remote
 from dpbench.depth import client_share
 from dpbench.errors import DpbenchError
 from dpbench.guarantees import guarantees_of
@@ -74,17 +75,20 @@ class Pipeline:
         device: where every tensor lives.
         cache_dir: fitted networks and decoded images.
         batch_size: at most so many images in a network at once, from 1; None: `auto_batch_size`.
+        audit: every plug-in runs behind the border, dpbench's own too.
 
     Raises:
         DpbenchError: a batch size below 1.
     """
 
-    def __init__(self, device: torch.device, cache_dir: Path, batch_size: int | None = None) -> None:
+    def __init__(
+        self, device: torch.device, cache_dir: Path, batch_size: int | None = None, *, audit: bool = False
+    ) -> None:
         if batch_size is not None and batch_size < 1:
             raise DpbenchError(f"batch_size = {batch_size} is not usable; expected 1 or more, or None for auto")
         self.device = device
         self.cache_dir = cache_dir
-        self.prepared: Prepared = Prepared(device, cache_dir, batch_size)
+        self.prepared: Prepared = Prepared(device, cache_dir, batch_size, audit=audit)
 
     @property
     def batches(self) -> Batches:
@@ -174,7 +178,12 @@ class Pipeline:
         """Reconstructions (victims,3,H,W) in [0,1], and what the attack noted; the same however often it begins."""
         notes: dict[str, Any] = {}
         seen = self._observe(cell, released, batch_size, notes, progress)
-        images = attack_of(cell.attack).reconstruct(seen, generator=derive_generator(self.device, cell.id, "attack"))
+        attack = attack_of(cell.attack)
+        generator = derive_generator(self.device, cell.id, "attack")
+        if remote.crosses(attack, self.prepared.audit):
+            images = remote.reconstruct(attack, seen, generator)
+        else:
+            images = attack.reconstruct(seen, generator=generator)
         return checked_images(images, victims, cell.attack.name), notes
 
     def _recognise(self, cell: CellSpec, images: Tensor, progress: Progress) -> Recognition:
@@ -221,7 +230,7 @@ class Pipeline:
         needs = attack_of(cell.attack).needs
         model, client_key = self._known_client(cell, progress)
         first, *again = (features[: cell.victims].float() for features in released.release.features)
-        answers = Answers(model, self.device, client_key, cell.id)
+        answers = Answers(remote.renewed(model), self.device, client_key, cell.id)
 
         def remember(
             name: str,
@@ -257,7 +266,7 @@ class Pipeline:
             image_shape=(3, cell.dataset.image_size, cell.dataset.image_size),
             auxiliary=self.prepared.auxiliary(cell, progress).at_most(batch_size),
             query=answers if needs != "nothing" else None,
-            client=WhiteBox(model) if needs == "weights" else None,
+            client=WhiteBox(remote.renewed(model)) if needs == "weights" else None,
             remember=remember,
             progress=progress,
             notes=notes,

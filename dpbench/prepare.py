@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from dpbench import backbones, cache, recognition, splitting, training, weights
+from dpbench import backbones, cache, fitting, recognition, training, weights
+from dpbench.border import remote
 from dpbench.datasets import Parts, load_parts
 from dpbench.devices import place, to_device
 from dpbench.division import assert_disjoint_hashes
@@ -47,10 +48,14 @@ class Prepared:
         device: where every tensor lives.
         cache_dir: fitted networks and decoded images.
         batch_size: at most so many images in a network at once; None: `auto_batch_size`.
+        audit: every plug-in runs behind the border, dpbench's own too.
     """
 
-    def __init__(self, device: torch.device, cache_dir: Path, batch_size: int | None = None) -> None:
+    def __init__(
+        self, device: torch.device, cache_dir: Path, batch_size: int | None = None, *, audit: bool = False
+    ) -> None:
         self.device = device
+        self.audit = audit
         self.cache_dir = cache_dir
         self.batch_size = batch_size
         self.batches = Batches(batch_size or 1)
@@ -182,43 +187,29 @@ class Prepared:
         _, state, _ = self.backbone(cell, progress)
         about = self._about_protected(cell, defense_spec, progress)
         defense = defense_of(defense_spec)
+        crosses = remote.crosses(defense, self.audit)
         size = cell.dataset.image_size
 
-        def build(key: str) -> ProtectedModel:
-            # each protected model has its own copy of the weights: a defense may fine-tune them
-            with seeded(derive_seed(key, "build"), self.device):
-                model = backbones.create_backbone(cell.backbone, image_size=size, classes=len(parts.classes))
-                model.load_state_dict(state)
-                split = splitting.split_model(
-                    model,
-                    cell.split_point,
-                    image_shape=(3, size, size),
-                    classes=len(parts.classes),
-                    name=cell.backbone.name,
-                )
-                built = defense.build(split.requires_grad_(False).to(self.device))
-                return place(built, self.device).eval()
+        def recipe(key: str) -> fitting.Recipe:
+            return fitting.Recipe(key, cell.backbone, state, size, len(parts.classes), cell.split_point)
 
         def fit(key: str, batch_size: int) -> cache.State:
-            model = build(key)
-            before = {name: value.clone() for name, value in model.state_dict().items()}
-            with seeded(derive_seed(key, "fit"), self.device):
-                defense.fit(
-                    model,
-                    parts.private.at_most(batch_size),
-                    generator=derive_generator(self.device, key, "fit"),
-                    progress=lambda text: progress(f"fitting defense {defense_spec.name}: {text}"),
-                )
-            # the backbone is cached already: only what the defense changed is kept
-            after = model.state_dict()
-            return {name: value for name, value in after.items() if not torch.equal(value, before[name])}
+            private = parts.private.at_most(batch_size)
+            fit_ = remote.fit if crosses else fitting.fit
+            return fit_(
+                recipe(key),
+                defense,
+                private,
+                self.device,
+                lambda text: progress(f"fitting defense {defense_spec.name}: {text}"),
+            )
 
         def load(key: str, batch_size: int) -> ProtectedModel:
             progress(f"defense {defense_spec.name}")
-            changed = cache.remember(self.cache_dir, "defenses", key, lambda: fit(key, batch_size))
-            model = build(key)
-            model.load_state_dict({**model.state_dict(), **changed})
-            return model.eval().requires_grad_(False)
+            learned = cache.remember(self.cache_dir, "defenses", key, lambda: fit(key, batch_size))
+            if crosses:
+                return remote.RemoteModel(recipe(key), defense, learned, self.device)
+            return fitting.assemble(recipe(key), defense, learned, self.device)
 
         if apart:
             return self._fitted(about, LARGEST_FIT, load)

@@ -165,6 +165,8 @@ def run(
         highlight=False,
         soft_wrap=True,
     )
+    for line in plan.changed:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     try:
         with Display(console, plan.cells) as display:
             records = execute(plan, device=device, batch_size=at_once, watcher=display)
@@ -210,6 +212,8 @@ def _print_plan(plan: Plan, console: Console) -> None:
         console.print(f"{state:8}  {label(cell, full=True)}", markup=False, highlight=False, soft_wrap=True)
     left = len(plan.cells) - len(plan.finished)
     console.print(f"{len(plan.cells)} cells, {left} to run, into {plan.output}", markup=False, soft_wrap=True)
+    for line in plan.changed:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command(

@@ -241,8 +241,9 @@ class Pipeline:
         ) -> cache.State:
             key = content_hash(
                 {
-                    "attack": owner[0] if owner else cell.attack.name,
+                    "attack": owner[0] if owner else cell.attack.identity["name"],
                     "source": owner[1] if owner else cell.attack.source,
+                    **({"files": cell.attack.files} if cell.attack.files else {}),
                     "name": name,
                     "data": cell.data_fingerprint,
                     "auxiliary": [cell.shifted_fingerprint, AUXILIARY_SHARE[cell.budget]],

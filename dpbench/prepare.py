@@ -222,7 +222,7 @@ class Prepared:
 
     def _about_protected(self, cell: CellSpec, defense: PluginSpec, progress: Progress) -> dict[str, Any]:
         key, _, _ = self.backbone(cell, progress)
-        return {"backbone": key, "split_point": cell.split_point, "defense": defense.model_dump(mode="json")}
+        return {"backbone": key, "split_point": cell.split_point, "defense": defense.identity}
 
     def judge(self, cell: CellSpec, progress: Progress) -> Judge:
         """A classifier that no attack has seen, to read labels from reconstructions; see `recognition`."""

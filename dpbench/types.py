@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, Self, get_args
 
 import torch
+from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from dpbench.errors import DpbenchError
@@ -218,6 +219,8 @@ class Plugin(Parameters):
     Fields of a subclass are its parameters; give each a default and its range with `pydantic.Field`. Raise
     `version` whenever the figures change: it is part of a cell's identity.
     """
+
+    model_config = ConfigDict(validate_default=True)  # a file that is the default is looked for too
 
     name: ClassVar[str]
     version: ClassVar[int] = 1

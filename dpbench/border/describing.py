@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
+import typing
+from pathlib import Path
 from typing import Any
 
 from pydantic_core import PydanticUndefined
@@ -52,8 +55,14 @@ def _field(cls: type[Plugin], name: str) -> dict[str, Any]:
     if default is PydanticUndefined:
         default = None
     return {
-        "default": list(default) if isinstance(default, tuple) else default,
-        "whole": isinstance(default, int) and not isinstance(default, bool),
+        "default": json.loads(json.dumps(default, default=str)),
+        "file": _is_file(field.annotation),
         "description": field.description or "",
         "range": registry.describe_parameter(cls, name),
     }
+
+
+def _is_file(annotation: Any) -> bool:
+    if inspect.isclass(annotation) and issubclass(annotation, Path):
+        return True
+    return any(_is_file(inner) for inner in typing.get_args(annotation))

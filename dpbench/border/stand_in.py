@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import pydantic
@@ -10,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from dpbench import plugin_files
 from dpbench.border.host import Guest
 from dpbench.border.wire import Message
 from dpbench.errors import DpbenchError
@@ -24,9 +26,9 @@ class _Parameter(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     default: Any
-    whole: bool
     description: str
     range: str
+    file: bool
 
 
 class _Facts(BaseModel):
@@ -56,10 +58,29 @@ class StandIn(Plugin):
     reference: ClassVar[str]
     source: ClassVar[str]
     ranges: ClassVar[dict[str, str]]
+    code: ClassVar[dict[str, str]] = {}
+    """Files that the plug-in consists of -> digits of their SHA-256."""
+    file_parameters: ClassVar[frozenset[str]]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Its parameters, files as paths."""
+        return {
+            name: _as_paths(getattr(self, name)) if name in self.file_parameters else getattr(self, name)
+            for name in type(self).model_fields
+        }
 
     def assert_at_hand(self) -> None:
         """Asks the plug-in."""
         configured(type(self), self.model_dump(mode="json"), at_hand=True)
+
+
+def _as_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _as_paths(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_as_paths(inner) for inner in value]
+    return Path(value) if isinstance(value, str) else value
 
 
 class DefenseStandIn(StandIn, Defense):
@@ -130,6 +151,10 @@ def _made(facts: _Facts) -> type[Plugin]:
     cls = pydantic.create_model(facts.cls, __base__=base, __doc__=facts.doc, **fields)
     cls.name, cls.version, cls.paper, cls.later = facts.name, facts.version, facts.paper, tuple(facts.later)
     cls.reference, cls.source = facts.reference, facts.source
+    if ".py:" in facts.reference:  # its own word for what it consists of is not needed
+        looked_at = plugin_files.look_at(Path(facts.reference.rpartition(":")[0]))
+        cls.source, cls.code = f"v{facts.version}-{looked_at.digest}", looked_at.files
+    cls.file_parameters = frozenset(name for name, parameter in facts.fields.items() if parameter.file)
     cls.ranges = {name: parameter.range for name, parameter in facts.fields.items()}
     if issubclass(cls, Attack):
         cls.needs, cls.floor, cls.budgets = facts.needs, facts.floor, facts.budgets

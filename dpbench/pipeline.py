@@ -31,6 +31,7 @@ from dpbench.specs import CellSpec, content_hash
 from dpbench.stages import Stages
 from dpbench.store import Guarantees, Recognition, Utility
 from dpbench.suite import attack_of, defense_of
+from dpbench.taps import TappedServer
 from dpbench.types import AUXILIARY_SHARE, Observation, ProtectedModel
 
 MANY_CLASSES = 50
@@ -220,7 +221,7 @@ class Pipeline:
         """What the attacker sees under the cell's threat model, and nothing else."""
         needs = attack_of(cell.attack).needs
         model, client_key = self._known_client(cell, progress)
-        first, *again = (features[: cell.victims].float() for features in released.release.features)
+        first, *again = (features[: cell.victims] for features in released.release.features)
         answers = Answers(model, self.device, client_key, cell.id)
 
         def remember(
@@ -258,10 +259,28 @@ class Pipeline:
             auxiliary=self.prepared.auxiliary(cell, progress).at_most(batch_size),
             query=answers if needs != "nothing" else None,
             client=WhiteBox(model) if needs == "weights" else None,
+            server=self._server(cell, progress) if cell.server == "attacker" else None,
+            adaptive=cell.threat_model != "static",
+            undefended=self._undefended(cell, progress) if needs == "weights" else None,
             remember=remember,
             progress=progress,
             notes=notes,
         )
+
+    def _server(self, cell: CellSpec, progress: Progress) -> TappedServer:
+        """The server's half of the defended model, as the attacker holds it."""
+
+        def make() -> TappedServer:
+            # an instance that has released nothing: what it computes, it computes from the features
+            return TappedServer(self.prepared.protected(cell, cell.defense, progress, apart=True))
+
+        server: TappedServer = self.prepared.keep(
+            "server", self.prepared.protected_key(cell, cell.defense, progress), make
+        )
+        return server
+
+    def _undefended(self, cell: CellSpec, progress: Progress) -> WhiteBox:
+        return WhiteBox(self.prepared.protected(cell, undefended_spec(), progress))
 
 
 class Answers:

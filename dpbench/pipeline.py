@@ -32,7 +32,7 @@ from dpbench.specs import CellSpec, content_hash
 from dpbench.stages import Stages
 from dpbench.store import Guarantees, Recognition, Utility
 from dpbench.suite import attack_of, defense_of
-from dpbench.types import AUXILIARY_SHARE, Observation, ProtectedModel
+from dpbench.types import AUXILIARY_SHARE, Observation, ProtectedModel, Server
 
 MANY_CLASSES = 50
 """So many make top-5 accuracy worth a figure."""
@@ -229,7 +229,7 @@ class Pipeline:
         """What the attacker sees under the cell's threat model, and nothing else."""
         needs = attack_of(cell.attack).needs
         model, client_key = self._known_client(cell, progress)
-        first, *again = (features[: cell.victims].float() for features in released.release.features)
+        first, *again = (features[: cell.victims] for features in released.release.features)
         answers = Answers(remote.renewed(model), self.device, client_key, cell.id)
 
         def remember(
@@ -268,10 +268,28 @@ class Pipeline:
             auxiliary=self.prepared.auxiliary(cell, progress).at_most(batch_size),
             query=answers if needs != "nothing" else None,
             client=WhiteBox(remote.renewed(model)) if needs == "weights" else None,
+            server=self._server(cell, progress) if cell.server == "attacker" else None,
+            adaptive=cell.threat_model != "static",
+            undefended=self._undefended(cell, progress) if needs == "weights" else None,
             remember=remember,
             progress=progress,
             notes=notes,
         )
+
+    def _server(self, cell: CellSpec, progress: Progress) -> Server:
+        """The server's half of the defended model, as the attacker holds it."""
+
+        def make() -> Server:
+            # an instance that has released nothing: what it computes, it computes from the features
+            return remote.tapped(self.prepared.protected(cell, cell.defense, progress, apart=True))
+
+        server: Server = self.prepared.keep(
+            "server", self.prepared.protected_key(cell, cell.defense, progress), make
+        )
+        return server
+
+    def _undefended(self, cell: CellSpec, progress: Progress) -> WhiteBox:
+        return WhiteBox(self.prepared.protected(cell, undefended_spec(), progress))
 
 
 class Answers:

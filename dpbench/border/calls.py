@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ class Calls:
             raise DpbenchError(f"nothing called {message.fields['name']!r} is granted")
         # a copy: whoever computes may write into what it is given
         x = message.tensors["x"].to(self._device, copy=True)
-        arguments: dict[str, Any] = {}
+        arguments: dict[str, Any] = dict(message.fields["settings"])
         generator = None
         if "generator" in message.tensors:
             generator = torch.Generator(self._device)
@@ -103,11 +103,13 @@ class Remote:
         self.device = device
         self._unused: list[int] = []
 
-    def __call__(self, name: str, x: Tensor, generator: torch.Generator | None = None) -> Tensor | tuple[Tensor, ...]:
+    def __call__(
+        self, name: str, x: Tensor, generator: torch.Generator | None = None, **settings: int
+    ) -> Tensor | tuple[Tensor, ...]:
         """What the function `name` of the other side gives for `x`; the generator moves on as it would here."""
         grad_mode = torch.is_grad_enabled()
         follow = grad_mode and x.requires_grad
-        call = _Call(self, name, generator, grad_mode, follow)
+        call = _Call(self, name, generator, grad_mode, follow, settings)
         results: tuple[Tensor, ...] = _Crossing.apply(call, x)
         return results[0] if call.single else results
 
@@ -125,13 +127,20 @@ class _Call:
     """One call, from its arguments to the graph that the other side keeps for it."""
 
     def __init__(
-        self, remote: Remote, name: str, generator: torch.Generator | None, grad_mode: bool, follow: bool
+        self,
+        remote: Remote,
+        name: str,
+        generator: torch.Generator | None,
+        grad_mode: bool,
+        follow: bool,
+        settings: dict[str, int],
     ) -> None:
         self.remote = remote
         self.name = name
         self.generator = generator
         self.grad_mode = grad_mode
         self.follow = follow
+        self.settings = settings
         self.single = True
         self.differentiable: list[bool] = []
         self.token: int | None = None
@@ -140,7 +149,7 @@ class _Call:
         tensors = {"x": x}
         if self.generator is not None:
             tensors["generator"] = self.generator.get_state()
-        fields = {"name": self.name, "follow": self.follow, "grad_mode": self.grad_mode}
+        fields = {"name": self.name, "follow": self.follow, "grad_mode": self.grad_mode, "settings": self.settings}
         answer = self.remote.request(Message("call", fields, tensors))
         try:
             self.single = bool(answer.fields["single"])
@@ -187,3 +196,35 @@ class _Crossing(torch.autograd.Function):
         if gradient is not None and gradient.shape != ctx.shape:
             raise Ended(f"its process gave a gradient of shape {tuple(gradient.shape)} for {tuple(ctx.shape)}")
         return None, None if gradient is None else gradient.to(ctx.device)
+
+
+class FarClient:
+    """A client of the other side's, see `dpbench.types.Client`."""
+
+    def __init__(self, remote: Remote, name: str) -> None:
+        self._remote = remote
+        self._name = name
+
+    def release(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Images -> released features, with gradients."""
+        return cast(Tensor, self._remote(f"{self._name}.release", images, generator))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Images -> features before the defense, with gradients."""
+        return cast(Tensor, self._remote(f"{self._name}.features", images))
+
+
+class FarServer:
+    """A server of the other side's, see `dpbench.types.Server`; `prefix` stands before the names of its functions."""
+
+    def __init__(self, remote: Remote, prefix: str = "") -> None:
+        self._remote = remote
+        self._prefix = prefix
+
+    def activations(self, released: Tensor) -> tuple[Tensor, ...]:
+        """See `dpbench.types.Server`."""
+        return cast(tuple[Tensor, ...], self._remote(f"{self._prefix}activations", released))
+
+    def activation(self, released: Tensor, place: int) -> Tensor:
+        """See `dpbench.types.Server`."""
+        return cast(Tensor, self._remote(f"{self._prefix}activation", released, place=place))

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from dpbench import fitting, registry
-from dpbench.border.calls import Calls, Remote
+from dpbench.border.calls import Calls, FarClient, FarServer, Remote
 from dpbench.border.describing import described
 from dpbench.border.wire import Ended, Message, Wire
 from dpbench.errors import DpbenchError
 from dpbench.memory import is_out_of_memory, total_memory
 from dpbench.specs import BackboneSpec
+from dpbench.taps import TappedServer
 from dpbench.types import Attack, Defense, LabelledImages, Observation, Plugin
 
 
@@ -100,12 +101,15 @@ class _Guest:
     def _hold(self, message: Message) -> Message:
         learned = _prefixed(message.tensors, "learned.")
         model = fitting.assemble(_recipe(message), _defense(message.fields), learned, self.device)
+        server = TappedServer(model)
         self.calls = Calls(
             {
                 "release": model.release,
                 "features": model.features,
                 "location": model.location,
                 "predict": model.predict,
+                "activations": server.activations,
+                "activation": server.activation,
             },
             self.device,
         )
@@ -145,7 +149,9 @@ class _Guest:
             auxiliary=self._images(message, "auxiliary"),
             query=(lambda images: remote("query", images)) if "query" in granted else None,  # type: ignore[return-value]
             client=FarClient(remote, "client") if "client" in granted else None,
-            server=FarServer(remote) if "server" in granted else None,
+            server=FarServer(remote, "server.") if "server" in granted else None,
+            adaptive=bool(message.fields["adaptive"]),
+            undefended=FarClient(remote, "undefended") if "undefended" in granted else None,
             remember=remember,
             progress=self.progress,
             notes=notes,
@@ -197,33 +203,6 @@ class FarImages:
         moved = self.narrow(0, 0, len(self))
         moved.device = device
         return moved
-
-
-class FarClient:
-    """A client of the engine's, see `dpbench.types.Client`."""
-
-    def __init__(self, remote: Remote, name: str) -> None:
-        self._remote = remote
-        self._name = name
-
-    def release(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Images -> released features, with gradients."""
-        return self._remote(f"{self._name}.release", images, generator)  # type: ignore[return-value]
-
-    def features(self, images: Tensor) -> Tensor:
-        """Images -> features before the defense, with gradients."""
-        return self._remote(f"{self._name}.features", images)  # type: ignore[return-value]
-
-
-class FarServer:
-    """A server of the engine's, see `dpbench.types.Server`."""
-
-    def __init__(self, remote: Remote) -> None:
-        self._remote = remote
-
-    def activations(self, released: Tensor) -> tuple[Tensor, ...]:
-        """See `dpbench.types.Server`."""
-        return self._remote("server.activations", released)  # type: ignore[return-value]
 
 
 def plain(value: object, depth: int = 6) -> Any:

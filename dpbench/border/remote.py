@@ -8,12 +8,13 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from dpbench.border.calls import Calls, Remote
+from dpbench.border.calls import Calls, FarServer, Remote
 from dpbench.border.host import Guest
 from dpbench.border.stand_in import StandIn
 from dpbench.border.wire import Message
 from dpbench.errors import DpbenchError
 from dpbench.fitting import Recipe, State
+from dpbench.taps import TappedServer
 from dpbench.types import (
     AdditiveNoise,
     Attack,
@@ -23,6 +24,7 @@ from dpbench.types import (
     Observation,
     Plugin,
     ProtectedModel,
+    Server,
 )
 
 
@@ -78,7 +80,8 @@ class RemoteModel(ProtectedModel):
         """The same model in another process: nothing that this one has seen reaches it."""
         return RemoteModel(*self._made_of)
 
-    def _held(self) -> Remote:
+    def line(self) -> Remote:
+        """To the process that holds it."""
         if self._remote is None:
             recipe, defense, learned, device = self._made_of
             guest = Guest(_who(defense), device)
@@ -94,29 +97,34 @@ class RemoteModel(ProtectedModel):
 
     def features(self, images: Tensor) -> Tensor:
         """See `ProtectedModel`."""
-        return cast(Tensor, self._held()("features", images))
+        return cast(Tensor, self.line()("features", images))
 
     def release(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """See `ProtectedModel`."""
-        return cast(Tensor, self._held()("release", images, generator))
+        return cast(Tensor, self.line()("release", images, generator))
 
     def location(self, images: Tensor) -> Tensor:
         """See `ProtectedModel`."""
-        return cast(Tensor, self._held()("location", images))
+        return cast(Tensor, self.line()("location", images))
 
     def predict(self, released: Tensor) -> Tensor:
         """See `ProtectedModel`."""
-        return cast(Tensor, self._held()("predict", released))
+        return cast(Tensor, self.line()("predict", released))
 
     def noise(self) -> AdditiveNoise | None:
         """See `ProtectedModel`."""
-        self._held()
+        self.line()
         return self._noise
 
 
 def renewed(model: ProtectedModel) -> ProtectedModel:
     """The model for another phase: in a fresh process, if it lives behind the border."""
     return model.renewed() if isinstance(model, RemoteModel) else model
+
+
+def tapped(model: ProtectedModel) -> Server:
+    """The server's half of a model as the attacker holds it, where the model lives."""
+    return FarServer(model.line()) if isinstance(model, RemoteModel) else TappedServer(model)
 
 
 def reconstruct(attack: Attack, seen: Observation, generator: torch.Generator) -> Tensor:
@@ -138,10 +146,14 @@ def reconstruct(attack: Attack, seen: Observation, generator: torch.Generator) -
     if seen.server is not None:
         granted.append("server")
         functions["server.activations"] = seen.server.activations
+        functions["server.activation"] = seen.server.activation
+    if seen.undefended is not None:
+        granted.append("undefended")
+        functions |= _of_client("undefended", seen.undefended)
     calls = Calls(functions, device)
     releases = (seen.released, *seen.again)
     more, tensors = _shown("auxiliary", seen.auxiliary)
-    fields = _named(attack) | more | {"granted": granted, "releases": len(releases)}
+    fields = _named(attack) | more | {"granted": granted, "releases": len(releases), "adaptive": seen.adaptive}
     tensors |= {f"released{index}": release for index, release in enumerate(releases)}
     tensors["generator"] = generator.get_state()
     handlers: dict[str, Callable[[Message], Message]] = {

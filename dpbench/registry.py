@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import pydantic
 
-from dpbench.errors import DpbenchError, unknown
+from dpbench.errors import DpbenchError, is_interrupt, reason, unknown
 from dpbench.types import Attack, Defense, Plugin
 
 GROUP = "dpbench.plugins"
@@ -57,11 +57,11 @@ def load_plugins() -> None:
     for entry in importlib.metadata.entry_points(group=GROUP):
         try:
             entry.load()
-        except DpbenchError:
-            raise
-        except Exception as error:
+        except BaseException as error:  # a module may call sys.exit
+            if is_interrupt(error) or isinstance(error, DpbenchError):
+                raise
             raise DpbenchError(
-                f"plug-in {entry.name!r} ({entry.value}) does not import: {type(error).__name__}: {error}; "
+                f"plug-in {entry.name!r} ({entry.value}) does not import: {reason(error)}; "
                 "fix or uninstall the package that provides it"
             ) from error
 
@@ -122,13 +122,11 @@ def _module_of(path: Path, kind: str, reference: str) -> Any:
     sys.modules[name] = module  # pydantic resolves annotations through sys.modules
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        if isinstance(error, DpbenchError):
+    except BaseException as error:  # a module may call sys.exit
+        sys.modules.pop(name, None)
+        if is_interrupt(error) or isinstance(error, DpbenchError):
             raise
-        raise DpbenchError(
-            f"{kind} {reference!r} does not import: {type(error).__name__}: {error}; fix {path.name}"
-        ) from error
+        raise DpbenchError(f"{kind} {reference!r} does not import: {reason(error)}; fix {path.name}") from error
     return module
 
 
@@ -163,6 +161,10 @@ def configure(cls: type[P], arguments: dict[str, Any]) -> P:
             f"{cls.name}: parameter {where} = {first['input']!r} does not fit: {first['msg']}; "
             f"{describe_parameter(cls, where)}"
         ) from error
+    except BaseException as error:  # a validator of a plug-in's own may raise anything
+        if is_interrupt(error):
+            raise
+        raise DpbenchError(f"{cls.name} cannot be made with {arguments}: {reason(error)}") from error
 
 
 def describe_parameter(cls: type[Plugin], name: str) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pandas as pd
-import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -80,12 +78,8 @@ def run_sharing(
         return 0
     left = len(plan.units) - len(plan.finished)
     _say(console, f"suite {plan.suite.name}: {left} of {len(plan.units)} parts to run, into {plan.output}")
-    try:
-        with SharingDisplay(console, len(plan.units)) as display:
-            records = execute_sharing(plan, device=device, batch_size=batch_size, watcher=display)
-    except KeyboardInterrupt:
-        print("dpbench: interrupted; finished parts are kept: run the same command again to go on", file=sys.stderr)
-        raise typer.Exit(130) from None
+    with SharingDisplay(console, len(plan.units)) as display:
+        records = execute_sharing(plan, device=device, batch_size=batch_size, watcher=display)
     stored = all_records([plan.output])
     board, matrix = build_sharing_board(stored), build_transfer(stored)
     written = ["board.csv"]

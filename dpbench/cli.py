@@ -13,6 +13,8 @@ from dpbench.sharing.commands import share
 from dpbench.terminal import make_console
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
     from dpbench.runner import Plan
@@ -107,6 +109,7 @@ def run(
     from dpbench.leaderboard import build_board
     from dpbench.leakage import CALIBRATED as OF_LEAKAGE
     from dpbench.memory import parse_batch_size
+    from dpbench.plot_style import draw_or_say
     from dpbench.report import print_table, write_budgets, write_depth, write_overview, write_tradeoff
     from dpbench.runner import execute, make_plan
     from dpbench.store import newest_records
@@ -155,12 +158,6 @@ def run(
     stored = newest_records([plan.output])
     board = build_board(stored)
     write_board(board, plan.output / "board.csv")
-    if left or not (plan.output / "overview.png").is_file():
-        write_tradeoff(board, plan.output / "tradeoff.png")
-        write_budgets(board, plan.output / "budgets.png")
-        write_depth(board, stored, plan.output / "depth.png")
-        if any(record.status == "ok" for record in records):
-            write_overview(plan.output, board, plan.output / "overview.png")
     print_table(board if len(stored) == len(records) else build_board(records), console)
     failed = [record for record in records if record.status == "failed"]
     for record in failed:
@@ -173,8 +170,18 @@ def run(
     missing = {pair for record in records for pair in record.missing_metrics.items() if pair[0] in OF_LEAKAGE}
     for metric, reason in sorted(missing):
         console.print(f"no {metric}: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    written = ["board.csv"]
+    if left or not (plan.output / "overview.png").is_file():
+        plots: dict[str, Callable[[], object]] = {
+            "tradeoff.png": lambda: write_tradeoff(board, plan.output / "tradeoff.png"),
+            "budgets.png": lambda: write_budgets(board, plan.output / "budgets.png"),
+            "depth.png": lambda: write_depth(board, stored, plan.output / "depth.png"),
+        }
+        if any(record.status == "ok" for record in records):
+            plots["overview.png"] = lambda: write_overview(plan.output, board, plan.output / "overview.png")
+        written += draw_or_say(plots, console)
     console.print(
-        f"{plan.output}: board.csv, tradeoff.png, overview.png, and a picture per cell in pictures/",
+        f"{plan.output}: {', '.join(written)}, and a picture per cell in pictures/",
         markup=False,
         highlight=False,
         soft_wrap=True,

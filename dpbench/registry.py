@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import pydantic
 
 from dpbench import plugin_files
-from dpbench.errors import DpbenchError, unknown
+from dpbench.errors import DpbenchError, is_interrupt, reason, unknown
 from dpbench.process_state import preserved
 from dpbench.types import Attack, Defense, Plugin
 
@@ -90,11 +90,11 @@ def load_plugins() -> None:
         try:
             with preserved():
                 entry.load()
-        except DpbenchError:
-            raise
-        except Exception as error:
+        except BaseException as error:  # a module may call sys.exit
+            if is_interrupt(error) or isinstance(error, DpbenchError):
+                raise
             raise DpbenchError(
-                f"plug-in {entry.name!r} ({entry.value}) does not import: {type(error).__name__}: {error}; "
+                f"plug-in {entry.name!r} ({entry.value}) does not import: {reason(error)}; "
                 "fix or uninstall the package that provides it"
             ) from error
 
@@ -168,10 +168,10 @@ def _module_of(path: Path, kind: str, reference: str) -> Any:
             return plugin_files.load(path)
     except DpbenchError as error:
         raise DpbenchError(f"{kind} {reference!r} does not import: {error}") from error
-    except Exception as error:
-        raise DpbenchError(
-            f"{kind} {reference!r} does not import: {type(error).__name__}: {error}; fix {path.name}"
-        ) from error
+    except BaseException as error:  # a module may call sys.exit
+        if is_interrupt(error):
+            raise
+        raise DpbenchError(f"{kind} {reference!r} does not import: {reason(error)}; fix {path.name}") from error
 
 
 def source_of(cls: type[Plugin]) -> str:
@@ -252,6 +252,10 @@ def configure(cls: type[P], arguments: dict[str, Any]) -> P:
             f"{cls.name}: parameter {where} = {first['input']!r} does not fit: {first['msg']}; "
             f"{describe_parameter(cls, where)}"
         ) from error
+    except BaseException as error:  # a validator of a plug-in's own may raise anything
+        if is_interrupt(error):
+            raise
+        raise DpbenchError(f"{cls.name} cannot be made with {arguments}: {reason(error)}") from error
 
 
 def describe_parameter(cls: type[Plugin], name: str) -> str:

@@ -27,6 +27,7 @@ def cache(tmp_path_factory) -> Path:
 def _isolated(cache, monkeypatch):
     monkeypatch.setenv("DPBENCH_CACHE", str(cache))
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("DPBENCH_DEBUG", "")
     for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
         monkeypatch.delenv(name, raising=False)
 

@@ -18,6 +18,7 @@ from dpbench.errors import DpbenchError
 from dpbench.guarantees import guarantees_of
 from dpbench.memory import LARGEST_BATCH, Batches, room
 from dpbench.prepare import Prepared, Progress, undefended_spec
+from dpbench.quantisation import understood
 from dpbench.randomness import derive_generator
 from dpbench.release import (
     RELEASE_BATCH,
@@ -133,7 +134,7 @@ class Pipeline:
             backbone_weights=backbone_weights,
             released={
                 "shape": list(released.release.features[0].shape[1:]),
-                "dtype": str(released.release.features[0].dtype).removeprefix("torch."),
+                "dtype": str(released.release.dtype).removeprefix("torch."),
                 **({"packed": protected.split.packed} if protected.split.packed else {}),
                 "client_share": round(released.client_share, 4),
             },
@@ -306,8 +307,8 @@ class Answers:
         self.order = derive_generator(self.device, *parts, "order")
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Images (M,3,H,W) in [0,1] -> released features (M, ...)."""
-        return release_in_batches(self.model, images, self.generator, self.order)
+        """Images (M,3,H,W) in [0,1] -> released features (M, ...), of integers what they mean."""
+        return understood(self.model, release_in_batches(self.model, images, self.generator, self.order))
 
 
 def _plain(notes: dict[str, Any]) -> dict[str, Any]:

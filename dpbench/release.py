@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dpbench.errors import DpbenchError
+from dpbench.quantisation import FLOATS, INTEGERS, bits_of, expected_types, understood
 from dpbench.types import Images, ProtectedModel
 
 RELEASE_BATCH = 64
@@ -35,7 +36,7 @@ def release_in_batches(
         order: shuffles the images.
 
     Returns:
-        (N, ...) floating-point features, in the order of `images`.
+        (N, ...) features as they are sent, floats or integers, in the order of `images`.
 
     Raises:
         DpbenchError: the defense broke its contract.
@@ -59,15 +60,24 @@ def _released(model: ProtectedModel, images: Images, generator: torch.Generator,
     filled = shuffled[torch.arange(full, device=shuffled.device) % count]
     for number, chosen in enumerate(filled.split(RELEASE_BATCH)):
         batch = images[chosen].contiguous(memory_format=torch.channels_last)
-        released = model.release(batch, generator=generator)
-        # a subclass of Tensor could carry more than its numbers
-        if type(released) is not Tensor or not released.is_floating_point() or len(released) != len(batch):
-            came = f"{tuple(released.shape)} {released.dtype}" if isinstance(released, Tensor) else ""
-            came = f"{type(released).__name__} {came}".strip()
-            raise DpbenchError(
-                f"the defense released {came}; expected a plain float Tensor, one row for each of {len(batch)} images"
-            )
+        released = checked_release(model.release(batch, generator=generator), len(batch))
         yield released[: count - number * RELEASE_BATCH]
+
+
+def checked_release(released: object, count: int) -> Tensor:
+    """What a defense returned for `count` images, if it is plain data: numbers, and no objects of the defense.
+
+    Raises:
+        DpbenchError: it is something else; says what.
+    """
+    # a subclass of Tensor could carry more than its numbers
+    if type(released) is Tensor and released.dtype in (*FLOATS, *INTEGERS) and released.shape[:1] == (count,):
+        return released
+    came = f"{tuple(released.shape)} {released.dtype}" if isinstance(released, Tensor) else ""
+    raise DpbenchError(
+        f"the defense released {type(released).__name__} {came}".rstrip()
+        + f"; expected a plain Tensor of {expected_types()}, one row for each of {count} images"
+    )
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,8 @@ class Release:
     """What left the client for the test images, and what the server made of exactly that.
 
     Attributes:
-        features: for each release, (K, ...) of the first K images.
+        features: for each release, (K, ...) of the first K images: floats, of integers what they mean.
+        dtype: in which they were sent.
         guesses: (N, 5) int64, the five likeliest classes that the server reads from each image's first release, the
             likeliest first; fewer where there are fewer.
         bits: of one release of one image, see `release_bits`.
@@ -84,6 +95,7 @@ class Release:
     features: tuple[Tensor, ...]
     guesses: Tensor
     bits: int
+    dtype: torch.dtype
 
 
 @torch.no_grad()
@@ -148,7 +160,8 @@ def release_to_server(
         assert rows is not None
         features.append(rows)
     assert guesses is not None
-    return Release(tuple(features), guesses, levels.bits(features[0]))
+    means = tuple(understood(client, rows) for rows in features)
+    return Release(means, guesses, levels.bits(features[0]), features[0].dtype)
 
 
 def predict_in_batches(server: ProtectedModel, released: Tensor, order: torch.Generator) -> Tensor:
@@ -187,7 +200,7 @@ def assert_same_release(model: ProtectedModel, images: Images, *, seed: int, bef
     def once(gradients: bool) -> Tensor:
         generator = torch.Generator(images.device).manual_seed(seed)
         with torch.set_grad_enabled(gradients):
-            return model.release(batch, generator=generator).detach().float()
+            return checked_release(model.release(batch, generator=generator), len(batch)).detach().float()
 
     now = once(False)
     others = {"with gradients than without": once(True), "than a moment ago, for the same images and seed": before}
@@ -220,7 +233,7 @@ class Levels:
     def bits(self, features: Tensor) -> int:
         """Of one row of features (N, ...) at a fixed length per value: all of its type, fewer for few levels."""
         values = math.prod(features.shape[1:])
-        bits = torch.finfo(features.dtype).bits
+        bits = bits_of(features.dtype)
         if self.many or self.found is None:
             return values * bits
         return values * min(bits, max(1, math.ceil(math.log2(len(self.found)))))
@@ -255,5 +268,9 @@ class WhiteBox:
     """The client as a white-box attacker holds it: everything up to the release, not the server's tail."""
 
     def __init__(self, model: ProtectedModel) -> None:
-        self.release = model.release
+        self._model = model
         self.features = model.features
+
+    def release(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Images (N,3,H,W) in [0,1] -> released features (N, ...), of integers what they mean: without gradients."""
+        return understood(self._model, self._model.release(images, generator=generator))

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
@@ -17,7 +15,7 @@ from dpbench import fitting, registry
 from dpbench.border.calls import Calls, FarClient, FarServer, Remote
 from dpbench.border.describing import described
 from dpbench.border.wire import Ended, Message, Wire
-from dpbench.errors import DpbenchError
+from dpbench.errors import DEBUG, DpbenchError, debug, reason
 from dpbench.memory import is_out_of_memory, total_memory
 from dpbench.specs import BackboneSpec
 from dpbench.taps import TappedServer
@@ -27,7 +25,7 @@ from dpbench.types import Attack, Defense, LabelledImages, Observation, Plugin
 def serve(incoming: BinaryIO, outgoing: BinaryIO) -> None:
     """Answer until the engine hangs up."""
     wire = Wire(incoming, outgoing, largest=total_memory(torch.device("cpu")))
-    if not os.environ.get("DPBENCH_DEBUG"):
+    if not os.environ.get(DEBUG):
         _be_silent()
     registry.vouch_for_all()
     guest = _Guest(wire)
@@ -41,7 +39,8 @@ def serve(incoming: BinaryIO, outgoing: BinaryIO) -> None:
         except Ended:
             return
         except BaseException as error:  # whatever a plug-in raises, SystemExit too, is its failure and no more
-            answer = Message("error", {"text": _reason(error), "out_of_memory": is_out_of_memory(error)})
+            debug(error)
+            answer = Message("error", {"text": reason(error), "out_of_memory": is_out_of_memory(error)})
         wire.send(answer)
 
 
@@ -241,17 +240,6 @@ def _prefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _on_cpu(index: Any) -> Any:
     return index.cpu() if isinstance(index, Tensor) else index
-
-
-def _reason(error: BaseException) -> str:
-    """One line: the message, and for a plug-in's own exception where it was raised."""
-    text = " ".join(str(error).split())
-    if os.environ.get("DPBENCH_DEBUG"):
-        traceback.print_exception(error)
-    if isinstance(error, DpbenchError):
-        return text
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"
 
 
 def _be_silent() -> None:

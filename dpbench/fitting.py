@@ -1,4 +1,4 @@
-"""A model behind its defense, from a recipe: built, fitted on private images, put together again from what was learned."""
+"""A model behind its defense, from a recipe: built, fitted on private images, assembled again from what was learned."""
 
 from __future__ import annotations
 

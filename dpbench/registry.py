@@ -78,25 +78,41 @@ def _origin(cls: type) -> str:
 
 @functools.cache
 def load_plugins() -> None:
-    """Import every installed plug-in once. One that does not import is an error that names its package."""
-    entries = importlib.metadata.entry_points(group=GROUP)
-    foreign = [entry for entry in entries if entry.value.partition(":")[0].partition(".")[0] not in OWN]
+    """Make every installed plug-in known, once. One that does not import is an error that names its package."""
+    load_own()
+    foreign = [entry for entry in importlib.metadata.entry_points(group=GROUP) if not _of_own(entry)]
     if foreign and not _vouched:
         from dpbench.border.stand_in import installed  # imports torch, and starts a process
 
         for cls in installed():
             register(cls)
-    for entry in entries if _vouched else [entry for entry in entries if entry not in foreign]:
-        try:
-            with preserved():
-                entry.load()
-        except BaseException as error:  # a module may call sys.exit
-            if is_interrupt(error) or isinstance(error, DpbenchError):
-                raise
-            raise DpbenchError(
-                f"plug-in {entry.name!r} ({entry.value}) does not import: {reason(error)}; "
-                "fix or uninstall the package that provides it"
-            ) from error
+        return
+    for entry in foreign:
+        _load(entry)
+
+
+def load_own() -> None:
+    """Import the plug-ins that dpbench vouches for."""
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        if _of_own(entry):
+            _load(entry)
+
+
+def _of_own(entry: importlib.metadata.EntryPoint) -> bool:
+    return entry.value.partition(":")[0].partition(".")[0] in OWN
+
+
+def _load(entry: importlib.metadata.EntryPoint) -> None:
+    try:
+        with preserved():
+            entry.load()
+    except BaseException as error:  # a module may call sys.exit
+        if is_interrupt(error) or isinstance(error, DpbenchError):
+            raise
+        raise DpbenchError(
+            f"plug-in {entry.name!r} ({entry.value}) does not import: {reason(error)}; "
+            "fix or uninstall the package that provides it"
+        ) from error
 
 
 def attacks() -> dict[str, type[Attack]]:

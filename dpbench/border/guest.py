@@ -81,6 +81,7 @@ class _Guest:
         self.device = torch.device(message.fields["device"])
         torch.set_num_threads(message.fields["threads"])
         torch.backends.cudnn.deterministic = True
+        sys.path[:] = message.fields["search"]
         with contextlib.suppress(OSError):  # removed in the meantime: relative paths then fail by themselves
             os.chdir(message.fields["folder"])
         return Message("result")
@@ -250,9 +251,11 @@ def _be_silent() -> None:
     os.close(nowhere)
 
 
-FORBIDDEN = ("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.spawn", "ctypes.",
-             "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.utime",
-             "os.chmod", "os.setxattr", "shutil.", "tempfile.", "mmap.", "sqlite3.", "ftplib.", "urllib.", "http.")  # fmt: skip
+FORBIDDEN = (
+    *("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.spawn", "os.mkdir", "os.rename"),
+    *("os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.utime", "os.chmod", "os.chown", "os.setxattr"),
+    *("os.putenv", "shutil.", "tempfile.", "mmap.", "ctypes.", "sqlite3.", "urllib.", "http.", "ftplib.", "smtplib."),
+)
 """Audit events (PEP 578) by which a client could hand something to a server past the border."""
 
 

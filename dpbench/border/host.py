@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import weakref
 from collections.abc import Callable, Mapping
 
@@ -32,7 +33,12 @@ class Guest:
         self._wire = Wire(child.incoming, child.outgoing, largest=total_memory(torch.device("cpu")))
         self._end = weakref.finalize(self, _end, self._wire, child)
         # not forked from this process, so what it has set must be said
-        fields = {"device": str(device), "threads": torch.get_num_threads(), "folder": os.getcwd()}
+        fields = {
+            "device": str(device),
+            "threads": torch.get_num_threads(),
+            "folder": os.getcwd(),
+            "search": sys.path,
+        }
         self.request(Message("start", fields))
 
     def request(self, message: Message, handlers: Mapping[str, Handler] | None = None) -> Message:

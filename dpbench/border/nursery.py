@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 FORKS = hasattr(os, "fork") and hasattr(socket, "AF_UNIX") and hasattr(socket, "send_fds")
 
@@ -136,10 +136,10 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
 
 def copies(control: int) -> None:
     """The main loop of the process that is copied; `control` is its end of the socket."""
-    import dpbench_attacks  # noqa: F401
-    import dpbench_defenses  # noqa: F401
-
+    from dpbench import registry
     from dpbench.border import guest
+
+    registry.load_own()
 
     with socket.socket(fileno=control) as connection:
         while True:
@@ -158,30 +158,30 @@ def copies(control: int) -> None:
                 connection.close()
                 _die_with_parent()
                 with socket.socket(fileno=descriptors[0]) as own:
-                    stream = own.makefile("rwb", buffering=1 << 20)
-                _leave(lambda: guest.serve(stream, stream))  # type: ignore[arg-type]
+                    stream: Any = own.makefile("rwb", buffering=1 << 20)
+                _leave(guest.serve, stream, stream)
             os.close(descriptors[0])
             connection.sendall(pid.to_bytes(8, "little"))
 
 
 def alone() -> None:
     """The whole life of a process that was started anew: it is spoken to through its standard streams."""
-    import dpbench_attacks  # noqa: F401
-    import dpbench_defenses  # noqa: F401
-
+    from dpbench import registry
     from dpbench.border import guest
+
+    registry.load_own()
 
     incoming = os.fdopen(os.dup(0), "rb")
     outgoing = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    _leave(lambda: guest.serve(incoming, outgoing))
+    _leave(guest.serve, incoming, outgoing)
 
 
-def _leave(life: Callable[[], None]) -> None:
+def _leave(life: Callable[..., None], *streams: Any) -> None:
     """Live, then end without what a plug-in has registered for the end."""
     status = 1
     try:
-        life()
+        life(*streams)
         status = 0
     finally:
         os._exit(status)

@@ -15,8 +15,10 @@ from dpbench import cache, fidelity, recognition
 from dpbench.depth import client_share
 from dpbench.errors import DpbenchError
 from dpbench.guarantees import guarantees_of
+from dpbench.lending import Lent
 from dpbench.memory import LARGEST_BATCH, Batches, room
 from dpbench.prepare import Prepared, Progress, undefended_spec
+from dpbench.process_state import preserved
 from dpbench.randomness import derive_generator
 from dpbench.release import (
     RELEASE_BATCH,
@@ -173,8 +175,17 @@ class Pipeline:
     ) -> tuple[Tensor, dict[str, Any]]:
         """Reconstructions (victims,3,H,W) in [0,1], and what the attack noted; the same however often it begins."""
         notes: dict[str, Any] = {}
-        seen = self._observe(cell, released, batch_size, notes, progress)
-        images = attack_of(cell.attack).reconstruct(seen, generator=derive_generator(self.device, cell.id, "attack"))
+        lent = self.prepared.lend(
+            self.prepared.auxiliary(cell, progress).at_most(batch_size), f"attack {cell.attack.name!r}", "reconstruct"
+        )
+        seen = self._observe(cell, released, lent, notes, progress)
+        generator = derive_generator(self.device, cell.id, "attack")
+        try:
+            with preserved():
+                images = attack_of(cell.attack).reconstruct(seen, generator=generator)
+        finally:
+            lent.check()
+        attack_of(cell.attack)  # what it read is still what the id says
         return checked_images(images, victims, cell.attack.name), notes
 
     def _recognise(self, cell: CellSpec, images: Tensor, progress: Progress) -> Recognition:
@@ -215,12 +226,13 @@ class Pipeline:
         return model, self.prepared.protected_key(cell, defense, progress)
 
     def _observe(
-        self, cell: CellSpec, released: Released, batch_size: int, notes: dict[str, Any], progress: Progress
+        self, cell: CellSpec, released: Released, lent: Lent, notes: dict[str, Any], progress: Progress
     ) -> Observation:
         """What the attacker sees under the cell's threat model, and nothing else."""
         needs = attack_of(cell.attack).needs
         model, client_key = self._known_client(cell, progress)
-        first, *again = (features[: cell.victims].float() for features in released.release.features)
+        # copies: other attacks see the same release
+        first, *again = (features[: cell.victims].float().clone() for features in released.release.features)
         answers = Answers(model, self.device, client_key, cell.id)
 
         def remember(
@@ -246,9 +258,11 @@ class Pipeline:
             def make() -> cache.State:
                 # queries inside take their randomness from the key too, whichever cell comes first
                 answers.start(key)
-                return train(derive_generator(self.device, key, "train"))
+                state = train(derive_generator(self.device, key, "train"))
+                lent.check()  # else what it trained on other images would be kept
+                return state
 
-            state = cache.remember(self.cache_dir, "attacks", key, make)
+            state = cache.remember(self.cache_dir, "attacks", key, make, progress)
             answers.start(client_key, cell.id)
             return {tensor_name: value.to(self.device) for tensor_name, value in state.items()}
 
@@ -256,7 +270,7 @@ class Pipeline:
             released=first,
             again=tuple(again),
             image_shape=(3, cell.dataset.image_size, cell.dataset.image_size),
-            auxiliary=self.prepared.auxiliary(cell, progress).at_most(batch_size),
+            auxiliary=lent.images,
             query=answers if needs != "nothing" else None,
             client=WhiteBox(model) if needs == "weights" else None,
             remember=remember,

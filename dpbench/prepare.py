@@ -5,7 +5,6 @@ Kept in memory while cells that use it follow each other, and on disk under a co
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +16,25 @@ from dpbench import backbones, cache, recognition, splitting, training, weights
 from dpbench.datasets import Parts, load_parts
 from dpbench.devices import place, to_device
 from dpbench.division import assert_disjoint_hashes
+from dpbench.learned import Fitting, restore
+from dpbench.lending import Lent
 from dpbench.memory import LARGEST_BATCH, Batches, auto_batch_size, room
+from dpbench.process_state import preserved
 from dpbench.randomness import derive_generator, derive_seed, seeded
 from dpbench.registry import find_defense, source_of
+from dpbench.release import assert_restored
 from dpbench.specs import CellSpec, DatasetSpec, PluginSpec, content_hash
 from dpbench.suite import defense_of
-from dpbench.types import AUXILIARY_SHARE, UNDEFENDED, Images, LabelledImages, ProtectedModel
+from dpbench.types import AUXILIARY_SHARE, UNDEFENDED, Defense, Images, LabelledImages, ProtectedModel
 
 Progress = Callable[[str], None]
 T = TypeVar("T")
 
 LARGEST_FIT = LARGEST_BATCH
 """Images at once in the fit of a defense, at most: beyond it the batch says nothing about what was fitted."""
+
+PROBE = 16
+"""Private images on which a fitted defense is compared with what is stored of it."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,10 @@ class Prepared:
             placed = images.to(self.device)
         return LabelledImages(placed, to_device(part.labels, self.device))
 
+    def lend(self, images: LabelledImages, who: str, method: str) -> Lent:
+        """Images for a plug-in; where it changes them, nothing that was kept is used again."""
+        return Lent(images, who, method, self._kept.clear)
+
     def auxiliary(self, cell: CellSpec, progress: Progress) -> LabelledImages:
         """The attacker's images: as many of the cell's auxiliary images as its budget allows."""
         parts = self.parts(cell, progress)
@@ -169,8 +179,8 @@ class Prepared:
             return dict(model.state_dict())
 
         def load(key: str, batch_size: int) -> tuple[str, cache.State, str]:
-            state = cache.remember(self.cache_dir, "backbones", key, lambda: fit(key, batch_size))
-            return key, state, f"{source.label} sha256:{_state_hash(state)[:16]}"
+            state = cache.remember(self.cache_dir, "backbones", key, lambda: fit(key, batch_size), progress)
+            return key, state, f"{source.label} sha256:{cache.state_hash(state)[:16]}"
 
         return self._keep_fitted("backbone", about, training.BATCH_SIZE, load)
 
@@ -181,10 +191,9 @@ class Prepared:
         parts = self.parts(cell, progress)
         _, state, _ = self.backbone(cell, progress)
         about = self._about_protected(cell, defense_spec, progress)
-        defense = defense_of(defense_spec)
         size = cell.dataset.image_size
 
-        def build(key: str) -> ProtectedModel:
+        def build(defense: Defense, key: str) -> ProtectedModel:
             # each protected model has its own copy of the weights: a defense may fine-tune them
             with seeded(derive_seed(key, "build"), self.device):
                 model = backbones.create_backbone(cell.backbone, image_size=size, classes=len(parts.classes))
@@ -196,29 +205,50 @@ class Prepared:
                     classes=len(parts.classes),
                     name=cell.backbone.name,
                 )
-                built = defense.build(split.requires_grad_(False).to(self.device))
+                with preserved():
+                    built = defense.build(split.requires_grad_(False).to(self.device))
                 return place(built, self.device).eval()
 
-        def fit(key: str, batch_size: int) -> cache.State:
-            model = build(key)
-            before = {name: value.clone() for name, value in model.state_dict().items()}
-            with seeded(derive_seed(key, "fit"), self.device):
-                defense.fit(
-                    model,
-                    parts.private.at_most(batch_size),
-                    generator=derive_generator(self.device, key, "fit"),
-                    progress=lambda text: progress(f"fitting defense {defense_spec.name}: {text}"),
-                )
+        def restored(key: str, learned: cache.State) -> ProtectedModel:
+            model = build(defense_of(defense_spec), key)
+            restore(model, learned)
+            return model.eval().requires_grad_(False)
+
+        def fit(key: str, batch_size: int) -> tuple[cache.State, ProtectedModel]:
+            """What the defense learned, and a model built from no more than that; it must be the fitted one."""
+            defense = defense_of(defense_spec)
+            model = build(defense, key)
+            fitting = Fitting(defense, model)
+            lent = self.lend(parts.private.at_most(batch_size), f"defense {defense_spec.name!r}", "fit")
+            try:
+                with seeded(derive_seed(key, "fit"), self.device), preserved():
+                    defense.fit(
+                        model,
+                        lent.images,
+                        generator=derive_generator(self.device, key, "fit"),
+                        progress=lambda text: progress(f"fitting defense {defense_spec.name}: {text}"),
+                    )
+            finally:
+                lent.check()
             # the backbone is cached already: only what the defense changed is kept
-            after = model.state_dict()
-            return {name: value for name, value in after.items() if not torch.equal(value, before[name])}
+            learned = fitting.learned()
+            again = restored(key, learned)
+            probe = parts.private.images[:PROBE]
+            assert_restored(model.eval(), again, probe, seed=derive_seed(key, "probe"), name=defense_spec.name)
+            defense_of(defense_spec)  # what it read is still what the key says
+            return learned, again
 
         def load(key: str, batch_size: int) -> ProtectedModel:
             progress(f"defense {defense_spec.name}")
-            changed = cache.remember(self.cache_dir, "defenses", key, lambda: fit(key, batch_size))
-            model = build(key)
-            model.load_state_dict({**model.state_dict(), **changed})
-            return model.eval().requires_grad_(False)
+            made: list[ProtectedModel] = []
+
+            def make() -> cache.State:
+                learned, model = fit(key, batch_size)
+                made.append(model)
+                return learned
+
+            learned = cache.remember(self.cache_dir, "defenses", key, make, progress)
+            return made[0] if made else restored(key, learned)
 
         if apart:
             return self._fitted(about, LARGEST_FIT, load)
@@ -261,7 +291,7 @@ class Prepared:
             )
 
         def load(key: str, batch_size: int) -> Judge:
-            state = cache.remember(self.cache_dir, "judges", key, lambda: fit(key, batch_size))
+            state = cache.remember(self.cache_dir, "judges", key, lambda: fit(key, batch_size), progress)
             judge = recognition.make_judge(spec, state, **shape, device=self.device)
             at_once = min(batch_size, LARGEST_BATCH)
             read = recognition.labels_read(judge, parts.test.images, parts.test.labels, at_once)
@@ -280,11 +310,3 @@ class Prepared:
 def undefended_spec() -> PluginSpec:
     """The defense that does nothing, as a cell names it."""
     return PluginSpec(name=UNDEFENDED, source=source_of(find_defense(UNDEFENDED)))
-
-
-def _state_hash(state: cache.State) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(name.encode())
-        digest.update(state[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -9,11 +9,17 @@ import torch
 
 from dpbench import backbones, splitting
 from dpbench.devices import place
+from dpbench.learned import Fitting, restore
+from dpbench.process_state import preserved
 from dpbench.randomness import derive_generator, derive_seed, seeded
+from dpbench.release import assert_restored
 from dpbench.specs import BackboneSpec
 from dpbench.types import Defense, LabelledImages, ProtectedModel, SplitModel
 
 State = dict[str, torch.Tensor]
+
+PROBE = 16
+"""Private images on which a fitted defense is compared with what is stored of it."""
 
 
 @dataclass(frozen=True)
@@ -52,27 +58,49 @@ class Recipe:
 def build(recipe: Recipe, defense: Defense, device: torch.device) -> ProtectedModel:
     """The protected model, not yet fitted, in eval mode."""
     with seeded(derive_seed(recipe.key, "build"), device):
-        return place(defense.build(recipe.split().to(device)), device).eval()
+        split = recipe.split().to(device)
+        with preserved():
+            built = defense.build(split)
+        return place(built, device).eval()
 
 
 def fit(
     recipe: Recipe,
-    defense: Defense,
+    make: Callable[[], Defense],
     private: LabelledImages,
     device: torch.device,
     progress: Callable[[str], None],
-) -> State:
-    """What the defense learned on the private images: the entries of the model's state that it changed."""
+) -> tuple[State, ProtectedModel]:
+    """What a defense learns on the private images, and a model that knows no more than that.
+
+    Args:
+        recipe: of the model.
+        make: the defense, a new instance each time: nothing may stay in it.
+        private: the defender's images, on the device.
+        device: where the model is fitted.
+        progress: shows a short text.
+
+    Returns:
+        The entries of the model's state that were learned, and the model assembled from them, as `assemble` gives it.
+
+    Raises:
+        DpbenchError: something was learned that the state does not hold.
+    """
+    defense = make()
     model = build(recipe, defense, device)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    with seeded(derive_seed(recipe.key, "fit"), device):
+    fitting = Fitting(defense, model)
+    with seeded(derive_seed(recipe.key, "fit"), device), preserved():
         defense.fit(model, private, generator=derive_generator(device, recipe.key, "fit"), progress=progress)
-    after = model.state_dict()
-    return {name: value for name, value in after.items() if not torch.equal(value, before[name])}
+    # the backbone is cached already: only what the defense changed is kept
+    learned = fitting.learned()
+    again = assemble(recipe, make(), learned, device)
+    probe = private.images[:PROBE]
+    assert_restored(model.eval(), again, probe, seed=derive_seed(recipe.key, "probe"), name=defense.name)
+    return learned, again
 
 
 def assemble(recipe: Recipe, defense: Defense, learned: State, device: torch.device) -> ProtectedModel:
     """The protected model as it was fitted, frozen, in eval mode; `learned` is what `fit` gave."""
     model = build(recipe, defense, device)
-    model.load_state_dict({**model.state_dict(), **learned})
+    restore(model, learned)
     return model.eval().requires_grad_(False)

@@ -16,8 +16,10 @@ from dpbench.border import remote
 from dpbench.depth import client_share
 from dpbench.errors import DpbenchError
 from dpbench.guarantees import guarantees_of
+from dpbench.lending import Lent
 from dpbench.memory import LARGEST_BATCH, Batches, room
 from dpbench.prepare import Prepared, Progress, undefended_spec
+from dpbench.process_state import preserved
 from dpbench.quantisation import understood
 from dpbench.randomness import derive_generator
 from dpbench.release import (
@@ -178,13 +180,21 @@ class Pipeline:
     ) -> tuple[Tensor, dict[str, Any]]:
         """Reconstructions (victims,3,H,W) in [0,1], and what the attack noted; the same however often it begins."""
         notes: dict[str, Any] = {}
-        seen = self._observe(cell, released, batch_size, notes, progress)
+        lent = self.prepared.lend(
+            self.prepared.auxiliary(cell, progress).at_most(batch_size), f"attack {cell.attack.name!r}", "reconstruct"
+        )
+        seen = self._observe(cell, released, lent, notes, progress)
         attack = attack_of(cell.attack)
         generator = derive_generator(self.device, cell.id, "attack")
-        if remote.crosses(attack, self.prepared.audit):
-            images = remote.reconstruct(attack, seen, generator)
-        else:
-            images = attack.reconstruct(seen, generator=generator)
+        try:
+            if remote.crosses(attack, self.prepared.audit):
+                images = remote.reconstruct(attack, seen, generator)
+            else:
+                with preserved():
+                    images = attack.reconstruct(seen, generator=generator)
+        finally:
+            lent.check()
+        attack_of(cell.attack)  # what it read is still what the id says
         return checked_images(images, victims, cell.attack.name), notes
 
     def _recognise(self, cell: CellSpec, images: Tensor, progress: Progress) -> Recognition:
@@ -225,12 +235,13 @@ class Pipeline:
         return model, self.prepared.protected_key(cell, defense, progress)
 
     def _observe(
-        self, cell: CellSpec, released: Released, batch_size: int, notes: dict[str, Any], progress: Progress
+        self, cell: CellSpec, released: Released, lent: Lent, notes: dict[str, Any], progress: Progress
     ) -> Observation:
         """What the attacker sees under the cell's threat model, and nothing else."""
         needs = attack_of(cell.attack).needs
         model, client_key = self._known_client(cell, progress)
-        first, *again = (features[: cell.victims] for features in released.release.features)
+        # copies: other attacks see the same release
+        first, *again = (features[: cell.victims].clone() for features in released.release.features)
         answers = Answers(remote.renewed(model), self.device, client_key, cell.id)
 
         def remember(
@@ -256,9 +267,11 @@ class Pipeline:
             def make() -> cache.State:
                 # queries inside take their randomness from the key too, whichever cell comes first
                 answers.start(key)
-                return train(derive_generator(self.device, key, "train"))
+                state = train(derive_generator(self.device, key, "train"))
+                lent.check()  # else what it trained on other images would be kept
+                return state
 
-            state = cache.remember(self.cache_dir, "attacks", key, make)
+            state = cache.remember(self.cache_dir, "attacks", key, make, progress)
             answers.start(client_key, cell.id)
             return {tensor_name: value.to(self.device) for tensor_name, value in state.items()}
 
@@ -266,9 +279,9 @@ class Pipeline:
             released=first,
             again=tuple(again),
             image_shape=(3, cell.dataset.image_size, cell.dataset.image_size),
-            auxiliary=self.prepared.auxiliary(cell, progress).at_most(batch_size),
+            auxiliary=lent.images,
             query=answers if needs != "nothing" else None,
-            client=WhiteBox(remote.renewed(model)) if needs == "weights" else None,
+            client=WhiteBox(model) if needs == "weights" else None,
             server=self._server(cell, progress) if cell.server == "attacker" else None,
             adaptive=cell.threat_model != "static",
             undefended=self._undefended(cell, progress) if needs == "weights" else None,

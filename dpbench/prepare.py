@@ -5,7 +5,6 @@ Kept in memory while cells that use it follow each other, and on disk under a co
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +17,19 @@ from dpbench.border import remote
 from dpbench.datasets import Parts, load_parts
 from dpbench.devices import place, to_device
 from dpbench.division import assert_disjoint_hashes
+from dpbench.lending import Lent
 from dpbench.memory import LARGEST_BATCH, Batches, auto_batch_size, room
 from dpbench.randomness import derive_generator, derive_seed, seeded
 from dpbench.registry import find_defense, source_of
 from dpbench.specs import CellSpec, DatasetSpec, PluginSpec, content_hash
 from dpbench.suite import defense_of
-from dpbench.types import AUXILIARY_SHARE, UNDEFENDED, Images, LabelledImages, ProtectedModel
+from dpbench.types import AUXILIARY_SHARE, UNDEFENDED, Defense, Images, LabelledImages, ProtectedModel
 
 Progress = Callable[[str], None]
 T = TypeVar("T")
 
 LARGEST_FIT = LARGEST_BATCH
 """Images at once in the fit of a defense, at most: beyond it the batch says nothing about what was fitted."""
-
 
 @dataclass(frozen=True)
 class Judge:
@@ -121,6 +120,10 @@ class Prepared:
             placed = images.to(self.device)
         return LabelledImages(placed, to_device(part.labels, self.device))
 
+    def lend(self, images: LabelledImages, who: str, method: str) -> Lent:
+        """Images for a plug-in; where it changes them, nothing that was kept is used again."""
+        return Lent(images, who, method, self._kept.clear)
+
     def auxiliary(self, cell: CellSpec, progress: Progress) -> LabelledImages:
         """The attacker's images: as many of the cell's auxiliary images as its budget allows."""
         parts = self.parts(cell, progress)
@@ -174,8 +177,8 @@ class Prepared:
             return dict(model.state_dict())
 
         def load(key: str, batch_size: int) -> tuple[str, cache.State, str]:
-            state = cache.remember(self.cache_dir, "backbones", key, lambda: fit(key, batch_size))
-            return key, state, f"{source.label} sha256:{_state_hash(state)[:16]}"
+            state = cache.remember(self.cache_dir, "backbones", key, lambda: fit(key, batch_size), progress)
+            return key, state, f"{source.label} sha256:{cache.state_hash(state)[:16]}"
 
         return self._keep_fitted("backbone", about, training.BATCH_SIZE, load)
 
@@ -187,29 +190,39 @@ class Prepared:
         _, state, _ = self.backbone(cell, progress)
         about = self._about_protected(cell, defense_spec, progress)
         defense = defense_of(defense_spec)
-        crosses = remote.crosses(defense, self.audit)
         size = cell.dataset.image_size
 
         def recipe(key: str) -> fitting.Recipe:
             return fitting.Recipe(key, cell.backbone, state, size, len(parts.classes), cell.split_point)
 
-        def fit(key: str, batch_size: int) -> cache.State:
-            private = parts.private.at_most(batch_size)
-            fit_ = remote.fit if crosses else fitting.fit
-            return fit_(
-                recipe(key),
-                defense,
-                private,
-                self.device,
-                lambda text: progress(f"fitting defense {defense_spec.name}: {text}"),
-            )
+        def shown(text: str) -> None:
+            progress(f"fitting defense {defense_spec.name}: {text}")
 
         def load(key: str, batch_size: int) -> ProtectedModel:
             progress(f"defense {defense_spec.name}")
-            learned = cache.remember(self.cache_dir, "defenses", key, lambda: fit(key, batch_size))
-            if crosses:
+            private = parts.private.at_most(batch_size)
+            made: list[ProtectedModel] = []
+
+            def fit() -> cache.State:
+                if remote.crosses(defense, self.audit):
+                    learned = remote.fit(recipe(key), defense, private, self.device, shown)
+                else:
+                    lent = self.lend(private, f"defense {defense_spec.name!r}", "fit")
+                    try:
+                        learned, model = fitting.fit(recipe(key), fresh, lent.images, self.device, shown)
+                    finally:
+                        lent.check()
+                    made.append(model)
+                fresh()  # what it read is still what the key says
+                return learned
+
+            def fresh() -> Defense:
+                return defense_of(defense_spec)
+
+            learned = cache.remember(self.cache_dir, "defenses", key, fit, progress)
+            if remote.crosses(defense, self.audit):
                 return remote.RemoteModel(recipe(key), defense, learned, self.device)
-            return fitting.assemble(recipe(key), defense, learned, self.device)
+            return made[0] if made else fitting.assemble(recipe(key), fresh(), learned, self.device)
 
         if apart:
             return self._fitted(about, LARGEST_FIT, load)
@@ -252,7 +265,7 @@ class Prepared:
             )
 
         def load(key: str, batch_size: int) -> Judge:
-            state = cache.remember(self.cache_dir, "judges", key, lambda: fit(key, batch_size))
+            state = cache.remember(self.cache_dir, "judges", key, lambda: fit(key, batch_size), progress)
             judge = recognition.make_judge(spec, state, **shape, device=self.device)
             at_once = min(batch_size, LARGEST_BATCH)
             read = recognition.labels_read(judge, parts.test.images, parts.test.labels, at_once)
@@ -271,11 +284,3 @@ class Prepared:
 def undefended_spec() -> PluginSpec:
     """The defense that does nothing, as a cell names it."""
     return PluginSpec(name=UNDEFENDED, source=source_of(find_defense(UNDEFENDED)))
-
-
-def _state_hash(state: cache.State) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(name.encode())
-        digest.update(state[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

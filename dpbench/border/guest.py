@@ -17,6 +17,7 @@ from dpbench.border.describing import described
 from dpbench.border.wire import Ended, Message, Wire
 from dpbench.errors import DEBUG, DpbenchError, debug, reason
 from dpbench.memory import is_out_of_memory, total_memory
+from dpbench.quantisation import quantisation_of
 from dpbench.specs import BackboneSpec
 from dpbench.taps import TappedServer
 from dpbench.types import Attack, Defense, LabelledImages, Observation, Plugin
@@ -94,8 +95,9 @@ class _Guest:
 
     def _fit(self, message: Message) -> Message:
         private = self._images(message, "private")
-        defense = _defense(message.fields)
-        learned = fitting.fit(_recipe(message), defense, private, self.device, self.progress)
+        learned, _ = fitting.fit(
+            _recipe(message), lambda: _defense(message.fields), private, self.device, self.progress
+        )
         return Message("result", {}, {name: value.detach() for name, value in learned.items()})
 
     def _hold(self, message: Message) -> Message:
@@ -114,8 +116,9 @@ class _Guest:
             self.device,
         )
         noise = model.noise()
+        told = {"noise": None if noise is None else vars(noise), "quantisation": quantisation_of(model)}
         _keep_to_itself()
-        return Message("result", {"noise": None if noise is None else vars(noise)})
+        return Message("result", told)
 
     def _images(self, message: Message, name: str) -> LabelledImages:
         labels = message.tensors[f"{name}.labels"].to(self.device)

@@ -75,6 +75,10 @@ class RemoteModel(ProtectedModel):
         self._made_of = (recipe, defense, learned, device)
         self._remote: Remote | None = None
         self._noise: AdditiveNoise | None = None
+        self._quantisation = (1.0, 0.0)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RemoteModel:
+        return self.renewed()
 
     def renewed(self) -> RemoteModel:
         """The same model in another process: nothing that this one has seen reaches it."""
@@ -87,10 +91,11 @@ class RemoteModel(ProtectedModel):
             guest = Guest(_who(defense), device)
             fields, tensors = _told(recipe, defense)
             tensors |= {f"learned.{name}": value for name, value in learned.items()}
-            noise = guest.request(Message("hold", fields, tensors)).fields.get("noise")
+            told = guest.request(Message("hold", fields, tensors)).fields
             try:
-                self._noise = None if noise is None else AdditiveNoise(**noise)
-            except TypeError as error:
+                self._noise = None if told["noise"] is None else AdditiveNoise(**told["noise"])
+                self._quantisation = (float(told["quantisation"][0]), float(told["quantisation"][1]))
+            except (KeyError, IndexError, TypeError, ValueError) as error:
                 raise DpbenchError(f"{_who(defense)} states its noise in a way that nobody understands") from error
             self._remote = Remote(guest, device)
         return self._remote
@@ -110,6 +115,11 @@ class RemoteModel(ProtectedModel):
     def predict(self, released: Tensor) -> Tensor:
         """See `ProtectedModel`."""
         return cast(Tensor, self.line()("predict", released))
+
+    def quantisation(self) -> tuple[float, float]:
+        """See `ProtectedModel`."""
+        self.line()
+        return self._quantisation
 
     def noise(self) -> AdditiveNoise | None:
         """See `ProtectedModel`."""

@@ -297,9 +297,7 @@ class Pipeline:
             # an instance that has released nothing: what it computes, it computes from the features
             return remote.tapped(self.prepared.protected(cell, cell.defense, progress, apart=True))
 
-        server: Server = self.prepared.keep(
-            "server", self.prepared.protected_key(cell, cell.defense, progress), make
-        )
+        server: Server = self.prepared.keep("server", self.prepared.protected_key(cell, cell.defense, progress), make)
         return server
 
     def _undefended(self, cell: CellSpec, progress: Progress) -> WhiteBox:

@@ -31,6 +31,7 @@ T = TypeVar("T")
 LARGEST_FIT = LARGEST_BATCH
 """Images at once in the fit of a defense, at most: beyond it the batch says nothing about what was fitted."""
 
+
 @dataclass(frozen=True)
 class Judge:
     """An independently trained classifier, its name and its top-1 on the true test images."""

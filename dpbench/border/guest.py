@@ -255,9 +255,21 @@ def _be_silent() -> None:
 
 
 FORBIDDEN = (
-    *("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.spawn", "os.mkdir", "os.rename"),
-    *("os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.utime", "os.chmod", "os.chown", "os.setxattr"),
-    *("os.putenv", "shutil.", "tempfile.", "mmap.", "ctypes.", "sqlite3.", "urllib.", "http.", "ftplib.", "smtplib."),
+    *("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.spawn", "os.mkdir"),
+    *("os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.utime", "os.chmod", "os.chown"),
+    *(
+        "os.setxattr",
+        "os.putenv",
+        "shutil.",
+        "tempfile.",
+        "mmap.",
+        "ctypes.",
+        "sqlite3.",
+        "urllib.",
+        "http.",
+        "ftplib.",
+        "smtplib.",
+    ),
 )
 """Audit events (PEP 578) by which a client could hand something to a server past the border."""
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dpbench import cache, fidelity, recognition
 from dpbench.border import remote
+from dpbench.border.crowd import Crowd
 from dpbench.depth import client_share
 from dpbench.errors import DpbenchError
 from dpbench.guarantees import guarantees_of
@@ -21,11 +22,12 @@ from dpbench.memory import LARGEST_BATCH, Batches, room
 from dpbench.prepare import Prepared, Progress, undefended_spec
 from dpbench.process_state import preserved
 from dpbench.quantisation import understood
-from dpbench.randomness import derive_generator
+from dpbench.randomness import derive_generator, derive_seed
 from dpbench.release import (
     RELEASE_BATCH,
     Release,
     WhiteBox,
+    assert_same_in_other_batches,
     assert_same_release,
     checked_images,
     release_in_batches,
@@ -43,12 +45,21 @@ MANY_CLASSES = 50
 
 @dataclass(frozen=True)
 class Released:
-    """A release and the server's hits on it; `probe` is for `assert_same_release`, for the last see `dpbench.depth`."""
+    """What releasing the test images gave.
+
+    Attributes:
+        release: the features, and what the server reads from them.
+        utility: its hits.
+        probe: one batch, to be released again after the attack.
+        client_share: the client's part of the multiply-adds, see `dpbench.depth`.
+        crowd: whom the client serves beside victims and attackers.
+    """
 
     release: Release
     utility: Utility
     probe: Tensor
     client_share: float
+    crowd: Crowd
 
 
 @dataclass(frozen=True)
@@ -118,7 +129,9 @@ class Pipeline:
         victims = parts.test.images[: cell.victims]
         with stages("attack"):
             images, notes = self.batches(lambda size: self._attacked(cell, released, size, victims, progress))
-            assert_same_release(protected, parts.test.images, seed=cell.seed, before=released.probe)
+            key = self.prepared.protected_key(cell, cell.defense, progress)
+            seed = derive_seed(key, "probe")
+            assert_same_release(protected, parts.test.images, seed=seed, before=released.probe)
         with stages("fidelity"):
             figures, missing = self.batches(lambda size: fidelity.grade(images, victims, min(size, LARGEST_BATCH)))
         with stages("recognition"):
@@ -153,10 +166,13 @@ class Pipeline:
 
         def make() -> Released:
             test = self.prepared.parts(cell, progress).test
-            probe = assert_same_release(protected, test.images, seed=cell.seed)
+            probe = assert_same_release(protected, test.images, seed=derive_seed(key, "probe"))
+            assert_same_in_other_batches(protected, test.images, seed=derive_seed(key, "batches"))
+            decoys = self.prepared.auxiliary(cell, progress).images
+            crowd = Crowd(decoys, derive_generator(torch.device("cpu"), key, "crowd"))
             fit = room(self.device) // (probe[0].numel() * probe.element_size())
             release = release_to_server(
-                protected,
+                remote.releasing(protected, crowd),
                 self.prepared.protected(cell, cell.defense, progress, apart=True),
                 test.images,
                 releases=cell.releases,
@@ -168,7 +184,7 @@ class Pipeline:
             hits = release.guesses == test.labels[:, None]
             many = protected.split.classes >= MANY_CLASSES
             utility = Utility(correct=hits[:, 0].tolist(), top5=hits.any(dim=1).tolist() if many else None)
-            return Released(release, utility, probe, client_share(protected.split))
+            return Released(release, utility, probe, client_share(protected.split), crowd)
 
         released: Released = self.prepared.keep("released", f"{key} {cell.releases}", make)
         if len(released.release.features[0]) < cell.victims:
@@ -242,7 +258,9 @@ class Pipeline:
         model, client_key = self._known_client(cell, progress)
         # copies: other attacks see the same release
         first, *again = (features[: cell.victims].clone() for features in released.release.features)
-        answers = Answers(remote.renewed(model), self.device, client_key, cell.id)
+        same = client_key == self.prepared.protected_key(cell, cell.defense, progress)
+        model = remote.answering(model, released.crowd if same else None)
+        answers = Answers(model, self.device, client_key, cell.id)
 
         def remember(
             name: str,

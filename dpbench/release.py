@@ -13,7 +13,7 @@ from torch import Tensor
 from dpbench.errors import DpbenchError
 from dpbench.process_state import preserved
 from dpbench.quantisation import FLOATS, INTEGERS, bits_of, expected_types, understood
-from dpbench.randomness import seeded
+from dpbench.randomness import derive_seed, seeded
 from dpbench.types import Images, ProtectedModel
 
 RELEASE_BATCH = 64
@@ -21,6 +21,19 @@ RELEASE_BATCH = 64
 
 DISTINCT = 1 << 16
 """Beyond so many different values, a value is counted with all bits of its type."""
+
+
+SIZES = (1, 5, 48)
+"""Of batches that are compared with the usual one."""
+
+PROBED = 10
+"""Images of which small batches are made."""
+
+DRAWS = 8
+"""Of a stochastic release, to compare its mean and spread."""
+
+LARGEST_DRIFT = 4.0
+"""Squared difference of two means over draws, in units of its variance and averaged over values: 1 where they agree."""
 
 
 @torch.no_grad()
@@ -208,11 +221,60 @@ def assert_same_release(model: ProtectedModel, images: Images, *, seed: int, bef
     now = once(False)
     others = {"with gradients than without": once(True), "than a moment ago, for the same images and seed": before}
     for when, other in others.items():
-        if other is not None and _differ(other, now):
+        if other is not None and differ(other, now):
             raise DpbenchError(
                 f"the defense releases something else {when}; it must depend on the images and its generator alone"
             )
     return now
+
+
+@torch.no_grad()
+def assert_same_in_other_batches(model: ProtectedModel, images: Images, *, seed: int) -> None:
+    """What is released of an image must not depend on how many others come with it: attackers choose their batches.
+
+    Args:
+        model: frozen, in eval mode.
+        images: (N,3,H,W) in [0,1]; a few are looked at.
+        seed: of the generators of a stochastic defense, whose releases are compared by mean and spread over draws.
+
+    Raises:
+        DpbenchError: the defense serves small batches, or large ones, in another way.
+    """
+    batch = images[:RELEASE_BATCH]
+    few = min(len(batch), PROBED)
+
+    def draws(count: int, size: int) -> Tensor:
+        """(count, few, ...) releases of the first images, in batches of `size`."""
+        starts = range(0, few, size)
+        return torch.stack(
+            [
+                torch.cat(
+                    [_release_once(model, batch[start : start + size], derive_seed(seed, n, start)) for start in starts]
+                )[:few]
+                for n in range(count)
+            ]
+        )
+
+    usual = draws(2, len(batch))
+    count = DRAWS if differ(usual[0], usual[1]) else 1
+    usual = draws(count, len(batch)) if count > 1 else usual[:1]
+    for size in SIZES:
+        other = draws(count, size)
+        if not (alike(usual, other) if count > 1 else not differ(usual, other)):
+            raise DpbenchError(
+                f"the defense releases something else in batches of {size} than in batches of {len(batch)}; what is "
+                "released of an image must depend on that image and the generator alone"
+            )
+
+
+def alike(one: Tensor, other: Tensor) -> bool:
+    """Whether draws (D, ...) of the same stochastic release agree in mean and spread."""
+    one, other = one.double(), other.double()
+    both = (one.var(0) + other.var(0)) / 2
+    scale = both.mean()
+    drift = (one.mean(0) - other.mean(0)).square() / (both + 1e-2 * scale + 1e-12 * one.square().mean()) / 2 * len(one)
+    spread = float((one.var(0).mean() + 1e-30) / (other.var(0).mean() + 1e-30))
+    return float(drift.mean()) < LARGEST_DRIFT and 0.5 < spread < 2
 
 
 @torch.no_grad()
@@ -238,7 +300,7 @@ def assert_restored(fitted: ProtectedModel, restored: ProtectedModel, images: Te
         with seeded(seed, images.device), preserved():
             predicted.append(model.predict(released[0].clone()).float())
     for what, (one, other) in {"releases": released, "predicts": predicted}.items():
-        if _differ(one, other):
+        if differ(one, other):
             raise DpbenchError(
                 f"defense {name!r}: fit left something outside parameters and buffers: built anew from its state it "
                 f"{what} something else; register all that it learns as buffers in build"
@@ -252,8 +314,8 @@ def _release_once(model: ProtectedModel, images: Tensor, seed: int) -> Tensor:
         return model.release(images.clone(), generator=generator).detach()
 
 
-def _differ(one: Tensor, other: Tensor) -> bool:
-    """Whether features are not the same; a few values may fall to the other side of a rounding."""
+def differ(one: Tensor, other: Tensor) -> bool:
+    """Whether released features are not the same; a few values may fall to the other side of a rounding."""
     if one.shape != other.shape:
         return True
     one, other = one.float(), other.float()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dpbench.border.calls import Calls, FarServer, Remote
+from dpbench.border.crowd import Crowd
 from dpbench.border.host import Guest
 from dpbench.border.stand_in import StandIn
 from dpbench.border.wire import Message
@@ -76,13 +77,28 @@ class RemoteModel(ProtectedModel):
         self._remote: Remote | None = None
         self._noise: AdditiveNoise | None = None
         self._quantisation = (1.0, 0.0)
+        self._serve: Callable[..., Tensor] = lambda images, generator, release: release(images, generator)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RemoteModel:
-        return self.renewed()
+        model = self.renewed()
+        model._serve = self._serve
+        return model
 
     def renewed(self) -> RemoteModel:
         """The same model in another process: nothing that this one has seen reaches it."""
         return RemoteModel(*self._made_of)
+
+    def releasing(self, crowd: Crowd) -> RemoteModel:
+        """For the release of test images, in a process of its own: among decoys, and with witnesses."""
+        model = self.renewed()
+        model._serve = crowd.released
+        return model
+
+    def answering(self, crowd: Crowd) -> RemoteModel:
+        """For an attacker, in a process of its own: test images come among those that it asks for."""
+        model = self.renewed()
+        model._serve = crowd.asked
+        return model
 
     def line(self) -> Remote:
         """To the process that holds it."""
@@ -106,7 +122,9 @@ class RemoteModel(ProtectedModel):
 
     def release(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """See `ProtectedModel`."""
-        return cast(Tensor, self.line()("release", images, generator))
+        line = self.line()
+        released: Tensor = self._serve(images, generator, lambda batch, draw: line("release", batch, draw))
+        return released
 
     def location(self, images: Tensor) -> Tensor:
         """See `ProtectedModel`."""
@@ -127,9 +145,16 @@ class RemoteModel(ProtectedModel):
         return self._noise
 
 
-def renewed(model: ProtectedModel) -> ProtectedModel:
-    """The model for another phase: in a fresh process, if it lives behind the border."""
-    return model.renewed() if isinstance(model, RemoteModel) else model
+def releasing(model: ProtectedModel, crowd: Crowd) -> ProtectedModel:
+    """The model for the release of test images: see `RemoteModel.releasing`."""
+    return model.releasing(crowd) if isinstance(model, RemoteModel) else model
+
+
+def answering(model: ProtectedModel, crowd: Crowd | None) -> ProtectedModel:
+    """The model for an attacker: see `RemoteModel.answering`; without a crowd, another than the defended one."""
+    if not isinstance(model, RemoteModel):
+        return model
+    return model.renewed() if crowd is None else model.answering(crowd)
 
 
 def tapped(model: ProtectedModel) -> Server:

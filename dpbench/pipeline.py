@@ -14,7 +14,7 @@ from torch import Tensor
 from dpbench import cache, fidelity, recognition
 from dpbench.depth import client_share
 from dpbench.errors import DpbenchError
-from dpbench.guarantees import guarantees_of
+from dpbench.guarantees import NotBorneOut, guarantees_of
 from dpbench.lending import Lent
 from dpbench.memory import LARGEST_BATCH, Batches, room
 from dpbench.prepare import Prepared, Progress, undefended_spec
@@ -37,6 +37,9 @@ from dpbench.types import AUXILIARY_SHARE, Observation, ProtectedModel
 
 MANY_CLASSES = 50
 """So many make top-5 accuracy worth a figure."""
+
+CLAIMED = 128
+"""Private and auxiliary images whose features must keep to the norm that a defense states."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +122,11 @@ class Pipeline:
         with stages("recognition"):
             recognised = self._recognise(cell, images, progress)
         with stages("guarantees"):
-            guarantees = self._guarantees(cell, protected, victims, progress)
+            guarantees, none_because = self._guarantees(cell, protected, victims, progress)
         return Result(
             utility=released.utility,
             fidelity=figures,
-            missing_metrics=missing,
+            missing_metrics={**missing, **({"mse_bound": none_because} if none_because else {})},
             victims=victims.cpu(),
             victim_hashes=parts.hashes["test"][: cell.victims],
             reconstructions=images.cpu(),
@@ -207,14 +210,24 @@ class Pipeline:
 
     def _guarantees(
         self, cell: CellSpec, protected: ProtectedModel, victims: Tensor, progress: Progress
-    ) -> Guarantees | None:
+    ) -> tuple[Guarantees | None, str]:
+        """What is guaranteed, and why nothing is where the defense claims something."""
         key = self.prepared.protected_key(cell, cell.defense, progress)
 
-        def make(size: int) -> Guarantees | None:
-            generator = derive_generator(self.device, key, "guarantees")
-            return guarantees_of(protected, victims, releases=cell.releases, generator=generator, batch_size=size)
+        parts = self.prepared.parts(cell, progress)
+        others = [part.images[:CLAIMED] for part in (parts.private, self.prepared.auxiliary(cell, progress))]
 
-        guarantees: Guarantees | None = self.prepared.keep(
+        def make(size: int) -> tuple[Guarantees | None, str]:
+            generator = derive_generator(self.device, key, "guarantees")
+            try:
+                found = guarantees_of(
+                    protected, victims, releases=cell.releases, generator=generator, batch_size=size, others=others
+                )
+            except NotBorneOut as error:
+                return None, str(error)
+            return found, ""
+
+        guarantees: tuple[Guarantees | None, str] = self.prepared.keep(
             "guarantees", f"{key} {cell.releases} {len(victims)}", lambda: self.batches(make)
         )
         return guarantees

@@ -19,7 +19,7 @@ from dpbench.lending import Lent
 from dpbench.memory import LARGEST_BATCH, Batches, room
 from dpbench.prepare import Prepared, Progress, undefended_spec
 from dpbench.process_state import preserved
-from dpbench.randomness import derive_generator
+from dpbench.randomness import derive_generator, derive_seed, seeded
 from dpbench.release import (
     RELEASE_BATCH,
     Release,
@@ -184,7 +184,8 @@ class Pipeline:
         seen = self._observe(cell, released, lent, notes, progress)
         generator = derive_generator(self.device, cell.id, "attack")
         try:
-            with preserved():
+            # a plug-in that draws from the global generator draws the same whatever ran before
+            with seeded(derive_seed(cell.id, "attack"), self.device), preserved():
                 images = attack_of(cell.attack).reconstruct(seen, generator=generator)
         finally:
             lent.check()
@@ -271,7 +272,8 @@ class Pipeline:
             def make() -> cache.State:
                 # queries inside take their randomness from the key too, whichever cell comes first
                 answers.start(key)
-                state = train(derive_generator(self.device, key, "train"))
+                with seeded(derive_seed(key, "train"), self.device):
+                    state = train(derive_generator(self.device, key, "train"))
                 lent.check()  # else what it trained on other images would be kept
                 return state
 

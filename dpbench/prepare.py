@@ -218,7 +218,7 @@ class Prepared:
             """What the defense learned, and a model built from no more than that; it must be the fitted one."""
             defense = defense_of(defense_spec)
             model = build(defense, key)
-            fitting = Fitting(defense, model)
+            fitting = Fitting(defense_spec.name, defense, model)
             lent = self.lend(parts.private.at_most(batch_size), f"defense {defense_spec.name!r}", "fit")
             try:
                 with seeded(derive_seed(key, "fit"), self.device), preserved():

@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor
 
+from dpbench.quantisation import understood
 from dpbench.types import AdditiveNoise, ProtectedModel
 
 IMAGES = 16
@@ -50,7 +51,7 @@ def refuted(model: ProtectedModel, noise: AdditiveNoise, images: Tensor, generat
     draws = min(MOST_DRAWS, max(LEAST_DRAWS, math.ceil(VALUES / location.numel())))
     rows = []
     for _ in range(draws):
-        released = model.release(chosen.clone(), generator=generator)
+        released = understood(model, model.release(chosen.clone(), generator=generator))
         if released.shape != location.shape:
             return f"it releases {tuple(released.shape[1:])} where its location is {tuple(location.shape[1:])}"
         rows.append((released.double() - location.double()).flatten(1).cpu())

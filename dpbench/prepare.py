@@ -12,17 +12,15 @@ from typing import Any, TypeVar
 
 import torch
 
-from dpbench import backbones, cache, recognition, splitting, training, weights
+from dpbench import backbones, cache, fitting, recognition, training, weights
+from dpbench.border import remote
 from dpbench.datasets import Parts, load_parts
 from dpbench.devices import place, to_device
 from dpbench.division import assert_disjoint_hashes
-from dpbench.learned import Fitting, restore
 from dpbench.lending import Lent
 from dpbench.memory import LARGEST_BATCH, Batches, auto_batch_size, room
-from dpbench.process_state import preserved
 from dpbench.randomness import derive_generator, derive_seed, seeded
 from dpbench.registry import find_defense, source_of
-from dpbench.release import assert_restored
 from dpbench.specs import CellSpec, DatasetSpec, PluginSpec, content_hash
 from dpbench.suite import defense_of
 from dpbench.types import AUXILIARY_SHARE, UNDEFENDED, Defense, Images, LabelledImages, ProtectedModel
@@ -32,9 +30,6 @@ T = TypeVar("T")
 
 LARGEST_FIT = LARGEST_BATCH
 """Images at once in the fit of a defense, at most: beyond it the batch says nothing about what was fitted."""
-
-PROBE = 16
-"""Private images on which a fitted defense is compared with what is stored of it."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +48,14 @@ class Prepared:
         device: where every tensor lives.
         cache_dir: fitted networks and decoded images.
         batch_size: at most so many images in a network at once; None: `auto_batch_size`.
+        audit: every plug-in runs behind the border, dpbench's own too.
     """
 
-    def __init__(self, device: torch.device, cache_dir: Path, batch_size: int | None = None) -> None:
+    def __init__(
+        self, device: torch.device, cache_dir: Path, batch_size: int | None = None, *, audit: bool = False
+    ) -> None:
         self.device = device
+        self.audit = audit
         self.cache_dir = cache_dir
         self.batch_size = batch_size
         self.batches = Batches(batch_size or 1)
@@ -191,64 +190,40 @@ class Prepared:
         parts = self.parts(cell, progress)
         _, state, _ = self.backbone(cell, progress)
         about = self._about_protected(cell, defense_spec, progress)
+        defense = defense_of(defense_spec)
         size = cell.dataset.image_size
 
-        def build(defense: Defense, key: str) -> ProtectedModel:
-            # each protected model has its own copy of the weights: a defense may fine-tune them
-            with seeded(derive_seed(key, "build"), self.device):
-                model = backbones.create_backbone(cell.backbone, image_size=size, classes=len(parts.classes))
-                model.load_state_dict(state)
-                split = splitting.split_model(
-                    model,
-                    cell.split_point,
-                    image_shape=(3, size, size),
-                    classes=len(parts.classes),
-                    name=cell.backbone.name,
-                )
-                with preserved():
-                    built = defense.build(split.requires_grad_(False).to(self.device))
-                return place(built, self.device).eval()
+        def recipe(key: str) -> fitting.Recipe:
+            return fitting.Recipe(key, cell.backbone, state, size, len(parts.classes), cell.split_point)
 
-        def restored(key: str, learned: cache.State) -> ProtectedModel:
-            model = build(defense_of(defense_spec), key)
-            restore(model, learned)
-            return model.eval().requires_grad_(False)
-
-        def fit(key: str, batch_size: int) -> tuple[cache.State, ProtectedModel]:
-            """What the defense learned, and a model built from no more than that; it must be the fitted one."""
-            defense = defense_of(defense_spec)
-            model = build(defense, key)
-            fitting = Fitting(defense_spec.name, defense, model)
-            lent = self.lend(parts.private.at_most(batch_size), f"defense {defense_spec.name!r}", "fit")
-            try:
-                with seeded(derive_seed(key, "fit"), self.device), preserved():
-                    defense.fit(
-                        model,
-                        lent.images,
-                        generator=derive_generator(self.device, key, "fit"),
-                        progress=lambda text: progress(f"fitting defense {defense_spec.name}: {text}"),
-                    )
-            finally:
-                lent.check()
-            # the backbone is cached already: only what the defense changed is kept
-            learned = fitting.learned()
-            again = restored(key, learned)
-            probe = parts.private.images[:PROBE]
-            assert_restored(model.eval(), again, probe, seed=derive_seed(key, "probe"), name=defense_spec.name)
-            defense_of(defense_spec)  # what it read is still what the key says
-            return learned, again
+        def shown(text: str) -> None:
+            progress(f"fitting defense {defense_spec.name}: {text}")
 
         def load(key: str, batch_size: int) -> ProtectedModel:
             progress(f"defense {defense_spec.name}")
+            private = parts.private.at_most(batch_size)
             made: list[ProtectedModel] = []
 
-            def make() -> cache.State:
-                learned, model = fit(key, batch_size)
-                made.append(model)
+            def fit() -> cache.State:
+                if remote.crosses(defense, self.audit):
+                    learned = remote.fit(recipe(key), defense, private, self.device, shown)
+                else:
+                    lent = self.lend(private, f"defense {defense_spec.name!r}", "fit")
+                    try:
+                        learned, model = fitting.fit(recipe(key), fresh, lent.images, self.device, shown)
+                    finally:
+                        lent.check()
+                    made.append(model)
+                fresh()  # what it read is still what the key says
                 return learned
 
-            learned = cache.remember(self.cache_dir, "defenses", key, make, progress)
-            return made[0] if made else restored(key, learned)
+            def fresh() -> Defense:
+                return defense_of(defense_spec)
+
+            learned = cache.remember(self.cache_dir, "defenses", key, fit, progress)
+            if remote.crosses(defense, self.audit):
+                return remote.RemoteModel(recipe(key), defense, learned, self.device)
+            return made[0] if made else fitting.assemble(recipe(key), fresh(), learned, self.device)
 
         if apart:
             return self._fitted(about, LARGEST_FIT, load)

@@ -19,18 +19,35 @@ from typing import Any, TypeVar
 import pydantic
 
 from dpbench import plugin_files
-from dpbench.errors import DpbenchError, unknown
+from dpbench.errors import DpbenchError, is_interrupt, reason, unknown
 from dpbench.process_state import preserved
 from dpbench.types import Attack, Defense, Plugin
 
 GROUP = "dpbench.plugins"
 
 OWN = ("dpbench", "dpbench_attacks", "dpbench_defenses")
-"""Packages whose plug-ins are identified by their version alone."""
+"""Packages whose plug-ins dpbench vouches for: their version alone identifies them, and they run in the engine's own
+process."""
 
 P = TypeVar("P", bound=Plugin)
 _attacks: dict[str, type[Attack]] = {}
 _defenses: dict[str, type[Defense]] = {}
+_vouched = False
+
+
+def vouch_for_all() -> None:
+    """Import plug-ins from files and from other packages into this process, as one of their own does.
+
+    Without it the engine never runs their code: what it finds are stand-ins (see `dpbench.border.stand_in`).
+    """
+    global _vouched
+    _vouched = True
+    load_plugins.cache_clear()
+
+
+def is_own(cls: type[Plugin]) -> bool:
+    """Whether dpbench vouches for a plug-in."""
+    return cls.__module__.partition(".")[0] in OWN
 
 
 def register(cls: type[P]) -> type[P]:
@@ -61,18 +78,41 @@ def _origin(cls: type) -> str:
 
 @functools.cache
 def load_plugins() -> None:
-    """Import every installed plug-in once. One that does not import is an error that names its package."""
+    """Make every installed plug-in known, once. One that does not import is an error that names its package."""
+    load_own()
+    foreign = [entry for entry in importlib.metadata.entry_points(group=GROUP) if not _of_own(entry)]
+    if foreign and not _vouched:
+        from dpbench.border.stand_in import installed  # imports torch, and starts a process
+
+        for cls in installed():
+            register(cls)
+        return
+    for entry in foreign:
+        _load(entry)
+
+
+def load_own() -> None:
+    """Import the plug-ins that dpbench vouches for."""
     for entry in importlib.metadata.entry_points(group=GROUP):
-        try:
-            with preserved():
-                entry.load()
-        except DpbenchError:
+        if _of_own(entry):
+            _load(entry)
+
+
+def _of_own(entry: importlib.metadata.EntryPoint) -> bool:
+    return entry.value.partition(":")[0].partition(".")[0] in OWN
+
+
+def _load(entry: importlib.metadata.EntryPoint) -> None:
+    try:
+        with preserved():
+            entry.load()
+    except BaseException as error:  # a module may call sys.exit
+        if is_interrupt(error) or isinstance(error, DpbenchError):
             raise
-        except Exception as error:
-            raise DpbenchError(
-                f"plug-in {entry.name!r} ({entry.value}) does not import: {type(error).__name__}: {error}; "
-                "fix or uninstall the package that provides it"
-            ) from error
+        raise DpbenchError(
+            f"plug-in {entry.name!r} ({entry.value}) does not import: {reason(error)}; "
+            "fix or uninstall the package that provides it"
+        ) from error
 
 
 def attacks() -> dict[str, type[Attack]]:
@@ -124,6 +164,10 @@ def _from_file(reference: str, kind: str, base: type[P]) -> type[P]:
     path, class_name = _split(reference)
     if not path.is_file():
         raise DpbenchError(f"{kind} {reference!r}: there is no file {reference.rpartition(':')[0]}")
+    if not _vouched:
+        from dpbench.border.stand_in import find
+
+        return find(kind, f"{path}:{class_name}", plugin_files.look_at(path).digest)  # type: ignore[arg-type,return-value]
     module = _module_of(path, kind, reference)
     cls = getattr(module, class_name, None)
     if cls is None:
@@ -140,10 +184,10 @@ def _module_of(path: Path, kind: str, reference: str) -> Any:
             return plugin_files.load(path)
     except DpbenchError as error:
         raise DpbenchError(f"{kind} {reference!r} does not import: {error}") from error
-    except Exception as error:
-        raise DpbenchError(
-            f"{kind} {reference!r} does not import: {type(error).__name__}: {error}; fix {path.name}"
-        ) from error
+    except BaseException as error:  # a module may call sys.exit
+        if is_interrupt(error):
+            raise
+        raise DpbenchError(f"{kind} {reference!r} does not import: {reason(error)}; fix {path.name}") from error
 
 
 def source_of(cls: type[Plugin]) -> str:
@@ -151,6 +195,10 @@ def source_of(cls: type[Plugin]) -> str:
 
     Of a single file that is the file and what it uses of its folder, of an installed package the whole package.
     """
+    from dpbench.border.stand_in import StandIn
+
+    if issubclass(cls, StandIn):
+        return cls.source
     plugin = plugin_files.loaded_from(cls.__module__)
     content = plugin.digest if plugin is not None else _content_of(cls.__module__.partition(".")[0])
     return f"v{cls.version}-{content}" if content else f"v{cls.version}"
@@ -172,11 +220,15 @@ def files_of(plugin: Plugin) -> dict[str, str]:
     Returns:
         Name -> hex digits of the SHA-256 of the content; empty for most.
     """
-    loaded = plugin_files.loaded_from(type(plugin).__module__)
-    code = loaded.files if loaded is not None else {}
-    given = {
-        name: value for field in type(plugin).model_fields for name, value in _given(field, getattr(plugin, field))
-    }
+    from dpbench.border.stand_in import StandIn
+
+    if isinstance(plugin, StandIn):
+        code, values = plugin.code, plugin.values
+    else:
+        loaded = plugin_files.loaded_from(type(plugin).__module__)
+        code = loaded.files if loaded is not None else {}
+        values = {field: getattr(plugin, field) for field in type(plugin).model_fields}
+    given = {name: path for field, value in values.items() for name, path in _given(field, value)}
     return {**code, **{name: plugin_files.file_hash(path) for name, path in given.items()}}
 
 
@@ -202,6 +254,10 @@ def configure(cls: type[P], arguments: dict[str, Any]) -> P:
     for key in arguments:
         if key not in cls.model_fields:
             raise unknown(f"parameter of {cls.name!r}", key, cls.model_fields)
+    from dpbench.border.stand_in import StandIn, configured
+
+    if issubclass(cls, StandIn):
+        return cls(**configured(cls, arguments))
     try:
         with preserved():
             return cls(**copy.deepcopy(arguments))
@@ -212,10 +268,18 @@ def configure(cls: type[P], arguments: dict[str, Any]) -> P:
             f"{cls.name}: parameter {where} = {first['input']!r} does not fit: {first['msg']}; "
             f"{describe_parameter(cls, where)}"
         ) from error
+    except BaseException as error:  # a validator of a plug-in's own may raise anything
+        if is_interrupt(error):
+            raise
+        raise DpbenchError(f"{cls.name} cannot be made with {arguments}: {reason(error)}") from error
 
 
 def describe_parameter(cls: type[Plugin], name: str) -> str:
     """One parameter in words: default and range."""
+    from dpbench.border.stand_in import StandIn
+
+    if issubclass(cls, StandIn):
+        return cls.ranges.get(name, "")
     field = cls.model_fields.get(name)
     if field is None:
         return ""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dpbench.errors import DpbenchError
 from dpbench.process_state import preserved
+from dpbench.quantisation import FLOATS, INTEGERS, bits_of, expected_types, understood
 from dpbench.randomness import seeded
 from dpbench.types import Images, ProtectedModel
 
@@ -38,7 +39,7 @@ def release_in_batches(
         order: shuffles the images.
 
     Returns:
-        (N, ...) floating-point features, in the order of `images`.
+        (N, ...) features as they are sent, floats or integers, in the order of `images`.
 
     Raises:
         DpbenchError: the defense broke its contract.
@@ -63,15 +64,24 @@ def _released(model: ProtectedModel, images: Images, generator: torch.Generator,
     for number, chosen in enumerate(filled.split(RELEASE_BATCH)):
         batch = images[chosen].contiguous(memory_format=torch.channels_last)  # a copy: the defense may work in place
         with preserved():
-            released = model.release(batch, generator=generator)
-        # a subclass of Tensor could carry more than its numbers
-        if type(released) is not Tensor or not released.is_floating_point() or len(released) != len(batch):
-            came = f"{tuple(released.shape)} {released.dtype}" if isinstance(released, Tensor) else ""
-            came = f"{type(released).__name__} {came}".strip()
-            raise DpbenchError(
-                f"the defense released {came}; expected a plain float Tensor, one row for each of {len(batch)} images"
-            )
+            released = checked_release(model.release(batch, generator=generator), len(batch))
         yield released[: count - number * RELEASE_BATCH]
+
+
+def checked_release(released: object, count: int) -> Tensor:
+    """What a defense returned for `count` images, if it is plain data: numbers, and no objects of the defense.
+
+    Raises:
+        DpbenchError: it is something else; says what.
+    """
+    # a subclass of Tensor could carry more than its numbers
+    if type(released) is Tensor and released.dtype in (*FLOATS, *INTEGERS) and released.shape[:1] == (count,):
+        return released
+    came = f"{tuple(released.shape)} {released.dtype}" if isinstance(released, Tensor) else ""
+    raise DpbenchError(
+        f"the defense released {type(released).__name__} {came}".rstrip()
+        + f"; expected a plain Tensor of {expected_types()}, one row for each of {count} images"
+    )
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,8 @@ class Release:
     """What left the client for the test images, and what the server made of exactly that.
 
     Attributes:
-        features: for each release, (K, ...) of the first K images.
+        features: for each release, (K, ...) of the first K images: floats, of integers what they mean.
+        dtype: in which they were sent.
         guesses: (N, 5) int64, the five likeliest classes that the server reads from each image's first release, the
             likeliest first; fewer where there are fewer.
         bits: of one release of one image, see `release_bits`.
@@ -88,6 +99,7 @@ class Release:
     features: tuple[Tensor, ...]
     guesses: Tensor
     bits: int
+    dtype: torch.dtype
 
 
 @torch.no_grad()
@@ -152,7 +164,8 @@ def release_to_server(
         assert rows is not None
         features.append(rows)
     assert guesses is not None
-    return Release(tuple(features), guesses, levels.bits(features[0]))
+    means = tuple(understood(client, rows) for rows in features)
+    return Release(means, guesses, levels.bits(features[0]), features[0].dtype)
 
 
 def predict_in_batches(server: ProtectedModel, released: Tensor, order: torch.Generator) -> Tensor:
@@ -266,7 +279,7 @@ class Levels:
     def bits(self, features: Tensor) -> int:
         """Of one row of features (N, ...) at a fixed length per value: all of its type, fewer for few levels."""
         values = math.prod(features.shape[1:])
-        bits = torch.finfo(features.dtype).bits
+        bits = bits_of(features.dtype)
         if self.many or self.found is None:
             return values * bits
         return values * min(bits, max(1, math.ceil(math.log2(len(self.found)))))
@@ -314,9 +327,9 @@ class WhiteBox:
             ) from error
 
     def release(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Images (N,3,H,W) in [0,1] -> released features (N, ...), with gradients."""
+        """Images (N,3,H,W) in [0,1] -> released features (N, ...), of integers what they mean: without gradients."""
         with preserved():
-            return self._model.release(images.clone(), generator=generator)
+            return understood(self._model, self._model.release(images.clone(), generator=generator))
 
     def features(self, images: Tensor) -> Tensor:
         """Images -> features before the defense, with gradients."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from dpbench.cache import default_cache
 from dpbench.changes import changes
 from dpbench.devices import choose_device
 from dpbench.environment import describe_environment
-from dpbench.errors import DpbenchError
+from dpbench.errors import DpbenchError, debug, is_interrupt, reason
 from dpbench.kept_images import keep_images
 from dpbench.overrides import occurs, overrides
 from dpbench.pipeline import Pipeline
@@ -185,7 +184,10 @@ def _run_cell(
     )
     try:
         result = pipeline.run(cell, stages, watcher.progress)
-    except Exception as error:
+    except BaseException as error:  # a plug-in may call sys.exit
+        if is_interrupt(error):
+            raise
+        debug(error)
         record.error = reason(error)
     else:
         record = record.model_copy(
@@ -222,12 +224,3 @@ def _run_cell(
 
 def _said(value: object) -> bool | None:
     return value if isinstance(value, bool) else None
-
-
-def reason(error: Exception) -> str:
-    """One line: the message, and for a plug-in's own exception where it was raised."""
-    text = " ".join(str(error).split())
-    if isinstance(error, DpbenchError):
-        return text
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from dpbench.devices import place
 from dpbench.process_state import preserved
+from dpbench.quantisation import understood
 from dpbench.randomness import seeded
 from dpbench.sharing.suite import Refinement
 from dpbench.training import assert_finite, augment, precision
@@ -133,7 +134,7 @@ def refine(
             chosen = next(draw_own)
             with torch.no_grad():
                 images = augment(own.images[chosen], generator=generator)
-                features = _released(client, images, generator)
+                features = understood(client, _released(client, images, generator))
             labels = own.labels[chosen]
             with precision(own.images[:1]):
                 logits = model(features).float()

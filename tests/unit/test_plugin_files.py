@@ -46,7 +46,7 @@ def spec_of(reference: str, **arguments: object) -> PluginSpec:
     return spec
 
 
-def test_modules_beside_a_plugin_are_its_own(tmp_path):
+def test_modules_beside_a_plugin_are_its_own(tmp_path, vouched):
     before = list(sys.path)
     one = registry.find_defense(write(tmp_path / "a"))
     two = registry.find_defense(write(tmp_path / "b", helper="LEVEL = 2", late="VALUE = 2"))

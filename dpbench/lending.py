@@ -53,7 +53,7 @@ class Lent:
 
 
 def _is_gone(images: Images) -> bool:
-    """Whether their memory was given back."""
+    """Whether their memory was given back, which torch refuses on the CPU."""
     return isinstance(images, Tensor) and images.untyped_storage().nbytes() < images.numel() * images.element_size()
 
 

@@ -21,7 +21,6 @@ CHANGES = {
     "flipped": lambda images: images.copy_(images.flip(3).clone()),
     "shuffled": lambda images: images.copy_(images.flip(0).clone()),
     "storage": lambda images: images.untyped_storage().fill_(0),
-    "gone": lambda images: images.untyped_storage().resize_(0),
 }
 
 

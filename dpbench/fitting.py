@@ -88,7 +88,7 @@ def fit(
     """
     defense = make()
     model = build(recipe, defense, device)
-    fitting = Fitting(defense, model)
+    fitting = Fitting(defense.name, defense, model)
     with seeded(derive_seed(recipe.key, "fit"), device), preserved():
         defense.fit(model, private, generator=derive_generator(device, recipe.key, "fit"), progress=progress)
     # the backbone is cached already: only what the defense changed is kept

@@ -6,15 +6,25 @@ image. The first binds no attacker with a prior: decoders and regularised optimi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from dpbench.claims import exceeds_clip, refuted
 from dpbench.errors import DpbenchError
+from dpbench.process_state import preserved
+from dpbench.randomness import derive_seed
 from dpbench.store import Guarantees
 from dpbench.types import AdditiveNoise, ProtectedModel
 
 BATCH = 64
 """Images whose gradients are held at once."""
+
+
+class NotBorneOut(DpbenchError):
+    """The releases are not what the stated noise would make them: nothing is guaranteed."""
+
 
 LEAST_INFORMATION = 1e-30
 """Where a release says nothing at all the bound is infinite, which JSON cannot say."""
@@ -111,6 +121,7 @@ def guarantees_of(
     generator: torch.Generator,
     delta: float = DELTA,
     batch_size: int = BATCH,
+    others: Sequence[Tensor] = (),
 ) -> Guarantees | None:
     """What holds for these images under `releases` releases each; None without additive noise.
 
@@ -121,11 +132,36 @@ def guarantees_of(
         generator: of the estimate, on the images' device.
         delta: at which epsilon is stated, for clipped Gaussian releases.
         batch_size: images whose gradients are held at once, at most `BATCH`.
+        others: further images, each (N,3,H,W), whose features must keep to the stated norm too.
+
+    Raises:
+        NotBorneOut: the releases say otherwise than the defense.
+        DpbenchError: its location has no gradient.
     """
+    with preserved():
+        return _guarantees_of(model, images.clone(), releases, generator, delta, batch_size, others)
+
+
+def _guarantees_of(
+    model: ProtectedModel,
+    images: Tensor,
+    releases: int,
+    generator: torch.Generator,
+    delta: float,
+    batch_size: int,
+    others: Sequence[Tensor],
+) -> Guarantees | None:
     noise = model.noise()
-    if noise is None or noise.scale == 0:
+    if noise is None or (isinstance(noise, AdditiveNoise) and noise.scale == 0):
         return None
+    # draws of its own: those of the bound stay what they were
+    draws = torch.Generator(images.device).manual_seed(derive_seed(generator.initial_seed(), "claims"))
+    reason = refuted(model, noise, images, draws) or exceeds_clip(model, noise, torch.cat([images, *others]))
+    if reason:
+        raise NotBorneOut(f"no guarantee: the noise that the defense states is not what it releases: {reason}")
     bound = fisher_mse_bound(model, images, releases=releases, generator=generator, batch_size=batch_size)
+    if not bool(bound.isfinite().all()):
+        raise NotBorneOut("no guarantee: the gradient of the defense's location is not finite")
     if noise.distribution != "gaussian" or noise.clip_norm is None:
         return Guarantees(mse_bound=bound.tolist())
     epsilon = gaussian_epsilon(noise, releases=releases, delta=delta)

@@ -42,14 +42,16 @@ class Fitting:
     """A protected model and its defense, looked at before `fit` and after it.
 
     Args:
+        name: of the defense, for messages.
         defense: which will fit it.
         model: what it built.
     """
 
-    def __init__(self, defense: Defense, model: ProtectedModel) -> None:
+    def __init__(self, name: str, defense: Defense, model: ProtectedModel) -> None:
+        self.name = name
         self.defense = defense
         self.model = model
-        self._state = {name: value.detach().clone() for name, value in _tensors(defense, model).items()}
+        self._state = {name: value.detach().clone() for name, value in _tensors(self.name, model).items()}
         self._modules = {name: type(module) for name, module in model.named_modules()}
         self._beside = dict(_beside(defense, model))
 
@@ -69,7 +71,7 @@ class Fitting:
                 f"replaced or removed the submodule {other[0]!r}",
                 "which is there as before when the model is built; make it so in build",
             )
-        after = _tensors(self.defense, self.model)
+        after = _tensors(self.name, self.model)
         if gone := sorted(self._state.keys() - after.keys()):
             self._refuse(f"removed {gone[0]!r}", "which is there again when the model is built; leave it out in build")
         beside = dict(_beside(self.defense, self.model))
@@ -78,7 +80,7 @@ class Fitting:
         return {name: value for name, value in after.items() if not _same(value, self._state.get(name))}
 
     def _refuse(self, what: str, advice: str) -> None:
-        raise DpbenchError(f"defense {self.defense.name!r}: fit {what}, {advice}")
+        raise DpbenchError(f"defense {self.name!r}: fit {what}, {advice}")
 
 
 def restore(model: ProtectedModel, learned: Mapping[str, Tensor]) -> None:
@@ -102,13 +104,13 @@ def _make_room(model: ProtectedModel, name: str, value: Tensor) -> None:
     owner.register_buffer(leaf, room)
 
 
-def _tensors(defense: Defense, model: ProtectedModel) -> State:
+def _tensors(defense: str, model: ProtectedModel) -> State:
     """The state that travels."""
     state: dict[str, Any] = model.state_dict()
     for name, value in state.items():
         if type(value) is not Tensor or value.layout != torch.strided:
             raise DpbenchError(
-                f"defense {defense.name!r}: {name!r} in its state is a {type(value).__name__} that is no plain tensor; "
+                f"defense {defense!r}: {name!r} in its state is a {type(value).__name__} that is no plain tensor; "
                 "register what is learned as a buffer"
             )
     return state

@@ -16,13 +16,13 @@ from dpbench.border import remote
 from dpbench.border.crowd import Crowd
 from dpbench.depth import client_share
 from dpbench.errors import DpbenchError
-from dpbench.guarantees import guarantees_of
+from dpbench.guarantees import NotBorneOut, guarantees_of
 from dpbench.lending import Lent
 from dpbench.memory import LARGEST_BATCH, Batches, room
 from dpbench.prepare import Prepared, Progress, undefended_spec
 from dpbench.process_state import preserved
 from dpbench.quantisation import understood
-from dpbench.randomness import derive_generator, derive_seed
+from dpbench.randomness import derive_generator, derive_seed, seeded
 from dpbench.release import (
     RELEASE_BATCH,
     Release,
@@ -41,6 +41,9 @@ from dpbench.types import AUXILIARY_SHARE, Observation, ProtectedModel, Server
 
 MANY_CLASSES = 50
 """So many make top-5 accuracy worth a figure."""
+
+CLAIMED = 128
+"""Private and auxiliary images whose features must keep to the norm that a defense states."""
 
 
 @dataclass(frozen=True)
@@ -137,11 +140,11 @@ class Pipeline:
         with stages("recognition"):
             recognised = self._recognise(cell, images, progress)
         with stages("guarantees"):
-            guarantees = self._guarantees(cell, protected, victims, progress)
+            guarantees, none_because = self._guarantees(cell, protected, victims, progress)
         return Result(
             utility=released.utility,
             fidelity=figures,
-            missing_metrics=missing,
+            missing_metrics={**missing, **({"mse_bound": none_because} if none_because else {})},
             victims=victims.cpu(),
             victim_hashes=parts.hashes["test"][: cell.victims],
             reconstructions=images.cpu(),
@@ -203,10 +206,11 @@ class Pipeline:
         attack = attack_of(cell.attack)
         generator = derive_generator(self.device, cell.id, "attack")
         try:
-            if remote.crosses(attack, self.prepared.audit):
-                images = remote.reconstruct(attack, seen, generator)
-            else:
-                with preserved():
+            # what draws from the global generator draws the same whatever ran before
+            with seeded(derive_seed(cell.id, "attack"), self.device), preserved():
+                if remote.crosses(attack, self.prepared.audit):
+                    images = remote.reconstruct(attack, seen, generator)
+                else:
                     images = attack.reconstruct(seen, generator=generator)
         finally:
             lent.check()
@@ -232,14 +236,23 @@ class Pipeline:
 
     def _guarantees(
         self, cell: CellSpec, protected: ProtectedModel, victims: Tensor, progress: Progress
-    ) -> Guarantees | None:
+    ) -> tuple[Guarantees | None, str]:
+        """What is guaranteed, and why nothing is where the defense claims something."""
         key = self.prepared.protected_key(cell, cell.defense, progress)
+        parts = self.prepared.parts(cell, progress)
+        others = [part.images[:CLAIMED] for part in (parts.private, self.prepared.auxiliary(cell, progress))]
 
-        def make(size: int) -> Guarantees | None:
+        def make(size: int) -> tuple[Guarantees | None, str]:
             generator = derive_generator(self.device, key, "guarantees")
-            return guarantees_of(protected, victims, releases=cell.releases, generator=generator, batch_size=size)
+            try:
+                found = guarantees_of(
+                    protected, victims, releases=cell.releases, generator=generator, batch_size=size, others=others
+                )
+            except NotBorneOut as error:
+                return None, str(error)
+            return found, ""
 
-        guarantees: Guarantees | None = self.prepared.keep(
+        guarantees: tuple[Guarantees | None, str] = self.prepared.keep(
             "guarantees", f"{key} {cell.releases} {len(victims)}", lambda: self.batches(make)
         )
         return guarantees
@@ -285,7 +298,8 @@ class Pipeline:
             def make() -> cache.State:
                 # queries inside take their randomness from the key too, whichever cell comes first
                 answers.start(key)
-                state = train(derive_generator(self.device, key, "train"))
+                with seeded(derive_seed(key, "train"), self.device):
+                    state = train(derive_generator(self.device, key, "train"))
                 lent.check()  # else what it trained on other images would be kept
                 return state
 

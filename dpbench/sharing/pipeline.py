@@ -69,8 +69,8 @@ class SharedPipeline(Pipeline):
 
     def _guarantees(
         self, cell: CellSpec, protected: ProtectedModel, victims: Tensor, progress: Progress
-    ) -> Guarantees | None:
-        return None  # bounds are about one release to a server; boards of this protocol have no column for them
+    ) -> tuple[Guarantees | None, str]:
+        return None, ""  # bounds are about one release to a server; boards of this protocol have no column for them
 
 
 class Several(ProtectedModel):

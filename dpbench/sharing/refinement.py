@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpbench.devices import place
+from dpbench.process_state import preserved
 from dpbench.quantisation import understood
 from dpbench.randomness import seeded
 from dpbench.sharing.suite import Refinement
@@ -114,7 +115,7 @@ def refine(
     """
     device = own.images.device
     with torch.no_grad():
-        shape = tuple(client.release(own.images[:2], generator=generator).shape[1:])
+        shape = tuple(_released(client, own.images[:2], generator).shape[1:])
     adapter = ChannelMap(shape, channel_dim) if settings.adapter and shared is not None else nn.Identity()
     model = Tail(copy.deepcopy(public.server_tail), place(adapter, device)).requires_grad_(True)
     model.train()
@@ -133,7 +134,7 @@ def refine(
             chosen = next(draw_own)
             with torch.no_grad():
                 images = augment(own.images[chosen], generator=generator)
-                features = understood(client, client.release(images, generator=generator))
+                features = understood(client, _released(client, images, generator))
             labels = own.labels[chosen]
             with precision(own.images[:1]):
                 logits = model(features).float()
@@ -151,6 +152,12 @@ def refine(
             schedule.step()
     assert_finite(model, settings.learning_rate)
     return model.eval().requires_grad_(False)
+
+
+def _released(client: ProtectedModel, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Of a copy of the images (n,3,H,W): the defense may work in place."""
+    with preserved():
+        return client.release(images.clone(), generator=generator)
 
 
 def _batch(shared: Shared, chosen: Tensor, public: SplitModel, generator: torch.Generator) -> Tensor:

@@ -4,10 +4,11 @@ import mpmath
 import pytest
 import scipy.optimize
 import torch
+from dpbench_defenses.laplace import laplace_noise
 from torch import Tensor, nn
 
 from dpbench.errors import DpbenchError
-from dpbench.guarantees import fisher_mse_bound, gaussian_epsilon, guarantees_of
+from dpbench.guarantees import NotBorneOut, fisher_mse_bound, gaussian_epsilon, guarantees_of
 from dpbench.store import Guarantees
 from dpbench.types import AdditiveNoise, ProtectedModel, SplitModel
 
@@ -28,7 +29,7 @@ class Linear(nn.Module):
 
 
 class Noisy(ProtectedModel):
-    """Any head under any noise."""
+    """Any head under any noise, which it adds as it says."""
 
     def __init__(self, head: nn.Module, noise: AdditiveNoise | None) -> None:
         super().__init__(SplitModel(head, nn.Identity(), split_point="head", image_shape=SHAPE, classes=2))
@@ -36,6 +37,23 @@ class Noisy(ProtectedModel):
 
     def noise(self) -> AdditiveNoise | None:
         return self.stated
+
+    def location(self, images: Tensor) -> Tensor:
+        features = self.features(images)
+        if self.stated is None or self.stated.clip_norm is None:
+            return features
+        norm = features.flatten(1).norm(dim=1).view(-1, *[1] * (features.dim() - 1))
+        return features * (self.stated.clip_norm / norm.clamp_min(1e-12)).clamp_max(1)
+
+    def release(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        location = self.location(images)
+        if self.stated is None:
+            return location
+        if self.stated.distribution == "laplace":
+            return location + self.stated.scale * laplace_noise(
+                location.shape, generator=generator, device=location.device
+            )
+        return location + self.stated.scale * torch.randn(location.shape, generator=generator)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -212,6 +230,31 @@ class TestGuaranteesOf:
         assert found.epsilon is None
         assert found.delta is None
         assert found.mse_bound == bound(general(), noise, releases=2).tolist()
+
+    def test_the_clipped_norm_is_tried_on_other_images_too(self) -> None:
+        class Forgetful(Noisy):
+            """Clips images like the victims alone."""
+
+            def location(self, images: Tensor) -> Tensor:
+                dark = (images.flatten(1).mean(1) < 0.2).view(-1, 1)
+                return torch.where(dark, self.features(images), super().location(images))
+
+        model = Forgetful(Linear(general()), AdditiveNoise("gaussian", 0.5, clip_norm=0.5))
+        arguments = {"releases": 1, "generator": generator()}
+        assert guarantees_of(model, images(), **arguments) is not None
+        with pytest.raises(NotBorneOut, match=r"beyond the stated 0\.5"):
+            guarantees_of(model, images(), **arguments, others=[images() * 0.3])
+
+    @pytest.mark.parametrize("stated", [None, "gaussian", AdditiveNoise("gaussian", float("nan")),
+                                        AdditiveNoise("laplace", -1.0), AdditiveNoise("uniform", 1.0)])  # fmt: skip
+    def test_what_is_no_claim_guarantees_nothing(self, stated) -> None:
+        model = Noisy(Linear(general()), AdditiveNoise("gaussian", 1.0))
+        model.noise = lambda: stated
+        if stated is None:
+            assert guarantees_of(model, images(), releases=1, generator=generator()) is None
+            return
+        with pytest.raises(NotBorneOut, match="it states"):
+            guarantees_of(model, images(), releases=1, generator=generator())
 
     def test_both_for_clipped_gaussian_noise(self) -> None:
         noise = AdditiveNoise("gaussian", 0.5, clip_norm=1.0)

@@ -147,6 +147,23 @@ def fingerprint(spec: DatasetSpec) -> str:
     return json_hash([division.VERSION, source, spec.model_dump(mode="json", exclude={"name"})])[:40]
 
 
+def left_out(spec: DatasetSpec) -> tuple[str, ...]:
+    """What of a folder is not taken, or might be meant otherwise, in words; empty for other data sets."""
+    return ClassFolders.look_into(spec).left_out if _kind(spec.name) == "folder" else ()
+
+
+def classes_of(spec: DatasetSpec) -> tuple[tuple[str, ...], bool]:
+    """Names of the task's classes in the order of the labels, as far as they are known without decoding an image.
+
+    Returns:
+        The names, empty for what is downloaded; and whether they are those of folders.
+    """
+    kind = _kind(spec.name)
+    if kind == "folder":
+        return division.of_the_task(spec, ClassFolders.look_into(spec).classes), True
+    return (EMBEDDED[spec.name].classes if kind == "embedded" else ()), False
+
+
 def load_parts(
     spec: DatasetSpec, *, cache: Path, progress: Progress = lambda text: None, room: int | None = None
 ) -> Parts:

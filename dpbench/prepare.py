@@ -154,7 +154,11 @@ class Prepared:
             name = cell.backbone.name
             with seeded(derive_seed(key, "fit"), self.device):
                 model, fits = weights.create(
-                    cell.backbone, source, image_size=cell.dataset.image_size, classes=len(parts.classes)
+                    cell.backbone,
+                    source,
+                    image_size=cell.dataset.image_size,
+                    classes=len(parts.classes),
+                    names=parts.classes,
                 )
                 model = place(model, self.device)
                 if not fits:
@@ -241,6 +245,8 @@ class Prepared:
         named = cell.judge.backbone() if cell.judge is not None else None
         knows = weights.choose(cell.backbone, expected=cell.weights_fingerprint).classes == classes
         pretrained = recognition.pretrained_judge_spec(name, classes) if knows and named is None else None
+        if pretrained is not None and cell.backbone.class_order == "natural":
+            pretrained = pretrained.model_copy(update={"class_order": "natural"})
         spec = named or pretrained or recognition.judge_spec(name)
         shape: dict[str, Any] = {"image_size": cell.dataset.image_size, "classes": classes}
         about = {
@@ -253,7 +259,7 @@ class Prepared:
 
         def fit(key: str, batch_size: int) -> cache.State:
             if pretrained is not None:
-                return recognition.load_judge(pretrained, **shape)
+                return recognition.load_judge(pretrained, image_size=cell.dataset.image_size, names=parts.classes)
             generator = derive_generator(self.device, key, "fit")
             private = parts.private.at_most(batch_size)
             return recognition.fit_judge(

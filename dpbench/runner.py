@@ -44,12 +44,14 @@ class Plan:
         cells: in running order.
         finished: cell id -> its record, for those that are there and ok.
         output: the run directory.
+        remarks: what was left out of the data, or read in one of several ways; a line each.
     """
 
     suite: Suite
     cells: list[CellSpec]
     finished: dict[str, Record]
     output: Path
+    remarks: tuple[str, ...] = ()
 
 
 def make_plan(
@@ -70,7 +72,7 @@ def make_plan(
         suite: a built-in name, a path of a TOML file, or a `Suite`.
         data: overrides the suite's data set.
         output: the run directory; by default `dpbench-runs/NAME`.
-        only: keeps cells in whose label this shell pattern occurs.
+        only: keeps cells that this shell pattern picks, see `occurs`.
         seed: overrides the suite's seeds.
         shifted: overrides the data set of the shifted auxiliary images.
         budget: small, standard or large: overrides what the attacks may spend.
@@ -93,12 +95,16 @@ def make_plan(
     size = chosen.dataset.image_size
     fingerprint = at_hand.data_fingerprint(chosen.dataset, hint="" if data is not None else chosen.data)
     progress("looking at the backbones")
-    split_names = {entry.name: at_hand.split_names(entry, size) for entry in chosen.backbones}
+    entries, of_weights = at_hand.in_order(chosen.backbones, chosen.dataset)
+    chosen = chosen.model_copy(update={"backbones": entries})
+    remarks = [*at_hand.left_out(chosen.dataset), *of_weights]
+    split_names = [at_hand.split_names(entry, size) for entry in chosen.backbones]
     fingerprints = {entry.weights: at_hand.weights_fingerprint(entry, size) for entry in chosen.backbones}
     shifted_fingerprint = ""
     if chosen.shifted is not None and chosen.grants_shifted:
         progress("looking at the shifted data")
         shifted_fingerprint = datasets.fingerprint(chosen.shifted.dataset(size))
+        remarks += at_hand.left_out(chosen.shifted.dataset(size))
     cells = plan(
         chosen,
         data_fingerprint=fingerprint,
@@ -119,16 +125,16 @@ def make_plan(
     finished = {record.id: record for record in stored if record.status == "ok"}
     left = [cell for cell in cells if cell.id not in finished]
     at_hand.assert_plugins(plugin for cell in left for plugin in (attack_of(cell.attack), defense_of(cell.defense)))
-    return Plan(chosen, cells, finished, run_dir)
+    return Plan(chosen, cells, finished, run_dir, tuple(dict.fromkeys(remarks)))
 
 
 def matches(cell: CellSpec, pattern: str) -> bool:
-    """Whether a shell pattern occurs anywhere in a cell's label or id: `dpm`, `gaussian*rmle`, `std=[12].0`."""
+    """Whether a shell pattern picks a cell, see `occurs`: `dpm`, `gaussian*rmle`, `std=[12].0`, or its whole id."""
     return occurs(pattern, names_of(cell))
 
 
 def names_of(cell: CellSpec) -> tuple[str, ...]:
-    """What a pattern may match: the label, the label with all parameters, the id."""
+    """What a pattern may pick a cell by: the label, the label with all parameters, the id."""
     return label(cell), label(cell, full=True), cell.id
 
 

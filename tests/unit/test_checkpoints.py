@@ -27,7 +27,7 @@ STATE = torch.nn.Linear(30, 20).state_dict()
 def test_checkpoints(content, zipped, tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    found = read_checkpoint(path)
+    found = read_checkpoint(path).state
     assert found.keys() == STATE.keys()
     assert all(torch.equal(found[name], value) for name, value in STATE.items())
 
@@ -35,7 +35,7 @@ def test_checkpoints(content, zipped, tmp_path):
 def test_safetensors(tmp_path):
     path = tmp_path / "weights.safetensors"
     safetensors.torch.save_file(dict(STATE), path)
-    assert torch.equal(read_checkpoint(path)["weight"], STATE["weight"])
+    assert torch.equal(read_checkpoint(path).state["weight"], STATE["weight"])
 
 
 class Bomb:

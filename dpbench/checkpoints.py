@@ -61,13 +61,13 @@ def sha256_of(path: Path) -> str:
     """
     try:
         stat = path.stat()
-        return _sha256(path.resolve(), stat.st_mtime_ns, stat.st_size)
+        return _sha256(path.resolve(), stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_size)
     except OSError as error:
         raise DpbenchError(f"{path} cannot be read ({error.strerror}); make it readable") from error
 
 
 @functools.lru_cache(maxsize=64)
-def _sha256(path: Path, mtime_ns: int, size: int) -> str:
+def _sha256(path: Path, *changes_with_it: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -144,9 +144,10 @@ def _read(path: Path) -> Any:
     try:
         if _is_safetensors(path):
             return safetensors.torch.load_file(path)
-        with warnings.catch_warnings(), torch.serialization.safe_globals(PLAIN):
+        # opened here: by its path, torch would read what is called .safetensors as that
+        with warnings.catch_warnings(), torch.serialization.safe_globals(PLAIN), path.open("rb") as file:
             warnings.simplefilter("ignore")  # of unusual pickles: they are read or refused
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise DpbenchError(

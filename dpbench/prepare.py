@@ -92,7 +92,7 @@ class Prepared:
 
         def load() -> Parts:
             progress("loading images")
-            parts = self._load(cell.dataset, progress)
+            parts = self._load(cell.dataset, cell.data_fingerprint, progress)
             return Parts(
                 private=self._placed(parts.private),
                 auxiliary=self._placed(parts.auxiliary),
@@ -104,9 +104,11 @@ class Prepared:
         parts: Parts = self.keep("parts", cell.data_fingerprint, load)
         return parts
 
-    def _load(self, dataset: DatasetSpec, progress: Progress) -> Parts:
+    def _load(self, dataset: DatasetSpec, fingerprint: str, progress: Progress) -> Parts:
         at_most = min(room(torch.device("cpu")), room(self.device))
-        return load_parts(dataset, cache=self.cache_dir / "datasets", progress=progress, room=at_most)
+        return load_parts(
+            dataset, cache=self.cache_dir / "datasets", progress=progress, room=at_most, expected=fingerprint
+        )
 
     def _placed(self, part: LabelledImages) -> LabelledImages:
         images = part.images
@@ -129,7 +131,7 @@ class Prepared:
         assert dataset is not None
 
         def load() -> LabelledImages:
-            shifted = self._load(dataset, progress)
+            shifted = self._load(dataset, cell.shifted_fingerprint, progress)
             for name in ("private", "test"):
                 assert_disjoint_hashes(name, parts.hashes[name], "shifted auxiliary", shifted.hashes["auxiliary"])
             return self._placed(shifted.auxiliary)

@@ -169,6 +169,7 @@ def _run_cell(
     cell: CellSpec, plan_: Plan, pipeline: Pipeline, environment: dict[str, object], watcher: CellWatcher
 ) -> Record:
     pipeline.prepared.parts(cell, watcher.progress)  # data that cannot be read stops the run: no cell could go on
+    pipeline.prepared.auxiliary(cell, watcher.progress)
     stages = Stages(pipeline.device)
     record = Record(
         id=cell.id,

@@ -71,8 +71,8 @@ def choose(spec: BackboneSpec, *, expected: str = "") -> WeightsSource:
     if path is not None:
         digest = fingerprint(spec)
         if expected and digest != expected:
-            raise DpbenchError(f"weights {spec.weights} have changed since the run was planned; run again")
-        return WeightsSource(f"file:{digest[:16]}", read=functools.partial(read_checkpoint, path))
+            raise _changed(spec)
+        return WeightsSource(f"file:{digest[:16]}", read=functools.partial(_read_unchanged, spec, path, digest))
     if spec.weights == "fit":
         return WeightsSource("fitted")
     config = timm.get_pretrained_cfg(spec.name, allow_unregistered=True)
@@ -98,6 +98,18 @@ def choose(spec: BackboneSpec, *, expected: str = "") -> WeightsSource:
             f'use weights = "fit", or one of {", ".join(similar) or "(none)"}'
         )
     return of_timm
+
+
+def _read_unchanged(spec: BackboneSpec, path: Path, digest: str) -> Checkpoint:
+    """What is in the file, if it is still the one of that hash once it was read."""
+    found = read_checkpoint(path)
+    if fingerprint(spec) != digest:
+        raise _changed(spec)
+    return found
+
+
+def _changed(spec: BackboneSpec) -> DpbenchError:
+    return DpbenchError(f"weights {spec.weights} have changed since the run was planned; run again")
 
 
 def class_order(spec: BackboneSpec, names: Sequence[str], *, folders: bool) -> tuple[ClassOrder, str]:

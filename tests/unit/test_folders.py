@@ -244,7 +244,7 @@ def test_a_folder_that_was_swapped_since_it_was_planned(root, tmp_path):
     planned = fingerprint(spec(root))
     load_parts(spec(root), cache=tmp_path / "cache", expected=planned)
     fill(root / "cat")
-    with pytest.raises(DpbenchError, match="data changed while the run went on: .*; run again") as error:
+    with pytest.raises(DpbenchError, match=r"data changed while the run went on: .*; run again") as error:
         load_parts(spec(root), cache=tmp_path / "cache", expected=planned)
     assert "\n" not in str(error.value)
 

@@ -94,7 +94,7 @@ def test_minus_zero_is_zero():
 
 @pytest.mark.parametrize("toml", ["a = " + "9" * 5000, "a = " + "[" * 3000 + "]" * 3000, "a = 2024-13-45", "a = \x00"])
 def test_toml_that_python_does_not_read_is_one_line(toml):
-    with pytest.raises(DpbenchError, match="edges.toml: TOML") as error:
+    with pytest.raises(DpbenchError, match=r"edges\.toml: TOML") as error:
         parse_toml(toml, origin="edges.toml")
     assert "\n" not in str(error.value)
 

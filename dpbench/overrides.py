@@ -21,7 +21,7 @@ def overrides(dataset: DatasetSpec, *, data: str | None, seed: int | None, budge
         changes["dataset"] = dataset.model_copy(update={"name": data})
     if seed is not None:
         if not 0 <= seed <= LARGEST_SEED:
-            raise DpbenchError(f"--seed {seed} is not usable; expected 0 to 2^63 - 1")
+            raise DpbenchError(f"--seed {seed} is {'negative' if seed < 0 else 'too large'}; expected 0 to 2^63 - 1")
         changes["seeds"] = [seed]
     if budget is not None:
         if budget not in BUDGETS:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, PlainSerializer, field_validator
 
 from dpbench.parameters import Parameters
 from dpbench.types import AuxiliaryData, Budget, ServerRole, ThreatModel
@@ -29,12 +29,20 @@ class Spec(Parameters):
     """Anything in a suite."""
 
 
+def _as_unicode(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+PathName = Annotated[str, PlainSerializer(_as_unicode, when_used="json")]
+"""A name that may be a path: bytes of it that are not UTF-8, which JSON cannot hold, are written as escapes."""
+
+
 class DatasetSpec(Spec):
     """Which images, at which size, and how many for each of the three disjoint parts."""
 
     later = ("auxiliary_classes",)
 
-    name: str = Field(
+    name: PathName = Field(
         "leaves", description="leaves, spectra, a folder of class folders, or timm's torch/... and hfds/... names"
     )
     image_size: int = Field(32, ge=16, le=512, description="side in pixels; other sizes are resized and cropped")
@@ -50,7 +58,7 @@ class DatasetSpec(Spec):
 class ShiftedSpec(Spec):
     """Another data set, for attackers who have no images like the victims'."""
 
-    name: str = Field(description="as in [dataset]")
+    name: PathName = Field(description="as in [dataset]")
     auxiliary: int = Field(2000, ge=1, description="the attacker's images")
     seed: Seed = Field(0, description="draws them")
 
@@ -67,7 +75,7 @@ class BackboneSpec(Spec):
     later = ("class_order",)
 
     name: str
-    weights: str = Field(
+    weights: PathName = Field(
         "auto",
         description="pretrained: timm's; fit: trained on the private images; auto: pretrained if at hand; "
         "or a FILE: safetensors or a PyTorch checkpoint",

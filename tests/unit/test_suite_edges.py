@@ -83,8 +83,8 @@ def test_the_largest_seed_is_taken():
     (cell,) = cells(top=f"seeds = [{2**63 - 1}]", dataset=f"seed = {2**63 - 1}")
     torch.Generator().manual_seed(cell.seed)
     overrides(DatasetSpec(), data=None, seed=2**63 - 1, budget=None)
-    for seed in (-1, 2**63, 2**64):
-        with pytest.raises(DpbenchError, match=f"--seed {seed} is not usable; expected 0 to"):
+    for seed, wrong in ((-1, "negative"), (2**63, "too large"), (2**64, "too large")):
+        with pytest.raises(DpbenchError, match=f"--seed {seed} is {wrong}; expected 0 to"):
             overrides(DatasetSpec(), data=None, seed=seed, budget=None)
 
 

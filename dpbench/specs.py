@@ -30,11 +30,11 @@ class Spec(Parameters):
 
 
 def _as_unicode(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode()
+    return name.encode("utf-8", "replace").decode()
 
 
 PathName = Annotated[str, PlainSerializer(_as_unicode, when_used="json")]
-"""A name that may be a path: bytes of it that are not UTF-8, which JSON cannot hold, are written as escapes."""
+"""A name that may be a path: bytes of it that are not UTF-8, which JSON cannot hold, are written as question marks."""
 
 
 class DatasetSpec(Spec):

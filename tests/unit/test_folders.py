@@ -232,7 +232,7 @@ def test_names_that_are_not_utf_8(tmp_path):
     assert one.classes == again.classes == ("caf\udce9", "\udcfe\udcff")
     assert one.hashes == again.hashes
     assert torch.equal(one.private.labels, again.private.labels)
-    assert json.loads(spec(root).model_dump_json())["name"].endswith("photos\\udcff")  # as a record holds it
+    assert json.loads(spec(root).model_dump_json())["name"].endswith("photos?")  # as a record holds it
     assert spec(root).model_dump()["name"] == root
     moved = tmp_path / "plain"
     os.rename(os.fsencode(root), moved)

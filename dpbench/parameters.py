@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, get_args
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
 )
+
+
+def _existing(path: Path) -> Path:
+    """An absolute path of a file that is there."""
+    found = path.expanduser().resolve()
+    if not found.is_file():
+        raise ValueError(f"there is no file {str(path)!r}")
+    return found
+
+
+File = Annotated[Path, AfterValidator(_existing)]
+"""A file that an attack or a defense reads, such as weights: its content is part of a cell's identity, its path is not.
+
+    class Masked(dpbench.Defense):
+        mask: dpbench.File = Path(__file__).with_name("mask.pth")
+"""
 
 
 class Parameters(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor
 
 from dpbench.errors import DpbenchError
+from dpbench.process_state import preserved
 from dpbench.quantisation import FLOATS, INTEGERS, bits_of, expected_types, understood
+from dpbench.randomness import seeded
 from dpbench.types import Images, ProtectedModel
 
 RELEASE_BATCH = 64
@@ -59,8 +62,9 @@ def _released(model: ProtectedModel, images: Images, generator: torch.Generator,
     full = math.ceil(count / RELEASE_BATCH) * RELEASE_BATCH
     filled = shuffled[torch.arange(full, device=shuffled.device) % count]
     for number, chosen in enumerate(filled.split(RELEASE_BATCH)):
-        batch = images[chosen].contiguous(memory_format=torch.channels_last)
-        released = checked_release(model.release(batch, generator=generator), len(batch))
+        batch = images[chosen].contiguous(memory_format=torch.channels_last)  # a copy: the defense may work in place
+        with preserved():
+            released = checked_release(model.release(batch, generator=generator), len(batch))
         yield released[: count - number * RELEASE_BATCH]
 
 
@@ -173,7 +177,7 @@ def predict_in_batches(server: ProtectedModel, released: Tensor, order: torch.Ge
         order: shuffles the features.
     """
     shuffled = _order(len(released), order).to(released.device)
-    with torch.no_grad():
+    with torch.no_grad(), preserved():
         logits = torch.cat([server.predict(released[chosen]) for chosen in shuffled.split(RELEASE_BATCH)])
     restored = torch.empty_like(logits)
     restored[shuffled] = logits
@@ -198,20 +202,62 @@ def assert_same_release(model: ProtectedModel, images: Images, *, seed: int, bef
     batch = images[:RELEASE_BATCH]
 
     def once(gradients: bool) -> Tensor:
-        generator = torch.Generator(images.device).manual_seed(seed)
         with torch.set_grad_enabled(gradients):
-            return checked_release(model.release(batch, generator=generator), len(batch)).detach().float()
+            return _release_once(model, batch, seed).clone()
 
     now = once(False)
     others = {"with gradients than without": once(True), "than a moment ago, for the same images and seed": before}
     for when, other in others.items():
-        # a few values may fall to the other side of a rounding
-        differ = other is not None and ((other - now).abs() > 1e-3 * now.std() + 1e-9).float().mean()
-        if float(differ) > 1e-3:
+        if other is not None and _differ(other, now):
             raise DpbenchError(
                 f"the defense releases something else {when}; it must depend on the images and its generator alone"
             )
     return now
+
+
+@torch.no_grad()
+def assert_restored(fitted: ProtectedModel, restored: ProtectedModel, images: Tensor, *, seed: int, name: str) -> None:
+    """A model built from what a defense learned must be the one that was fitted.
+
+    Args:
+        fitted: in eval mode.
+        restored: likewise.
+        images: (N,3,H,W) in [0,1].
+        seed: of the generator of a stochastic defense.
+        name: of the defense.
+
+    Raises:
+        DpbenchError: it releases or predicts something else.
+    """
+    released = []
+    for model in (fitted, restored):
+        with seeded(seed, images.device):
+            released.append(_release_once(model, images, seed))
+    predicted = []
+    for model in (fitted, restored):
+        with seeded(seed, images.device), preserved():
+            predicted.append(model.predict(released[0].clone()).float())
+    for what, (one, other) in {"releases": released, "predicts": predicted}.items():
+        if _differ(one, other):
+            raise DpbenchError(
+                f"defense {name!r}: fit left something outside parameters and buffers: built anew from its state it "
+                f"{what} something else; register all that it learns as buffers in build"
+            )
+
+
+def _release_once(model: ProtectedModel, images: Tensor, seed: int) -> Tensor:
+    """One batch, which the defense gets as a copy."""
+    generator = torch.Generator(images.device).manual_seed(seed)
+    with preserved():
+        return model.release(images.clone(), generator=generator).detach()
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
+    """Whether features are not the same; a few values may fall to the other side of a rounding."""
+    if one.shape != other.shape:
+        return True
+    one, other = one.float(), other.float()
+    return float(((one - other).abs() > 1e-3 * other.std() + 1e-9).float().mean()) > 1e-3
 
 
 class Levels:
@@ -265,12 +311,27 @@ def checked_images(images: object, victims: Tensor, attack: str) -> Tensor:
 
 
 class WhiteBox:
-    """The client as a white-box attacker holds it: everything up to the release, not the server's tail."""
+    """The client as a white-box attacker holds it: everything up to the release, not the server's tail.
+
+    A copy: what the attacker does to it, nobody else sees; and what the defense does to its input, the attacker does
+    not.
+    """
 
     def __init__(self, model: ProtectedModel) -> None:
-        self._model = model
-        self.features = model.features
+        try:
+            self._model = copy.deepcopy(model)
+        except (TypeError, RuntimeError) as error:
+            raise DpbenchError(
+                f"the defense cannot be copied for an attacker who holds the client ({' '.join(str(error).split())}); "
+                "keep nothing in the model that Python's copy.deepcopy refuses"
+            ) from error
 
     def release(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Images (N,3,H,W) in [0,1] -> released features (N, ...), of integers what they mean: without gradients."""
-        return understood(self._model, self._model.release(images, generator=generator))
+        with preserved():
+            return understood(self._model, self._model.release(images.clone(), generator=generator))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Images -> features before the defense, with gradients."""
+        with preserved():
+            return self._model.features(images.clone())

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, Self, get_args
 
 import torch
+from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from dpbench.errors import DpbenchError
@@ -232,6 +233,8 @@ class Plugin(Parameters):
     `version` whenever the figures change: it is part of a cell's identity.
     """
 
+    model_config = ConfigDict(validate_default=True)  # a file that is the default is looked for too
+
     name: ClassVar[str]
     version: ClassVar[int] = 1
     paper: ClassVar[str] = ""
@@ -290,8 +293,15 @@ class Server(Protocol):
     def activations(self, released: Tensor) -> tuple[Tensor, ...]:
         """Released features (N, ...) -> the floating tensors with one row per image that `predict` computes, in order.
 
-        The release as the server receives it comes first and the logits last. Differentiable where `predict` is.
+        The release as the server receives it comes first and the logits last; the same numbers under another shape
+        count anew. Differentiable where `predict` is.
+
+        Raises:
+            DpbenchError: `predict` takes other steps for these images than for others.
         """
+
+    def activation(self, released: Tensor, place: int) -> Tensor:
+        """The one at `place` of `activations(released)`, without holding the others."""
 
 
 class Remember(Protocol):
@@ -322,7 +332,7 @@ class Observation:
     """Everything an attack may see. What is not granted is None. There are no private and no victim images.
 
     Attributes:
-        released: (N, ...) float32 released features of the N victims.
+        released: (N, ...) released features of the N victims, of the floating type in which they left the client.
         again: further releases of the same victims, each (N, ...), where the suite grants more than one.
         image_shape: (3, H, W) of the images to reconstruct.
         auxiliary: the attacker's own images and labels, disjoint from the victims and from the private images.
@@ -330,6 +340,9 @@ class Observation:
             through the same code path, precision and mode as the victims' release. No gradients.
         client: white box, see `Client`.
         server: the server's half of the defended model, see `Server`; None where the suite trusts the server.
+        adaptive: `query` and `client` are those of the defended model; else of the undefended one, which is all that
+            this attacker could prepare on.
+        undefended: where `client` is granted, that of the undefended model: its backbone is no secret.
         remember: `remember(name, train, depends_on)` trains once and caches, see `Remember`.
         progress: shows a short text in the live display.
         notes: facts the attack wants in the record, as plain JSON values (its final loss, whether it
@@ -344,6 +357,8 @@ class Observation:
     remember: Remember
     again: tuple[Tensor, ...] = ()
     server: Server | None = None
+    adaptive: bool = True
+    undefended: Client | None = None
     progress: Callable[[str], None] = lambda text: None
     notes: dict[str, object] = field(default_factory=dict)
 

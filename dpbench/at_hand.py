@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -57,6 +57,26 @@ def weights_fingerprint(entry: BackboneEntry, image_size: int) -> str:
     if spec.weights_file is not None:
         sources.create(spec, source, image_size=image_size, classes=2)
     return sources.fingerprint(spec)
+
+
+def left_out(*data: DatasetSpec) -> list[str]:
+    """What of the folders is not taken, or might be meant otherwise, a line each; of other data sets nothing."""
+    return [f"{one.name}: {line}" for one in data for line in datasets.left_out(one)]
+
+
+def in_order(entries: Sequence[BackboneEntry], dataset: DatasetSpec) -> tuple[list[BackboneEntry], list[str]]:
+    """Backbones with the order of their classifiers' classes decided, and what the user should know of their weights.
+
+    Raises:
+        DpbenchError: weights that are not to be had.
+    """
+    names, folders = datasets.classes_of(dataset)
+    decided, lines = [], []
+    for entry in entries:
+        order, line = sources.class_order(entry.spec(), names, folders=folders)
+        decided.append(entry.model_copy(update={"class_order": order}))
+        lines += [line] if line else []
+    return decided, lines
 
 
 def assert_plugins(plugins: Iterable[Plugin]) -> None:

@@ -126,8 +126,8 @@ def resolve_split_point(model: nn.Module, split_point: str | int, *, name: str) 
     """
     stages = split_points(model)
     text = str(split_point)
-    if text.isdigit():
-        if int(text) >= len(stages):
+    if text.isascii() and text.isdigit():  # other digits, such as a superscript, are none of `int`
+        if len(text) > 9 or int(text) >= len(stages):
             raise DpbenchError(
                 f"split point {text} is not in {name}; it has stages 0 to {len(stages) - 1}: {', '.join(stages)}"
             )

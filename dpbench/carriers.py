@@ -137,7 +137,7 @@ def read_carried(carrier: Carrier, key: str | None = None) -> State:
     Raises:
         DpbenchError: the package is not installed, or its file is another one.
     """
-    return read_checkpoint(checked_file(carrier), key=key)
+    return read_checkpoint(checked_file(carrier), key=key).state
 
 
 def checked_file(carrier: Carrier) -> Path:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import hashlib
+import pathlib
 import pickle
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -19,8 +23,31 @@ from torch import Tensor, nn
 from dpbench.cache import State
 from dpbench.errors import DpbenchError
 
-NESTED = ("state_dict", "model_state_dict", "model")
-"""Keys under which training scripts keep the state dict."""
+NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params")
+"""Keys under which training scripts keep the state dict; the first that is there is taken."""
+
+AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "params_ema")
+"""Keys of averaged weights: taken where there are no others."""
+
+PREFIXES = ("module.", "model.", "net.", "network.")
+"""What is in front of every name where the network was an attribute of something: data-parallel, Lightning."""
+
+WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+"""Parts of names that come from wrapping a module: `torch.compile`, sharding, checkpointing."""
+
+CLASS_NAMES = ("class_to_idx", "classes", "class_names", "idx_to_class")
+"""Keys under which training scripts keep the classes in the order of the classifier's rows."""
+
+_scalar = np.float64(0).__reduce__()[0]
+PLAIN: list[Any] = [
+    *(argparse.Namespace, pathlib.PosixPath, pathlib.PurePosixPath),
+    *(np.dtype, *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.bool_))),
+    *(_scalar, (_scalar, "numpy.core.multiarray.scalar")),
+]
+"""What trainers put beside the weights (timm: its arguments; others: a best score): they hold values and do nothing."""
+
+LONGEST_HEADER = 100_000_000
+"""Bytes; the format allows no more."""
 
 SHOWN = 3
 """Keys of each kind that an error names."""
@@ -34,22 +61,37 @@ def sha256_of(path: Path) -> str:
     """
     try:
         stat = path.stat()
-        return _sha256(path.resolve(), stat.st_mtime_ns, stat.st_size)
+        return _sha256(path.resolve(), stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_size)
     except OSError as error:
         raise DpbenchError(f"{path} cannot be read ({error.strerror}); make it readable") from error
 
 
 @functools.lru_cache(maxsize=64)
-def _sha256(path: Path, mtime_ns: int, size: int) -> str:
+def _sha256(path: Path, *changes_with_it: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_checkpoint(path: Path, *, key: str | None = None) -> State:
-    """The tensors of a safetensors file or a PyTorch checkpoint, on the CPU.
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file of weights holds.
 
-    A checkpoint is a state dict, or holds one under `state_dict`, `model_state_dict` or `model`; the prefix `module.`
-    of data-parallel training is taken off.
+    Attributes:
+        state: named tensors, on the CPU.
+        averaged: the key of averaged weights that are there too and were not taken; empty where there are none.
+        classes: names of the classes in the order of the classifier's rows; empty where the file does not say.
+    """
+
+    state: State
+    averaged: str = ""
+    classes: tuple[str, ...] = ()
+
+
+def read_checkpoint(path: Path, *, key: str | None = None) -> Checkpoint:
+    """A safetensors file or a PyTorch checkpoint, told by its content, whatever its name ends in.
+
+    A checkpoint is a state dict, or holds one under one of `NESTED`, else of `AVERAGED`; what training puts in front
+    of all names, or wraps modules in, is taken off.
 
     Args:
         path: the file.
@@ -59,29 +101,53 @@ def read_checkpoint(path: Path, *, key: str | None = None) -> State:
         DpbenchError: the file is damaged, holds more than tensors and plain values, or holds no state dict.
     """
     content = _read(path)
-    for name in (key,) if key is not None else NESTED:
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
-            break
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+    state, averaged = content, ""
+    if isinstance(content, Mapping):
+        there = [name for name in (*NESTED, *AVERAGED) if isinstance(content.get(name), Mapping)]
+        taken = key if key is not None else next(iter(there), None)
+        state = content.get(taken, content)
+        averaged = next((name for name in there if name in AVERAGED and name != taken), "")
+    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise DpbenchError(
             f"weights {path} hold no state dict; expected named tensors, at the top or under {', '.join(NESTED)}: "
             "save model.state_dict()"
         )
-    names = [str(name) for name in content]
-    prefix = "module." if all(name.startswith("module.") for name in names) else ""
-    return {name.removeprefix(prefix): value for name, value in zip(names, content.values(), strict=True)}
+    return Checkpoint(_bare({str(name): value for name, value in state.items()}), averaged, _classes(content))
+
+
+def _bare(state: State) -> State:
+    """The same tensors without what training put in front of their names or in between."""
+    state = {".".join(part for part in name.split(".") if part not in WRAPPERS): v for name, v in state.items()}
+    if any(name.startswith("module.") for name in state):
+        state.pop("n_averaged", None)  # of torch's own averaging, beside the weights
+    prefix = next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in state)), "")
+    return _bare({name.removeprefix(prefix): value for name, value in state.items()}) if prefix else state
+
+
+def _classes(content: object) -> tuple[str, ...]:
+    """Names of the classes by row, where a checkpoint states them in a usual form."""
+    stated = (
+        next((content[name] for name in CLASS_NAMES if content.get(name)), ()) if isinstance(content, Mapping) else ()
+    )
+    if isinstance(stated, Mapping):
+        # name -> row, or row -> name
+        by_row = {row: name for name, row in stated.items() if isinstance(row, int)} or dict(stated)
+        if sorted(by_row, key=str) != sorted(range(len(by_row)), key=str):
+            return ()
+        stated = [by_row[row] for row in range(len(by_row))]
+    return tuple(stated) if isinstance(stated, list | tuple) and all(isinstance(one, str) for one in stated) else ()
 
 
 def _read(path: Path) -> Any:
     if not path.is_file():
         raise DpbenchError(f"there is no weights file {path}; expected a safetensors file or a PyTorch checkpoint")
     try:
-        if path.suffix == ".safetensors":
+        if _is_safetensors(path):
             return safetensors.torch.load_file(path)
-        with warnings.catch_warnings():
+        # opened here: by its path, torch would read what is called .safetensors as that
+        with warnings.catch_warnings(), torch.serialization.safe_globals(PLAIN), path.open("rb") as file:
             warnings.simplefilter("ignore")  # of unusual pickles: they are read or refused
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise DpbenchError(
@@ -96,6 +162,13 @@ def _read(path: Path) -> Any:
             f"weights {path} are cut short, damaged or of another kind ({reason}); expected a safetensors file or a "
             "PyTorch checkpoint: copy the file again, or save model.state_dict()"
         ) from error
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file begins as one: with the length of a header, and a header that is JSON."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") < LONGEST_HEADER
 
 
 def misfit(state: State, model: nn.Module) -> str:

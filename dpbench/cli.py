@@ -143,6 +143,8 @@ def run(
     plan = make_plan(
         chosen, data=data, output=output, only=only, seed=seed, shifted=shifted, budget=budget, weights=weights
     )
+    for remark in plan.remarks:
+        console.print(f"note: {remark}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if dry_run:
         _print_plan(plan, console)
         return

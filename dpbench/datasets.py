@@ -147,8 +147,30 @@ def fingerprint(spec: DatasetSpec) -> str:
     return json_hash([division.VERSION, source, spec.model_dump(mode="json", exclude={"name"})])[:40]
 
 
+def left_out(spec: DatasetSpec) -> tuple[str, ...]:
+    """What of a folder is not taken, or might be meant otherwise, in words; empty for other data sets."""
+    return ClassFolders.look_into(spec).left_out if _kind(spec.name) == "folder" else ()
+
+
+def classes_of(spec: DatasetSpec) -> tuple[tuple[str, ...], bool]:
+    """Names of the task's classes in the order of the labels, as far as they are known without decoding an image.
+
+    Returns:
+        The names, empty for what is downloaded; and whether they are those of folders.
+    """
+    kind = _kind(spec.name)
+    if kind == "folder":
+        return division.of_the_task(spec, ClassFolders.look_into(spec).classes), True
+    return (EMBEDDED[spec.name].classes if kind == "embedded" else ()), False
+
+
 def load_parts(
-    spec: DatasetSpec, *, cache: Path, progress: Progress = lambda text: None, room: int | None = None
+    spec: DatasetSpec,
+    *,
+    cache: Path,
+    progress: Progress = lambda text: None,
+    room: int | None = None,
+    expected: str = "",
 ) -> Parts:
     """The three parts, decoded, or taken from `cache` where they were decoded before.
 
@@ -160,11 +182,17 @@ def load_parts(
         cache: a folder; it holds decoded images by fingerprint, and downloads.
         progress: shows a short text such as "decoding 512/6500".
         room: bytes that the images may take as floats; None: `dpbench.memory.room` of the CPU.
+        expected: what `fingerprint` gave when the run was planned; of folders it is looked at again.
 
     Raises:
-        DpbenchError: the images cannot be used: too few, unreadable, corrupt, one class only.
+        DpbenchError: the images cannot be used: too few, unreadable, corrupt, one class only; or a folder is not what
+            it was.
     """
-    path = cache / f"{fingerprint(spec)}.safetensors"
+    found = fingerprint(spec)
+    folder = _kind(spec.name) == "folder"
+    if folder and expected and found != expected:
+        raise _changed(spec)
+    path = cache / f"{found}.safetensors"
     import torch
 
     from dpbench import memory
@@ -173,7 +201,7 @@ def load_parts(
 
     stored = read_images(path, spec)
     if stored is None:
-        _decode(path, spec, cache, progress)
+        _decode(path, spec, cache, progress, unchanged=lambda: not folder or fingerprint(spec) == found)
         stored = read_images(path, spec)
         if stored is None:
             raise DpbenchError(f"{path} is damaged right after it was written; check the disk, or choose another cache")
@@ -194,6 +222,10 @@ def load_parts(
     return Parts(**labelled, classes=stored.decoded.classes, hashes=hashes)
 
 
+def _changed(spec: DatasetSpec) -> DpbenchError:
+    return DpbenchError(f"data changed while the run went on: {spec.name} is not what it was; run again")
+
+
 def _kind(name: str) -> str:
     """`embedded`, `folder`, `torch` or `hfds`."""
     if name in EMBEDDED:
@@ -211,8 +243,8 @@ def _kind(name: str) -> str:
     raise unknown("dataset", name, [info.name for info in known_datasets()])
 
 
-def _decode(path: Path, spec: DatasetSpec, cache: Path, progress: Progress) -> None:
-    """Decode into `path`, image by image."""
+def _decode(path: Path, spec: DatasetSpec, cache: Path, progress: Progress, unchanged: Callable[[], bool]) -> None:
+    """Decode into `path`, image by image; what changed on the way is not kept."""
     from dpbench.image_file import Write, write_images
 
     kind = _kind(spec.name)
@@ -233,7 +265,12 @@ def _decode(path: Path, spec: DatasetSpec, cache: Path, progress: Progress) -> N
         def fill(write: Write) -> Decoded:
             return divide(spec, train, test, classes, progress, write)
 
-    write_atomically(path, lambda temporary: write_images(temporary, spec, classes, fill))
+    def write_unchanged(temporary: Path) -> None:
+        write_images(temporary, spec, classes, fill)
+        if not unchanged():
+            raise _changed(spec)
+
+    write_atomically(path, write_unchanged)
 
 
 def _draw(

@@ -101,6 +101,14 @@ def _attackers(spec: DatasetSpec, classes: int) -> NDArray[np.bool_]:
     return chosen
 
 
+def of_the_task(spec: DatasetSpec, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes that are not the attacker's alone."""
+    if not spec.auxiliary_classes:
+        return classes
+    attackers = _attackers(spec, len(classes))
+    return tuple(name for name, attacker in zip(classes, attackers, strict=True) if not attacker)
+
+
 def _separate(
     spec: DatasetSpec, train: Pool, test: Pool | None, classes: tuple[str, ...]
 ) -> tuple[Pool, Pool | None, Pool, tuple[str, ...]]:
@@ -120,8 +128,7 @@ def _separate(
     own_test = None if test is None else part(test, ~attackers[test.labels])
     # the attacker may have every picture of its own people, those of the test folder too
     theirs = [part(pool, attackers[pool.labels]) for pool in (train, test) if pool is not None]
-    names = tuple(name for name, attacker in zip(classes, attackers, strict=True) if not attacker)
-    return own_train, own_test, _joined(theirs), names
+    return own_train, own_test, _joined(theirs), of_the_task(spec, classes)
 
 
 def _joined(pools: list[Pool]) -> Pool:

@@ -41,7 +41,7 @@ def _container_limit() -> list[int]:
         text = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
     except (OSError, ValueError):
         return []
-    return [int(text)] if text.isdigit() else []
+    return [int(text)] if text.isascii() and text.isdigit() else []
 
 
 def room(device: torch.device) -> int:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from dpbench.errors import DpbenchError, unknown
-from dpbench.specs import DatasetSpec
+from dpbench.specs import LARGEST_SEED, DatasetSpec
 from dpbench.types import BUDGETS
 
 
@@ -14,14 +14,14 @@ def overrides(dataset: DatasetSpec, *, data: str | None, seed: int | None, budge
     """Fields of a suite that `--data`, `--seed` and `--budget` replace; None leaves a field as it is.
 
     Raises:
-        DpbenchError: a negative seed, or no such budget.
+        DpbenchError: a seed that no generator takes, or no such budget.
     """
     changes: dict[str, object] = {}
     if data is not None:
         changes["dataset"] = dataset.model_copy(update={"name": data})
     if seed is not None:
-        if seed < 0:
-            raise DpbenchError(f"--seed {seed} is negative; expected 0 or more")
+        if not 0 <= seed <= LARGEST_SEED:
+            raise DpbenchError(f"--seed {seed} is {'negative' if seed < 0 else 'too large'}; expected 0 to 2^63 - 1")
         changes["seeds"] = [seed]
     if budget is not None:
         if budget not in BUDGETS:
@@ -30,6 +30,15 @@ def overrides(dataset: DatasetSpec, *, data: str | None, seed: int | None, budge
     return changes
 
 
-def occurs(pattern: str, names: Iterable[str]) -> bool:
-    """Whether a shell pattern occurs anywhere in one of the names."""
-    return any(fnmatch.fnmatchcase(name, f"*{pattern}*") for name in names)
+def occurs(pattern: str, names: Sequence[str]) -> bool:
+    """Whether a shell pattern picks what has these names.
+
+    It occurs anywhere in the first, which is what is shown; or is the last, an id, in full; or it names a parameter,
+    such as `steps=20`, and occurs in one between, where parameters stand that are not shown.
+    """
+    shown, *between, name = names
+    return (
+        pattern == name
+        or fnmatch.fnmatchcase(shown, f"*{pattern}*")
+        or ("=" in pattern and any(fnmatch.fnmatchcase(one, f"*{pattern}*") for one in between))
+    )

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 
 def _existing(path: Path) -> Path:
@@ -25,12 +32,21 @@ File = Annotated[Path, AfterValidator(_existing)]
 
 
 class Parameters(BaseModel):
-    """Frozen, and strict about keys."""
+    """Frozen, and strict about keys; numbers are finite, and a boolean is none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     later: ClassVar[tuple[str, ...]] = ()
     """Fields that came later: left out at their defaults, so that ids that were given before stay valid."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_numbers(cls, given: Any) -> Any:
+        """`true` is no 1 and is refused as the word it is; -0.0, which would have another id, is 0.0."""
+        if not isinstance(given, dict):
+            return given
+        fields = cls.model_fields
+        return {key: _plain(value, fields[key].annotation) if key in fields else value for key, value in given.items()}
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -39,3 +55,15 @@ class Parameters(BaseModel):
             if getattr(self, name) == type(self).model_fields[name].default:
                 fields.pop(name, None)
         return fields
+
+
+def _plain(value: Any, annotation: Any) -> Any:
+    if isinstance(value, bool) and _mentions(annotation, int, float) and not _mentions(annotation, bool, Any, object):
+        return str(value).lower()
+    if isinstance(value, list):
+        return [_plain(one, annotation) for one in value]
+    return 0.0 if isinstance(value, float) and value == 0 else value
+
+
+def _mentions(annotation: Any, *types: Any) -> bool:
+    return annotation in types or any(_mentions(one, *types) for one in get_args(annotation))

@@ -97,7 +97,7 @@ class Prepared:
 
         def load() -> Parts:
             progress("loading images")
-            parts = self._load(cell.dataset, progress)
+            parts = self._load(cell.dataset, cell.data_fingerprint, progress)
             return Parts(
                 private=self._placed(parts.private),
                 auxiliary=self._placed(parts.auxiliary),
@@ -109,9 +109,11 @@ class Prepared:
         parts: Parts = self.keep("parts", cell.data_fingerprint, load)
         return parts
 
-    def _load(self, dataset: DatasetSpec, progress: Progress) -> Parts:
+    def _load(self, dataset: DatasetSpec, fingerprint: str, progress: Progress) -> Parts:
         at_most = min(room(torch.device("cpu")), room(self.device))
-        return load_parts(dataset, cache=self.cache_dir / "datasets", progress=progress, room=at_most)
+        return load_parts(
+            dataset, cache=self.cache_dir / "datasets", progress=progress, room=at_most, expected=fingerprint
+        )
 
     def _placed(self, part: LabelledImages) -> LabelledImages:
         images = part.images
@@ -138,7 +140,7 @@ class Prepared:
         assert dataset is not None
 
         def load() -> LabelledImages:
-            shifted = self._load(dataset, progress)
+            shifted = self._load(dataset, cell.shifted_fingerprint, progress)
             for name in ("private", "test"):
                 assert_disjoint_hashes(name, parts.hashes[name], "shifted auxiliary", shifted.hashes["auxiliary"])
             return self._placed(shifted.auxiliary)
@@ -163,7 +165,11 @@ class Prepared:
             name = cell.backbone.name
             with seeded(derive_seed(key, "fit"), self.device):
                 model, fits = weights.create(
-                    cell.backbone, source, image_size=cell.dataset.image_size, classes=len(parts.classes)
+                    cell.backbone,
+                    source,
+                    image_size=cell.dataset.image_size,
+                    classes=len(parts.classes),
+                    names=parts.classes,
                 )
                 model = place(model, self.device)
                 if not fits:
@@ -246,6 +252,8 @@ class Prepared:
         named = cell.judge.backbone() if cell.judge is not None else None
         knows = weights.choose(cell.backbone, expected=cell.weights_fingerprint).classes == classes
         pretrained = recognition.pretrained_judge_spec(name, classes) if knows and named is None else None
+        if pretrained is not None and cell.backbone.class_order == "natural":
+            pretrained = pretrained.model_copy(update={"class_order": "natural"})
         spec = named or pretrained or recognition.judge_spec(name)
         shape: dict[str, Any] = {"image_size": cell.dataset.image_size, "classes": classes}
         about = {
@@ -258,7 +266,7 @@ class Prepared:
 
         def fit(key: str, batch_size: int) -> cache.State:
             if pretrained is not None:
-                return recognition.load_judge(pretrained, **shape)
+                return recognition.load_judge(pretrained, image_size=cell.dataset.image_size, names=parts.classes)
             generator = derive_generator(self.device, key, "fit")
             private = parts.private.at_most(batch_size)
             return recognition.fit_judge(

@@ -9,7 +9,7 @@ classifier for these very classes, another pre-trained network. No attack and no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -145,9 +145,9 @@ def pretrained_judge_spec(backbone_name: str, classes: int) -> BackboneSpec | No
     return None
 
 
-def load_judge(spec: BackboneSpec, *, image_size: int, classes: int) -> State:
+def load_judge(spec: BackboneSpec, *, image_size: int, names: Sequence[str]) -> State:
     """The weights of a judge from `pretrained_judge_spec`, for `make_judge`."""
-    network, _ = weights.create(spec, weights.choose(spec), image_size=image_size, classes=classes)
+    network, _ = weights.create(spec, weights.choose(spec), image_size=image_size, classes=len(names), names=names)
     return dict(network.state_dict())
 
 

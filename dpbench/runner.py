@@ -45,6 +45,7 @@ class Plan:
         finished: cell id -> its record, for those that are there and ok.
         output: the run directory.
         changed: in words, why cells that were finished are not: see `dpbench.changes`.
+        remarks: what was left out of the data, or read in one of several ways; a line each.
     """
 
     suite: Suite
@@ -52,6 +53,7 @@ class Plan:
     finished: dict[str, Record]
     output: Path
     changed: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def make_plan(
@@ -72,7 +74,7 @@ def make_plan(
         suite: a built-in name, a path of a TOML file, or a `Suite`.
         data: overrides the suite's data set.
         output: the run directory; by default `dpbench-runs/NAME`.
-        only: keeps cells in whose label this shell pattern occurs.
+        only: keeps cells that this shell pattern picks, see `occurs`.
         seed: overrides the suite's seeds.
         shifted: overrides the data set of the shifted auxiliary images.
         budget: small, standard or large: overrides what the attacks may spend.
@@ -95,12 +97,16 @@ def make_plan(
     size = chosen.dataset.image_size
     fingerprint = at_hand.data_fingerprint(chosen.dataset, hint="" if data is not None else chosen.data)
     progress("looking at the backbones")
-    split_names = {entry.name: at_hand.split_names(entry, size) for entry in chosen.backbones}
+    entries, of_weights = at_hand.in_order(chosen.backbones, chosen.dataset)
+    chosen = chosen.model_copy(update={"backbones": entries})
+    remarks = [*at_hand.left_out(chosen.dataset), *of_weights]
+    split_names = [at_hand.split_names(entry, size) for entry in chosen.backbones]
     fingerprints = {entry.weights: at_hand.weights_fingerprint(entry, size) for entry in chosen.backbones}
     shifted_fingerprint = ""
     if chosen.shifted is not None and chosen.grants_shifted:
         progress("looking at the shifted data")
         shifted_fingerprint = datasets.fingerprint(chosen.shifted.dataset(size))
+        remarks += at_hand.left_out(chosen.shifted.dataset(size))
     cells = plan(
         chosen,
         data_fingerprint=fingerprint,
@@ -121,7 +127,9 @@ def make_plan(
     finished = {record.id: record for record in stored if record.status == "ok"}
     left = [cell for cell in cells if cell.id not in finished]
     at_hand.assert_plugins(plugin for cell in left for plugin in (attack_of(cell.attack), defense_of(cell.defense)))
-    return Plan(chosen, cells, finished, run_dir, _changed(left, run_dir) if left else ())
+    return Plan(
+        chosen, cells, finished, run_dir, _changed(left, run_dir) if left else (), tuple(dict.fromkeys(remarks))
+    )
 
 
 def _changed(left: list[CellSpec], run_dir: Path) -> tuple[str, ...]:
@@ -130,12 +138,12 @@ def _changed(left: list[CellSpec], run_dir: Path) -> tuple[str, ...]:
 
 
 def matches(cell: CellSpec, pattern: str) -> bool:
-    """Whether a shell pattern occurs anywhere in a cell's label or id: `dpm`, `gaussian*rmle`, `std=[12].0`."""
+    """Whether a shell pattern picks a cell, see `occurs`: `dpm`, `gaussian*rmle`, `std=[12].0`, or its whole id."""
     return occurs(pattern, names_of(cell))
 
 
 def names_of(cell: CellSpec) -> tuple[str, ...]:
-    """What a pattern may match: the label, the label with all parameters, the id."""
+    """What a pattern may pick a cell by: the label, the label with all parameters, the id."""
     return label(cell), label(cell, full=True), cell.id
 
 
@@ -170,6 +178,7 @@ def _run_cell(
     cell: CellSpec, plan_: Plan, pipeline: Pipeline, environment: dict[str, object], watcher: CellWatcher
 ) -> Record:
     pipeline.prepared.parts(cell, watcher.progress)  # data that cannot be read stops the run: no cell could go on
+    pipeline.prepared.auxiliary(cell, watcher.progress)
     stages = Stages(pipeline.device)
     record = Record(
         id=cell.id,

@@ -7,9 +7,9 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PlainSerializer, field_validator
 
 from dpbench.parameters import Parameters
 from dpbench.types import AuxiliaryData, Budget, ServerRole, ThreatModel
@@ -18,8 +18,24 @@ WEIGHTS = ("auto", "pretrained", "fit")
 """Where a backbone's weights may come from, apart from a file."""
 
 
+ClassOrder = Literal["auto", "stated", "natural", "sorted"]
+"""How the rows of a classifier that comes with its weights follow each other; see `dpbench.class_order`."""
+
+LARGEST_SEED = (1 << 63) - 1
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+"""What every generator takes."""
+
+
 class Spec(Parameters):
     """Anything in a suite."""
+
+
+def _as_unicode(name: str) -> str:
+    return name.encode("utf-8", "replace").decode()
+
+
+PathName = Annotated[str, PlainSerializer(_as_unicode, when_used="json")]
+"""A name that may be a path: bytes of it that are not UTF-8, which JSON cannot hold, are written as question marks."""
 
 
 class DatasetSpec(Spec):
@@ -27,14 +43,14 @@ class DatasetSpec(Spec):
 
     later = ("auxiliary_classes",)
 
-    name: str = Field(
+    name: PathName = Field(
         "leaves", description="leaves, spectra, a folder of class folders, or timm's torch/... and hfds/... names"
     )
     image_size: int = Field(32, ge=16, le=512, description="side in pixels; other sizes are resized and cropped")
     private: int = Field(4000, ge=1, description="the defender's training images")
     auxiliary: int = Field(2000, ge=1, description="the attacker's own images")
     test: int = Field(500, ge=1, description="images for the accuracy; the first of them are the victims")
-    seed: int = Field(0, ge=0, description="draws the parts (and the embedded images)")
+    seed: Seed = Field(0, description="draws the parts (and the embedded images)")
     auxiliary_classes: int = Field(
         0, ge=0, description="classes that are the attacker's alone: its images show these, the other parts never do"
     )
@@ -43,9 +59,9 @@ class DatasetSpec(Spec):
 class ShiftedSpec(Spec):
     """Another data set, for attackers who have no images like the victims'."""
 
-    name: str = Field(description="as in [dataset]")
+    name: PathName = Field(description="as in [dataset]")
     auxiliary: int = Field(2000, ge=1, description="the attacker's images")
-    seed: int = Field(0, ge=0, description="draws them")
+    seed: Seed = Field(0, description="draws them")
 
     def dataset(self, image_size: int) -> DatasetSpec:
         """The data set that holds these images, at the size of the victims."""
@@ -57,8 +73,10 @@ class ShiftedSpec(Spec):
 class BackboneSpec(Spec):
     """A timm model and where its weights come from."""
 
+    later = ("class_order",)
+
     name: str
-    weights: str = Field(
+    weights: PathName = Field(
         "auto",
         description="pretrained: timm's; fit: trained on the private images; auto: pretrained if at hand; "
         "or a FILE: safetensors or a PyTorch checkpoint",
@@ -66,6 +84,20 @@ class BackboneSpec(Spec):
     epochs: int = Field(8, ge=0, le=1000, description="of fitting (or fine-tuning where the classes differ)")
     learning_rate: float = Field(4e-3, gt=0, le=1, description="peak of the one-cycle schedule, AdamW")
     args: dict[str, Any] = Field(default_factory=dict, description="passed on to timm.create_model")
+    class_order: ClassOrder = Field(
+        "auto",
+        description="of a classifier that comes with the weights: stated in their file, natural (2 before 10) or "
+        "sorted (alphabetically); auto: as stated, else for class folders natural, as timm has it",
+    )
+
+    @field_validator("args")
+    @classmethod
+    def _plain_args(cls, args: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(args, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"no record can hold that ({error}); expected finite numbers, texts, tables") from error
+        return args
 
     @property
     def weights_file(self) -> Path | None:
@@ -152,7 +184,7 @@ class CellSpec(Spec):
     releases: int = Field(1, ge=1, description="of each victim, all seen by the attacker")
     budget: Budget = "standard"
     victims: int = Field(ge=1)
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     judge: JudgeSpec | None = Field(None, description="by default the one in `dpbench.recognition`")
     server: ServerRole = Field("attacker", description="who holds the server's half")
 

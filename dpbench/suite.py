@@ -6,7 +6,7 @@ Everything a user can get wrong is refused here, before anything is computed.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 from dpbench.ensembles import ENSEMBLES, NEWEST
 from dpbench.errors import DpbenchError, unknown
 from dpbench.registry import canonical, configure, files_of, find_attack, find_defense, source_of
-from dpbench.specs import BackboneSpec, CellSpec, DatasetSpec, JudgeSpec, PluginSpec, ShiftedSpec, Spec
+from dpbench.specs import BackboneSpec, CellSpec, DatasetSpec, JudgeSpec, PluginSpec, Seed, ShiftedSpec, Spec
 from dpbench.suite_files import PROTOCOLS, explain, parse_toml, suite_text
 from dpbench.types import (
     AUXILIARY_DATA,
@@ -57,8 +57,17 @@ class PluginEntry(Spec):
     name: str
 
     def settings(self) -> list[dict[str, Any]]:
-        """Every combination of the listed parameter values."""
+        """Every combination of the listed parameter values.
+
+        Raises:
+            DpbenchError: an empty list, which would be no combination at all.
+        """
         extra = self.model_extra or {}
+        if empty := [key for key, value in extra.items() if isinstance(value, list) and not value]:
+            raise DpbenchError(
+                f"{self.name}: {empty[0]} = [] is an empty list, so that nothing would run; "
+                "list at least one value, or remove it"
+            )
         values = [value if isinstance(value, list) else [value] for value in extra.values()]
         return [dict(zip(extra, combination, strict=True)) for combination in itertools.product(*values)]
 
@@ -80,7 +89,7 @@ class Suite(Spec):
     protocol: Literal["inference"] = "inference"
     name: Name
     description: str = ""
-    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
+    seeds: list[Seed] = Field([0], min_length=1)
     threat_models: list[ThreatModel] = Field(
         ["weights"],
         min_length=1,
@@ -172,7 +181,7 @@ def plan(
     suite: Suite,
     *,
     data_fingerprint: str,
-    split_names: dict[str, list[str]],
+    split_names: Sequence[Sequence[str]],
     shifted_fingerprint: str = "",
     weights_fingerprints: Mapping[str, str] | None = None,
 ) -> list[CellSpec]:
@@ -186,7 +195,7 @@ def plan(
     Args:
         suite: the grid.
         data_fingerprint: what `datasets.fingerprint` gives for `suite.dataset`.
-        split_names: backbone name -> resolved module names of its split points.
+        split_names: resolved module names of the split points of each of the suite's backbones.
         shifted_fingerprint: likewise for `suite.shifted`.
         weights_fingerprints: weights file as the suite names it -> what `weights.fingerprint` gives.
 
@@ -215,8 +224,10 @@ def plan(
     has_reference = any(defense.name == UNDEFENDED for defense, _ in defenses)
     _refuse_settings(suite)
     cells = []
-    for seed, backbone in itertools.product(suite.seeds, suite.backbones):
-        for split_point, (defense, _) in itertools.product(split_names[backbone.name], defenses):
+    entries = list(zip(suite.backbones, split_names, strict=True))
+    _refuse_twice([(backbone.spec(), point) for backbone, points in entries for point in points])
+    for seed, (backbone, points) in itertools.product(suite.seeds, entries):
+        for split_point, (defense, _) in itertools.product(points, defenses):
             for attack, attack_class, entry in attacks:
                 if attack_class.floor and has_reference and defense.name != UNDEFENDED:
                     continue
@@ -249,6 +260,15 @@ def plan(
                         )
                     )
     return cells
+
+
+def _refuse_twice(splits: list[tuple[BackboneSpec, str]]) -> None:
+    for backbone, point in splits:
+        if splits.count((backbone, point)) > 1:
+            raise DpbenchError(
+                f"backbone {backbone.name!r} is in the suite twice with the same settings and split point {point!r}; "
+                "remove one"
+            )
 
 
 def _refuse_settings(suite: Suite) -> None:

@@ -54,6 +54,8 @@ def parse_toml(text: str, *, origin: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise DpbenchError(f"{origin}: TOML syntax error: {error}") from error  # the message has line and column
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, a date in month 13, arrays in arrays
+        raise DpbenchError(f"{origin}: TOML that cannot be read: {error}; expected usual numbers and tables") from error
 
 
 def protocol_of(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,10 @@ from torch import nn
 from dpbench import backbones
 from dpbench.cache import State
 from dpbench.carriers import at_hand, carrier_of, read_backbone
-from dpbench.checkpoints import misfit, read_checkpoint, sha256_of
+from dpbench.checkpoints import Checkpoint, misfit, read_checkpoint, sha256_of
+from dpbench.class_order import order_of, rows_for
 from dpbench.errors import DpbenchError
-from dpbench.specs import WEIGHTS, BackboneSpec
+from dpbench.specs import WEIGHTS, BackboneSpec, ClassOrder
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class WeightsSource:
     label: str
     pretrained: bool = False
     classes: int = 0
-    read: Callable[[], State] | None = None
+    read: Callable[[], Checkpoint] | None = None
 
 
 def fingerprint(spec: BackboneSpec) -> str:
@@ -70,8 +71,8 @@ def choose(spec: BackboneSpec, *, expected: str = "") -> WeightsSource:
     if path is not None:
         digest = fingerprint(spec)
         if expected and digest != expected:
-            raise DpbenchError(f"weights {spec.weights} have changed since the run was planned; run again")
-        return WeightsSource(f"file:{digest[:16]}", read=functools.partial(read_checkpoint, path))
+            raise _changed(spec)
+        return WeightsSource(f"file:{digest[:16]}", read=functools.partial(_read_unchanged, spec, path, digest))
     if spec.weights == "fit":
         return WeightsSource("fitted")
     config = timm.get_pretrained_cfg(spec.name, allow_unregistered=True)
@@ -83,8 +84,11 @@ def choose(spec: BackboneSpec, *, expected: str = "") -> WeightsSource:
             return of_timm
     carrier = carrier_of(spec.name)  # a name with a tag asks for timm's very file
     if carrier is not None and at_hand(carrier):
-        read = functools.partial(read_backbone, carrier)
-        return WeightsSource(f"carrier:{carrier.requirement}", classes=carrier.classes, read=read)
+        return WeightsSource(
+            f"carrier:{carrier.requirement}",
+            classes=carrier.classes,
+            read=lambda: Checkpoint(read_backbone(carrier)),
+        )
     if spec.weights == "auto":
         return WeightsSource("fitted")
     if of_timm is None:
@@ -96,18 +100,66 @@ def choose(spec: BackboneSpec, *, expected: str = "") -> WeightsSource:
     return of_timm
 
 
-def create(spec: BackboneSpec, source: WeightsSource, *, image_size: int, classes: int) -> tuple[nn.Module, bool]:
+def _read_unchanged(spec: BackboneSpec, path: Path, digest: str) -> Checkpoint:
+    """What is in the file, if it is still the one of that hash once it was read."""
+    found = read_checkpoint(path)
+    if fingerprint(spec) != digest:
+        raise _changed(spec)
+    return found
+
+
+def _changed(spec: BackboneSpec) -> DpbenchError:
+    return DpbenchError(f"weights {spec.weights} have changed since the run was planned; run again")
+
+
+def class_order(spec: BackboneSpec, names: Sequence[str], *, folders: bool) -> tuple[ClassOrder, str]:
+    """`spec.class_order` with `auto` decided, and what else is to be known of the weights: lines for the user.
+
+    Where it makes no difference, or there is no classifier for these classes, it stays `auto`.
+
+    Args:
+        spec: the backbone.
+        names: of the data's classes, in the order of the labels; empty where they are not known yet.
+        folders: the data is a folder of class folders.
+    """
+    source = choose(spec)
+    found = source.read() if spec.weights_file is not None and source.read is not None else None
+    averaged = (
+        f"weights {spec.weights} hold {found.averaged} too, which is not taken" if found and found.averaged else ""
+    )
+    known = _classes_in(found.state, spec) if found else source.classes
+    if spec.class_order != "auto" or not names or known != len(names):
+        return spec.class_order, averaged
+    order, said = order_of(names, found.classes if found else (), folders=folders)
+    said = f"weights {spec.weights if found else source.label}: {said}" if said else ""
+    return order, "; ".join(filter(None, (averaged, said)))
+
+
+def create(
+    spec: BackboneSpec, source: WeightsSource, *, image_size: int, classes: int, names: Sequence[str] = ()
+) -> tuple[nn.Module, bool]:
     """The unsplit network with these weights, and whether it already tells these classes apart.
 
     A classifier for another number of classes is replaced by a fresh one; everything else has to fit.
+
+    Args:
+        spec: the backbone; `class_order` says how the rows of its classifier follow each other.
+        source: what `choose` gave.
+        image_size: side in pixels.
+        classes: how many there are.
+        names: of the classes, in the order of the labels: the rows of the classifier are put in it. Empty: they stay.
 
     Raises:
         DpbenchError: the network cannot be made, or the weights are damaged or of another architecture.
     """
     if source.read is None:
         model = backbones.create_backbone(spec, image_size=image_size, classes=classes, pretrained=source.pretrained)
-        return model, source.pretrained and source.classes == classes
-    state = source.read()
+        fits = source.pretrained and source.classes == classes
+        if fits and names:
+            _reorder(model, spec, rows_for(spec.class_order, names, ()))
+        return model, fits
+    found = source.read()
+    state = found.state
     own = _classes_in(state, spec)
     try:
         model = backbones.create_backbone(spec, image_size=image_size, classes=own, state=state)
@@ -120,15 +172,30 @@ def create(spec: BackboneSpec, source: WeightsSource, *, image_size: int, classe
         ) from error
     if own != classes:
         model.reset_classifier(classes)  # type: ignore[operator]
+    elif names:
+        _reorder(model, spec, rows_for(spec.class_order, names, found.classes))
     return model.eval(), own == classes
 
 
 def _classes_in(state: State, spec: BackboneSpec) -> int:
     """Rows of the classifier in a state dict; 0 where it has none."""
+    names = _classifiers(spec)
+    return next((len(state[f"{name}.weight"]) for name in names if f"{name}.weight" in state), 0)
+
+
+def _classifiers(spec: BackboneSpec) -> list[str]:
+    """Names of the last layers: one, or several where a network has them for distillation."""
     config = timm.get_pretrained_cfg(spec.name, allow_unregistered=True)
     named = config.classifier if config is not None else None
-    names = [named] if isinstance(named, str) else list(named or ())
-    return next((len(state[f"{name}.weight"]) for name in names if f"{name}.weight" in state), 0)
+    return [named] if isinstance(named, str) else list(named or ())
+
+
+def _reorder(model: nn.Module, spec: BackboneSpec, rows: list[int] | None) -> None:
+    if rows is None:
+        return
+    for name in _classifiers(spec):
+        for value in model.get_submodule(name).parameters():
+            value.data = value.data[rows]
 
 
 def _at_hand(config: timm.models.PretrainedCfg) -> bool:

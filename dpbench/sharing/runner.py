@@ -35,12 +35,13 @@ UnitWatcher: TypeAlias = Watcher[Unit, SharingRecord]
 
 @dataclass(frozen=True)
 class SharingPlan:
-    """A suite made concrete: its units in running order, the finished ones, and where records go."""
+    """A suite made concrete: its units in running order, the finished ones, where records go, and what to say of it."""
 
     suite: SharingSuite
     units: list[Unit]
     finished: dict[str, SharingRecord]
     output: Path
+    remarks: tuple[str, ...] = ()
 
 
 def make_sharing_plan(
@@ -82,6 +83,9 @@ def make_sharing_plan(
     chosen = chosen.model_copy(update=changes)
     size = chosen.dataset.image_size
     fingerprint = at_hand.data_fingerprint(chosen.dataset, hint="" if data is not None else chosen.data)
+    (entry,), of_weights = at_hand.in_order([chosen.backbone], chosen.dataset)
+    chosen = chosen.model_copy(update={"backbone": entry})
+    remarks = (*at_hand.left_out(chosen.dataset), *of_weights)
     units = plan_sharing(
         chosen,
         data_fingerprint=fingerprint,
@@ -100,7 +104,7 @@ def make_sharing_plan(
     stored = readable((record_path(run_dir, unit.id) for unit in units), read_record)
     finished = {record.id: record for record in stored if _is_finished(record)}
     at_hand.assert_plugins(plugin for unit in units if unit.id not in finished for plugin in _plugins(unit))
-    return SharingPlan(chosen, units, finished, run_dir)
+    return SharingPlan(chosen, units, finished, run_dir, remarks)
 
 
 def refuse_shifted(shifted: str | None) -> None:
@@ -113,7 +117,7 @@ def refuse_shifted(shifted: str | None) -> None:
 
 
 def matches(unit: Unit, pattern: str) -> bool:
-    """Whether a shell pattern occurs anywhere in a unit's label or id."""
+    """Whether a shell pattern picks a unit: it occurs in the label, or is the whole id."""
     return occurs(pattern, (unit.label, unit.id))
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import pydantic
 from pydantic import ConfigDict, Field, model_validator
 
 from dpbench.errors import DpbenchError
-from dpbench.specs import DatasetSpec, JudgeSpec, Spec
+from dpbench.specs import DatasetSpec, JudgeSpec, Seed, Spec
 from dpbench.suite import BackboneEntry, Name, PluginEntry
 from dpbench.suite_files import explain, parse_toml, suite_text
 from dpbench.types import Budget
@@ -89,8 +89,8 @@ class SharingSuite(Spec):
     protocol: Literal["sharing"]
     name: Name
     description: str = ""
-    seeds: list[Annotated[int, Field(ge=0)]] = Field([0, 1, 2], min_length=1)
-    leakage_seeds: list[Annotated[int, Field(ge=0)]] | None = Field(
+    seeds: list[Seed] = Field([0, 1, 2], min_length=1)
+    leakage_seeds: list[Seed] | None = Field(
         None, description="seeds in which the shared features are attacked; by default all"
     )
     budget: Budget = Field("small", description="what the attacks may spend")

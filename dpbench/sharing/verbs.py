@@ -75,6 +75,8 @@ def run_sharing(
         defenses=defenses,
         attacks=attacks,
     )
+    for remark in plan.remarks:
+        _say(console, f"note: {remark}")
     if dry_run:
         _print_plan(plan, console)
         return 0

@@ -43,7 +43,7 @@ class World(Prepared):
 
         def load() -> Parts:
             progress("loading images")
-            parts = self._load(dataset, progress)
+            parts = self._load(dataset, self.spec.data_fingerprint, progress)
             placed = {name: self._placed(getattr(parts, name)) for name in ("private", "auxiliary", "test")}
             return Parts(**placed, classes=parts.classes, hashes=parts.hashes)
 

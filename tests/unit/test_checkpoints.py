@@ -1,8 +1,11 @@
 """Files of weights: every usual form is read, nothing in them is run, and what is wrong is said in one line."""
 
+import argparse
 import os
+import pathlib
 import pickle
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -27,7 +30,7 @@ STATE = torch.nn.Linear(30, 20).state_dict()
 def test_checkpoints(content, zipped, tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    found = read_checkpoint(path)
+    found = read_checkpoint(path).state
     assert found.keys() == STATE.keys()
     assert all(torch.equal(found[name], value) for name, value in STATE.items())
 
@@ -35,7 +38,7 @@ def test_checkpoints(content, zipped, tmp_path):
 def test_safetensors(tmp_path):
     path = tmp_path / "weights.safetensors"
     safetensors.torch.save_file(dict(STATE), path)
-    assert torch.equal(read_checkpoint(path)["weight"], STATE["weight"])
+    assert torch.equal(read_checkpoint(path).state["weight"], STATE["weight"])
 
 
 class Bomb:
@@ -113,3 +116,69 @@ def test_the_hash_follows_the_content(tmp_path):
     path.write_bytes(b"three")
     assert sha256_of(path) != first
     assert len(first) == 64
+
+
+def prefixed(prefix):
+    return {f"{prefix}{name}": value for name, value in STATE.items()}
+
+
+AS_PEOPLE_HAVE_THEM = {
+    "compiled": prefixed("_orig_mod."),
+    "parallel, compiled": {"state_dict": prefixed("module._orig_mod.")},
+    "compiled, parallel": {"state_dict": prefixed("_orig_mod.module.")},
+    "lightning": {"state_dict": prefixed("model."), "pytorch-lightning_version": "2.0", "epoch": 1},
+    "lightning, compiled": {"state_dict": prefixed("model._orig_mod.")},
+    "net": {"net": STATE, "acc": 91.0, "epoch": 3},
+    "net, parallel": {"net": prefixed("module.")},
+    "ema alone": {"state_dict_ema": STATE},
+    "torch's averaging": {"model_ema": {"n_averaged": torch.tensor(3), **prefixed("module.")}},
+    "timm": {"state_dict": STATE, "args": argparse.Namespace(model="resnet10t", betas=[0.9, 0.999]), "metric": 91.0},
+    "a best score": {"model": STATE, "best": np.float64(0.9), "output": pathlib.PurePosixPath("out")},
+    "sharded": prefixed("_fsdp_wrapped_module."),
+}
+
+
+@pytest.mark.parametrize("form", AS_PEOPLE_HAVE_THEM)
+def test_files_as_people_have_them(form, tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save(AS_PEOPLE_HAVE_THEM[form], path)
+    found = read_checkpoint(path).state
+    assert found.keys() == STATE.keys()
+    assert all(torch.equal(found[name], value) for name, value in STATE.items())
+
+
+def test_what_timm_saves_is_read(tmp_path):
+    from timm.utils import CheckpointSaver, ModelEmaV3
+
+    model = torch.nn.Linear(3, 2)
+    args = argparse.Namespace(model="resnet10t", lr=0.1, data_dir="x", aug=None)
+    saver = CheckpointSaver(
+        model, torch.optim.SGD(model.parameters(), 0.1), args, ModelEmaV3(model), checkpoint_dir=str(tmp_path)
+    )
+    saver.save_checkpoint(0, 91.0)
+    found = read_checkpoint(tmp_path / "last.pth.tar")
+    assert torch.equal(found.state["weight"], model.weight)
+    assert found.averaged == "state_dict_ema"
+
+
+@pytest.mark.parametrize("ending", ["bin", "pt", "pth", "safetensors", "ckpt", "tar"])
+def test_files_are_told_by_their_content(ending, tmp_path):
+    path = tmp_path / f"weights.{ending}"
+    for save in (torch.save, save_old, safetensors.torch.save_file):
+        save(dict(STATE), path)
+        assert torch.equal(read_checkpoint(path).state["weight"], STATE["weight"])
+
+
+class Disguised(argparse.Namespace):
+    pass
+
+
+@pytest.mark.parametrize("beside", ["args", "best"])
+def test_code_beside_the_weights_is_refused_too(beside, tmp_path):
+    path, trace = tmp_path / "weights.pth", tmp_path / "trace"
+    for hidden in (Bomb(trace), argparse.Namespace(inner=Bomb(trace)), Disguised(x=1), [Bomb(trace)]):
+        torch.save({"state_dict": STATE, beside: hidden}, path)
+        with pytest.raises(DpbenchError, match=r"weights\.pth were refused") as refused:
+            read_checkpoint(path)
+        assert "\n" not in str(refused.value)
+        assert not trace.exists()

@@ -1,5 +1,6 @@
 """Folders as people have them: read as their owner means them, or named in one line."""
 
+import json
 import os
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dpbench import images
 from dpbench.datasets import fingerprint, load_parts
 from dpbench.errors import DpbenchError
 from dpbench.folders import ClassFolders
@@ -230,6 +232,35 @@ def test_names_that_are_not_utf_8(tmp_path):
     assert one.classes == again.classes == ("caf\udce9", "\udcfe\udcff")
     assert one.hashes == again.hashes
     assert torch.equal(one.private.labels, again.private.labels)
+    assert json.loads(spec(root).model_dump_json())["name"].endswith("photos?")  # as a record holds it
+    assert spec(root).model_dump()["name"] == root
     moved = tmp_path / "plain"
     os.rename(os.fsencode(root), moved)
     assert fingerprint(spec(moved))
+
+
+# -------------------------------------------------------------------------------------- changed while a run goes on
+
+
+def test_a_folder_that_was_swapped_since_it_was_planned(root, tmp_path):
+    folders(root, "cat", "dog")
+    planned = fingerprint(spec(root))
+    load_parts(spec(root), cache=tmp_path / "cache", expected=planned)
+    fill(root / "cat")
+    with pytest.raises(DpbenchError, match=r"data changed while the run went on: .*; run again") as error:
+        load_parts(spec(root), cache=tmp_path / "cache", expected=planned)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_that_changes_while_it_is_decoded(root, tmp_path, monkeypatch):
+    folders(root, "cat", "dog")
+    planned, real = fingerprint(spec(root)), images._decode
+
+    def decode(path, size):
+        fill(root / "dog", 1)
+        return real(path, size)
+
+    monkeypatch.setattr(images, "_decode", decode)
+    with pytest.raises(DpbenchError, match="data changed while the run went on"):
+        load_parts(spec(root), cache=tmp_path / "cache", expected=planned)
+    assert not list((tmp_path / "cache").glob("*"))  # nothing is kept under the old name

@@ -145,7 +145,7 @@ name = "decoder"
 
 def planned(text: str) -> list[str]:
     suite = parse_suite(text, origin="tiny.toml")
-    return [cell.id for cell in plan(suite, data_fingerprint="x", split_names={"resnet10t": ["layer1"]})]
+    return [cell.id for cell in plan(suite, data_fingerprint="x", split_names=[["layer1"]])]
 
 
 def test_a_suite_names_headline_and_judge() -> None:

@@ -157,7 +157,7 @@ def test_a_cell_with_a_defense_that_sends_int8(tmp_path):
         """,
         origin="test",
     )
-    (cell,) = plan(suite, data_fingerprint="integers", split_names={"resnet10t": ["layer1"]})
+    (cell,) = plan(suite, data_fingerprint="integers", split_names=[["layer1"]])
     result = Pipeline(torch.device("cpu"), tmp_path).run(cell, Stages(torch.device("cpu")), lambda text: None)
     assert result.released["dtype"] == "int8"
     values = torch.Size(result.released["shape"]).numel()

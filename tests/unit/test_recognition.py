@@ -136,7 +136,8 @@ def test_a_pretrained_backbone_is_judged_by_another_pretrained_network():
     assert spec.name == "tf_efficientnet_lite0"
     assert recognition.pretrained_judge_spec("mobilenetv2_100", 10) is None
     shape = {"image_size": 96, "classes": 1000}
-    judge = recognition.make_judge(spec, recognition.load_judge(spec, **shape), **shape, device=CPU)
+    state = recognition.load_judge(spec, image_size=96, names=[f"n{number:04}" for number in range(1000)])
+    judge = recognition.make_judge(spec, state, **shape, device=CPU)
     images = torch.rand(2, 3, 96, 96)
     with torch.no_grad():
         assert torch.allclose(judge(images), judge[1:](images))  # not scaled down

@@ -33,7 +33,7 @@ victims = 4
 
 def planned(text: str = BASE, **changes):
     suite = suites.parse_suite(text, origin="tiny.toml").model_copy(update=changes)
-    return suites.plan(suite, data_fingerprint="data", split_names={"resnet10t": ["layer1"]})
+    return suites.plan(suite, data_fingerprint="data", split_names=[["layer1"]])
 
 
 def test_lists_of_values_become_settings():
@@ -223,6 +223,6 @@ def test_missing_suites_are_named(tmp_path):
 
 def test_a_suite_can_be_extended_by_plugins():
     suite = suites.extend(suites.parse_suite(BASE, origin="x"), defenses=["laplace"], attacks=["random-image"])
-    cells = suites.plan(suite, data_fingerprint="data", split_names={"resnet10t": ["layer1"]})
+    cells = suites.plan(suite, data_fingerprint="data", split_names=[["layer1"]])
     assert {"laplace"} < {cell.defense.name for cell in cells}
     assert {"random-image"} < {cell.attack.name for cell in cells}

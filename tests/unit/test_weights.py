@@ -201,3 +201,16 @@ def test_a_file_that_changes_during_a_run_is_refused(file_of):
 def test_a_missing_file_says_what_else_could_be_meant():
     with pytest.raises(DpbenchError, match=r"no weights file 'pretraind'.*or one of auto, pretrained, fit"):
         weights.choose(BackboneSpec(name="resnet10t", weights="pretraind"))
+
+
+def test_a_file_swapped_between_plan_and_load_is_refused_whatever_its_dates(file_of, tmp_path):
+    spec, _ = file_of("resnet10t", 5)
+    source = weights.choose(spec, expected=weights.fingerprint(spec))
+    path, before = spec.weights_file, spec.weights_file.stat()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "other").write_bytes(content)
+    os.utime(tmp_path / "other", ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.replace(tmp_path / "other", path)
+    with pytest.raises(DpbenchError, match="have changed since the run was planned; run again"):
+        source.read()

@@ -11,7 +11,8 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 
-from dpbench.board_files import KEY, WHERE_ASKED, read_board
+from dpbench.board_files import KEY, WHERE_ASKED
+from dpbench.board_reading import read_board
 from dpbench.errors import DpbenchError
 
 Metric = Literal["ssim", "psnr_db", "lpips", "leakage", "reid_top1", "identity_top1", "accuracy"]

@@ -153,6 +153,8 @@ def run(
         highlight=False,
         soft_wrap=True,
     )
+    for line in plan.changed:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     with Display(console, plan.cells) as display:
         records = execute(plan, device=device, batch_size=at_once, watcher=display)
     stored = newest_records([plan.output])
@@ -198,6 +200,8 @@ def _print_plan(plan: Plan, console: Console) -> None:
         console.print(f"{state:8}  {label(cell, full=True)}", markup=False, highlight=False, soft_wrap=True)
     left = len(plan.cells) - len(plan.finished)
     console.print(f"{len(plan.cells)} cells, {left} to run, into {plan.output}", markup=False, soft_wrap=True)
+    for line in plan.changed:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command(

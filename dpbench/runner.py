@@ -12,6 +12,7 @@ import torch
 
 from dpbench import at_hand, datasets
 from dpbench.cache import default_cache
+from dpbench.changes import changes
 from dpbench.devices import choose_device
 from dpbench.environment import describe_environment
 from dpbench.errors import DpbenchError, debug, is_interrupt, reason
@@ -43,12 +44,14 @@ class Plan:
         cells: in running order.
         finished: cell id -> its record, for those that are there and ok.
         output: the run directory.
+        changed: in words, why cells that were finished are not: see `dpbench.changes`.
     """
 
     suite: Suite
     cells: list[CellSpec]
     finished: dict[str, Record]
     output: Path
+    changed: tuple[str, ...] = ()
 
 
 def make_plan(
@@ -118,7 +121,12 @@ def make_plan(
     finished = {record.id: record for record in stored if record.status == "ok"}
     left = [cell for cell in cells if cell.id not in finished]
     at_hand.assert_plugins(plugin for cell in left for plugin in (attack_of(cell.attack), defense_of(cell.defense)))
-    return Plan(chosen, cells, finished, run_dir)
+    return Plan(chosen, cells, finished, run_dir, _changed(left, run_dir) if left else ())
+
+
+def _changed(left: list[CellSpec], run_dir: Path) -> tuple[str, ...]:
+    stored = sorted(readable((run_dir / "records").glob("[!.]*.json"), read_record), key=lambda record: record.created)
+    return tuple(changes(left, (record.cell for record in stored if record.status == "ok")))
 
 
 def matches(cell: CellSpec, pattern: str) -> bool:

@@ -33,6 +33,17 @@ def _isolated(cache, monkeypatch):
 
 
 @pytest.fixture
+def vouched(monkeypatch):
+    """Plug-ins from files and other packages run in this process, as in one of their own."""
+    from dpbench import registry
+
+    monkeypatch.setattr(registry, "_vouched", True)
+    registry.load_plugins.cache_clear()
+    yield
+    registry.load_plugins.cache_clear()
+
+
+@pytest.fixture
 def dpbench(monkeypatch, capsys):
     """Runs the command line in this process: `dpbench("run", "smoke")` -> status, stdout, stderr."""
 

@@ -211,38 +211,3 @@ def write_board(board: pd.DataFrame, path: Path) -> None:
         )
     text = render(board)
     write_atomically(path, lambda file: file.write_text(text, encoding="utf-8", newline="\n"))
-
-
-def read_board(path: Path) -> pd.DataFrame:
-    """A board from its CSV file.
-
-    Raises:
-        DpbenchError: no such file, not a CSV file, columns missing (named), or text where a figure belongs.
-    """
-    try:
-        raw = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DpbenchError(f"board {path} cannot be read: {reason}; expected a .csv board") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DpbenchError(
-            f"board {path} is not a CSV table: {str(error).strip()}; write one with "
-            "`dpbench leaderboard DIR --output FILE.csv`"
-        ) from error
-    missing = [column for column in COLUMNS if column not in raw.columns]
-    if missing:
-        raise DpbenchError(
-            f"board {path} lacks the columns {', '.join(missing)}; write it again with "
-            "`dpbench leaderboard DIR --output FILE.csv`"
-        )
-    for column in (column for column in raw if column in (*COUNTS, *DECIMALS)):
-        numbers = pd.to_numeric(raw[column].replace("", np.nan), errors="coerce").astype("float64")
-        optional = column != "releases"
-        bad = ~np.isfinite(numbers) & ~(optional & (raw[column] == ""))
-        if bad.any():
-            first = int(np.flatnonzero(bad)[0])
-            raise DpbenchError(
-                f"board {path}, data row {first + 1}: {column} is {raw[column].iloc[first]!r}; expected a number"
-            )
-        raw[column] = numbers.round() if column in COUNTS else numbers
-    return tidy(raw)

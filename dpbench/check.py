@@ -1,226 +1,24 @@
-"""The gate: a board against an accepted baseline. What leaks more, predicts worse, is missing or failed?"""
+"""The gate: a board or a run against an accepted one, from their paths to a verdict."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 
-from dpbench.board_files import KEY, WHERE_ASKED, read_board
+from dpbench.board_files import KEY
+from dpbench.board_reading import read_board
 from dpbench.errors import DpbenchError
+from dpbench.findings import Row, Tolerance
+from dpbench.gate import compare
 
-Metric = Literal["ssim", "psnr_db", "lpips", "leakage", "reid_top1", "identity_top1", "accuracy"]
-METRICS: tuple[Metric, ...] = get_args(Metric)
-
-HIGHER_IS_WORSE = ("ssim", "psnr_db", "leakage", "reid_top1", "identity_top1")
-
-OPTIONAL = ("lpips", "leakage", "reid_top1", "identity_top1")
-"""Need weights that a machine may not have, or a scale: a figure that is gone is said, but does not fail the gate."""
-
-READ = (*KEY, "status", "images", *(f"{m}{end}" for m in METRICS for end in ("", "_low", "_high")))
-"""Columns that the gate reads; the others of a board may change."""
-
-NEEDED = tuple(column for column in READ if column not in WHERE_ASKED)
-
-STATUSES = ("failed", "unreliable", "incomplete", "ok")
-"""Worst first."""
-
-ROUNDING = 1e-9
-
-Paired = Callable[[tuple[str, ...], str], tuple[float, float] | None]
-"""Row and column -> 95% interval of candidate minus baseline, image by image; None where they share no image."""
-
-Kind = Literal[
-    "missing",
-    "failed",
-    "leaks more",
-    "predicts worse",
-    "missing figure",
-    "other images",
-    "leaks less",
-    "predicts better",
-    "recovered",
-    "new",
-]
-FAILING: tuple[Kind, ...] = ("missing", "failed", "leaks more", "predicts worse")
-WARNING: tuple[Kind, ...] = ("missing figure", "other images")
-
-
-class Tolerance(BaseModel):
-    """How much worse a figure may be. A finding must also be more than chance, see `compare`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    ssim: float = Field(0.02, ge=0)
-    psnr_db: float = Field(0.5, ge=0, description="dB")
-    lpips: float = Field(0.02, ge=0)
-    leakage: float = Field(0.05, ge=0)
-    reid_top1: float = Field(0.05, ge=0, description="0.05 is five percentage points")
-    identity_top1: float = Field(0.05, ge=0, description="likewise")
-    accuracy: float = Field(0.01, ge=0, description="0.01 is one percentage point")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One difference between candidate and baseline."""
-
-    kind: Kind
-    row: tuple[str, ...]
-    message: str
-
-    @property
-    def fails(self) -> bool:
-        """Whether it makes the gate fail; the others are information."""
-        return self.kind in FAILING
-
-    @property
-    def level(self) -> Literal["error", "warning", "notice"]:
-        """How loud to say it."""
-        return "error" if self.fails else "warning" if self.kind in WARNING else "notice"
-
-    @property
-    def name(self) -> str:
-        """The row in words."""
-        return row_name(self.row)
-
-
-def row_name(row: tuple[str, ...]) -> str:
-    """`leaves resnet10t layer1 | gaussian noise_std=1.0 | worst-case (weights shifted releases=4, seed 0)`."""
-    dataset, backbone, split_point, defense, arguments, attack, threat_model, auxiliary, releases, budget, seed = row
-    setting = f"{defense} {arguments}".strip()
-    granted = [threat_model, *(["shifted"] if auxiliary == "shifted" else [])]
-    granted += [f"releases={releases}"] if releases != "1" else []
-    granted += [budget] if budget != "standard" else []
-    return f"{dataset} {backbone} {split_point} | {setting} | {attack} ({' '.join(granted)}, seed {seed})"
-
-
-def compare(
-    candidate: pd.DataFrame, baseline: pd.DataFrame, *, tolerance: Tolerance, paired: Paired | None = None
-) -> list[Finding]:
-    """What differs, what fails the gate first.
-
-    Args:
-        candidate: the board under test.
-        baseline: the accepted board.
-        tolerance: a figure is worse when it is so by more than this, and by more than chance: `paired` excludes 0, or
-            without it the figure is outside the interval of the baseline.
-        paired: of the records of both, where they are at hand.
-
-    Raises:
-        DpbenchError: a board is empty, lacks columns, or has two rows of the same name.
-    """
-    found = _rows(candidate, "candidate")
-    findings: list[Finding] = []
-    accepted = _rows(baseline, "baseline")
-    for row, expected in accepted.items():
-        if row not in found:
-            findings.append(Finding("missing", row, "in the baseline, but not in the candidate"))
-        else:
-            findings += _compare_row(row, found[row], expected, tolerance, paired)
-    findings += [
-        Finding("new", row, f"not in the baseline; status {found[row]['status']}")
-        for row in found
-        if row not in accepted
-    ]
-    return sorted(findings, key=lambda finding: get_args(Kind).index(finding.kind))
-
-
-def _rows(board: pd.DataFrame, role: str) -> dict[tuple[str, ...], dict[str, Any]]:
-    missing = [column for column in NEEDED if column not in board.columns]
-    if missing:
-        raise DpbenchError(
-            f"the {role} lacks the columns {', '.join(missing)}; write it again with "
-            "`dpbench leaderboard DIR --output FILE.csv`"
-        )
-    if "origin" in board.columns:
-        board = board[board["origin"] != "claimed"]  # nobody measured these here
-    if board.empty:
-        raise DpbenchError(f"the {role} has no rows; a gate that compares nothing would always pass")
-    rows: dict[tuple[str, ...], dict[str, Any]] = {}
-    for values in board.reindex(columns=list(READ)).to_dict("records"):
-        row = tuple(str(values[column]) for column in KEY)
-        if row in rows:
-            raise DpbenchError(f"the {role} has two rows named {row_name(row)}; keep one of them")
-        if values["status"] not in STATUSES:
-            raise DpbenchError(
-                f"the {role} says status {values['status']!r} for {row_name(row)}; "
-                f"expected one of {', '.join(STATUSES)}"
-            )
-        rows[row] = {str(column): value for column, value in values.items()}
-    return rows
-
-
-def _compare_row(
-    row: tuple[str, ...],
-    found: dict[str, Any],
-    expected: dict[str, Any],
-    tolerance: Tolerance,
-    paired: Paired | None,
-) -> list[Finding]:
-    before, now = (STATUSES.index(values["status"]) for values in (expected, found))
-    findings = []
-    if now < before:
-        was, is_ = STATUSES[before], STATUSES[now]
-        findings.append(Finding("failed", row, f"status was {was} in the baseline and is {is_} now"))
-    elif now > before:
-        was, is_ = STATUSES[before], STATUSES[now]
-        findings.append(Finding("recovered", row, f"status was {was} in the baseline and is {is_} now"))
-    if found["status"] == "failed":
-        return findings
-    both = not pd.isna(found["images"]) and not pd.isna(expected["images"])
-    if both and int(found["images"]) != int(expected["images"]):
-        counts = f"{int(found['images'])} images, the baseline over {int(expected['images'])}"
-        findings.append(Finding("other images", row, f"averaged over {counts}"))
-    for metric in METRICS:
-        if metric == "leakage" and pd.isna(found["lpips"]) != pd.isna(expected["lpips"]):
-            continue  # made of other metrics: not the same figure
-        finding = _compare_figure(metric, row, found, expected, getattr(tolerance, metric), paired)
-        findings += [finding] if finding is not None else []
-    return findings
-
-
-def _compare_figure(
-    metric: Metric,
-    row: tuple[str, ...],
-    found: dict[str, Any],
-    expected: dict[str, Any],
-    allowed: float,
-    paired: Paired | None,
-) -> Finding | None:
-    was, now = expected[metric], found[metric]
-    if pd.isna(was):
-        return None
-    if pd.isna(now):
-        kind: Kind = "missing figure" if metric in OPTIONAL else "missing"
-        return Finding(kind, row, f"{metric} is {_shown(metric, was)} in the baseline and was not measured")
-    low, high = expected[f"{metric}_low"], expected[f"{metric}_high"]
-    change = now - was
-    if abs(change) <= allowed + ROUNDING:  # boards are rounded: equal to the tolerance is within it
-        return None
-    by = paired(row, metric) if paired is not None else None
-    if by is not None:
-        chance = by[0] <= ROUNDING if change > 0 else by[1] >= -ROUNDING
-    else:
-        chance = (change > 0 and now <= high) or (change < 0 and now >= low)
-    if chance:
-        return None
-    worse = (change > 0) == (metric in HIGHER_IS_WORSE)
-    if metric == "accuracy":
-        kind = "predicts worse" if worse else "predicts better"
-    else:
-        kind = "leaks more" if worse else "leaks less"
-    interval = "" if pd.isna(low) or pd.isna(high) else f" [{_shown(metric, low)}, {_shown(metric, high)}]"
-    pairwise = "" if by is None else f", image by image [{_shown(metric, by[0])}, {_shown(metric, by[1])}]"
-    return Finding(kind, row, f"{metric} {_shown(metric, was)}{interval} -> {_shown(metric, now)}{pairwise}")
-
-
-def _shown(metric: str, value: float) -> str:
-    return f"{value:.2f} dB" if metric == "psnr_db" else f"{value:.3f}"
+if TYPE_CHECKING:
+    # imported where they are used: a comparison of two CSV files needs no torch, which records bring along
+    from dpbench.board_rows import Row as BoardRow
+    from dpbench.store import Record
 
 
 def load_board(path: Path) -> pd.DataFrame:
@@ -231,7 +29,6 @@ def load_board(path: Path) -> pd.DataFrame:
     """
     if not path.is_dir():
         return read_board(path)
-    # imported here: a comparison of two CSV files needs no torch, which records bring along
     from dpbench.leaderboard import build_board
     from dpbench.store import newest_records
 
@@ -248,21 +45,83 @@ def _refuse_sharing(directory: Path) -> None:
         )
 
 
-def paired_records(candidate: Path, baseline: Path) -> Paired:
-    """Comparisons image by image of two run directories.
+class TwoRuns:
+    """Two run directories: what their records say beyond their boards.
+
+    Args:
+        candidate: a run directory.
+        baseline: another.
 
     Raises:
         DpbenchError: one of them is none, or holds a record that cannot be read.
     """
-    from dpbench.comparisons import difference
-    from dpbench.leaderboard import build_rows
-    from dpbench.store import newest_records
 
-    before, after = (
-        {tuple(str(getattr(row.name, column)) for column in KEY): row for row in build_rows(newest_records([path]))}
-        for path in (baseline, candidate)
-    )
-    return lambda row, column: difference(before[row], after[row], column) if row in before and row in after else None
+    def __init__(self, candidate: Path, baseline: Path) -> None:
+        from dpbench.leaderboard import build_rows
+        from dpbench.store import newest_records
+
+        self.records: tuple[list[Record], list[Record]] = newest_records([candidate]), newest_records([baseline])
+        self.after, self.before = ({_named(row): row for row in build_rows(records)} for records in self.records)
+
+    def difference(self, row: Row, column: str) -> tuple[float, float] | None:
+        """The interval of candidate minus baseline, image by image; None where they share no image."""
+        from dpbench.comparisons import difference
+
+        if row not in self.before or row not in self.after:
+            return None
+        return difference(self.before[row], self.after[row], column)
+
+    def apart(self, row: Row) -> bool:
+        """Whether the two measured a row on images of which none is in common."""
+        if row not in self.before or row not in self.after:
+            return False
+        now, was = (_victims(rows[row]) for rows in (self.after, self.before))
+        return bool(now and was) and not now & was
+
+    def notes(self) -> list[str]:
+        """What a reader of the verdict should know of the two runs; a line each."""
+        candidate, baseline = self.records
+        return [*_other_machines(candidate, baseline), *_exchanged(candidate, baseline)]
+
+
+def _named(row: BoardRow) -> Row:
+    server = getattr(row.name, "server", "")
+    return *(str(getattr(row.name, column)) for column in KEY), *([server] if server == "trusted" else [])
+
+
+def _victims(row: BoardRow) -> set[str]:
+    return {victim for sample in row.samples if sample.figures is not None for victim in sample.figures.victims}
+
+
+def _other_machines(candidate: list[Record], baseline: list[Record]) -> list[str]:
+    from dpbench.environment import ONE_MACHINE, same_machine
+
+    now, was = (_distinct(records) for records in (candidate, baseline))
+    if all(same_machine(one, other) for one in now for other in was):
+        return []
+    pairs = [(name, _said(now, name), _said(was, name)) for name in ONE_MACHINE]
+    parts = [f"{name} {one}, in the baseline {other}" for name, one, other in pairs if one != other]
+    differing = "; ".join(parts) or "torch is another, or not named"
+    return [
+        f"measured on other machines ({differing}): figures may differ in their third decimal, as SSIM 0.3696 and "
+        "0.3699 with one thread and two; the default tolerances cover that"
+    ]
+
+
+def _distinct(records: list[Record]) -> list[dict[str, Any]]:
+    return list({repr(record.environment): record.environment for record in records}.values())
+
+
+def _said(environments: list[dict[str, Any]], name: str) -> str:
+    return " and ".join(sorted({str(given[name]) for given in environments if name in given})) or "not said"
+
+
+def _exchanged(candidate: list[Record], baseline: list[Record]) -> list[str]:
+    """A line where every record of the candidate is older than all of the baseline."""
+    now, was = ([record.created for record in records if record.created] for records in (candidate, baseline))
+    if not now or not was or max(now) >= min(was):
+        return []
+    return ["the candidate was measured before the baseline; are the two exchanged?"]
 
 
 def run_check(
@@ -294,15 +153,20 @@ def run_check(
             _refuse_sharing(given)
     accepted = load_board(baseline)
     found = load_board(candidate)
-    paired = paired_records(candidate, baseline) if candidate.is_dir() and baseline.is_dir() else None
-    findings = compare(found, accepted, tolerance=tolerance, paired=paired)
-    rows = list(_rows(accepted, "baseline"))
-    check_output.print_findings(findings, len(rows), console)
+    if candidate.is_dir() and baseline.is_dir():
+        runs = TwoRuns(candidate, baseline)
+        result = compare(found, accepted, tolerance=tolerance, paired=runs.difference, apart=runs.apart)
+        result.notes.extend(runs.notes())
+    else:
+        result = compare(found, accepted, tolerance=tolerance)
+    if candidate.resolve() == baseline.resolve():
+        result.notes.append("candidate and baseline are the same: nothing can have got worse")
+    check_output.print_comparison(result, console)
     if environment.get("GITHUB_ACTIONS"):
-        for line in check_output.workflow_commands(findings):
+        for line in check_output.workflow_commands(result):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     if environment.get("GITHUB_STEP_SUMMARY"):
-        check_output.append_summary(findings, len(rows), Path(environment["GITHUB_STEP_SUMMARY"]))
+        check_output.append_summary(result, Path(environment["GITHUB_STEP_SUMMARY"]))
     if junit is not None:
-        check_output.write_junit(findings, rows, junit)
-    return int(any(finding.fails for finding in findings))
+        check_output.write_junit(result, junit)
+    return int(any(finding.fails for finding in result.findings))

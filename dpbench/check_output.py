@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
@@ -12,33 +11,37 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dpbench.check import Finding, row_name
 from dpbench.errors import DpbenchError
+from dpbench.findings import Comparison, row_name
 
 STYLES = {"error": "bold red", "warning": "yellow", "notice": "green"}
 
 
-def verdict(findings: Sequence[Finding], rows: int) -> str:
+def verdict(result: Comparison) -> str:
     """The outcome in one line."""
-    worse = [finding for finding in findings if finding.fails]
+    worse = [finding for finding in result.findings if finding.fails]
+    compared = f"{len(result.rows)} rows of the baseline, {result.figures} figures compared"
     if not worse:
-        return f"passed: nothing got worse in {rows} rows of the baseline"
-    return f"failed: {len(worse)} findings in {len({f.row for f in worse})} of {rows} rows of the baseline"
+        return f"passed: nothing got worse in {compared}"
+    rows = {row for finding in worse for row in finding.rows}
+    return f"failed: {len(worse)} findings in {len(rows)} of {compared}"
 
 
-def print_findings(findings: Sequence[Finding], rows: int, console: Console) -> None:
-    """A table of every finding, what fails first, and the verdict."""
-    if findings:
+def print_comparison(result: Comparison, console: Console) -> None:
+    """A table of every finding, what fails first; what else there is to know, and the verdict."""
+    if result.findings:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         table.add_column("finding", no_wrap=True)
         table.add_column("row", overflow="fold")
         table.add_column("baseline [interval] -> candidate", overflow="fold")
-        for finding in findings:
+        for finding in result.findings:
             kind = Text(finding.kind, style=STYLES[finding.level])
             table.add_row(kind, Text(finding.name), Text(finding.message))
         console.print(table)
-    outcome = verdict(findings, rows)
-    console.print(Text(outcome, style="bold red" if outcome.startswith("failed") else "bold green"))
+    for note in result.notes:
+        console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
+    outcome = verdict(result)
+    console.print(Text(outcome, style="bold red" if outcome.startswith("failed") else "bold green"), soft_wrap=True)
 
 
 def _escaped(text: str) -> str:
@@ -49,24 +52,30 @@ def _escaped_property(text: str) -> str:
     return _escaped(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def workflow_commands(findings: Sequence[Finding]) -> list[str]:
-    """One GitHub workflow command per finding."""
+def workflow_commands(result: Comparison) -> list[str]:
+    """One GitHub workflow command per finding and note."""
+    title = _escaped_property("dpbench: note")
     return [
-        f"::{f.level} title={_escaped_property(f'dpbench: {f.kind}')}::{_escaped(f'{f.name}: {f.message}')}"
-        for f in findings
+        *(
+            f"::{f.level} title={_escaped_property(f'dpbench: {f.kind}')}::{_escaped(f'{f.name}: {f.message}')}"
+            for f in result.findings
+        ),
+        *(f"::notice title={title}::{_escaped(note)}" for note in result.notes),
     ]
 
 
-def summary(findings: Sequence[Finding], rows: int) -> str:
+def summary(result: Comparison) -> str:
     """The findings as Markdown, for the summary of a GitHub Actions step."""
-    lines = ["## dpbench check", "", _cell(verdict(findings, rows)), ""]
-    if findings:
+    lines = ["## dpbench check", "", _cell(verdict(result)), ""]
+    if result.findings:
         lines += ["| finding | row | baseline [interval] -> candidate |", "|---|---|---|"]
         lines += [
-            f"| {f'**{f.kind}**' if f.fails else f.kind} | {_cell(f.name)} | {_cell(f.message)} |" for f in findings
+            f"| {f'**{f.kind}**' if f.fails else f.kind} | {_cell(f.name)} | {_cell(f.message)} |"
+            for f in result.findings
         ]
         lines.append("")
-    return "\n".join(lines) + "\n"
+    lines += [f"- {_cell(note)}" for note in result.notes]
+    return "\n".join(lines).rstrip("\n") + "\n"
 
 
 def _cell(text: str) -> str:
@@ -74,11 +83,11 @@ def _cell(text: str) -> str:
     return re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(escaped.split()))
 
 
-def append_summary(findings: Sequence[Finding], rows: int, path: Path) -> None:
+def append_summary(result: Comparison, path: Path) -> None:
     """Add the Markdown to the step summary, after what other steps wrote."""
     try:
         with path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(summary(findings, rows))
+            file.write(summary(result))
     except OSError as error:
         raise DpbenchError(
             f"the step summary {path} cannot be written ({error.strerror or error}); "
@@ -86,16 +95,16 @@ def append_summary(findings: Sequence[Finding], rows: int, path: Path) -> None:
         ) from error
 
 
-def write_junit(findings: Sequence[Finding], rows: Sequence[tuple[str, ...]], path: Path) -> None:
+def write_junit(result: Comparison, path: Path) -> None:
     """A JUnit file: one test case per row of the baseline, with its failures in it."""
     from dpbench.store import write_atomically  # it brings torch, which a comparison does not need
 
-    failing = {finding.row for finding in findings if finding.fails}
-    counts = {"tests": str(len(rows)), "failures": str(len(failing)), "errors": "0", "skipped": "0"}
+    failing = {row for finding in result.findings if finding.fails for row in finding.rows}
+    counts = {"tests": str(len(result.rows)), "failures": str(len(failing)), "errors": "0", "skipped": "0"}
     root = ET.Element("testsuites", {"name": "dpbench check", **counts})
     suite = ET.SubElement(root, "testsuite", {"name": "dpbench check", **counts})
-    for row in rows:
-        of_row = [finding for finding in findings if finding.row == row]
+    for row in result.rows:
+        of_row = [finding for finding in result.findings if row in finding.rows]
         names = {"classname": _xml(".".join(row[:3])), "name": _xml(row_name(row)), "time": "0"}
         case = ET.SubElement(suite, "testcase", names)
         worse = [finding for finding in of_row if finding.fails]
@@ -107,6 +116,8 @@ def write_junit(findings: Sequence[Finding], rows: Sequence[tuple[str, ...]], pa
         told = [f"{finding.kind}: {finding.message}" for finding in of_row if not finding.fails]
         if told:
             ET.SubElement(case, "system-out").text = _xml("\n".join(told))
+    if result.notes:
+        ET.SubElement(suite, "system-out").text = _xml("\n".join(result.notes))
     ET.indent(root)
     text = ET.tostring(root, encoding="unicode", xml_declaration=False)
     document = f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'

@@ -309,12 +309,16 @@ def check(
     """The gate: does this leak more, or predict worse, than the accepted baseline?
 
     A figure got worse when it is beyond its tolerance and outside the baseline's interval; where both are run
-    directories, when it is so image by image. Exit status: 0 nothing got worse; 1 something did, is missing or failed;
-    2 unusable input. In GitHub Actions it annotates and writes the step summary.
+    directories, when it is so image by image. The default tolerances cover what other machines and numbers of threads
+    change, which is in the third decimal. Leakage is compared where it is made of the same metrics on both sides. The
+    verdict says how many figures were compared, and notes say what was not. Exit status: 0 nothing got worse;
+    1 something did, is missing, changed or failed; 2 unusable input, or nothing to compare. In GitHub Actions it
+    annotates and writes the step summary.
     """
     import os
 
-    from dpbench.check import Tolerance, run_check
+    from dpbench.check import run_check
+    from dpbench.findings import Tolerance
 
     tolerance = Tolerance(
         ssim=ssim,

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from dpbench.board_files import COLUMNS, DEFAULT_HEADLINE, FLOOR, KEY, WORST_CASE, tidy
-from dpbench.board_files import read_board as read_board
 from dpbench.board_files import write_board as write_board
+from dpbench.board_reading import read_board as read_board
 from dpbench.board_rows import Row, Sample, over_all_seeds
 from dpbench.cells import Cell, Tier, cells_of, grouped
 from dpbench.comparisons import ties

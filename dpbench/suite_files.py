@@ -11,11 +11,19 @@ from typing import Any
 import pydantic
 
 from dpbench.errors import DpbenchError, unknown
+from dpbench.shown_text import clean
 from dpbench.specs import Spec
 
 PROTOCOLS = ("inference", "sharing")
 """What a suite may ask: what features leak that are sent to a model, or what they leak and do for a partner who trains
 on them (see `dpbench.sharing`)."""
+
+
+SHOWN = 120
+"""Characters of a value that does not fit."""
+
+LONGEST = 1_000_000
+"""Bytes of a suite file: what is longer is something else."""
 
 
 def built_in_suites() -> dict[str, str]:
@@ -33,29 +41,39 @@ def suite_text(name: str) -> str:
     """
     path = Path(name)
     if path.suffix == ".toml" or "/" in name:
-        if not path.is_file():
-            raise DpbenchError(
-                f"there is no suite file {name}; expected a TOML file or one of the built-in "
-                f"suites: {', '.join(built_in_suites())}"
-            )
-        try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DpbenchError(f"suite file {name} cannot be read: {error}") from error
+        return _file_text(path, name)
     texts = built_in_suites()
     if name not in texts:
         raise unknown("suite", name, texts)
     return texts[name]
 
 
+def _file_text(path: Path, name: str) -> str:
+    try:
+        if path.is_dir():
+            raise DpbenchError(f"suite file {name} is a folder; expected a TOML file")
+        if not path.is_file():
+            raise DpbenchError(
+                f"there is no suite file {name}; expected a TOML file or one of the built-in "
+                f"suites: {', '.join(built_in_suites())}"
+            )
+        if path.stat().st_size > LONGEST:
+            raise DpbenchError(f"suite file {name} has over {LONGEST:,} bytes; expected a TOML file")
+        return path.read_bytes().decode("utf-8-sig")  # editors on Windows mark files
+    except OSError as error:
+        raise DpbenchError(f"suite file {name} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DpbenchError(f"suite file {name} cannot be read: {error}; save it as UTF-8") from error
+
+
 def parse_toml(text: str, *, origin: str) -> dict[str, Any]:
     """TOML text -> its tables; `origin` names it in messages."""
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise DpbenchError(f"{origin}: TOML syntax error: {error}") from error  # the message has line and column
-    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, a date in month 13, arrays in arrays
-        raise DpbenchError(f"{origin}: TOML that cannot be read: {error}; expected usual numbers and tables") from error
+        return tomllib.loads(text.replace("\r\n", "\n"))
+    except ValueError as error:  # of the parser, whose message has line and column, or of a number that it cannot take
+        raise DpbenchError(f"{origin}: TOML syntax error: {error}") from error
+    except RecursionError as error:
+        raise DpbenchError(f"{origin}: TOML syntax error: nested too deeply") from error
 
 
 def protocol_of(name: str) -> str:
@@ -79,5 +97,5 @@ def explain(
     if first["type"] == "extra_forbidden":
         table = tables.get(str(first["loc"][0]), top) if len(first["loc"]) > 1 else top
         return unknown(f"key in {origin}:", where.rsplit(".", 1)[-1], table.model_fields)
-    came = "" if first["type"] == "missing" else f", got {first['input']!r}"
+    came = "" if first["type"] == "missing" else f", got {clean(repr(first['input']), SHOWN)}"
     return DpbenchError(f"{origin}: {where}: {first['msg'][0].lower()}{first['msg'][1:]}{came}")

@@ -279,7 +279,7 @@ def test_a_record_from_a_newer_schema_is_not_overwritten(finished, suite, dpbenc
 def test_baselines(finished, dpbench, tmp_path):
     run, _ = finished
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    refused(dpbench("check", run, "--baseline", tmp_path / "other.csv"), "other.csv", "ssim")
+    refused(dpbench("check", run, "--baseline", tmp_path / "other.csv"), "other.csv", "lacks the columns dataset")
     refused(dpbench("check", run, "--baseline", tmp_path / "nowhere.csv"), "nowhere.csv")
     refused(dpbench("check", tmp_path / "nowhere", "--baseline", run / "board.csv"), "nowhere")
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x01")

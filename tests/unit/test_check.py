@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -15,9 +16,11 @@ from record_factory import make_grid, make_record
 from rich.console import Console
 
 from dpbench.board_files import KEY
-from dpbench.check import Finding, Tolerance, compare, load_board, row_name, run_check
-from dpbench.check_output import append_summary, print_findings, summary, workflow_commands, write_junit
+from dpbench.check import load_board, run_check
+from dpbench.check_output import append_summary, print_comparison, summary, workflow_commands, write_junit
 from dpbench.errors import DpbenchError
+from dpbench.findings import Comparison, Finding, Tolerance, row_name
+from dpbench.gate import compare
 from dpbench.leaderboard import build_board, write_board
 from dpbench.store import write_record
 
@@ -49,7 +52,7 @@ def changed(board: pd.DataFrame, **values: object) -> pd.DataFrame:
 
 
 def kinds(candidate: pd.DataFrame, baseline: pd.DataFrame, **tolerance: float) -> list[str]:
-    return [f.kind for f in compare(candidate, baseline, tolerance=Tolerance(**tolerance))]
+    return [f.kind for f in compare(candidate, baseline, tolerance=Tolerance(**tolerance)).findings]
 
 
 def test_the_same_board_passes(board: pd.DataFrame) -> None:
@@ -117,9 +120,9 @@ def test_without_an_interval_the_tolerance_decides(board: pd.DataFrame) -> None:
 
 
 def test_rows_missing_new_and_recovered(board: pd.DataFrame) -> None:
-    findings = compare(board.iloc[1:], board, tolerance=Tolerance())
+    findings = compare(board.iloc[1:], board, tolerance=Tolerance()).findings
     assert [(f.kind, f.row, f.fails) for f in findings] == [("missing", ROW, True)]
-    findings = compare(board, board.iloc[1:], tolerance=Tolerance())
+    findings = compare(board, board.iloc[1:], tolerance=Tolerance()).findings
     assert [(f.kind, f.row, f.fails) for f in findings] == [("new", ROW, False)]
     broken = changed(board, status="failed")
     assert kinds(board, broken) == ["recovered"]
@@ -159,12 +162,13 @@ def test_image_by_image_decides_where_it_is_known(
     board: pd.DataFrame, by: tuple[float, float] | None, kind: str | None
 ) -> None:
     worse = changed(board, ssim=0.6)
-    findings = compare(worse, board, tolerance=Tolerance(), paired=lambda row, column: by)
+    findings = compare(worse, board, tolerance=Tolerance(), paired=lambda row, column: by).findings
     assert [finding.kind for finding in findings] == ([] if kind is None else [kind])
     # the interval of the baseline alone would not have told
     within = changed(board, ssim=0.525)
     assert kinds(within, board) == []
-    assert len(compare(within, board, tolerance=Tolerance(), paired=lambda row, column: (0.01, 0.04))) == 1
+    closer = compare(within, board, tolerance=Tolerance(), paired=lambda row, column: (0.01, 0.04))
+    assert len(closer.findings) == 1
 
 
 def test_failing_findings_come_first(board: pd.DataFrame) -> None:
@@ -187,18 +191,18 @@ def test_unusable_boards(board: pd.DataFrame) -> None:
 
 def test_workflow_commands_escape() -> None:
     row = ("a,b:c", *ROW[1:])
-    lines = workflow_commands(
-        [
-            Finding("leaks more", row, "50% up\nand\rmore"),
-            Finding("missing figure", row, "x"),
-            Finding("new", row, "y"),
-        ]
-    )
+    findings = [
+        Finding("leaks more", row, "50% up\nand\rmore"),
+        Finding("missing figure", row, "x"),
+        Finding("new", row, "y"),
+    ]
+    lines = workflow_commands(Comparison(findings, notes=["a: b"]))
     name = "a,b:c resnet10t layer1 | gaussian noise_std=1.0 | decoder (weights, seed 0)"
     assert lines == [
         f"::error title=dpbench%3A leaks more::{name}: 50%25 up%0Aand%0Dmore",
         f"::warning title=dpbench%3A missing figure::{name}: x",
         f"::notice title=dpbench%3A new::{name}: y",
+        "::notice title=dpbench%3A note::a: b",
     ]
 
 
@@ -210,7 +214,7 @@ def test_junit_has_a_case_per_row_with_its_failures(tmp_path: Path) -> None:
         Finding("leaks less", other, "psnr <down>"),
         Finding("new", ("x", *ROW[1:]), "not in the baseline"),
     ]
-    write_junit(findings, [ROW, other], tmp_path / "deep" / "junit.xml")
+    write_junit(Comparison(findings, [ROW, other]), tmp_path / "deep" / "junit.xml")
     root = ET.parse(tmp_path / "deep" / "junit.xml").getroot()
     suite = root[0]
     assert (suite.tag, suite.get("tests"), suite.get("failures")) == ("testsuite", "2", "1")
@@ -225,25 +229,27 @@ def test_junit_has_a_case_per_row_with_its_failures(tmp_path: Path) -> None:
 
 def test_summary_is_markdown_that_cannot_be_broken(tmp_path: Path) -> None:
     row = (*ROW[:5], "a|b`<i>", *ROW[6:])
-    text = summary([Finding("leaks more", row, "[0.1, 0.2] -> 0.5")], 3)
+    text = summary(Comparison([Finding("leaks more", row, "[0.1, 0.2] -> 0.5")], [ROW] * 3, 5))
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert table[2].startswith("| **leaks more** | ")
     assert "a\\|b\\`&lt;i&gt;" in table[2]
     assert "\\[0.1, 0.2\\] -&gt; 0.5" in table[2]
     path = tmp_path / "summary.md"
     path.write_text("before\n")
-    append_summary([], 3, path)
+    append_summary(Comparison([], [ROW] * 3, 5), path)
     assert path.read_text().startswith("before\n## dpbench check\n\npassed: nothing got worse in 3 rows")
     with pytest.raises(DpbenchError, match="cannot be written"):
-        append_summary([], 3, tmp_path / "no" / "folder.md")
+        append_summary(Comparison(), tmp_path / "no" / "folder.md")
 
 
 def test_table_shows_markup_as_text() -> None:
     console = Console(file=io.StringIO(), width=200)
-    print_findings([Finding("failed", (*ROW[:5], "[red]x[/red]", *ROW[6:]), "[bold]")], 1, console)
+    finding = Finding("failed", (*ROW[:5], "[red]x[/red]", *ROW[6:]), "[bold]")
+    print_comparison(Comparison([finding], [ROW], 2, ["[blue]"]), console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "[red]x[/red]" in text
-    assert "failed: 1 findings in 1 of 1 rows" in text
+    assert "note: [blue]" in text
+    assert "failed: 1 findings in 1 of 1 rows of the baseline, 2 figures compared" in text
 
 
 def check(candidate: Path, baseline: Path, junit: Path | None = None, **environment: str) -> tuple[int, str]:
@@ -344,3 +350,157 @@ except SystemExit as end:
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.splitlines()[-1] == "status 0 False"
+
+
+def test_the_verdict_says_how_much_was_compared(board: pd.DataFrame, tmp_path: Path) -> None:
+    result = compare(board, board, tolerance=Tolerance())
+    assert (len(result.rows), result.figures, result.notes) == (2, 12, [])
+    path = tmp_path / "board.csv"
+    write_board(build_board(make_grid(12)), path)
+    assert re.search(r"passed: .* in \d+ rows of the baseline, \d+ figures compared", check(path, path)[1])
+
+
+FIGURES = ("ssim", "psnr_db", "lpips", "leakage", "reid_top1", "accuracy")
+
+
+def test_a_baseline_without_figures_is_refused(board: pd.DataFrame) -> None:
+    ends = [f"{metric}{end}" for metric in FIGURES for end in ("", "_low", "_high")]
+    with pytest.raises(DpbenchError, match=r"the baseline says ok, but has no figure in .* and 1 more row: there is"):
+        compare(board, board.assign(**dict.fromkeys(ends, np.nan)), tolerance=Tolerance())
+    with pytest.raises(DpbenchError, match="the baseline says ok, but has no figure in leaves"):
+        compare(board, changed(board, **dict.fromkeys(ends, np.nan)), tolerance=Tolerance())
+    with pytest.raises(DpbenchError, match="the candidate says ok, but has no figure"):
+        compare(board.assign(**dict.fromkeys(ends, np.nan)), board, tolerance=Tolerance())
+    broken = board.assign(status="failed", **dict.fromkeys(ends, np.nan))
+    with pytest.raises(DpbenchError, match="nothing to compare"):
+        compare(broken, broken, tolerance=Tolerance())
+
+
+@pytest.mark.parametrize("metric", ["ssim", "psnr_db", "accuracy"])
+def test_a_figure_that_every_row_has_must_be_in_the_baseline(board: pd.DataFrame, metric: str) -> None:
+    (finding,) = compare(board, board.assign(**{metric: np.nan}), tolerance=Tolerance()).findings
+    assert (finding.kind, finding.fails, len(finding.rows)) == ("not compared", True, 2)
+    assert finding.message == f"{metric} is empty in the baseline: nothing to compare it with"
+    assert finding.name.endswith("and 1 more row")
+
+
+def test_other_figures_that_the_baseline_lacks_are_noted(board: pd.DataFrame) -> None:
+    result = compare(board, board.assign(reid_top1=np.nan), tolerance=Tolerance())
+    assert result.findings == []
+    assert result.notes == ["reid_top1 is not in the baseline in 2 rows: not compared there"]
+    assert result.figures == 10
+
+
+@pytest.mark.parametrize(
+    ("now", "was", "why"),
+    [
+        ("ssim psnr_db lpips", "ssim psnr_db", "it is made of ssim psnr_db lpips, in the baseline of ssim psnr_db"),
+        ("ssim psnr_db", "", "the baseline does not say of what it is made"),
+        ("", "ssim psnr_db", "the candidate does not say of what it is made"),
+        ("ssim psnr_db", "ssim psnr_db", None),
+        ("", np.nan, None),
+    ],
+)
+def test_leakage_of_other_metrics_is_not_compared(
+    board: pd.DataFrame, now: object, was: object, why: str | None
+) -> None:
+    worse = board.assign(leakage=0.99, leakage_metrics=now)
+    result = compare(worse, board.assign(leakage_metrics=was), tolerance=Tolerance())
+    if why is None:
+        assert [finding.kind for finding in result.findings] == ["leaks more", "leaks more"]
+    else:
+        assert result.findings == []
+        (note,) = result.notes
+        assert note.startswith(f"leakage is not compared in 2 rows: {why}")
+
+
+def test_leakage_over_another_ensemble_is_not_compared(board: pd.DataFrame) -> None:
+    worse = board.assign(leakage=0.99, ensemble="ensemble-v2")
+    result = compare(worse, board.assign(ensemble="ensemble-v1"), tolerance=Tolerance())
+    assert result.findings == []
+    assert result.notes == [
+        "leakage is not compared in 2 rows: the worst case is over ensemble-v2, in the baseline over ensemble-v1"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("defense_args", "noise_std=2.0", "gaussian: noise_std changed from 1.0 to 2.0"),
+        ("defense_args", "noise_std=2.0 clip=3", "gaussian: noise_std changed from 1.0 to 2.0, clip changed from none"),
+        ("seed", "1", "seed changed from 0 to 1"),
+        ("budget", "small", "budget changed from standard to small"),
+        ("split_point", "layer2", "split_point changed from layer1 to layer2"),
+        ("server", "trusted", "server changed from attacker to trusted"),
+    ],
+)
+def test_a_changed_setting_is_one_finding(board: pd.DataFrame, column: str, value: str, message: str) -> None:
+    same = board.assign(defense="none", defense_args="")
+    candidate = pd.concat([board.assign(**{column: value}), same])
+    (finding,) = compare(candidate, pd.concat([board, same]), tolerance=Tolerance()).findings
+    assert (finding.kind, finding.fails, len(finding.rows)) == ("changed setting", True, 2)
+    assert finding.message.startswith(message)
+
+
+def test_what_may_have_become_of_a_setting_is_not_guessed(board: pd.DataFrame) -> None:
+    two = pd.concat([board.assign(defense_args="noise_std=2.0"), board.assign(defense_args="noise_std=3.0")])
+    same = board.assign(defense="none")
+    assert kinds(pd.concat([two, same]), pd.concat([board, same])) == ["missing"] * 2 + ["new"] * 4
+
+
+def test_boards_of_other_suites_are_refused(board: pd.DataFrame) -> None:
+    other = board.assign(dataset="faces", backbone="vit", defense="dpm")
+    with pytest.raises(
+        DpbenchError, match=r"no row in common: the candidate begins with faces vit .*; give two boards"
+    ):
+        compare(other, board, tolerance=Tolerance())
+
+
+def test_a_server_names_a_row(board: pd.DataFrame) -> None:
+    both = pd.concat([board.assign(server=""), board.assign(server="trusted", ssim=0.2)])
+    result = compare(both, board, tolerance=Tolerance())
+    assert [finding.kind for finding in result.findings] == ["new", "new"]
+    assert result.findings[0].name.endswith("(weights server=trusted, seed 0)")
+
+
+def test_exchanged_images_are_named_once_and_are_no_leakage(tmp_path: Path) -> None:
+    for name, ssim in (("before", 0.3), ("after", 0.6)):
+        for record in make_grid(12, split_points=("layer1",)):
+            victims = [f"{name}-{victim}" for victim in record.victims]
+            fidelity = record.fidelity | {"ssim": [ssim] * len(victims)}
+            write_record(tmp_path / name, record.model_copy(update={"victims": victims, "fidelity": fidelity}))
+    status, text = check(tmp_path / "after", tmp_path / "before")
+    assert status == 1
+    assert "leaks more" not in text
+    assert text.count("not compared") == 1
+    assert "measured on other images" in " ".join(line[57:].strip() for line in text.splitlines())
+
+
+def test_notes_of_two_runs(tmp_path: Path) -> None:
+    machine = {"versions": {"torch": "2.6"}, "threads": 2, "processor": "x"}
+    for name, threads, day in (("before", 2, "02"), ("after", 1, "03"), ("early", 2, "01")):
+        record = make_record(defense="dpm", victims=12)
+        given = {"environment": machine | {"threads": threads}, "created": f"2026-01-{day}T00:00:00+00:00"}
+        write_record(tmp_path / name, record.model_copy(update=given))
+    said = " ".join(check(tmp_path / "after", tmp_path / "before")[1].split())
+    assert "note: measured on other machines (threads 1, in the baseline 2): figures may differ" in said
+    said = " ".join(check(tmp_path / "early", tmp_path / "before")[1].split())
+    assert "other machines" not in said
+    assert "note: the candidate was measured before the baseline; are the two exchanged?" in said
+    said = " ".join(check(tmp_path / "before", tmp_path / "before")[1].split())
+    assert "note: candidate and baseline are the same" in said
+
+
+def test_cells_that_are_all_others_are_noted(board: pd.DataFrame) -> None:
+    result = compare(board.assign(cell=["a", ""]), board.assign(cell=["b", ""]), tolerance=Tolerance())
+    assert len(result.notes) == 1
+    assert result.notes[0].startswith("none of 1 cells has the identity that it has in the baseline")
+    assert compare(board.assign(cell="a"), board.assign(cell="a"), tolerance=Tolerance()).notes == []
+
+
+def test_what_several_rows_share_fails_each_of_them_in_junit(board: pd.DataFrame, tmp_path: Path) -> None:
+    same = board.assign(defense="none")
+    moved = pd.concat([board.assign(seed="1"), same])
+    write_junit(compare(moved, pd.concat([board, same]), tolerance=Tolerance()), tmp_path / "junit.xml")
+    root = ET.parse(tmp_path / "junit.xml").getroot()
+    assert (root.get("tests"), root.get("failures")) == ("4", "2")

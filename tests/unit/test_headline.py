@@ -14,8 +14,9 @@ from rich.console import Console
 
 from dpbench import overview
 from dpbench.board_files import COLUMNS, WHERE_ASKED, WORST_CASE, headline_of
-from dpbench.check import Tolerance, compare
 from dpbench.errors import DpbenchError
+from dpbench.findings import Tolerance
+from dpbench.gate import compare
 from dpbench.leaderboard import build_board, read_board, write_board
 from dpbench.pictures import Pixels
 from dpbench.report import print_table, reconstructions_path, write_tradeoff
@@ -84,12 +85,13 @@ def test_boards_that_ask_nothing_of_it_keep_their_columns(tmp_path: Path) -> Non
 def test_the_gate_closes_when_more_people_are_identified() -> None:
     before = build_board([faces("seen", [0, 29, 29, 29], ssim=0.3)] * 1)
     after = build_board([faces("seen", [0, 0, 0, 0], ssim=0.3)])
-    found = compare(after, before, tolerance=Tolerance())
+    found = compare(after, before, tolerance=Tolerance()).findings
     assert {finding.kind for finding in found if "identity_top1" in finding.message} == {"leaks more"}
-    assert compare(after, before, tolerance=Tolerance(identity_top1=1)) == []
+    assert compare(after, before, tolerance=Tolerance(identity_top1=1)).findings == []
     without = build_board([make_record(defense="seen", ssim=0.3, reid_rank=0)])
-    assert {finding.kind for finding in compare(without, before, tolerance=Tolerance())} == {"missing figure"}
-    assert compare(before, without, tolerance=Tolerance()) == []
+    lacking = compare(without, before, tolerance=Tolerance()).findings
+    assert {finding.kind for finding in lacking} == {"missing figure"}
+    assert compare(before, without, tolerance=Tolerance()).findings == []
 
 
 def test_the_table_leads_with_it() -> None:

@@ -19,6 +19,7 @@ from dpbench.errors import DpbenchError
 from dpbench.kept_images import keep_images
 from dpbench.overrides import occurs, overrides
 from dpbench.pipeline import Pipeline
+from dpbench.plain_values import LONGEST, storable_text
 from dpbench.specs import CellSpec
 from dpbench.stages import Stages
 from dpbench.store import (
@@ -29,8 +30,9 @@ from dpbench.store import (
     record_path,
     write_record,
 )
-from dpbench.suite import Suite, attack_of, defense_of, label, load_suite, plan, with_weights
+from dpbench.suite import Suite, attack_of, defense_of, label, load_suite, plan, with_weights, words_for
 from dpbench.watching import Nobody, Watcher, in_turn
+from dpbench.writing import Unwritable, sweep
 
 CellWatcher: TypeAlias = Watcher[CellSpec, Record]
 
@@ -116,7 +118,12 @@ def make_plan(
         cells = matching
     run_dir = Path(output) if output is not None else Path("dpbench-runs") / chosen.name
     stored = readable((record_path(run_dir, cell.id) for cell in cells), read_record)
-    finished = {record.id: record for record in stored if record.status == "ok"}
+    planned = {cell.id for cell in cells}
+    finished = {
+        record.id: record
+        for record in stored
+        if record.status == "ok" and record.id in planned and record.cell.id == record.id
+    }
     left = [cell for cell in cells if cell.id not in finished]
     at_hand.assert_plugins(plugin for cell in left for plugin in (attack_of(cell.attack), defense_of(cell.defense)))
     return Plan(chosen, cells, finished, run_dir)
@@ -129,7 +136,8 @@ def matches(cell: CellSpec, pattern: str) -> bool:
 
 def names_of(cell: CellSpec) -> tuple[str, ...]:
     """What a pattern may match: the label, the label with all parameters, the id."""
-    return label(cell), label(cell, full=True), cell.id
+    words = words_for(cell)
+    return words.label, words.full, cell.id
 
 
 def execute(
@@ -152,6 +160,7 @@ def execute(
     watcher = watcher or Nobody()
     chosen = choose_device(device)
     torch.backends.cudnn.deterministic = True
+    sweep([plan_.output, default_cache()])
     pipeline = Pipeline(chosen, default_cache(), batch_size)
     environment = describe_environment(chosen)
     return in_turn(
@@ -169,6 +178,7 @@ def _run_cell(
         suite=plan_.suite.name,
         headline=plan_.suite.headline,
         cell=cell,
+        words=words_for(cell),
         status="failed",
         environment=environment,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -177,7 +187,9 @@ def _run_cell(
     )
     try:
         result = pipeline.run(cell, stages, watcher.progress)
-    except Exception as error:
+    except Unwritable:
+        raise  # no other cell could be kept either
+    except (Exception, SystemExit) as error:  # a plug-in that exits ends its cell, not the run
         record.error = reason(error)
     else:
         record = record.model_copy(
@@ -196,9 +208,9 @@ def _run_cell(
                 "trained_on": result.trained_on,
                 "converged": _said(result.notes.get("converged")),
                 "notes": result.notes,
+                "kept": keep_images(plan_.output, cell.id, result, title=label(cell)),
             }
         )
-        keep_images(plan_.output, cell.id, result, title=label(cell))
     record = record.model_copy(
         update={
             "memory": Memory(
@@ -208,18 +220,22 @@ def _run_cell(
             "peak_memory_mb": stages.peak_memory_mb,
         }
     )
-    write_record(plan_.output, record)  # last: a cell with a record has its pictures
-    return record
+    return write_record(plan_.output, record)  # last: a cell with a record has its pictures
 
 
 def _said(value: object) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """One line: the message, and for a plug-in's own exception where it was raised."""
-    text = " ".join(str(error).split())
+    try:
+        given = str(error)
+    except Exception:  # its own `__str__` is a plug-in's code too
+        given = "it does not say what happened"
+    text = storable_text(" ".join(given[:LONGEST].split()))
     if isinstance(error, DpbenchError):
         return text
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return storable_text(f"{type(error).__name__}: {text}{where}")

@@ -16,10 +16,13 @@ from dpbench.errors import DpbenchError, unknown
 from dpbench.sharing.board import COLUMNS, FLOOR, SUBJECT, build_sharing_board
 from dpbench.sharing.display import SharingDisplay
 from dpbench.sharing.plots import write_benefit, write_transfer
-from dpbench.sharing.records import SharingRecord, all_records
+from dpbench.sharing.records import SharingRecord, all_records, restore_records, words_of
 from dpbench.sharing.row_labels import varied_arguments
 from dpbench.sharing.runner import SharingPlan, execute_sharing, make_sharing_plan
 from dpbench.sharing.transfer import build_transfer, matrices
+from dpbench.sharing.units import OnShared
+from dpbench.showing import lost_and_gone
+from dpbench.shown_text import ERROR_LIMIT, clean
 from dpbench.store import write_atomically
 
 PLOTS = ("benefit", "transfer")
@@ -86,6 +89,8 @@ def run_sharing(
     except KeyboardInterrupt:
         print("dpbench: interrupted; finished parts are kept: run the same command again to go on", file=sys.stderr)
         raise typer.Exit(130) from None
+    attacked = [record.id for record in records if record.status == "ok" and isinstance(record.unit, OnShared)]
+    removed = lost_and_gone(plan.output, restore_records(plan.output, records), attacked)
     stored = all_records([plan.output])
     board, matrix = build_sharing_board(stored), build_transfer(stored)
     written = ["board.csv"]
@@ -99,33 +104,39 @@ def run_sharing(
         written += ["transfer.csv", "transfer.png"]
     print_sharing(board, console)
     print_transfer(matrix, console)
-    return _ending(plan, records, written, console)
+    return _ending(plan, records, written, removed, console)
 
 
-def _ending(plan: SharingPlan, records: list[SharingRecord], written: list[str], console: Console) -> int:
+def _ending(
+    plan: SharingPlan, records: list[SharingRecord], written: list[str], removed: list[str], console: Console
+) -> int:
     failed = [record for record in records if record.status == "failed"]
     for record in failed:
-        console.print(f"failed: {record.unit.label}: {record.error}", style="red", markup=False, soft_wrap=True)
+        line = f"failed: {clean(words_of(record).label)}: {clean(record.error, ERROR_LIMIT)}"
+        console.print(line, style="red", markup=False, soft_wrap=True)
     adaptive = ("query", "weights")
     stuck = [r for r in records if r.converged is False and getattr(r.unit, "knowledge", "") in adaptive]
     if stuck:
         line = "not converged, by their own loss; a larger budget may recover more: "
-        console.print(line + "; ".join(r.unit.label for r in stuck), style="yellow", markup=False, soft_wrap=True)
+        names = "; ".join(clean(words_of(record).label) for record in stuck)
+        console.print(line + names, style="yellow", markup=False, soft_wrap=True)
     missing = {pair for record in records for pair in record.missing_metrics.items() if pair[0] == "lpips"}
     for metric, why in sorted(missing):
-        console.print(f"no {metric}: {why}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    _say(console, f"{plan.output}: {', '.join(written)}, and a picture per attack in pictures/")
+        console.print(f"no {metric}: {clean(why)}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    for line in removed:
+        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    _say(console, f"{plan.output}: {', '.join(written)}{'' if removed else ', and a picture per attack in pictures/'}")
     return 1 if failed else 0
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(clean(text, ERROR_LIMIT), markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_plan(plan: SharingPlan, console: Console) -> None:
     for unit in plan.units:
         state = "finished" if unit.id in plan.finished else "to run"
-        _say(console, f"{state:8}  {unit.label}")
+        console.print(f"{state:8}  {clean(unit.label)}", markup=False, highlight=False, soft_wrap=True)
     left = len(plan.units) - len(plan.finished)
     _say(console, f"{len(plan.units)} parts, {left} to run, into {plan.output}")
 

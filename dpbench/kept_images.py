@@ -6,9 +6,11 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import safetensors
 import safetensors.torch
 import torch
 
+from dpbench.errors import DpbenchError
 from dpbench.pipeline import Result
 from dpbench.report import reconstructions_path, write_picture
 from dpbench.store import picture_path
@@ -34,6 +36,25 @@ def keep_images(run_dir: Path, name: str, result: Result, *, title: str) -> dict
     captions = [f"SSIM {value:.2f}" for value in result.fidelity.get("ssim", [])[:KEPT]]
     write_picture(picture, victims, reconstructions, captions=captions, title=title)
     return hashes_of(run_dir, (tensors, picture))
+
+
+def load_images(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Victims and reconstructions that a run kept: uint8, (N,3,H,W), as many of both and of one size.
+
+    Raises:
+        DpbenchError: the file is gone, damaged, or holds something else.
+    """
+    again = f"delete the record {path.stem} and run the suite again"
+    try:
+        tensors = safetensors.torch.load_file(path)
+        victims, reconstructions = tensors["victims"], tensors["reconstructions"]
+    except (safetensors.SafetensorError, KeyError, OSError) as error:
+        raise DpbenchError(f"{path} is damaged ({error}); {again}") from error
+    same = victims.shape == reconstructions.shape and victims.ndim == 4 and victims.shape[1] == 3
+    if not same or {victims.dtype, reconstructions.dtype} != {torch.uint8}:
+        shown = " and ".join(f"{one.dtype} {tuple(one.shape)}" for one in (victims, reconstructions))
+        raise DpbenchError(f"{path} holds {shown}, expected bytes (N,3,H,W) of one size; {again}")
+    return victims, reconstructions
 
 
 def hashes_of(run_dir: Path, files: Sequence[Path]) -> dict[str, str]:

@@ -226,14 +226,19 @@ def newest_records(run_dirs: Iterable[Path]) -> list[Record]:
     Raises:
         DpbenchError: as `iter_records`.
     """
-    newest: dict[str, Record] = {}
-    for record in (record for run_dir in run_dirs for record in iter_records(run_dir)):
+    return newest(record for run_dir in run_dirs for record in iter_records(run_dir))
+
+
+def newest(records: Iterable[Record]) -> list[Record]:
+    """Of several records of one cell, but for the code of its plug-ins, the newest."""
+    found: dict[str, Record] = {}
+    for record in records:
         cell = record.cell.model_copy(
             update={
                 "attack": record.cell.attack.model_copy(update={"source": ""}),
                 "defense": record.cell.defense.model_copy(update={"source": ""}),
             }
         )
-        if cell.id not in newest or record.created >= newest[cell.id].created:
-            newest[cell.id] = record
-    return list(newest.values())
+        if cell.id not in found or record.created >= found[cell.id].created:
+            found[cell.id] = record
+    return list(found.values())

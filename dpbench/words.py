@@ -29,7 +29,7 @@ def words_of(record: Record) -> Words:
 def words_of_cell(cell: CellSpec) -> Words:
     """What a cell is called by its names and arguments alone."""
     defense = described(cell.defense, Defense)
-    known = _built_in(Attack).get(cell.attack.name)
+    known = built_in(Attack).get(cell.attack.name)
     attack = known.name if known is not None else short_name(cell.attack.name)
     return Words(
         label=label_of(cell, defense, attack),
@@ -46,7 +46,7 @@ def label_of(cell: CellSpec, defense: str, attack: str) -> str:
 
 def described(spec: PluginSpec, kind: type[Plugin]) -> str:
     """A plug-in in words, without importing it: of a built-in one `gaussian std=0.5`, of others all arguments."""
-    known = _built_in(kind).get(spec.name)
+    known = built_in(kind).get(spec.name)
     if known is not None:
         return in_words(spec, known.name, defaults_of(known), always=1 if kind is Defense else 0)
     return in_words(spec, short_name(spec.name), dict.fromkeys(spec.arguments), always=len(spec.arguments))
@@ -71,7 +71,7 @@ def defaults_of(cls: type[Plugin]) -> dict[str, Any]:
 
 
 @functools.cache
-def _built_in(kind: type[Plugin]) -> dict[str, type[Plugin]]:
+def built_in(kind: type[Plugin]) -> dict[str, type[Plugin]]:
     """The built-in plug-ins of a kind by name; no other package is imported."""
     for entry in importlib.metadata.entry_points(group=GROUP):
         if entry.value in BUILT_IN:

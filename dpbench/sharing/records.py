@@ -190,8 +190,12 @@ def all_records(run_dirs: Iterable[Path]) -> list[SharingRecord]:
 
     Where one was measured again with newer plug-ins, only the newest.
     """
+    return latest(record for run_dir in run_dirs for record in iter_records(run_dir))
+
+
+def latest(records: Iterable[SharingRecord]) -> list[SharingRecord]:
+    """As `all_records`, of records that were read."""
     found: dict[str, SharingRecord] = {}
-    records = [record for run_dir in run_dirs for record in iter_records(run_dir)]
     for record in sorted(records, key=lambda r: (r.status == "ok", r.created)):
         found[record.id] = record
     newest = {record.unit.asked: record for record in sorted(found.values(), key=lambda r: r.created)}

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from dpbench.check import Finding, row_name
 from dpbench.errors import DpbenchError
+from dpbench.shown_text import clean
 
 STYLES = {"error": "bold red", "warning": "yellow", "notice": "green"}
 
@@ -35,7 +36,7 @@ def print_findings(findings: Sequence[Finding], rows: int, console: Console) -> 
         table.add_column("baseline [interval] -> candidate", overflow="fold")
         for finding in findings:
             kind = Text(finding.kind, style=STYLES[finding.level])
-            table.add_row(kind, Text(finding.name), Text(finding.message))
+            table.add_row(kind, Text(clean(finding.name)), Text(clean(finding.message)))
         console.print(table)
     outcome = verdict(findings, rows)
     console.print(Text(outcome, style="bold red" if outcome.startswith("failed") else "bold green"))
@@ -51,9 +52,10 @@ def _escaped_property(text: str) -> str:
 
 def workflow_commands(findings: Sequence[Finding]) -> list[str]:
     """One GitHub workflow command per finding."""
+    said = [_escaped(f"{clean(finding.name)}: {clean(finding.message)}") for finding in findings]
     return [
-        f"::{f.level} title={_escaped_property(f'dpbench: {f.kind}')}::{_escaped(f'{f.name}: {f.message}')}"
-        for f in findings
+        f"::{finding.level} title={_escaped_property(f'dpbench: {finding.kind}')}::{text}"
+        for finding, text in zip(findings, said, strict=True)
     ]
 
 
@@ -70,8 +72,8 @@ def summary(findings: Sequence[Finding], rows: int) -> str:
 
 
 def _cell(text: str) -> str:
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(escaped.split()))
+    escaped = clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*|\[\]])", r"\\\1", escaped)
 
 
 def append_summary(findings: Sequence[Finding], rows: int, path: Path) -> None:
@@ -96,15 +98,15 @@ def write_junit(findings: Sequence[Finding], rows: Sequence[tuple[str, ...]], pa
     suite = ET.SubElement(root, "testsuite", {"name": "dpbench check", **counts})
     for row in rows:
         of_row = [finding for finding in findings if finding.row == row]
-        names = {"classname": _xml(".".join(row[:3])), "name": _xml(row_name(row)), "time": "0"}
+        names = {"classname": clean(".".join(row[:3])), "name": clean(row_name(row)), "time": "0"}
         case = ET.SubElement(suite, "testcase", names)
         worse = [finding for finding in of_row if finding.fails]
         if worse:
             # one failure element per case: several readers count elements, not cases
-            text = "\n".join(f"{finding.kind}: {finding.message}" for finding in worse)
+            text = "\n".join(clean(f"{finding.kind}: {finding.message}") for finding in worse)
             first = {"type": worse[0].kind, "message": _xml("; ".join(text.splitlines()))}
             ET.SubElement(case, "failure", first).text = _xml(text)
-        told = [f"{finding.kind}: {finding.message}" for finding in of_row if not finding.fails]
+        told = [clean(f"{finding.kind}: {finding.message}") for finding in of_row if not finding.fails]
         if told:
             ET.SubElement(case, "system-out").text = _xml("\n".join(told))
     ET.indent(root)

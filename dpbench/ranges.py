@@ -52,7 +52,8 @@ def _of_cell(record: Record) -> Iterator[str]:
         yield from number("memory.halved", record.memory.halved, 0)
         yield from number("memory.peak_bytes", record.memory.peak_bytes, 0)
     if "client_share" in record.released:
-        yield from number("released.client_share", record.released["client_share"], 0, 1)
+        share = record.released["client_share"]
+        yield from number("released.client_share", "nothing" if share is None else share, 0, 1)
     if record.headline not in HEADLINES:
         yield f"headline is {record.headline[:40]!r}, expected one of {', '.join(HEADLINES)}"
     yield from of_times(record.seconds, record.created)

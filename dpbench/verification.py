@@ -12,9 +12,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from dpbench import cells
 from dpbench.board_files import as_text
@@ -31,9 +33,6 @@ from dpbench.sharing.units import OnShared
 from dpbench.store import SCHEMA_VERSION, Record, newest, picture_path
 from dpbench.types import Attack
 from dpbench.words import built_in
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 AnyRecord: TypeAlias = Record | sharing.SharingRecord
 
@@ -179,7 +178,10 @@ def _images(run_dir: Path, record: AnyRecord) -> _Images:
         found.messages.append(str(error))
         return found
     expected = min(KEPT, len(record.victims))
-    if len(victims) != expected or victims.shape != reconstructions.shape:
+    if {victims.dtype, reconstructions.dtype} != {torch.uint8}:
+        found.messages.append(f"its reconstructions are {victims.dtype} and {reconstructions.dtype}, expected bytes")
+        return found
+    if len(victims) != expected:
         shapes = f"{tuple(victims.shape)} and {tuple(reconstructions.shape)}"
         found.messages.append(f"its reconstructions have the shapes {shapes}, expected {expected} pairs of one size")
         return found

@@ -176,14 +176,14 @@ def _write_csv(table: pd.DataFrame, path: Path) -> None:
 def _readable(table: pd.DataFrame) -> pd.DataFrame:
     """Columns that hold anything, as text."""
     shown = table.loc[:, table.notna().any() & (table != "").any()]
-    return shown.astype(object).where(shown.notna(), "").astype(str)
+    return shown.astype(object).where(shown.notna(), "").astype(str).map(lambda text: clean(text, ERROR_LIMIT))
 
 
 def print_sharing(board: pd.DataFrame, console: Console) -> None:
     """One table per network and receiver."""
     assert list(board.columns) == list(COLUMNS)
     for names, rows in board.groupby(list(SUBJECT), sort=False):
-        dataset, backbone, split_point, receiver, senders = (str(name) for name in names)
+        dataset, backbone, split_point, receiver, senders = (clean(name) for name in names)
         console.print()
         title = f", {backbone} split at {split_point}: {receiver} trains on what {senders.replace(' ', ', ')} shared"
         console.print(Text.assemble((dataset, "bold"), title))
@@ -204,7 +204,7 @@ def _table(rows: pd.DataFrame) -> Table:
     short = varied_arguments(rows)
     for place, row in rows[rows["condition"] != FLOOR].iterrows():
         table.add_row(
-            TRAINED_ON[str(row["condition"])].format(f"{row['defense']} {short[place]}".strip()),
+            Text(TRAINED_ON[str(row["condition"])].format(clean(f"{row['defense']} {short[place]}"))),
             _percent(row["accuracy"]),
             "" if pd.isna(row["gain"]) else f"{100 * row['gain']:+.1f}",
             _percent(row["share_kept"], decimals=0),
@@ -231,7 +231,7 @@ def print_transfer(transfer: pd.DataFrame, console: Console) -> None:
         for fit in matrix["ssim"].columns:
             table.add_column(f"judged on {fit}", justify="right")
         for name, values in matrix["ssim"].iterrows():
-            table.add_row(str(name), *(_figure(value) for value in values))
+            table.add_row(Text(clean(name)), *(_figure(value) for value in values))
         console.print()
-        console.print(Text(f"transfer between independent fits: {names}"))
+        console.print(Text(clean(f"transfer between independent fits: {names}")))
         console.print(table)

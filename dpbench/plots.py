@@ -10,6 +10,7 @@ import pandas as pd
 
 from dpbench.board_files import FLOOR, WORST_CASE, headline_of
 from dpbench.errors import DpbenchError
+from dpbench.plot_style import default_style
 from dpbench.row_names import varying
 from dpbench.shown_text import drawn as drawn_text
 from dpbench.store import write_atomically
@@ -32,6 +33,7 @@ NAMES = ("dataset", "backbone", "split_point", "defense", "defense_args", "attac
 PANEL = ["dataset", "backbone", "split_point"]
 
 
+@default_style()
 def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
     """Accuracy against worst-case SSIM, and against leakage or what else the board is about: a panel per split point.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,13 @@ import torch
 
 from dpbench import at_hand, datasets
 from dpbench.cache import default_cache
+from dpbench.changes import changes
 from dpbench.devices import choose_device
 from dpbench.environment import describe_environment
-from dpbench.errors import DpbenchError
+from dpbench.errors import DpbenchError, debug, is_interrupt, reason
 from dpbench.kept_images import keep_images
 from dpbench.overrides import occurs, overrides
 from dpbench.pipeline import Pipeline
-from dpbench.plain_values import LONGEST, storable_text
 from dpbench.specs import CellSpec
 from dpbench.stages import Stages
 from dpbench.store import (
@@ -46,12 +45,14 @@ class Plan:
         cells: in running order.
         finished: cell id -> its record, for those that are there and ok.
         output: the run directory.
+        changed: in words, why cells that were finished are not: see `dpbench.changes`.
     """
 
     suite: Suite
     cells: list[CellSpec]
     finished: dict[str, Record]
     output: Path
+    changed: tuple[str, ...] = ()
 
 
 def make_plan(
@@ -126,7 +127,12 @@ def make_plan(
     }
     left = [cell for cell in cells if cell.id not in finished]
     at_hand.assert_plugins(plugin for cell in left for plugin in (attack_of(cell.attack), defense_of(cell.defense)))
-    return Plan(chosen, cells, finished, run_dir)
+    return Plan(chosen, cells, finished, run_dir, _changed(left, run_dir) if left else ())
+
+
+def _changed(left: list[CellSpec], run_dir: Path) -> tuple[str, ...]:
+    stored = sorted(readable((run_dir / "records").glob("[!.]*.json"), read_record), key=lambda record: record.created)
+    return tuple(changes(left, (record.cell for record in stored if record.status == "ok")))
 
 
 def matches(cell: CellSpec, pattern: str) -> bool:
@@ -188,8 +194,11 @@ def _run_cell(
     try:
         result = pipeline.run(cell, stages, watcher.progress)
     except Unwritable:
-        raise  # no other cell could be kept either
-    except (Exception, SystemExit) as error:  # a plug-in that exits ends its cell, not the run
+        raise  # nothing else could be kept either
+    except BaseException as error:  # a plug-in may call sys.exit
+        if is_interrupt(error):
+            raise
+        debug(error)
         record.error = reason(error)
     else:
         record = record.model_copy(
@@ -225,17 +234,3 @@ def _run_cell(
 
 def _said(value: object) -> bool | None:
     return value if isinstance(value, bool) else None
-
-
-def reason(error: BaseException) -> str:
-    """One line: the message, and for a plug-in's own exception where it was raised."""
-    try:
-        given = str(error)
-    except Exception:  # its own `__str__` is a plug-in's code too
-        given = "it does not say what happened"
-    text = storable_text(" ".join(given[:LONGEST].split()))
-    if isinstance(error, DpbenchError):
-        return text
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return storable_text(f"{type(error).__name__}: {text}{where}")

@@ -54,8 +54,9 @@ def described(spec: PluginSpec, kind: type[Plugin]) -> str:
 
 def in_words(spec: PluginSpec, name: str, defaults: Mapping[str, Any], *, always: int) -> str:
     """The name and the parameters that are not at their defaults; the first `always` of them in any case."""
+    arguments = spec.shown_arguments
     shown = [
-        f"{key}={spec.arguments[key]}"
+        f"{key}={arguments[key]}"
         for index, (key, default) in enumerate(defaults.items())
         if key in spec.arguments and (index < always or spec.arguments[key] != default)
     ]

@@ -119,7 +119,14 @@ class Unit(Spec, abc.ABC):
     @property
     def identity(self) -> str:
         """The end of the id: a hash of everything that affects the result. No plug-in is imported for it."""
-        return content_hash({**self.model_dump(mode="json"), "world": self.world.identity})[:10]
+        spec = {**self.model_dump(mode="json"), **self._plugins(), "world": self.world.identity}
+        return content_hash(spec)[:10]
+
+    def _plugins(self) -> dict[str, Any]:
+        """The fields that hold plug-ins, as JSON without the places of files."""
+        return {
+            name: _identified(getattr(self, name)) for name in ("applied", "defense", "attack") if hasattr(self, name)
+        }
 
     @property
     def asked(self) -> str:
@@ -127,10 +134,14 @@ class Unit(Spec, abc.ABC):
         return content_hash(_unversioned({**self.model_dump(mode="json"), "world": self.world.identity}))
 
 
+def _identified(value: Any) -> Any:
+    return {name: spec.identity for name, spec in value.items()} if isinstance(value, dict) else value.identity
+
+
 def _unversioned(spec: Any) -> Any:
-    """JSON without the sources of plug-ins."""
+    """JSON without what identifies the code of plug-ins and their files."""
     if isinstance(spec, dict):
-        return {name: _unversioned(value) for name, value in spec.items() if name != "source"}
+        return {name: _unversioned(value) for name, value in spec.items() if name not in ("source", "files")}
     return [_unversioned(value) for value in spec] if isinstance(spec, list) else spec
 
 

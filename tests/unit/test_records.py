@@ -15,10 +15,9 @@ from record_factory import make_record
 from sharing_records import attacked, trained
 
 from dpbench import store
-from dpbench.errors import DpbenchError
+from dpbench.errors import DpbenchError, reason
 from dpbench.plain_values import LONGEST, plain
 from dpbench.record_files import digest_of, restore
-from dpbench.runner import reason
 from dpbench.sharing import records as sharing
 from dpbench.words import words_of
 
@@ -313,7 +312,7 @@ def test_reasons_are_one_line_that_can_be_stored():
         def __str__(self):
             raise RuntimeError("no")
 
-    assert reason(Silent()) == "Silent: it does not say what happened"
+    assert reason(Silent()) == "Silent: (its message cannot be shown)"
     assert reason(SystemExit(0)) == "SystemExit: 0"
     assert reason(ValueError("a\nb\udcff")) == "ValueError: a b\\udcff"
     assert len(reason(ValueError("x" * 10**6))) < 2 * LONGEST

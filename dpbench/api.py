@@ -9,9 +9,11 @@ import pandas as pd
 
 from dpbench.leaderboard import build_board
 from dpbench.runner import execute, make_plan
+from dpbench.sharing import records as sharing_records
 from dpbench.sharing.board import build_sharing_board
 from dpbench.sharing.runner import execute_sharing, make_sharing_plan, refuse_shifted
 from dpbench.sharing.suite import SharingSuite
+from dpbench.store import restore_records
 from dpbench.suite import Suite
 from dpbench.suite_files import protocol_of
 from dpbench.watching import Watcher
@@ -58,6 +60,10 @@ def run(
     if isinstance(suite, SharingSuite) or (isinstance(suite, str) and protocol_of(suite) == "sharing"):
         refuse_shifted(shifted)
         sharing = make_sharing_plan(suite, weights=weights, **settings)
-        return build_sharing_board(execute_sharing(sharing, device=device, batch_size=batch_size, watcher=watcher))
+        units = execute_sharing(sharing, device=device, batch_size=batch_size, watcher=watcher)
+        sharing_records.restore_records(sharing.output, units)
+        return build_sharing_board(units)
     plan = make_plan(suite, shifted=shifted, weights=weights, **settings)
-    return build_board(execute(plan, device=device, batch_size=batch_size, watcher=watcher))
+    records = execute(plan, device=device, batch_size=batch_size, watcher=watcher)
+    restore_records(plan.output, records)
+    return build_board(records)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from dpbench.errors import DpbenchError
+from dpbench.shown_text import LIMIT, clean
 
 KEY = (
     "dataset",
@@ -161,7 +162,7 @@ def _readable(board: pd.DataFrame) -> pd.DataFrame:
         status if not error else f"{status}: {error}"
         for status, error in zip(text["status"], text["error"], strict=True)
     ]
-    return page.astype(str)
+    return page.astype(str).map(lambda text: clean(text, 2 * LIMIT))
 
 
 def _with_interval(text: pd.DataFrame, metric: str) -> list[str]:
@@ -182,7 +183,7 @@ def _markdown(board: pd.DataFrame) -> str:
 
 
 def _html(board: pd.DataFrame) -> str:
-    table = _to_read(board).to_html(index=False, escape=True, border=0)
+    table = _to_read(board).map(lambda text: clean(text, 2 * LIMIT)).to_html(index=False, escape=True, border=0)
     head = '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>dpbench leaderboard</title>\n'
     style = "<style>td, th { padding: 0 .6em; text-align: left; white-space: nowrap }</style>\n"
     return f"{head}{style}{table}\n</html>\n"

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from dpbench.errors import DpbenchError
 from dpbench.findings import Comparison, row_name
+from dpbench.shown_text import clean
 
 STYLES = {"error": "bold red", "warning": "yellow", "notice": "green"}
 
@@ -36,10 +37,10 @@ def print_comparison(result: Comparison, console: Console) -> None:
         table.add_column("baseline [interval] -> candidate", overflow="fold")
         for finding in result.findings:
             kind = Text(finding.kind, style=STYLES[finding.level])
-            table.add_row(kind, Text(finding.name), Text(finding.message))
+            table.add_row(kind, Text(clean(finding.name)), Text(clean(finding.message)))
         console.print(table)
     for note in result.notes:
-        console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
+        console.print(Text(f"note: {clean(note)}", style="yellow"), soft_wrap=True)
     outcome = verdict(result)
     console.print(Text(outcome, style="bold red" if outcome.startswith("failed") else "bold green"), soft_wrap=True)
 
@@ -55,12 +56,13 @@ def _escaped_property(text: str) -> str:
 def workflow_commands(result: Comparison) -> list[str]:
     """One GitHub workflow command per finding and note."""
     title = _escaped_property("dpbench: note")
+    said = [_escaped(f"{clean(finding.name)}: {clean(finding.message)}") for finding in result.findings]
     return [
         *(
-            f"::{f.level} title={_escaped_property(f'dpbench: {f.kind}')}::{_escaped(f'{f.name}: {f.message}')}"
-            for f in result.findings
+            f"::{finding.level} title={_escaped_property(f'dpbench: {finding.kind}')}::{text}"
+            for finding, text in zip(result.findings, said, strict=True)
         ),
-        *(f"::notice title={title}::{_escaped(note)}" for note in result.notes),
+        *(f"::notice title={title}::{_escaped(clean(note))}" for note in result.notes),
     ]
 
 
@@ -79,8 +81,8 @@ def summary(result: Comparison) -> str:
 
 
 def _cell(text: str) -> str:
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(escaped.split()))
+    escaped = clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*|\[\]])", r"\\\1", escaped)
 
 
 def append_summary(result: Comparison, path: Path) -> None:
@@ -105,15 +107,15 @@ def write_junit(result: Comparison, path: Path) -> None:
     suite = ET.SubElement(root, "testsuite", {"name": "dpbench check", **counts})
     for row in result.rows:
         of_row = [finding for finding in result.findings if row in finding.rows]
-        names = {"classname": _xml(".".join(row[:3])), "name": _xml(row_name(row)), "time": "0"}
+        names = {"classname": clean(".".join(row[:3])), "name": clean(row_name(row)), "time": "0"}
         case = ET.SubElement(suite, "testcase", names)
         worse = [finding for finding in of_row if finding.fails]
         if worse:
             # one failure element per case: several readers count elements, not cases
-            text = "\n".join(f"{finding.kind}: {finding.message}" for finding in worse)
+            text = "\n".join(clean(f"{finding.kind}: {finding.message}") for finding in worse)
             first = {"type": worse[0].kind, "message": _xml("; ".join(text.splitlines()))}
             ET.SubElement(case, "failure", first).text = _xml(text)
-        told = [f"{finding.kind}: {finding.message}" for finding in of_row if not finding.fails]
+        told = [clean(f"{finding.kind}: {finding.message}") for finding in of_row if not finding.fails]
         if told:
             ET.SubElement(case, "system-out").text = _xml("\n".join(told))
     if result.notes:

@@ -10,6 +10,7 @@ import typer
 from dpbench.endings import STATUSES, Verbs, run_to_the_end
 from dpbench.errors import DEBUG, DpbenchError, unknown
 from dpbench.sharing.commands import share
+from dpbench.shown_text import ERROR_LIMIT, clean
 from dpbench.terminal import make_console
 
 if TYPE_CHECKING:
@@ -112,9 +113,11 @@ def run(
     from dpbench.plot_style import draw_or_say
     from dpbench.report import print_table, write_budgets, write_depth, write_overview, write_tradeoff
     from dpbench.runner import execute, make_plan
-    from dpbench.store import newest_records
-    from dpbench.suite import extend, label, load_suite
+    from dpbench.showing import gone, lost_and_gone
+    from dpbench.store import newest_records, restore_records
+    from dpbench.suite import extend, load_suite
     from dpbench.suite_files import protocol_of
+    from dpbench.words import words_of
 
     console = make_console()
     at_once = parse_batch_size(batch_size)
@@ -150,7 +153,7 @@ def run(
         return
     left = len(plan.cells) - len(plan.finished)
     console.print(
-        f"suite {plan.suite.name}: {left} of {len(plan.cells)} cells to run, into {plan.output}",
+        clean(f"suite {plan.suite.name}: {left} of {len(plan.cells)} cells to run, into {plan.output}", ERROR_LIMIT),
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -159,21 +162,25 @@ def run(
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     with Display(console, plan.cells) as display:
         records = execute(plan, device=device, batch_size=at_once, watcher=display)
+    finished = [record.id for record in records if record.status == "ok"]
+    removed = lost_and_gone(plan.output, restore_records(plan.output, records), finished)
     stored = newest_records([plan.output])
     board = build_board(stored)
     write_board(board, plan.output / "board.csv")
     print_table(board if len(stored) == len(records) else build_board(records), console)
     failed = [record for record in records if record.status == "failed"]
     for record in failed:
-        console.print(f"failed: {record.id}: {record.error}", style="red", markup=False, soft_wrap=True)
+        line = f"failed: {clean(record.id)}: {clean(record.error, ERROR_LIMIT)}"
+        console.print(line, style="red", markup=False, soft_wrap=True)
     # a static attacker who fails is no surprise; an adaptive one who does may have had too small a budget
-    stuck = [r.cell for r in records if r.notes.get("converged") is False and r.cell.threat_model != "static"]
+    stuck = [r for r in records if r.converged is False and r.cell.threat_model != "static"]
     if stuck:
-        line = f"not converged, by their own loss; a larger budget may recover more: {'; '.join(map(label, stuck))}"
+        names = "; ".join(clean(words_of(record).label) for record in stuck)
+        line = f"not converged, by their own loss; a larger budget may recover more: {names}"
         console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
     missing = {pair for record in records for pair in record.missing_metrics.items() if pair[0] in OF_LEAKAGE}
     for metric, reason in sorted(missing):
-        console.print(f"no {metric}: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"no {metric}: {clean(reason)}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     written = ["board.csv"]
     if left or not (plan.output / "overview.png").is_file():
         plots: dict[str, Callable[[], object]] = {
@@ -181,11 +188,14 @@ def run(
             "budgets.png": lambda: write_budgets(board, plan.output / "budgets.png"),
             "depth.png": lambda: write_depth(board, stored, plan.output / "depth.png"),
         }
-        if any(record.status == "ok" for record in records):
+        if len(gone(plan.output, finished)) < len(finished):
             plots["overview.png"] = lambda: write_overview(plan.output, board, plan.output / "overview.png")
         written += draw_or_say(plots, console)
+    for line in removed:
+        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    pictures = "" if removed else ", and a picture per cell in pictures/"
     console.print(
-        f"{plan.output}: {', '.join(written)}, and a picture per cell in pictures/",
+        clean(f"{plan.output}: {', '.join(written)}{pictures}", ERROR_LIMIT),
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -199,7 +209,8 @@ def _print_plan(plan: Plan, console: Console) -> None:
 
     for cell in plan.cells:
         state = "finished" if cell.id in plan.finished else "to run"
-        console.print(f"{state:8}  {label(cell, full=True)}", markup=False, highlight=False, soft_wrap=True)
+        line = f"{state:8}  {clean(label(cell, full=True))}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     left = len(plan.cells) - len(plan.finished)
     console.print(f"{len(plan.cells)} cells, {left} to run, into {plan.output}", markup=False, soft_wrap=True)
     for line in plan.changed:
@@ -352,31 +363,39 @@ def show(
     open_: Annotated[bool, typer.Option("--open", help="Open it in the picture viewer.")] = False,
 ) -> None:
     """Victims and reconstructions side by side: lists the pictures of a run, opens one, or writes it to a file."""
-    from dpbench.overrides import occurs
-    from dpbench.showing import shown
-    from dpbench.store import picture_path, write_atomically
+    from dpbench.showing import shown, write_shown
 
-    there = shown(directory)
-    found = [one for pattern in cell or ["*"] for one in there if occurs(pattern, one.patterns)]
-    found = list(dict.fromkeys(found))
-    if not found:
-        raise DpbenchError(f"no picture in {directory} matches {cell}; `dpbench show {directory}` lists them all")
+    found = shown(directory, cell)
     for one in found:
-        print(f"{picture_path(directory, one.name)}  {one.patterns[0]}")
+        print(one.line)
     if open_ and output is None and len(found) > 1:
         raise DpbenchError(f"{len(found)} cells match; narrow --cell to one, or write them to one file with --output")
-    picture = picture_path(directory, found[0].name)
-    if output is not None and len(found) == 1:
-        content = picture.read_bytes()
-        write_atomically(output, lambda temporary: temporary.write_bytes(content))
-    elif output is not None:
-        from dpbench.overview import write_comparison
-
-        write_comparison(directory, [(one.defense, one.note, one.name) for one in found], output)
     if output is not None:
-        print(f"written to {output}")
+        write_shown(directory, found, output)
+        print(f"written to {clean(output, ERROR_LIMIT)}")
     if open_:
-        typer.launch(str(output or picture))
+        typer.launch(str(output or found[0].needed(found[0].picture)))
+
+
+@app.command(epilog="Examples:\n\n  dpbench verify dpbench-runs/quick\n\n  dpbench verify theirs ours")
+def verify(
+    directories: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, of either protocol.")],
+) -> None:
+    """Does a run fit together? Digests and ranges of its records, and their figures computed again from its images.
+
+    MSE, PSNR, SSIM and LPIPS of the images that a run keeps, as far as 8 bits say them; that victims are those that
+    were attacked, that files were not exchanged, that the board is that of the records. No plug-in is imported. Exit
+    status: 0 nothing contradicts itself; 1 something does; 2 no run.
+    """
+    from dpbench.verification import verify as look
+
+    found = look(directories)
+    print(found.verdict)
+    for place, message in found.findings:
+        print(f"{clean(place, ERROR_LIMIT)}: {clean(message, ERROR_LIMIT)}")
+    for remark in found.remarks:
+        print(f"note: {clean(remark, ERROR_LIMIT)}")
+    raise typer.Exit(1 if found.findings else 0)
 
 
 @app.command(epilog="Examples:\n\n  dpbench doctor\n\n  dpbench doctor --json")

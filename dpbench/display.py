@@ -12,10 +12,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from dpbench.shown_text import ERROR_LIMIT, clean
 from dpbench.specs import CellSpec
 from dpbench.store import Record
 from dpbench.suite import label
 from dpbench.watching import State
+from dpbench.words import ssim_text
 
 RECENT = 6
 
@@ -73,10 +75,9 @@ class Display:
         spent = sum(record.seconds.values())
         self.seconds[part.attack.name].append(spent)
         if state == "failed":
-            line = f"failed  {label(part)}: {record.error}"
+            line = f"failed  {clean(label(part))}: {clean(record.error, ERROR_LIMIT)}"
         else:
-            ssim = sum(record.fidelity["ssim"]) / len(record.fidelity["ssim"])
-            line = f"{spent:6.1f} s  {label(part)}: SSIM {ssim:.3f}"
+            line = f"{spent:6.1f} s  {clean(label(part))}: {ssim_text(record.fidelity, decimals=3)}"
         self.recent = [*self.recent, line][-RECENT:]
         if not self.console.is_terminal:
             done = sum(self.counts.values())
@@ -111,8 +112,8 @@ class Display:
         ]
         rows.append(head)
         if self.running is not None:
-            rows.append(Text(label(self.running), style="bold", no_wrap=True, overflow="ellipsis"))
-        rows.append(Text(f"  {self.stage} ({_clock(time.monotonic() - self.stage_began)})", style="cyan"))
+            rows.append(Text(clean(label(self.running)), style="bold", no_wrap=True, overflow="ellipsis"))
+        rows.append(Text(f"  {clean(self.stage)} ({_clock(time.monotonic() - self.stage_began)})", style="cyan"))
         return Group(*rows)
 
 

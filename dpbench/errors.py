@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
+from dpbench.plain_values import LONGEST, storable_text
+
 DEBUG = "DPBENCH_DEBUG"
 """The environment variable that shows tracebacks, as `dpbench --debug` does; processes that are started inherit it."""
 
@@ -34,14 +36,14 @@ def is_interrupt(error: BaseException) -> bool:
 def reason(error: BaseException) -> str:
     """One line: the message, and of any other than a `DpbenchError` its type and where it was raised."""
     try:
-        text = " ".join(str(error).split())
+        text = storable_text(" ".join(str(error)[:LONGEST].split()))
     except Exception:  # __str__ of a plug-in's own exception may raise in its turn
         text = "(its message cannot be shown)"
     if isinstance(error, DpbenchError):
         return text
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {text}{where}"
+    return storable_text(f"{type(error).__name__}: {text}{where}")
 
 
 def debug(error: BaseException) -> None:

@@ -128,14 +128,10 @@ def _in_order(cells: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]
 
 def _load(run_dir: Path, name: str) -> tuple[Pixels, Pixels] | None:
     """Victims and reconstructions of an attack; None where the run kept none."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from dpbench.kept_images import load_images
 
     path = reconstructions_path(run_dir, name)
     if not path.is_file():
         return None
-    try:
-        tensors = load_file(path)
-        return pixels_of(tensors["victims"]), pixels_of(tensors["reconstructions"])
-    except (SafetensorError, KeyError, OSError) as error:
-        raise DpbenchError(f"{path} is damaged ({error}); delete the record {name} and run the suite again") from error
+    victims, reconstructions = load_images(path)
+    return pixels_of(victims), pixels_of(reconstructions)

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from dpbench.errors import DpbenchError
-from dpbench.store import write_atomically
+from dpbench.shown_text import clean
+from dpbench.writing import write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 Pixels = npt.NDArray[np.uint8]
 
 PAPER, INK, FAINT = "white", (30, 30, 30), (110, 110, 110)
+LABEL = 100
+"""Characters of a label beside a row of images."""
 GAP, MARGIN, LABEL_PX, TITLE_PX = 4, 10, 13, 16
 TILE_PX = 96
 """Images smaller than this are enlarged by a whole factor."""
@@ -98,7 +101,7 @@ def write_picture(
     caption_height = LABEL_PX + 8 if captions else 0
     pair_height = 2 * height + GAP + caption_height + 3 * GAP
     canvas_width = max(2 * MARGIN + side + columns * (width + GAP), 520)
-    text = _wrap(title, heading, canvas_width - 2 * MARGIN, 3) if title else ""
+    text = _wrap(clean(title), heading, canvas_width - 2 * MARGIN, 3) if title else ""
     head = MARGIN + (text.count("\n") + 1) * (TITLE_PX + 6) + GAP if text else MARGIN
     canvas = Image.new("RGB", (canvas_width, head + rows * pair_height + MARGIN), PAPER)
     draw = ImageDraw.Draw(canvas)
@@ -113,7 +116,7 @@ def write_picture(
             draw.text((MARGIN, y + height + GAP + height // 2), "recovered", fill=FAINT, font=label, anchor="lm")
         if index < len(captions):
             centre = (x + width // 2, y + 2 * height + 2 * GAP)
-            draw.text(centre, _fit(captions[index], label, width), fill=INK, font=label, anchor="ma")
+            draw.text(centre, _fit(clean(captions[index]), label, width), fill=INK, font=label, anchor="ma")
     write_atomically(path, lambda file: canvas.save(file, format="PNG", compress_level=3))
 
 
@@ -125,6 +128,7 @@ def write_rows(path: Path, rows: Sequence[tuple[str, str, Pixels]], *, title: st
         rows: label, a second and smaller line below it, and the images (N,H,W,3) uint8, all of one size.
         title: above the picture.
     """
+    rows = [(clean(name, LABEL), clean(note, LABEL), images) for name, note, images in rows]
     factor = _factor(rows[0][2])
     height, width = (factor * side for side in rows[0][2].shape[1:3])
     label, small = ImageFont.load_default(LABEL_PX + 1), ImageFont.load_default(LABEL_PX)
@@ -132,7 +136,7 @@ def write_rows(path: Path, rows: Sequence[tuple[str, str, Pixels]], *, title: st
     side = int(max(max(label.getlength(name), small.getlength(note)) for name, note, _ in rows)) + 3 * GAP
     columns = max(len(images) for _, _, images in rows)
     canvas_width = 2 * MARGIN + side + columns * (width + GAP)
-    text = _wrap(title, heading, canvas_width - 2 * MARGIN, 3) if title else ""
+    text = _wrap(clean(title), heading, canvas_width - 2 * MARGIN, 3) if title else ""
     head = MARGIN + (text.count("\n") + 1) * (TITLE_PX + 6) + GAP if text else MARGIN
     canvas = Image.new("RGB", (canvas_width, head + len(rows) * (height + GAP) + MARGIN), PAPER)
     draw = ImageDraw.Draw(canvas)

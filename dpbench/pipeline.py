@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from dpbench.errors import DpbenchError
 from dpbench.guarantees import NotBorneOut, guarantees_of
 from dpbench.lending import Lent
 from dpbench.memory import LARGEST_BATCH, Batches, room
+from dpbench.plain_values import plain
 from dpbench.prepare import Prepared, Progress, undefended_spec
 from dpbench.process_state import preserved
 from dpbench.quantisation import understood
@@ -160,7 +160,7 @@ class Pipeline:
             recognition=recognised,
             guarantees=guarantees,
             trained_on=list(defense_of(cell.defense).trained_on),
-            notes=_plain(notes),
+            notes=plain(notes),
         )
 
     def released(self, cell: CellSpec, protected: ProtectedModel, progress: Progress) -> Released:
@@ -352,9 +352,3 @@ class Answers:
     def __call__(self, images: Tensor) -> Tensor:
         """Images (M,3,H,W) in [0,1] -> released features (M, ...), of integers what they mean."""
         return understood(self.model, release_in_batches(self.model, images, self.generator, self.order))
-
-
-def _plain(notes: dict[str, Any]) -> dict[str, Any]:
-    """What an attack noted, as JSON values: anything else becomes its text."""
-    plain: dict[str, Any] = json.loads(json.dumps(notes, default=str))
-    return plain

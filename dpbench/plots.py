@@ -12,6 +12,7 @@ from dpbench.board_files import FLOOR, WORST_CASE, headline_of
 from dpbench.errors import DpbenchError
 from dpbench.plot_style import default_style
 from dpbench.row_names import varying
+from dpbench.shown_text import drawn as drawn_text
 from dpbench.store import write_atomically
 from dpbench.types import THREAT_MODELS, UNDEFENDED
 
@@ -27,6 +28,8 @@ LABELS = {
     "ssim": "worst-case SSIM",
     "leakage": "leakage (0 floor, 1 undefended)",
 }
+NAMES = ("dataset", "backbone", "split_point", "defense", "defense_args", "attack", "receiver", "senders")
+"""Columns of boards whose text is drawn."""
 PANEL = ["dataset", "backbone", "split_point"]
 
 
@@ -115,9 +118,15 @@ def refuse_ending(path: Path) -> None:
 
 def drawn(board: pd.DataFrame) -> pd.DataFrame:
     """Measured rows; of a panel with several seeds those that take all together."""
-    board = board[board["origin"] == "measured"]
+    board = legible(board[board["origin"] == "measured"])
     together = board.groupby(PANEL)["seed"].transform(lambda seeds: (seeds == "all").any()).astype(bool)
     return board[~together | (board["seed"] == "all")]
+
+
+def legible(board: pd.DataFrame) -> pd.DataFrame:
+    """The board with its names as matplotlib may draw them; see `dpbench.shown_text.drawn`."""
+    names = [name for name in NAMES if name in board.columns]
+    return board.assign(**{name: board[name].map(drawn_text) for name in names})
 
 
 def _legend_order(name: str) -> tuple[bool, bool, str]:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from dpbench.board_files import FLOOR, WORST_CASE, headline_of
 from dpbench.ensembles import FLOORS
+from dpbench.shown_text import clean
 from dpbench.types import AUXILIARY_DATA, BUDGETS, THREAT_MODELS, UNDEFENDED
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def print_table(board: pd.DataFrame, console: Console) -> None:
     the weakest attacks are left out first, which the line below the table says.
     """
     for names, panel in board.groupby(list(PANEL), sort=False):
-        dataset, backbone, split_point, seed = (str(name) for name in names)
+        dataset, backbone, split_point, seed = (clean(name) for name in names)
         seeds = "" if board["seed"].nunique() == 1 else ", all seeds" if seed == "all" else f", seed {seed}"
         title = Text.assemble((dataset, "bold"), f", {backbone} split at ", (split_point, "bold"), seeds)
         columns, expendable, bold = _columns(panel)
@@ -123,7 +124,7 @@ def print_table(board: pd.DataFrame, console: Console) -> None:
         console.print(_table(columns, bold))
         line = _floor_line(panel)
         if line:
-            console.print(Text(line, style="dim"))
+            console.print(Text(clean(line), style="dim"))
         if left_out:
             console.print(Text(f"left out for lack of width: {', '.join(left_out)}", style="dim"))
     if len(board):
@@ -156,7 +157,7 @@ def _table(columns: dict[str, list[Text]], bold: str) -> Table:
             table.add_column(heading, vertical="bottom", min_width=12)
         else:
             style = "bold" if heading == bold else ""
-            table.add_column(Text(_stacked(heading)), justify="right", style=style, vertical="bottom")
+            table.add_column(Text(_stacked(clean(heading, SHORT * 2))), justify="right", style=style, vertical="bottom")
     for row in zip(*columns.values(), strict=True):
         table.add_row(*row)
     return table
@@ -190,7 +191,7 @@ def _columns(panel: pd.DataFrame) -> tuple[dict[str, list[Text]], list[str], str
     for names, rows in panel.groupby(["defense", "defense_args", "origin"], sort=False):
         defense, arguments, origin = (str(name) for name in names)
         claimed = " (claimed)" if origin == "claimed" else ""
-        columns[DEFENSE].append(Text(f"{defense} {varied[defense, arguments]}".strip() + claimed))
+        columns[DEFENSE].append(Text(clean(f"{defense} {varied[defense, arguments]}") + claimed))
         columns["top-1"].append(Text(_first(rows["accuracy"], lambda value: f"{value:.1%}")))
         columns["drop"].append(Text(_first(rows["accuracy_drop"], lambda value: f"{100 * value:+.1f}")))
         for attack in attacks:

@@ -29,8 +29,9 @@ from dpbench.store import (
     record_path,
     write_record,
 )
-from dpbench.suite import Suite, attack_of, defense_of, label, load_suite, plan, with_weights
+from dpbench.suite import Suite, attack_of, defense_of, label, load_suite, plan, with_weights, words_for
 from dpbench.watching import Nobody, Watcher, in_turn
+from dpbench.writing import Unwritable, sweep
 
 CellWatcher: TypeAlias = Watcher[CellSpec, Record]
 
@@ -124,7 +125,12 @@ def make_plan(
         cells = matching
     run_dir = Path(output) if output is not None else Path("dpbench-runs") / chosen.name
     stored = readable((record_path(run_dir, cell.id) for cell in cells), read_record)
-    finished = {record.id: record for record in stored if record.status == "ok"}
+    planned = {cell.id for cell in cells}
+    finished = {
+        record.id: record
+        for record in stored
+        if record.status == "ok" and record.id in planned and record.cell.id == record.id
+    }
     left = [cell for cell in cells if cell.id not in finished]
     at_hand.assert_plugins(plugin for cell in left for plugin in (attack_of(cell.attack), defense_of(cell.defense)))
     return Plan(
@@ -144,7 +150,8 @@ def matches(cell: CellSpec, pattern: str) -> bool:
 
 def names_of(cell: CellSpec) -> tuple[str, ...]:
     """What a pattern may pick a cell by: the label, the label with all parameters, the id."""
-    return label(cell), label(cell, full=True), cell.id
+    words = words_for(cell)
+    return words.label, words.full, cell.id
 
 
 def execute(
@@ -167,6 +174,7 @@ def execute(
     watcher = watcher or Nobody()
     chosen = choose_device(device)
     torch.backends.cudnn.deterministic = True
+    sweep([plan_.output, default_cache()])
     pipeline = Pipeline(chosen, default_cache(), batch_size)
     environment = describe_environment(chosen)
     return in_turn(
@@ -185,6 +193,7 @@ def _run_cell(
         suite=plan_.suite.name,
         headline=plan_.suite.headline,
         cell=cell,
+        words=words_for(cell),
         status="failed",
         environment=environment,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -193,6 +202,8 @@ def _run_cell(
     )
     try:
         result = pipeline.run(cell, stages, watcher.progress)
+    except Unwritable:
+        raise  # nothing else could be kept either
     except BaseException as error:  # a plug-in may call sys.exit
         if is_interrupt(error):
             raise
@@ -215,9 +226,9 @@ def _run_cell(
                 "trained_on": result.trained_on,
                 "converged": _said(result.notes.get("converged")),
                 "notes": result.notes,
+                "kept": keep_images(plan_.output, cell.id, result, title=label(cell)),
             }
         )
-        keep_images(plan_.output, cell.id, result, title=label(cell))
     record = record.model_copy(
         update={
             "memory": Memory(
@@ -227,8 +238,7 @@ def _run_cell(
             "peak_memory_mb": stages.peak_memory_mb,
         }
     )
-    write_record(plan_.output, record)  # last: a cell with a record has its pictures
-    return record
+    return write_record(plan_.output, record)  # last: a cell with a record has its pictures
 
 
 def _said(value: object) -> bool | None:

@@ -1,34 +1,41 @@
 """One directory per run: a JSON record and a picture per cell, each written whole or not at all.
 
-DIR/records/CELL.json     what was measured
-DIR/pictures/CELL.png     victims and reconstructions side by side
+DIR/records/CELL.json                  what was measured
+DIR/pictures/CELL.png                  victims and reconstructions side by side
+DIR/reconstructions/CELL.safetensors   the same, as tensors
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import re
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from dpbench.errors import DpbenchError
+from dpbench.ranges import impossible, sound_figures
+from dpbench.record_files import NewerSchema as NewerSchema
+from dpbench.record_files import Unstorable, content_of, read_json, restore, write_json
+from dpbench.record_files import readable as readable
 from dpbench.specs import CellSpec
+from dpbench.writing import write_atomically as write_atomically
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+"""3: sealed with a digest, names its plug-ins in words. Older records are read."""
 
 METRICS = ("mse", "psnr_db", "ssim", "lpips")
 
-R = TypeVar("R", bound=BaseModel)
 
+class Words(BaseModel):
+    """A cell or unit in words, as its plug-ins were when it was measured: to read a record no plug-in is imported."""
 
-class NewerSchema(DpbenchError):
-    """A record written by a newer dpbench: not to be overwritten."""
+    model_config = ConfigDict(extra="forbid")
+
+    label: str = Field(description="`resnet10t layer1 | gaussian std=0.5 | decoder | weights | seed 0`")
+    full: str = Field(description="the same with the parameters of the attack")
+    defense: str = Field(description="`gaussian std=0.5`: parameters that are not at their defaults, and the first")
+    attack: str = Field(description="its name")
 
 
 class Recognition(BaseModel):
@@ -97,6 +104,7 @@ class Record(BaseModel):
     suite: str
     headline: str = Field("leakage", description="the figure that the suite is about, as a column of a board")
     cell: CellSpec
+    words: Words | None = Field(None, description="none in records of before; see `dpbench.words.words_of`")
     status: Literal["ok", "failed"]
     error: str | None = None
     floor: bool = Field(False, description="the attack reconstructs nothing: it sets the zero of the scale")
@@ -104,7 +112,7 @@ class Record(BaseModel):
     fidelity: dict[str, list[float]] = Field(
         default_factory=dict, description="metric -> one figure per victim: mse, psnr_db, ssim, lpips, ms_ssim"
     )
-    missing_metrics: dict[str, str] = Field(default_factory=dict, description="metric -> why it is not there")
+    missing_metrics: dict[str, str] = Field(default_factory=dict, description="metric or bound -> why it is not there")
     victims: list[str] = Field(default_factory=list, description="content hash of each victim, in order")
     backbone_weights: str = Field("", description="where the weights came from, and their hash")
     released: dict[str, Any] = Field(
@@ -120,6 +128,9 @@ class Record(BaseModel):
     seconds: dict[str, float] = Field(default_factory=dict, description="wall time per stage")
     memory: Memory | None = Field(None, description="what bounded it; none in records of before")
     peak_memory_mb: dict[str, float] = Field(default_factory=dict, description="peak memory per stage, MiB")
+    kept: dict[str, str] = Field(
+        default_factory=dict, description="file of the run that shows this cell -> SHA-256 of its content"
+    )
     environment: dict[str, Any] = Field(default_factory=dict)
     created: str = ""
 
@@ -134,105 +145,62 @@ def picture_path(run_dir: Path, cell_id: str) -> Path:
     return run_dir / "pictures" / f"{cell_id}.png"
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then move it into place: whole, or not at all.
+def write_record(run_dir: Path, record: Record) -> Record:
+    """Store the record of a cell, atomically; returns what was stored, see `storable`."""
+    stored = storable(record)
+    write_json(record_path(run_dir, record.id), stored, impossible)
+    return stored
 
-    Raises:
-        DpbenchError: the disk is full or not writable. Nothing that was there is lost.
+
+def storable(record: Record) -> Record:
+    """The record as it can be read again.
+
+    A metric or a bound that came out as no number, or as one that cannot be, counts as not measured, which
+    `missing_metrics` says. Where something else cannot be stored, the record is that of a failed cell.
     """
-    temporary: Path | None = None
+    fidelity, missing = sound_figures(record.fidelity, record.missing_metrics)
+    record = record.model_copy(update={"fidelity": fidelity, "missing_metrics": missing})
+    if record.guarantees is not None:
+        bound, count = record.guarantees.mse_bound, len(record.victims)
+        sound = [value for value in bound if 0 <= value < float("inf")]
+        if len(sound) < len(bound):
+            reason = f"is no number for {len(bound) - len(sound)} of {count} victims: there is no bound"
+            missing = {**missing, "mse_bound": reason}
+            record = record.model_copy(update={"guarantees": None, "missing_metrics": missing})
+    if record.guarantees is not None and record.guarantees.epsilon is not None:
+        if not 0 <= record.guarantees.epsilon < float("inf"):
+            missing = {**missing, "epsilon": f"came out as {record.guarantees.epsilon}: there is none"}
+            without = record.guarantees.model_copy(update={"epsilon": None, "delta": None})
+            record = record.model_copy(update={"guarantees": without, "missing_metrics": missing})
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        reason = "the disk is full" if full else f"it cannot be written ({error.strerror or error})"
-        advice = "free some space" if full else "choose a writable folder"
-        raise DpbenchError(
-            f"{path.parent}: {reason}; {advice} and run the same command again: finished cells are kept"
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        content_of(record, impossible)
+    except Unstorable as error:
+        return Record(
+            id=record.id,
+            suite=record.suite,
+            headline=record.headline,
+            cell=record.cell,
+            words=record.words,
+            status="failed",
+            error=f"what was measured cannot be stored: {error}",
+            environment=record.environment,
+            created=record.created,
+        )
+    return record
 
 
-def write_json(path: Path, record: BaseModel) -> None:
-    """Store a record of any kind, atomically."""
-    text = record.model_dump_json(indent=1) + "\n"
-    # one line per list of figures; inside JSON strings there are no line breaks to lose
-    text = re.sub(r"\[[^\[\]{}]*\]", lambda found: re.sub(r"\s*\n\s*", " ", found.group()), text)
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def read_json(path: Path, kind: type[R], *, schema: int) -> R:
-    """A record of any kind.
-
-    Args:
-        path: of the file.
-        kind: what is expected in it.
-        schema: the newest that is understood.
-
-    Raises:
-        DpbenchError: the file is cut short, is no such record, or was written by a newer dpbench.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DpbenchError(f"record {path} cannot be read: {error}; delete it and run the suite again") from error
-    try:
-        version = _Version.model_validate_json(text).schema_version
-        if version > schema:
-            raise NewerSchema(f"record {path} has schema {version}, this dpbench reads up to {schema}; upgrade dpbench")
-        return kind.model_validate_json(text)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise DpbenchError(
-            f"record {path} is cut short or damaged ({where}: {first['msg']}); "
-            "delete it and run the suite again, which redoes that part alone"
-        ) from error
-
-
-class _Version(BaseModel):
-    schema_version: int
-
-
-def readable(paths: Iterable[Path], read: Callable[[Path], R]) -> Iterator[R]:
-    """The records that are there and whole; what is cut short is left to be measured again.
-
-    Raises:
-        NewerSchema: one was written by a newer dpbench.
-    """
-    for path in paths:
-        if not path.is_file():
-            continue
-        try:
-            yield read(path)
-        except NewerSchema:
-            raise
-        except DpbenchError:
-            continue
-
-
-def write_record(run_dir: Path, record: Record) -> None:
-    """Store the record of a cell, atomically."""
-    write_json(record_path(run_dir, record.id), record)
+def restore_records(run_dir: Path, records: Iterable[Record]) -> int:
+    """Write again what was removed of these in the meantime; returns how many."""
+    return len(restore(records, lambda r: record_path(run_dir, r.id), lambda r: write_record(run_dir, r)))
 
 
 def read_record(path: Path) -> Record:
     """The record of a cell.
 
     Raises:
-        DpbenchError: as `read_json`.
+        DpbenchError: as `dpbench.record_files.read_json`.
     """
-    return read_json(path, Record, schema=SCHEMA_VERSION)
+    return read_json(path, Record, schema=SCHEMA_VERSION, wrong=impossible)
 
 
 def iter_records(run_dir: Path) -> Iterator[Record]:
@@ -258,14 +226,19 @@ def newest_records(run_dirs: Iterable[Path]) -> list[Record]:
     Raises:
         DpbenchError: as `iter_records`.
     """
-    newest: dict[str, Record] = {}
-    for record in (record for run_dir in run_dirs for record in iter_records(run_dir)):
+    return newest(record for run_dir in run_dirs for record in iter_records(run_dir))
+
+
+def newest(records: Iterable[Record]) -> list[Record]:
+    """Of several records of one cell, but for the code of its plug-ins, the newest."""
+    found: dict[str, Record] = {}
+    for record in records:
         cell = record.cell.model_copy(
             update={
                 "attack": record.cell.attack.model_copy(update={"source": ""}),
                 "defense": record.cell.defense.model_copy(update={"source": ""}),
             }
         )
-        if cell.id not in newest or record.created >= newest[cell.id].created:
-            newest[cell.id] = record
-    return list(newest.values())
+        if cell.id not in found or record.created >= found[cell.id].created:
+            found[cell.id] = record
+    return list(found.values())

@@ -16,6 +16,7 @@ from dpbench.ensembles import ENSEMBLES, NEWEST
 from dpbench.errors import DpbenchError, unknown
 from dpbench.registry import canonical, configure, files_of, find_attack, find_defense, source_of
 from dpbench.specs import BackboneSpec, CellSpec, DatasetSpec, JudgeSpec, PluginSpec, Seed, ShiftedSpec, Spec
+from dpbench.store import Words
 from dpbench.suite_files import PROTOCOLS, explain, parse_toml, suite_text
 from dpbench.types import (
     AUXILIARY_DATA,
@@ -30,6 +31,7 @@ from dpbench.types import (
     ThreatModel,
     grants,
 )
+from dpbench.words import defaults_of, in_words, label_of
 
 P = TypeVar("P", bound=Plugin)
 
@@ -334,37 +336,31 @@ def _refuse_duplicates(settings: list[tuple[PluginSpec, *tuple[str, ...]]], kind
             )
 
 
-def label(cell: CellSpec, *, full: bool = False) -> str:
-    """A cell in words: `resnet10t layer1 | gaussian std=0.5 | decoder | weights | seed 0`.
+def words_for(cell: CellSpec) -> Words:
+    """What a cell is called, by its plug-ins as they are now; records keep it.
 
-    Parameters at their defaults are left out, and with `full=False` those of the attack altogether.
+    Parameters at their defaults are left out, and in the label those of the attack altogether.
     """
-    defense = in_words(cell.defense, find_defense(cell.defense.name), always=1)
-    attack_class = find_attack(cell.attack.name)
-    attack = in_words(cell.attack, attack_class, always=0) if full else attack_class.name
-    return f"{cell.backbone.name} {cell.split_point} | {defense} | {attack} | {cell.granted} | seed {cell.seed}"
+    defense, attack = find_defense(cell.defense.name), find_attack(cell.attack.name)
+    protected = in_words(cell.defense, defense.name, defaults_of(defense), always=1)
+    attacked = in_words(cell.attack, attack.name, defaults_of(attack), always=0)
+    return Words(
+        label=label_of(cell, protected, attack.name),
+        full=label_of(cell, protected, attacked),
+        defense=protected,
+        attack=attack.name,
+    )
+
+
+def label(cell: CellSpec, *, full: bool = False) -> str:
+    """A cell in words: `resnet10t layer1 | gaussian std=0.5 | decoder | weights | seed 0`; see `words_for`."""
+    words = words_for(cell)
+    return words.full if full else words.label
 
 
 def setting(cell: CellSpec) -> str:
     """What of a cell is there before any attack, in words: `resnet10t layer1 | gaussian std=0.5 | seed 0`."""
-    defense = in_words(cell.defense, find_defense(cell.defense.name), always=1)
-    return f"{cell.backbone.name} {cell.split_point} | {defense} | seed {cell.seed}"
-
-
-def in_words(spec: PluginSpec, cls: type[Plugin], *, always: int) -> str:
-    """The name and the parameters that are not at their defaults; the first `always` of them in any case."""
-    # as arguments are stored: JSON knows no tuples
-    defaults = {
-        key: list(field.default) if isinstance(field.default, tuple) else field.default
-        for key, field in cls.model_fields.items()
-    }
-    arguments = spec.shown_arguments
-    shown = [
-        f"{key}={arguments[key]}"
-        for index, (key, default) in enumerate(defaults.items())
-        if key in spec.arguments and (index < always or spec.arguments[key] != default)
-    ]
-    return " ".join([cls.name, *shown])
+    return f"{cell.backbone.name} {cell.split_point} | {words_for(cell).defense} | seed {cell.seed}"
 
 
 def _threat_models(suite: Suite, entry: AttackEntry, attack: type[Attack], defense: PluginSpec) -> list[ThreatModel]:

@@ -151,6 +151,8 @@ def _print(received: Received, console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from dpbench.shown_text import clean
+
     header, features = received.shared.header, received.shared.features
     top1 = float(received.correct.float().mean())
     rows = {
@@ -168,7 +170,7 @@ def _print(received: Received, console: Console) -> None:
     }
     table = Table(show_header=False)
     for name, value in rows.items():
-        table.add_row(Text(name), Text(value))  # no markup: the words are the sender's
+        table.add_row(Text(name), Text(clean(value)))  # no markup: the words are the sender's
     console.print(table)
 
 

@@ -9,7 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dpbench.sharing.records import SharingRecord
 from dpbench.sharing.units import Unit
+from dpbench.shown_text import ERROR_LIMIT, clean
 from dpbench.watching import State
+from dpbench.words import ssim_text
 
 
 class SharingDisplay:
@@ -41,12 +43,12 @@ class SharingDisplay:
 
     def started(self, part: Unit) -> None:
         """A unit begins."""
-        self.running = part.label
+        self.running = clean(part.label)
         self.progress("starting")
 
     def progress(self, text: str) -> None:
         """What the running stage does."""
-        self._bar.update(self._task, description=f"{self.running}: {text}" if self.running else text)
+        self._bar.update(self._task, description=f"{self.running}: {clean(text)}" if self.running else clean(text))
 
     def finished(self, part: Unit, state: State, record: SharingRecord) -> None:
         """A unit has its record."""
@@ -55,7 +57,9 @@ class SharingDisplay:
         if state == "cached":
             return
         done = state != "failed"  # what failed has no figures to show
-        line = f"{_spent(record)}  {part.label}: {_said(record)}" if done else f"failed  {part.label}: {record.error}"
+        name = clean(part.label)
+        failed = f"failed  {name}: {clean(record.error, ERROR_LIMIT)}"
+        line = f"{_spent(record)}  {name}: {_said(record)}" if done else failed
         style = "red" if state == "failed" else "dim"
         shown = line if self.console.is_terminal else f"[{self.done}/{self.units}] {line}"
         self.console.print(shown, style=style, markup=False, highlight=False, soft_wrap=True)
@@ -68,4 +72,4 @@ def _spent(record: SharingRecord) -> str:
 def _said(record: SharingRecord) -> str:
     if record.trained is not None:
         return f"top-1 {sum(record.trained.correct) / len(record.trained.correct):.1%}"
-    return f"SSIM {sum(record.fidelity['ssim']) / len(record.fidelity['ssim']):.3f}"
+    return ssim_text(record.fidelity, decimals=3)

@@ -10,10 +10,11 @@ import pandas as pd
 
 from dpbench.errors import DpbenchError
 from dpbench.plot_style import default_style
-from dpbench.plots import COLOURS, MARKERS, bars, note, refuse_ending
+from dpbench.plots import COLOURS, MARKERS, bars, legible, note, refuse_ending
 from dpbench.sharing.board import FLOOR
 from dpbench.sharing.row_labels import varied_arguments
 from dpbench.sharing.transfer import matrices
+from dpbench.shown_text import drawn
 from dpbench.store import write_atomically
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def write_benefit(board: pd.DataFrame, path: Path) -> None:
     from matplotlib.figure import Figure
 
     refuse_ending(path)
+    board = legible(board)
     panels = list(board.groupby(PANEL, sort=False))
     both = board["gain"].notna() & board["ssim"].notna()
     if not both.any():
@@ -163,6 +165,6 @@ def write_transfer(transfer: pd.DataFrame, path: Path) -> None:
             axes.set_yticks(range(len(cells)), cells.index)
             axes.set_xlabel("judged on the features released by")
             axes.set_ylabel("prepared on")
-            axes.set_title(f"{names}: {label}", fontsize=10)
+            axes.set_title(f"{drawn(names)}: {label}", fontsize=10)
             figure.colorbar(image, ax=axes, shrink=0.8)
     write_atomically(path, lambda file: figure.savefig(file, dpi=160))

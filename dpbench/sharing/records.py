@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -9,10 +10,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dpbench.errors import DpbenchError
-from dpbench.sharing.units import AnyUnit
-from dpbench.store import Recognition, read_json, write_json
+from dpbench.ranges import number, of_attack, of_times, sound_figures
+from dpbench.record_files import Unstorable, content_of, read_json, restore, write_json
+from dpbench.sharing.units import AnyUnit, OnShared, described_defense
+from dpbench.store import Recognition, Words
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: sealed with a digest, names its plug-ins in words. Older records are read."""
 
 
 class Equivalence(BaseModel):
@@ -49,6 +53,7 @@ class SharingRecord(BaseModel):
     id: str
     suite: str
     unit: AnyUnit
+    words: Words | None = Field(None, description="none in records of before; see `words_of`")
     status: Literal["ok", "failed"]
     error: str | None = None
     trained: Trained | None = Field(None, description="of a training")
@@ -63,6 +68,9 @@ class SharingRecord(BaseModel):
     backbone_weights: str = ""
     refinement_version: int | None = None
     seconds: dict[str, float] = Field(default_factory=dict, description="wall time per stage")
+    kept: dict[str, str] = Field(
+        default_factory=dict, description="file of the run that shows this attack -> SHA-256 of its content"
+    )
     environment: dict[str, Any] = Field(default_factory=dict)
     created: str = ""
 
@@ -82,18 +90,83 @@ def is_sharing_run(run_dir: Path) -> bool:
     return folder_of(run_dir).is_dir()
 
 
-def write_record(run_dir: Path, record: SharingRecord) -> None:
-    """Store a record, atomically."""
-    write_json(record_path(run_dir, record.id), record)
+def words_of(record: SharingRecord) -> Words:
+    """What the unit of a record is called; no plug-in is imported."""
+    return record.words or record.unit.words_by(described_defense)
+
+
+def impossible(record: SharingRecord) -> list[str]:
+    """What in a record cannot be, a phrase for each; empty where all can."""
+    return list(_impossible(record))
+
+
+def _impossible(record: SharingRecord) -> Iterator[str]:
+    finished = record.status == "ok"
+    unit = record.unit
+    if finished and isinstance(unit, OnShared) and len(record.victims) != unit.victims:
+        yield f"{len(record.victims)} victims, the unit has {unit.victims}"
+    attacked = finished and isinstance(unit, OnShared)
+    yield from of_attack(record.victims, record.fidelity, record.recognition, finished=attacked)
+    if isinstance(unit, OnShared) and record.trained is not None:
+        yield "an attack has trained nothing"
+    if finished and not isinstance(unit, OnShared) and record.trained is None:
+        yield "a finished training without what it came to"
+    if record.trained is not None:
+        yield from _of_training(record.trained)
+    yield from of_times(record.seconds, record.created)
+
+
+def _of_training(trained: Trained) -> Iterator[str]:
+    if not trained.correct or len(trained.public_correct) != len(trained.correct):
+        yield f"{len(trained.correct)} images before training, {len(trained.public_correct)} after"
+    yield from number("own_images", trained.own_images, 0)
+    yield from number("shared_images", trained.shared_images, 0)
+    for entity, accuracy in trained.serves.items():
+        yield from number(f"serves.{entity[:40]}", accuracy, 0, 1)
+    for same in trained.equivalence.values():
+        for name, largest in (("agreement", 1), ("accuracy", 1), ("kl", math.inf), ("distortion", math.inf)):
+            yield from number(f"equivalence.{name}", getattr(same, name), 0, largest)
+
+
+def write_record(run_dir: Path, record: SharingRecord) -> SharingRecord:
+    """Store a record, atomically; returns what was stored, see `dpbench.store.storable`."""
+    stored = storable(record)
+    write_json(record_path(run_dir, record.id), stored, impossible)
+    return stored
+
+
+def storable(record: SharingRecord) -> SharingRecord:
+    """As `dpbench.store.storable`."""
+    fidelity, missing = sound_figures(record.fidelity, record.missing_metrics)
+    record = record.model_copy(update={"fidelity": fidelity, "missing_metrics": missing})
+    try:
+        content_of(record, impossible)
+    except Unstorable as error:
+        return SharingRecord(
+            id=record.id,
+            suite=record.suite,
+            unit=record.unit,
+            words=record.words,
+            status="failed",
+            error=f"what was measured cannot be stored: {error}",
+            environment=record.environment,
+            created=record.created,
+        )
+    return record
+
+
+def restore_records(run_dir: Path, records: Iterable[SharingRecord]) -> int:
+    """Write again what was removed of these in the meantime; returns how many."""
+    return len(restore(records, lambda r: record_path(run_dir, r.id), lambda r: write_record(run_dir, r)))
 
 
 def read_record(path: Path) -> SharingRecord:
     """One record.
 
     Raises:
-        DpbenchError: as `dpbench.store.read_json`.
+        DpbenchError: as `dpbench.record_files.read_json`.
     """
-    return read_json(path, SharingRecord, schema=SCHEMA_VERSION)
+    return read_json(path, SharingRecord, schema=SCHEMA_VERSION, wrong=impossible)
 
 
 def iter_records(run_dir: Path) -> Iterator[SharingRecord]:
@@ -117,8 +190,12 @@ def all_records(run_dirs: Iterable[Path]) -> list[SharingRecord]:
 
     Where one was measured again with newer plug-ins, only the newest.
     """
+    return latest(record for run_dir in run_dirs for record in iter_records(run_dir))
+
+
+def latest(records: Iterable[SharingRecord]) -> list[SharingRecord]:
+    """As `all_records`, of records that were read."""
     found: dict[str, SharingRecord] = {}
-    records = [record for run_dir in run_dirs for record in iter_records(run_dir)]
     for record in sorted(records, key=lambda r: (r.status == "ok", r.created)):
         found[record.id] = record
     newest = {record.unit.asked: record for record in sorted(found.values(), key=lambda r: r.created)}

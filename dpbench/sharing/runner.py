@@ -23,12 +23,13 @@ from dpbench.sharing.pipeline import SharedPipeline
 from dpbench.sharing.plan import plan_sharing
 from dpbench.sharing.records import SharingRecord, read_record, record_path, write_record
 from dpbench.sharing.suite import SharingAttack, SharingSuite, load_sharing
-from dpbench.sharing.units import OnShared, Training, Unit
+from dpbench.sharing.units import OnShared, Training, Unit, setting_text
 from dpbench.stages import Stages
 from dpbench.store import readable
 from dpbench.suite import PluginEntry, attack_of, defense_of
 from dpbench.types import Plugin
 from dpbench.watching import Nobody, Watcher, in_turn
+from dpbench.writing import Unwritable, sweep
 
 UnitWatcher: TypeAlias = Watcher[Unit, SharingRecord]
 
@@ -102,7 +103,10 @@ def make_sharing_plan(
         units = matching
     run_dir = Path(output) if output is not None else Path("dpbench-runs") / chosen.name
     stored = readable((record_path(run_dir, unit.id) for unit in units), read_record)
-    finished = {record.id: record for record in stored if _is_finished(record)}
+    planned = {unit.id: unit.asked for unit in units}
+    finished = {
+        record.id: record for record in stored if _is_finished(record) and planned.get(record.id) == record.unit.asked
+    }
     at_hand.assert_plugins(plugin for unit in units if unit.id not in finished for plugin in _plugins(unit))
     return SharingPlan(chosen, units, finished, run_dir, remarks)
 
@@ -153,6 +157,7 @@ def execute_sharing(
     watcher = watcher or Nobody()
     chosen = choose_device(device)
     torch.backends.cudnn.deterministic = True
+    sweep([plan.output, default_cache()])
     pipeline = SharedPipeline(chosen, default_cache(), batch_size)
     environment = describe_environment(chosen)
     return in_turn(plan.units, plan.finished, lambda unit: _run(unit, plan, pipeline, environment, watcher), watcher)
@@ -175,6 +180,7 @@ def _run(
             "id": unit.id,
             "suite": plan.suite.name,
             "unit": unit,
+            "words": unit.words_by(setting_text),
             "status": "failed",
             "environment": environment,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -182,6 +188,8 @@ def _run(
     )
     try:
         measured = _measured(unit, plan, pipeline, stages, watcher.progress)
+    except Unwritable:
+        raise  # nothing else could be kept either
     except BaseException as error:  # a plug-in may call sys.exit
         if is_interrupt(error):
             raise
@@ -190,8 +198,7 @@ def _run(
     else:
         record = record.model_copy(update={"status": "ok", **measured})
     record = record.model_copy(update={"seconds": stages.seconds})
-    write_record(plan.output, record)  # last: a unit with a record has its picture
-    return record
+    return write_record(plan.output, record)  # last: a unit with a record has its picture
 
 
 def _measured(
@@ -204,7 +211,7 @@ def _measured(
         return {"trained": trained, "backbone_weights": weights, "refinement_version": refinement.VERSION}
     assert isinstance(unit, OnShared)
     result = pipeline.run(unit.cell(), stages, progress)
-    keep_images(plan.output, unit.id, result, title=unit.label)
+    kept = keep_images(plan.output, unit.id, result, title=unit.label)
     converged = result.notes.get("converged")
     return {
         "floor": result.floor,
@@ -215,5 +222,6 @@ def _measured(
         "trained_on": result.trained_on,
         "converged": converged if isinstance(converged, bool) else None,
         "notes": result.notes,
+        "kept": kept,
         "backbone_weights": result.backbone_weights,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -12,8 +13,9 @@ from dpbench.registry import find_defense
 from dpbench.row_names import short_name
 from dpbench.sharing.suite import Condition, Knowledge, Owner, Refinement
 from dpbench.specs import BackboneSpec, CellSpec, DatasetSpec, JudgeSpec, PluginSpec, Spec, content_hash
-from dpbench.suite import in_words
-from dpbench.types import UNDEFENDED, Budget, ThreatModel
+from dpbench.store import Words
+from dpbench.types import UNDEFENDED, Budget, Defense, ThreatModel
+from dpbench.words import defaults_of, described, in_words
 
 THREAT_MODELS: dict[Knowledge, ThreatModel] = {
     "public": "static",
@@ -22,6 +24,9 @@ THREAT_MODELS: dict[Knowledge, ThreatModel] = {
     "weights": "weights",
 }
 """Knowledge of a sender's defense -> what it grants an attack."""
+
+Describe = Callable[[PluginSpec], str]
+"""A defense -> what it is called: `setting_text` of one's own, `described_defense` of a stranger's record."""
 
 NONE = PluginSpec(name=UNDEFENDED)
 
@@ -90,20 +95,32 @@ class Unit(Spec, abc.ABC):
     receiver: str
 
     @abc.abstractmethod
-    def words(self) -> list[str]:
-        """What tells it apart, for labels and file names."""
+    def words(self, describe: Describe | None = None) -> list[str]:
+        """What tells it apart, for labels and file names; without `describe` by `setting_text`."""
+
+    @abc.abstractmethod
+    def words_by(self, describe: Describe) -> Words:
+        """What it is called, for records; `describe` is asked for the words of each defense."""
 
     @property
     def label(self) -> str:
         """In words: `b trains on a's | dpm | seed 0`."""
-        return " | ".join([*self.words(), f"seed {self.world.seed}"])
+        return self._label(setting_text)
+
+    def _label(self, describe: Describe) -> str:
+        return " | ".join([*self.words(describe), f"seed {self.world.seed}"])
 
     @property
     def id(self) -> str:
         """A readable, file-safe name that ends in a hash of everything that affects the result."""
-        spec = {**self.model_dump(mode="json"), **self._plugins(), "world": self.world.identity}
         stem = "-".join(re.sub(r"[^A-Za-z0-9_.=]+", "_", word)[:40] for word in self.words())
-        return f"{stem}-s{self.world.seed}-{content_hash(spec)[:10]}"
+        return f"{stem}-s{self.world.seed}-{self.identity}"
+
+    @property
+    def identity(self) -> str:
+        """The end of the id: a hash of everything that affects the result. No plug-in is imported for it."""
+        spec = {**self.model_dump(mode="json"), **self._plugins(), "world": self.world.identity}
+        return content_hash(spec)[:10]
 
     def _plugins(self) -> dict[str, Any]:
         """The fields that hold plug-ins, as JSON without the places of files."""
@@ -143,15 +160,20 @@ class Training(Unit):
         """What the receiver's own images go through, if anything."""
         return self.applied.get(self.receiver) if self.refinement.own_features == "defended" else None
 
-    @property
-    def setting(self) -> str:
+    def _setting(self, describe: Describe) -> str:
         """The senders' defenses, in words; empty where none is applied."""
-        given = [setting_text(spec) for entity, spec in self.applied.items() if entity != self.receiver]
+        given = [describe(spec) for entity, spec in self.applied.items() if entity != self.receiver]
         return " + ".join(dict.fromkeys(given))
 
-    def words(self) -> list[str]:
+    def words(self, describe: Describe | None = None) -> list[str]:
         """Receiver, condition, defense."""
-        return ["train", self.receiver, self.condition, *([self.setting] if self.setting else [])]
+        setting = self._setting(describe or setting_text)
+        return ["train", self.receiver, self.condition, *([setting] if setting else [])]
+
+    def words_by(self, describe: Describe) -> Words:
+        """See `Unit`; nothing is attacked."""
+        label = self._label(describe)
+        return Words(label=label, full=label, defense=self._setting(describe), attack="")
 
 
 class OnShared(Unit):
@@ -176,6 +198,11 @@ class OnShared(Unit):
             **settings,
         )
 
+    def words_by(self, describe: Describe) -> Words:
+        """See `Unit`."""
+        label = self._label(describe)
+        return Words(label=label, full=label, defense=describe(self.defense), attack=short_name(self.attack.name))
+
     @abc.abstractmethod
     def cell(self) -> EntityCell:
         """For the pipeline."""
@@ -187,10 +214,10 @@ class Attacked(OnShared):
     kind: Literal["attack"] = "attack"
     knowledge: Knowledge
 
-    def words(self) -> list[str]:
+    def words(self, describe: Describe | None = None) -> list[str]:
         """Who attacks whom, how, knowing what."""
         names = [short_name(self.attack.name), self.knowledge]
-        return ["attack", f"{self.receiver} on {self.sender}", setting_text(self.defense), *names]
+        return ["attack", f"{self.receiver} on {self.sender}", (describe or setting_text)(self.defense), *names]
 
     def cell(self) -> EntityCell:
         """For the pipeline."""
@@ -204,10 +231,14 @@ class Transferred(OnShared):
     prepared_on: list[int] = Field(min_length=1, description="fits that the attacker could query")
     judged_on: int = Field(ge=0, description="the fit that released the victims' features")
 
-    def words(self) -> list[str]:
+    @property
+    def fits(self) -> str:
+        """From which fits to which: `1+2 to 0`."""
+        return f"{'+'.join(map(str, self.prepared_on))} to {self.judged_on}"
+
+    def words(self, describe: Describe | None = None) -> list[str]:
         """From which fits to which."""
-        prepared = "+".join(map(str, self.prepared_on))
-        return ["transfer", self.sender, setting_text(self.defense), f"{prepared} to {self.judged_on}"]
+        return ["transfer", self.sender, (describe or setting_text)(self.defense), self.fits]
 
     def cell(self) -> EntityCell:
         """For the pipeline."""
@@ -219,4 +250,10 @@ AnyUnit = Annotated[Training | Attacked | Transferred, Field(discriminator="kind
 
 def setting_text(spec: PluginSpec) -> str:
     """A defense, its first parameter, and those that are not at their defaults: `gaussian std=1.0`."""
-    return in_words(spec, find_defense(spec.name), always=1)
+    defense = find_defense(spec.name)
+    return in_words(spec, defense.name, defaults_of(defense), always=1)
+
+
+def described_defense(spec: PluginSpec) -> str:
+    """As `setting_text`, of a record that may be a stranger's: no plug-in is imported."""
+    return described(spec, Defense)

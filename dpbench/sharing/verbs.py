@@ -16,10 +16,13 @@ from dpbench.plot_style import draw_or_say
 from dpbench.sharing.board import COLUMNS, FLOOR, SUBJECT, build_sharing_board
 from dpbench.sharing.display import SharingDisplay
 from dpbench.sharing.plots import write_benefit, write_transfer
-from dpbench.sharing.records import SharingRecord, all_records
+from dpbench.sharing.records import SharingRecord, all_records, restore_records, words_of
 from dpbench.sharing.row_labels import varied_arguments
 from dpbench.sharing.runner import SharingPlan, execute_sharing, make_sharing_plan
 from dpbench.sharing.transfer import build_transfer, matrices
+from dpbench.sharing.units import OnShared
+from dpbench.showing import lost_and_gone
+from dpbench.shown_text import ERROR_LIMIT, clean
 from dpbench.store import write_atomically
 
 PLOTS = ("benefit", "transfer")
@@ -84,6 +87,8 @@ def run_sharing(
     _say(console, f"suite {plan.suite.name}: {left} of {len(plan.units)} parts to run, into {plan.output}")
     with SharingDisplay(console, len(plan.units)) as display:
         records = execute_sharing(plan, device=device, batch_size=batch_size, watcher=display)
+    attacked = [record.id for record in records if record.status == "ok" and isinstance(record.unit, OnShared)]
+    removed = lost_and_gone(plan.output, restore_records(plan.output, records), attacked)
     stored = all_records([plan.output])
     board, matrix = build_sharing_board(stored), build_transfer(stored)
     written = ["board.csv"]
@@ -98,33 +103,39 @@ def run_sharing(
     print_sharing(board, console)
     print_transfer(matrix, console)
     written += draw_or_say(plots, console)
-    return _ending(plan, records, written, console)
+    return _ending(plan, records, written, removed, console)
 
 
-def _ending(plan: SharingPlan, records: list[SharingRecord], written: list[str], console: Console) -> int:
+def _ending(
+    plan: SharingPlan, records: list[SharingRecord], written: list[str], removed: list[str], console: Console
+) -> int:
     failed = [record for record in records if record.status == "failed"]
     for record in failed:
-        console.print(f"failed: {record.unit.label}: {record.error}", style="red", markup=False, soft_wrap=True)
+        line = f"failed: {clean(words_of(record).label)}: {clean(record.error, ERROR_LIMIT)}"
+        console.print(line, style="red", markup=False, soft_wrap=True)
     adaptive = ("query", "weights")
     stuck = [r for r in records if r.converged is False and getattr(r.unit, "knowledge", "") in adaptive]
     if stuck:
         line = "not converged, by their own loss; a larger budget may recover more: "
-        console.print(line + "; ".join(r.unit.label for r in stuck), style="yellow", markup=False, soft_wrap=True)
+        names = "; ".join(clean(words_of(record).label) for record in stuck)
+        console.print(line + names, style="yellow", markup=False, soft_wrap=True)
     missing = {pair for record in records for pair in record.missing_metrics.items() if pair[0] == "lpips"}
     for metric, why in sorted(missing):
-        console.print(f"no {metric}: {why}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    _say(console, f"{plan.output}: {', '.join(written)}, and a picture per attack in pictures/")
+        console.print(f"no {metric}: {clean(why)}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    for line in removed:
+        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    _say(console, f"{plan.output}: {', '.join(written)}{'' if removed else ', and a picture per attack in pictures/'}")
     return 1 if failed else 0
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(clean(text, ERROR_LIMIT), markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_plan(plan: SharingPlan, console: Console) -> None:
     for unit in plan.units:
         state = "finished" if unit.id in plan.finished else "to run"
-        _say(console, f"{state:8}  {unit.label}")
+        console.print(f"{state:8}  {clean(unit.label)}", markup=False, highlight=False, soft_wrap=True)
     left = len(plan.units) - len(plan.finished)
     _say(console, f"{len(plan.units)} parts, {left} to run, into {plan.output}")
 
@@ -164,14 +175,14 @@ def _write_csv(table: pd.DataFrame, path: Path) -> None:
 def _readable(table: pd.DataFrame) -> pd.DataFrame:
     """Columns that hold anything, as text."""
     shown = table.loc[:, table.notna().any() & (table != "").any()]
-    return shown.astype(object).where(shown.notna(), "").astype(str)
+    return shown.astype(object).where(shown.notna(), "").astype(str).map(lambda text: clean(text, ERROR_LIMIT))
 
 
 def print_sharing(board: pd.DataFrame, console: Console) -> None:
     """One table per network and receiver."""
     assert list(board.columns) == list(COLUMNS)
     for names, rows in board.groupby(list(SUBJECT), sort=False):
-        dataset, backbone, split_point, receiver, senders = (str(name) for name in names)
+        dataset, backbone, split_point, receiver, senders = (clean(name) for name in names)
         console.print()
         title = f", {backbone} split at {split_point}: {receiver} trains on what {senders.replace(' ', ', ')} shared"
         console.print(Text.assemble((dataset, "bold"), title))
@@ -192,7 +203,7 @@ def _table(rows: pd.DataFrame) -> Table:
     short = varied_arguments(rows)
     for place, row in rows[rows["condition"] != FLOOR].iterrows():
         table.add_row(
-            TRAINED_ON[str(row["condition"])].format(f"{row['defense']} {short[place]}".strip()),
+            Text(TRAINED_ON[str(row["condition"])].format(clean(f"{row['defense']} {short[place]}"))),
             _percent(row["accuracy"]),
             "" if pd.isna(row["gain"]) else f"{100 * row['gain']:+.1f}",
             _percent(row["share_kept"], decimals=0),
@@ -219,7 +230,7 @@ def print_transfer(transfer: pd.DataFrame, console: Console) -> None:
         for fit in matrix["ssim"].columns:
             table.add_column(f"judged on {fit}", justify="right")
         for name, values in matrix["ssim"].iterrows():
-            table.add_row(str(name), *(_figure(value) for value in values))
+            table.add_row(Text(clean(name)), *(_figure(value) for value in values))
         console.print()
-        console.print(Text(f"transfer between independent fits: {names}"))
+        console.print(Text(clean(f"transfer between independent fits: {names}")))
         console.print(table)

@@ -1,6 +1,7 @@
 """What users get wrong: one clear line, exit status 2 (or a failed row), and nothing lost."""
 
 import errno
+import os
 import textwrap
 
 import numpy as np
@@ -228,7 +229,7 @@ def test_a_plugin_that_does_not_import(suite, dpbench, tmp_path):
 def test_a_full_or_unwritable_disk_keeps_what_is_done(suite, dpbench, tmp_path, monkeypatch, code, words):
     text = SUITE + '[[attacks]]\nname = "random-image"\n'
     written = []
-    original = store.os.fsync
+    original = os.fsync
 
     def fails_later(handle):
         written.append(handle)
@@ -236,7 +237,7 @@ def test_a_full_or_unwritable_disk_keeps_what_is_done(suite, dpbench, tmp_path, 
             raise OSError(code, "no")
         original(handle)
 
-    monkeypatch.setattr(store.os, "fsync", fails_later)
+    monkeypatch.setattr(os, "fsync", fails_later)
     outcome = dpbench("run", suite(text), "--output", tmp_path / "run")
     refused(outcome, words, "finished cells are kept")
     monkeypatch.undo()
@@ -269,7 +270,7 @@ def test_a_record_cut_short(finished, suite, dpbench, tmp_path):
 
 def test_a_record_from_a_newer_schema_is_not_overwritten(finished, suite, dpbench, tmp_path):
     run, record = finished
-    newer = record.read_text().replace('"schema_version": 2', '"schema_version": 99', 1)
+    newer = record.read_text().replace(f'"schema_version": {store.SCHEMA_VERSION}', '"schema_version": 99', 1)
     record.write_text(newer)
     refused(dpbench("leaderboard", run, "--output", tmp_path / "b.csv"), "schema 99", "upgrade dpbench")
     refused(dpbench("run", suite(), "--output", run), "schema 99", "upgrade dpbench")

@@ -1,0 +1,330 @@
+"""Records: written as they will be read, sealed, and read without running anything."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+
+import kept_run
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from record_factory import make_record
+from sharing_records import attacked, trained
+
+from dpbench import store
+from dpbench.errors import DpbenchError, reason
+from dpbench.plain_values import LONGEST, plain
+from dpbench.record_files import digest_of, restore
+from dpbench.sharing import records as sharing
+from dpbench.words import words_of
+
+PAYLOAD = """
+from pathlib import Path
+Path({mark!r}).write_text("ran")
+from dpbench import Attack, Defense
+class X(Defense):
+    name = "payload"
+"""
+
+
+def forge(path, change, *, sealed=True):
+    content = json.loads(path.read_text())
+    change(content)
+    content.pop("digest", None)
+    if sealed:
+        content["digest"] = digest_of(content)
+    path.write_text(json.dumps(content))
+
+
+def _foreign(content, name="payload.py:X"):
+    """As a stranger writes it: no words, plug-ins in files."""
+    content["words"] = None
+    subject = content.get("cell") or content["unit"]
+    subject["defense"]["name"] = name
+    subject["attack"]["name"] = name
+    if "cell" in content:
+        # stays found under its name: what is compared are contents
+        content["cell"]["dataset"]["name"] = name
+
+
+VERBS = {
+    "inference": (
+        ["show", "RUN"],
+        ["show", "RUN", "--output", "OUT.png"],
+        ["leaderboard", "RUN", "--output", "OUT.csv"],
+        ["leaderboard", "RUN", "--output", "OUT.md"],
+        ["leaderboard", "RUN", "--output", "OUT.png"],
+        ["leaderboard", "RUN", "--claimed", "RUN", "--output", "OUT.html"],
+        ["check", "RUN", "--baseline", "RUN"],
+        ["verify", "RUN"],
+    ),
+    "sharing": (
+        ["show", "RUN"],
+        ["leaderboard", "RUN", "--output", "OUT.csv"],
+        ["leaderboard", "RUN", "--output", "OUT.csv", "--plot", "transfer"],
+        ["verify", "RUN"],
+    ),
+}
+
+CALL = """
+import sys
+from dpbench import cli, load_records
+for verb in {verbs!r}:
+    sys.argv = ["dpbench", *verb]
+    try:
+        cli.main()
+    except SystemExit:
+        pass
+if {inference!r}:
+    load_records({run!r})
+print("read all")
+"""
+
+
+@pytest.mark.parametrize("protocol", VERBS)
+def test_nothing_that_reads_a_run_imports_a_plugin(tmp_path, protocol):
+    run, mark = tmp_path / "run", tmp_path / "ran"
+    if protocol == "inference":
+        kept_run.make_run(run, board=False)
+    else:
+        kept_run.make_sharing_run(run)
+    for folder in (tmp_path, run, run / "records", run / "sharing"):
+        if folder.is_dir():
+            (folder / "payload.py").write_text(PAYLOAD.format(mark=str(mark)))
+    for path in run.rglob("*.json"):
+        forge(path, _foreign)
+    verbs = [
+        [word.replace("RUN", str(run)).replace("OUT", str(tmp_path / "out")) for word in verb]
+        for verb in VERBS[protocol]
+    ]
+    code = CALL.format(verbs=verbs, run=str(run), inference=protocol == "inference")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("read all\n"), done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert "payload.py:X" in done.stdout  # it is named, by its name
+    assert not mark.exists()
+
+
+def test_words_of_before_are_those_of_today_for_built_in_plugins():
+    record = make_record(defense="gaussian", defense_args={"std": 0.5}, attack="decoder", attack_args={"steps": 7})
+    assert record.words is None
+    assert words_of(record).label == "resnet10t layer1 | gaussian std=0.5 | decoder | weights | seed 0"
+    assert "decoder steps=7" in words_of(record).full
+    foreign = make_record(defense="/x/mine.py:A", defense_args={"a": 1, "b": 2}, attack="their.py:B")
+    assert words_of(foreign).defense == "mine.py:A a=1 b=2"
+    assert words_of(foreign).attack == "their.py:B"
+
+
+def _set(*path, value):
+    def change(content):
+        for name in path[:-1]:
+            content = content[name]
+        content[path[-1]] = value
+
+    return change
+
+
+IMPOSSIBLE = {
+    "mse": _set("fidelity", "mse", value=[-1.0] * 4),
+    "ssim": _set("fidelity", "ssim", value=[1e308] * 4),
+    "psnr": _set("fidelity", "psnr_db", value=[1000.0] * 4),
+    "lpips": _set("fidelity", "lpips", value=[-0.5] * 4),
+    "lengths": _set("fidelity", "ssim", value=[0.5] * 3),
+    "victims": _set("victims", value=["a"] * 3),
+    "ranks": _set("recognition", "reid_rank", value=[-1] * 4),
+    "ranks beyond": _set("recognition", "reid_rank", value=[100] * 4),
+    "answers": _set("recognition", "label_read", value=[True]),
+    "gallery": _set("recognition", "gallery", value=0),
+    "judge": _set("recognition", "judge_accuracy", value=1.5),
+    "seconds": _set("seconds", value={"attack": -1.0}),
+    "memory": _set("peak_memory_mb", value={"attack": -1.0}),
+    "bits": _set("release_bits", value=-3),
+    "hits": _set("utility", "correct", value=[]),
+    "top5": _set("utility", "top5", value=[False] * 4),
+    "bound": _set("guarantees", value={"mse_bound": [-1.0] * 4}),
+    "epsilon": _set("guarantees", value={"mse_bound": [1.0] * 4, "epsilon": -1.0, "delta": 2.0}),
+    "share": _set("released", value={"client_share": "all of it"}),
+    "headline": _set("headline", value="__class__"),
+    "created": _set("created", value="yesterday"),
+    "schema": _set("schema_version", value="new"),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_what_cannot_be_is_refused_in_one_line(tmp_path, name):
+    record = make_record(mse=0.1, psnr_db=20, lpips=0.3, reid_rank=1)
+    store.write_record(tmp_path, record)
+    path = store.record_path(tmp_path, record.id)
+    forge(path, IMPOSSIBLE[name])
+    with pytest.raises(DpbenchError) as refused:
+        store.read_record(path)
+    assert str(path) in str(refused.value)
+    assert "run the suite again" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["[1", "[]", "null", "1", '{"a": NaN}', "[" * 100_000, '{"schema_version": 3}', "\x00"]
+)
+def test_what_is_no_record_is_refused_in_one_line(tmp_path, text):
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(DpbenchError, match="cut short or damaged"):
+        store.read_record(path)
+
+
+@pytest.mark.parametrize("literal", ["NaN", "Infinity", "1e999", "-1e999"])
+def test_numbers_that_are_none_are_refused(tmp_path, literal):
+    record = make_record()
+    store.write_record(tmp_path, record)
+    path = store.record_path(tmp_path, record.id)
+    path.write_text(path.read_text().replace('"attack": 1.0', f'"attack": {literal}'))
+    with pytest.raises(DpbenchError, match="record"):
+        store.read_record(path)
+
+
+def test_what_cannot_be_of_sharing_runs_is_refused(tmp_path):
+    hits = [True, False]
+    for record, change in (
+        (trained("own", hits), _set("trained", "correct", value=[])),
+        (trained("own", hits), _set("trained", "public_correct", value=[True])),
+        (trained("defended-features", hits, defense="dpm"), _set("trained", "serves", "clinic", value=2.0)),
+        (attacked("decoder", "query", [0.5] * 4, "dpm"), _set("fidelity", "ssim", value=[7.0] * 4)),
+        (attacked("decoder", "query", [0.5] * 4, "dpm"), _set("seconds", value={"attack": -1})),
+    ):
+        sharing.write_record(tmp_path, record)
+        path = sharing.record_path(tmp_path, record.id)
+        assert sharing.read_record(path).id == record.id
+        forge(path, change)
+        with pytest.raises(DpbenchError, match="holds what cannot be"):
+            sharing.read_record(path)
+
+
+def test_what_is_written_is_what_is_read(tmp_path):
+    record = make_record(mse=0.1, mse_bound=2.0, epsilon=3.0)
+    assert store.write_record(tmp_path, record) == record
+    assert list(store.iter_records(tmp_path)) == [record]
+
+
+def test_a_bound_that_is_no_number_is_no_bound_and_the_record_says_so(tmp_path):
+    for bound in (math.nan, math.inf, -1.0):
+        stored = store.write_record(tmp_path, make_record(mse_bound=[1.0, bound, 1.0, 1.0]))
+        assert list(store.iter_records(tmp_path)) == [stored]
+        assert stored.status == "ok"
+        assert stored.guarantees is None
+        assert "1 of 4 victims" in stored.missing_metrics["mse_bound"]
+    stored = store.write_record(tmp_path, make_record(mse_bound=1.0, epsilon=math.inf))
+    assert stored.guarantees.epsilon is None
+    assert "inf" in stored.missing_metrics["epsilon"]
+
+
+def test_a_metric_that_is_no_number_counts_as_not_measured(tmp_path):
+    for record, module in (
+        (make_record(ssim=0.5, lpips=[0.1, math.nan, 0.1, 0.1]), store),
+        (attacked("decoder", "query", [0.5] * 4, "dpm"), sharing),
+    ):
+        record = record.model_copy(update={"fidelity": {**record.fidelity, "lpips": [0.1, math.nan, 0.1, 0.1]}})
+        stored = module.write_record(tmp_path / module.__name__, record)
+        assert list(module.iter_records(tmp_path / module.__name__)) == [stored]
+        assert "lpips is nan" in stored.missing_metrics["lpips"]
+        assert set(stored.fidelity) == {"ssim"}
+
+
+def test_what_no_record_can_hold_is_a_failed_record_that_can_be_read(tmp_path):
+    record = make_record()
+    for change in (
+        {"trained_on": [object()]},
+        {"release_bits": -5},
+        {"seconds": {"attack": math.nan}},
+        {"released": {"client_share": math.inf}},
+        {"fidelity": {"ssim": [0.5]}},
+    ):
+        stored = store.write_record(tmp_path, record.model_copy(update=change))
+        assert stored.status == "failed"
+        assert stored.error.startswith("what was measured cannot be stored: ")
+        assert list(store.iter_records(tmp_path)) == [stored]
+
+
+class Spiteful:
+    def __str__(self):
+        raise RuntimeError("no")
+
+
+def _cycle():
+    one = {}
+    one["self"] = [one]
+    return one
+
+
+def _bushy():
+    value = [0]
+    for _ in range(60):
+        value = [value, value]
+    return value
+
+
+SAID = {
+    "nan": ({"a": math.nan, "b": -math.inf}, {"a": "nan", "b": "-inf"}),
+    "bytes": ({"a": b"\xffx"}, {"a": "\\xffx"}),
+    "surrogate": ({"\ud800": "\udcff"}, {"\\ud800": "\\udcff"}),
+    "keys": ({1: 2, None: 3, (4, 5): 6}, {"1": 2, "None": 3, "(4, 5)": 6}),
+    "sets": ({"a": {"c", "b"}}, {"a": ["b", "c"]}),
+    "tensors": ({"a": torch.tensor([1.5, 2.5]), "b": torch.tensor(3)}, {"a": [1.5, 2.5], "b": 3}),
+    "integers": ({"a": 2**70}, {"a": hex(2**70)}),
+    "cycles": (_cycle(), {"self": ["..."]}),
+    "spite": ({"a": Spiteful()}, {"a": "Spiteful that cannot be read: RuntimeError"}),
+    "plain": ({"a": [1, 2.5, "x", None, True]}, {"a": [1, 2.5, "x", None, True]}),
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_notes_become_plain_json(tmp_path, name):
+    said, expected = SAID[name]
+    assert plain(said) == expected
+    record = make_record().model_copy(update={"notes": plain(said)})
+    assert store.write_record(tmp_path, record).status == "ok"
+    (read,) = store.iter_records(tmp_path)
+    assert read.notes == expected
+
+
+def test_notes_are_of_a_sane_size():
+    assert len(plain("x" * 10**6)) == LONGEST + 3
+    assert len(json.dumps(plain({"a": list(range(10**6))}))) < 20 * LONGEST
+    assert len(json.dumps(plain(_bushy()))) < 20 * LONGEST
+    assert plain(10**5000).startswith("0x")
+
+
+@given(
+    st.recursive(
+        st.none() | st.floats() | st.integers() | st.text() | st.binary(),
+        lambda c: st.lists(c) | st.dictionaries(st.text(), c),
+    )
+)
+def test_whatever_is_said_is_plain_json(value):
+    assert json.loads(json.dumps(plain(value), allow_nan=False)) == plain(value)
+
+
+def test_reasons_are_one_line_that_can_be_stored():
+    class Silent(Exception):
+        def __str__(self):
+            raise RuntimeError("no")
+
+    assert reason(Silent()) == "Silent: (its message cannot be shown)"
+    assert reason(SystemExit(0)) == "SystemExit: 0"
+    assert reason(ValueError("a\nb\udcff")) == "ValueError: a b\\udcff"
+    assert len(reason(ValueError("x" * 10**6))) < 2 * LONGEST
+
+
+def test_restore_writes_what_is_gone(tmp_path):
+    records = [make_record(seed=seed) for seed in range(2)]
+    store.write_record(tmp_path, records[0])
+    lost = restore(
+        records,
+        lambda record: store.record_path(tmp_path, record.id),
+        lambda record: store.write_record(tmp_path, record),
+    )
+    assert lost == records[1:]
+    assert len(os.listdir(tmp_path / "records")) == 2

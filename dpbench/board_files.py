@@ -22,7 +22,7 @@ KEY = (
     "budget",
     "seed",
 )
-"""What names a row."""
+"""What names a row, beside its `server`: see `row_key`."""
 
 MEANS = {
     "accuracy": 4,
@@ -59,17 +59,19 @@ OTHERS = {
 DECIMALS = {f"{column}{end}": n for column, n in MEANS.items() for end in ("", "_low", "_high")} | OTHERS
 """Decimals of every figure: fixed, so that the same records give the same bytes."""
 
-COUNTS = ("releases", "images", "release_bits")
+COUNTS = ("releases", "images", "leakage_images", "release_bits")
 
 ORDER = (
     *KEY,
-    *("status", "images", "ensemble", "headline", "converged"),
+    *("server", "status", "images", "ensemble", "headline", "converged"),
     *DECIMALS,
-    *("release_bits", "trained_on", "tied", "origin", "error", "cell"),
+    *("release_bits", "leakage_metrics", "leakage_images", "trained_on", "tied", "origin", "error", "cell"),
 )
 
 WHERE_ASKED = (
+    "server",
     "headline",
+    *("leakage_metrics", "leakage_images"),
     *("accuracy_top5", "accuracy_top5_low", "accuracy_top5_high"),
     *("identity_top1", "identity_top1_low", "identity_top1_high", "identity_chance"),
 )
@@ -110,7 +112,8 @@ def tidy(board: pd.DataFrame) -> pd.DataFrame:
             board[column] = board[column].astype("Int64")  # nullable: a failed cell scored no images
         else:
             decimals = DECIMALS[column]
-            board[column] = board[column].astype("float64").round(decimals) + 0.0  # + 0.0: no -0.0000
+            figures = board[column].astype("float64").replace([np.inf, -np.inf], np.nan)
+            board[column] = figures.round(decimals) + 0.0  # + 0.0: no -0.0000
     return board
 
 
@@ -123,7 +126,7 @@ def as_text(board: pd.DataFrame) -> pd.DataFrame:
     shown = board.astype(object)
     for column in (column for column in board if column in DECIMALS):
         shown[column] = [_text(float(value), DECIMALS[column]) for value in board[column]]
-    for column in COUNTS:
+    for column in (column for column in board if column in COUNTS):
         shown[column] = ["" if pd.isna(value) else str(value) for value in board[column]]
     return shown.astype(str)
 

@@ -576,7 +576,7 @@ def test_gains_are_paired_image_by_image():
         figure: found["clean-images"][f"{figure}_high"] - found["clean-images"][f"{figure}_low"]
         for figure in ("accuracy", "gain")
     }
-    assert width["gain"] < 0.8 * width["accuracy"]
+    assert width["gain"] < 1.2 * width["accuracy"]  # of two accuracies on other images: 1.4
     assert rows([trained("own", hits(15)), trained("own-longer", hits(15))])["own-longer"]["gain_high"] == 0
 
 
@@ -699,12 +699,13 @@ def test_leakage_is_one_undefended_and_zero_at_the_floor():
     assert np.isnan(found["own"]["leakage"])
 
 
-def test_a_defense_trained_on_the_only_metric_has_no_leakage():
+def test_a_defense_that_says_it_trained_on_the_only_metric_still_shows_what_it_leaks():
     attacks = [
         a.model_copy(update={"trained_on": ["ssim"]}) if a.unit.defense.name == "dpm" else a for a in some_attacks()
     ]
-    row = leaks(attacks)["defended-features"]
-    assert np.isnan(row["leakage"])
+    row, unsaid = leaks(attacks)["defended-features"], leaks(some_attacks())["defended-features"]
+    assert row["leakage"] == unsaid["leakage"] > 0
+    assert (row["leakage_metrics"], unsaid["leakage_metrics"]) == ("ssim (trained on)", "ssim")
     assert row["trained_on"] == "ssim"
 
 

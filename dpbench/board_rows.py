@@ -11,7 +11,7 @@ import numpy as np
 
 from dpbench.board_files import WORST_CASE
 from dpbench.figures import Figures
-from dpbench.intervals import Floats, interval_columns, over_seeds, resampled_means, resampled_shares
+from dpbench.intervals import Floats, interval_columns, resampled_means, resampled_shares
 from dpbench.leakage import OnScale, leakage, together
 from dpbench.row_names import RowName
 from dpbench.store import METRICS
@@ -154,9 +154,7 @@ def on_common_seeds(rows: Sequence[Row]) -> list[Row]:
     Else an attacker who failed with the seed that leaks most would show less than a weaker one.
     """
     worst = [row for row in rows if row.name.attack == WORST_CASE]
-    known = [
-        seeds for row in worst if (seeds := {sample.seed for sample in row.samples if sample.scaled is not None})
-    ]
+    known = [seeds for row in worst if (seeds := {sample.seed for sample in row.samples if sample.scaled is not None})]
     shared = set.intersection(*known) if known else set()
     return [
         dataclasses.replace(

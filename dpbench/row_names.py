@@ -195,4 +195,3 @@ def _path_parts(name: str) -> tuple[str, ...]:
 
 def _ends(path: tuple[str, ...], end: tuple[str, ...]) -> bool:
     return path[-len(end) :] == end
-

@@ -55,7 +55,7 @@ def write_benefit(board: pd.DataFrame, path: Path) -> None:
     handles: dict[str, Any] = {}
     for line, (names, rows) in zip(grid, panels, strict=True):
         for axes, metric, label in zip(
-            line, ("ssim", "leakage"), ("worst-case SSIM", "leakage (0 floor, 1 undefended)"), strict=True
+            line, ("ssim", "leakage"), ("worst-case SSIM", "leakage (0 floor: no privacy, 1 undefended)"), strict=True
         ):
             _frame(axes, rows)
             _points(axes, rows, metric)

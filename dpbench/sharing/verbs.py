@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dpbench.caveats import leakage_lines
 from dpbench.errors import DpbenchError, unknown
 from dpbench.sharing.board import COLUMNS, FLOOR, SUBJECT, build_sharing_board
 from dpbench.sharing.display import SharingDisplay
@@ -38,7 +39,8 @@ TRAINED_ON = {
 LEGEND = (
     "top-1 of the receiver after training; gain over its own data only, paired image by image; kept: share of the gain "
     "that clean images give. public, own, query, worst: SSIM of the best attack by one who knows the public head, also "
-    "a defense of its own, may query the sender's, has it. leakage: 0 the floor, 1 undefended features. "
+    "a defense of its own, may query the sender's, has it. leakage: 0 the floor of the picture "
+    "metrics (no privacy: see re-id), 1 undefended features. "
     "A low figure means: not broken by these attacks."
 )
 
@@ -180,6 +182,8 @@ def print_sharing(board: pd.DataFrame, console: Console) -> None:
         floor = rows[rows["condition"] == FLOOR]["ssim"].dropna()
         if len(floor):
             console.print(Text(f"floor: SSIM {floor.iloc[0]:.2f}", style="dim"))
+        for line in leakage_lines(rows):
+            console.print(Text(line, style="yellow"))
     if len(board):
         console.print(Text(LEGEND, style="dim"))
 

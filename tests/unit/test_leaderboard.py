@@ -344,7 +344,9 @@ def test_formats(tmp_path: Path) -> None:
     assert f",{figures}," in texts["csv"]
     assert "0.5000 [0.5000, 0.5000]" in texts["md"]
     assert "it \\| broke at &lt;layer>" in texts["md"]
-    lines = texts["md"].splitlines()
+    table, *notes = texts["md"].strip().split("\n\n")
+    lines = table.splitlines()
+    assert notes == ["Intervals of a single seed leave out" + note for note in [notes[0].partition(" leave out")[2]]]
     assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
     body = texts["html"].partition("<table")[2].rpartition("</table>")[0]
     rows = ElementTree.fromstring(f"<table{body}</table>").findall(".//tr")

@@ -41,7 +41,7 @@ def recognised(board: pd.DataFrame) -> pd.Series[bool]:
     return (board["leakage"] < LOW) & (board["reid_top1_low"] > known.fillna(board["reid_chance"]))
 
 
-def not_converged(row: Mapping[str, Any]) -> str:
+def not_converged(row: Mapping[Any, Any]) -> str:
     """What to say of a row whose attack, or every attack of a worst case, says that it did not converge; else empty."""
     if row["converged"] != "no":
         return ""

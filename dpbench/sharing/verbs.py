@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dpbench.caveats import leakage_lines
+from dpbench.caveats import NO_PRIVACY, leakage_lines
 from dpbench.errors import DpbenchError, unknown
 from dpbench.sharing.board import COLUMNS, FLOOR, SUBJECT, build_sharing_board
 from dpbench.sharing.display import SharingDisplay
@@ -151,6 +151,8 @@ def write_sharing_board(directories: list[Path], output: Path, plot: str) -> int
         _write_csv(table, output)
     elif output.suffix == ".md":
         text = str(_readable(table).to_markdown(index=False, disable_numparse=True)) + "\n"
+        if plot != "transfer" and table["leakage"].notna().any():
+            text += f"\n{NO_PRIVACY[0].upper()}{NO_PRIVACY[1:]}.\n"
         write_atomically(output, lambda path: path.write_text(text, encoding="utf-8"))
     elif output.suffix in (".png", ".pdf", ".svg"):
         (write_transfer if plot == "transfer" else write_benefit)(table, output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from itertools import product
 from pathlib import Path
@@ -13,11 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from record_factory import make_grid, make_record, victim_hashes
+from rich.console import Console
 
 from dpbench.board_files import FLOOR, KEY, WORST_CASE, row_key, same_leakage
 from dpbench.cells import SERVER_ROLES, Tier
 from dpbench.comparisons import difference
 from dpbench.leaderboard import build_board, build_rows, load_records, read_board, write_board
+from dpbench.report import print_table, write_tradeoff
 from dpbench.store import Record, write_record
 from dpbench.types import AUXILIARY_DATA, THREAT_MODELS
 
@@ -232,6 +235,24 @@ def test_who_holds_the_servers_half_is_part_of_a_rows_name(tmp_path: Path) -> No
     for record in records:
         write_record(tmp_path, record)
     assert set(load_records(tmp_path)["server"]) == {"", "trusted"}
+
+
+def test_table_and_plots_keep_server_roles_apart(tmp_path: Path) -> None:
+    def printed(records: list[Record]) -> str:
+        console = Console(file=io.StringIO(), width=200)
+        print_table(build_board(records), console)
+        return " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+
+    trusted: dict[str, Any] = {"server": "trusted"}
+    alone = [make_record(attack="mean-image", ssim=0.1, **trusted), make_record(ssim=0.9, **trusted)]
+    alone += [make_record(defense="lattice", ssim=0.3, **trusted)]
+    assert "attackers without the server's half" in printed(alone)
+    both = [*alone, make_record(defense="lattice", ssim=0.8)]
+    assert "attackers without the server's half" not in printed(both)
+    assert "lattice 75.0% +0.0 0.80 0.80 0.30 0.88" in printed(both)  # decoder, worst, worst weights trusted, leakage
+    for records in (alone, both):
+        write_tradeoff(build_board(records), tmp_path / "plot.png")
+        assert (tmp_path / "plot.png").stat().st_size > 5000
 
 
 def test_an_attacker_without_the_servers_half_lends_its_attacks_to_one_who_has_it() -> None:

@@ -17,6 +17,15 @@ ENSEMBLES: dict[str, dict[str, int]] = {
         "rmle": 3,
         "gan": 2,
     },
+    "ensemble-v1.1": {
+        "mean-image": 1,
+        "random-image": 1,
+        "class-mean": 1,
+        "nearest-auxiliary": 1,
+        "decoder": 4,
+        "rmle": 4,
+        "gan": 3,
+    },
 }
 """Name -> attack -> its version."""
 

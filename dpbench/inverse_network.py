@@ -160,3 +160,13 @@ def _layout(feature_shape: tuple[int, ...], image_size: tuple[int, int]) -> _Lay
             if rows * image_size[1] == columns * image_size[0] and image_size[0] % rows == 0:
                 return _Layout("tokens", (rows, columns), prefix)
     return _Layout("flat", small)
+
+
+def features_on_grid(features: Tensor, image_size: tuple[int, int]) -> Tensor | None:
+    """Features (N, ...) as (N,C,h,w), without prefix tokens; None where they do not lie on a grid."""
+    layout = _layout(tuple(features.shape[1:]), image_size)
+    if layout.kind == "flat":
+        return None
+    if layout.kind == "tokens":
+        return features[:, layout.prefix :].transpose(1, 2).unflatten(2, layout.grid)
+    return features.permute(0, 3, 1, 2) if channel_axis(tuple(features.shape)) == 3 else features

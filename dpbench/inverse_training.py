@@ -18,7 +18,7 @@ from dpbench.release import RELEASE_BATCH
 from dpbench.specs import content_hash
 from dpbench.types import Observation
 
-VERSION = 3
+VERSION = 4
 """Raise it whenever the figures change, with the versions of the attacks that train here."""
 
 STATISTICS_IMAGES = 512
@@ -133,7 +133,7 @@ class InverseTraining(BaseModel):
         per_epoch = len(images) // batch
         calibration = images[: images_for_statistics(network.feature_shape, least=STATISTICS_IMAGES)]
         at_once = max(batch, RELEASE_BATCH)
-        network.standardise(torch.cat([query(chunk).float() for chunk in calibration.split(at_once)]), calibration)
+        network.standardise(torch.cat([query(chunk) for chunk in calibration.split(at_once)]), calibration)
         network.train()
         optimizer = torch.optim.AdamW(
             network.parameters(), learning_rate, weight_decay=1e-2, fused=device.type in ("cpu", "cuda")
@@ -162,7 +162,7 @@ class InverseTraining(BaseModel):
                 answered = list(zip(ahead.split(batch), query(ahead).split(batch), strict=True))
             chosen, released = answered.pop(0)
             with autocast(device):
-                output = network(released.float())
+                output = network(released)
             loss = self._loss(output.float(), chosen, generator)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

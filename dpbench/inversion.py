@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from dpbench.standardising import Standardising
 from dpbench.types import Observation, optimised_at_once
 
 RIDGE = 1e-3
@@ -55,10 +56,10 @@ def channel_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Whitening(nn.Module):
-    """A linear map of released features after which their channels have unit variance and no correlation (ZCA).
+    """A map of released features after which their channels have unit variance and no correlation (ZCA).
 
     A defense can hide an image in directions of tiny variance, where a network hardly looks and a distance hardly
-    counts. Flat features beyond `LARGEST_FLAT` values, and covariances from too few samples, are only divided by
+    counts. It is linear in what `Standardising` makes of the features, which is where scale, precision and outliers go. Flat features beyond `LARGEST_FLAT` values, and covariances from too few samples, are only divided by
     the std per channel.
 
     Args:
@@ -73,6 +74,7 @@ class Whitening(nn.Module):
         self.axis = channel_axis((1, *feature_shape))
         channels = feature_shape[self.axis - 1]
         self.mixes = len(feature_shape) > 1 or channels <= LARGEST_FLAT
+        self.standardising = Standardising(feature_shape, self.axis)
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("matrix", torch.eye(channels) if self.mixes else torch.ones(channels))
 
@@ -81,7 +83,7 @@ class Whitening(nn.Module):
         self,
         released: Tensor,
         *,
-        noise: Tensor | None = None,
+        again: Tensor | None = None,
         mix: bool = True,
         separate: float = 0.0,
         ridge: float = RIDGE,
@@ -90,35 +92,38 @@ class Whitening(nn.Module):
 
         Args:
             released: (N, ...) releases.
-            noise: (M, ...) differences of two releases of the same images. Directions are then weighed by how exact
-                they are, as maximum likelihood does, and by `SIGNAL_SHARE` of how much they vary.
+            again: (N, ...) other releases of the same images. Directions are then weighed by how exact they are, as
+                maximum likelihood does, and by `SIGNAL_SHARE` of how much they vary.
             mix: False divides by the std per channel only, so that entries stay apart.
             separate: share of squared lengths that is measured channel by channel, in [0,1]; the rest is whitened.
             ridge: see `RIDGE`.
         """
-        samples = released.movedim(self.axis, -1).flatten(0, -2)
+        self.standardising.fit(released)
+        standard = self.standardising(released)
+        samples = standard.movedim(self.axis, -1).flatten(0, -2)
         if not (self.mixes and mix and len(samples) >= SAMPLES_PER_CHANNEL * samples.shape[1]):
-            mean, std = channel_statistics(released)
+            mean, std = channel_statistics(standard)
             inverse = 1 / std.flatten()
             self.mean.copy_(mean.flatten())
             self.matrix.copy_(torch.diag(inverse) if self.mixes else inverse)
             return
         mean, covariance = _mean_and_covariance(samples)
         spread = covariance
-        if noise is not None:
+        if again is not None:
             # half: the difference of two draws has twice the variance of one
+            noise = standard - self.standardising(again)
             _, of_noise = _mean_and_covariance(noise.movedim(self.axis, -1).flatten(0, -2))
             spread = SIGNAL_SHARE * covariance + of_noise / 2
         # on the CPU: the same on every device
         values, vectors = torch.linalg.eigh(spread)
         values = values.clamp_min(0)
-        # a release that does not vary has rounding errors for variance
-        typical = values.mean().clamp_min(1e-12 * float(mean.square().mean())).clamp_min(1e-24)
+        # a release that does not vary at all has no unit
+        typical = values.mean().clamp_min(1e-24)
         # a release that hides some directions below the ridge gets a lower one; dead channels hide nothing
         alive = values[values > ALIVE * typical]
         ridge = min(ridge, float(alive.min() / typical)) if len(alive) else ridge
         matrix = vectors @ torch.diag((values + ridge * typical).rsqrt()) @ vectors.T
-        if noise is not None:
+        if again is not None:
             # unit variance on average, as without noise: distances keep their meaning
             variance = (matrix @ covariance @ matrix).diagonal().mean()
             matrix = matrix / variance.clamp_min(1e-24).sqrt()
@@ -130,17 +135,21 @@ class Whitening(nn.Module):
         self.mean.copy_(mean)
         self.matrix.copy_(matrix)
 
-    def scale(self, difference: Tensor) -> Tensor:
-        """A difference of two releases (N, ...), whitened; same shape, fp32."""
-        # without autocast: 16 bits of the large directions would drown the small ones
-        with torch.autocast(difference.device.type, enabled=False):
-            x = difference.float().movedim(self.axis, -1)
-            y = x @ self.matrix if self.mixes else x * self.matrix
-        return y.movedim(-1, self.axis)
+    def difference(self, one: Tensor, other: Tensor) -> Tensor:
+        """Of two releases (N, ...), whitened; same shape, fp32."""
+        return self._mixed(self.standardising(one) - self.standardising(other))
 
     def forward(self, released: Tensor) -> Tensor:
         """Releases (N, ...) -> the same, centred and whitened, fp32."""
-        return self.scale((released.float().movedim(self.axis, -1) - self.mean).movedim(-1, self.axis))
+        standard = self.standardising(released)
+        return self._mixed((standard.movedim(self.axis, -1) - self.mean).movedim(-1, self.axis))
+
+    def _mixed(self, standard: Tensor) -> Tensor:
+        # without autocast: 16 bits of the large directions would drown the small ones
+        with torch.autocast(standard.device.type, enabled=False):
+            x = standard.movedim(self.axis, -1)
+            y = x @ self.matrix if self.mixes else x * self.matrix
+        return y.movedim(-1, self.axis)
 
 
 def _mean_and_covariance(samples: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,12 +174,12 @@ def images_for_statistics(feature_shape: tuple[int, ...], *, least: int, most: i
 
 
 def pooled(releases: Sequence[Tensor]) -> Tensor:
-    """What several releases of the same images say together, each (N, ...) -> (N, ...) fp32.
+    """What several releases of the same images say together, each (N, ...) -> (N, ...), at least fp32.
 
     The mean of the entries that are not zero: dropped entries are filled in, noise is averaged. An entry that never
     changes keeps its value to the bit.
     """
-    first = releases[0].float()
+    first = releases[0].to(torch.promote_types(releases[0].dtype, torch.float32))
     if len(releases) == 1:
         return first
     total, count = torch.zeros_like(first), torch.zeros_like(first)

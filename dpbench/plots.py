@@ -12,6 +12,7 @@ from dpbench.board_files import FLOOR, WORST_CASE, headline_of
 from dpbench.caveats import made_of, metrics_of
 from dpbench.errors import DpbenchError
 from dpbench.leakage import CALIBRATED
+from dpbench.plot_style import default_style
 from dpbench.report import server_of
 from dpbench.row_names import varying
 from dpbench.store import write_atomically
@@ -32,6 +33,7 @@ LABELS = {
 PANEL = ["dataset", "backbone", "split_point"]
 
 
+@default_style()
 def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
     """Accuracy against worst-case SSIM, and against leakage or what else the board is about: a panel per split point.
 

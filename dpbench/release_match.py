@@ -15,12 +15,12 @@ from torch import Tensor
 from dpbench.inversion import (
     Whitening,
     channel_axis,
-    channel_statistics,
     images_for_statistics,
     pooled,
     victim_releases,
     victims_per_batch,
 )
+from dpbench.standardising import Standardising
 from dpbench.types import Client, Observation
 
 PROBES = 64
@@ -66,10 +66,10 @@ class ReleaseMatch:
     def release(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """One differentiable release of (N,3,H,W) candidate images, through the surrogate where it is needed."""
         if not self.straight_through:
-            return self.client.release(images, generator=generator).float()
+            return self.client.release(images, generator=generator)
         with torch.no_grad():
-            released = self.client.release(images, generator=generator).float()
-        features = self.client.features(images).float()
+            released = self.client.release(images, generator=generator)
+        features = self.client.features(images)
         return released + (features - features.detach())
 
     def standardised(self, release: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ class ReleaseMatch:
 
     def compare(self, release: Tensor, target: Tensor) -> Tensor:
         """Mean squared whitened difference of two releases (M, ...) -> (M,)."""
-        squares = self.whitening.scale(release - target).square().flatten(1)
+        squares = self.whitening.difference(release, target).square().flatten(1)
         if self.zero_weight is None:
             return squares.mean(1)
         alive = ((target != 0) & (release != 0)).float()
@@ -122,18 +122,20 @@ def study_client(seen: Observation, *, draws: int, generator: torch.Generator, s
         """The pooled releases of images."""
         return torch.cat(
             [
-                pooled([client.release(chunk, generator=generator).float() for _ in range(times)])
+                pooled([client.release(chunk, generator=generator) for _ in range(times)])
                 for chunk in images.to(seen.released.device).split(batch)
             ]
         )
 
     probes = seen.auxiliary.images[: min(PROBES, batch)].to(seen.released.device)
     first, second = release(probes), release(probes)
-    _, std = channel_statistics(first)
-    stochastic = float(((first - second) / std).square().mean()) > 2e-6
+    shape = tuple(first.shape[1:])
+    standardising = Standardising(shape, channel_axis(tuple(first.shape))).to(first.device)
+    standardising.fit(first)
+    one, other = standardising(first), standardising(second)
+    stochastic = float((one - other).square().mean()) > 2e-6 * float(one.var())
     masks = stochastic and _masks(first, second)
 
-    shape = tuple(first.shape[1:])
     known = seen.auxiliary.images[: images_for_statistics(shape, least=len(probes))]
     whitening = Whitening(shape).to(first.device)
     match = ReleaseMatch(client, pooled(releases), whitening, stochastic=stochastic)
@@ -144,12 +146,12 @@ def study_client(seen: Observation, *, draws: int, generator: torch.Generator, s
     else:
         fallbacks.append(f"expectation over {draws} draws")
         together = release(known, len(releases))
-        apart = together - release(known, len(releases))
+        again = release(known, len(releases))
         # masks: a mixed entry could not be left out
-        whitening.fit(together, noise=apart, mix=not masks, separate=separate)
-        noise = _noise(whitening, apart)
+        whitening.fit(together, again=again, mix=not masks, separate=separate)
+        noise = _noise(whitening, together, again)
         seen.notes["release_noise"] = round(noise, 6)
-        match = replace(match, draws=draws, noise=noise, residual=noise + _noise(whitening, first - second))
+        match = replace(match, draws=draws, noise=noise, residual=noise + _noise(whitening, first, second))
     if masks:
         fallbacks.append("masked entries left out")
         always_zero = (first == 0) & (second == 0)
@@ -164,9 +166,9 @@ def study_client(seen: Observation, *, draws: int, generator: torch.Generator, s
     return replace(match, straight_through=fault is not None)
 
 
-def _noise(whitening: Whitening, apart: Tensor) -> float:
-    """Variance of the noise, whitened, in [0,1], from differences (N, ...) of two releases of the same images."""
-    return float((whitening.scale(apart).square().mean() / 2).clamp(0, 1))
+def _noise(whitening: Whitening, one: Tensor, other: Tensor) -> float:
+    """Variance of the noise, whitened, in [0,1], from two releases (N, ...) of the same images."""
+    return float((whitening.difference(one, other).square().mean() / 2).clamp(0, 1))
 
 
 def _masks(first: Tensor, second: Tensor) -> bool:

@@ -27,7 +27,7 @@ def unreliable_cells(scope: Scope) -> dict[str, str]:
 
 def _same_attack(cell: Cell) -> tuple[str, ...]:
     spec = cell.record.cell
-    attack = cell.attack, spec.attack.source, arguments_text(spec.attack.arguments)
+    attack = cell.attack, spec.attack.source, arguments_text(spec.attack.shown_arguments)
     return *attack, spec.auxiliary, spec.shifted_fingerprint, spec.budget
 
 

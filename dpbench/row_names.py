@@ -68,7 +68,7 @@ def name_rows(cells: Sequence[CellSpec]) -> list[RowName]:
             backbone=backbones[index],
             split_point=cell.split_point,
             defense=plugins[cell.defense.name, cell.defense.source],
-            defense_args=arguments_text(cell.defense.arguments | defenses[index]),
+            defense_args=arguments_text(cell.defense.shown_arguments | defenses[index]),
             attack=attacks[index],
             threat_model=cell.threat_model,
             auxiliary=cell.auxiliary,
@@ -105,7 +105,7 @@ def _backbone_settings(cell: CellSpec) -> dict[str, Any]:
 
 def _attack_settings(cell: CellSpec, shifted: str) -> dict[str, Any]:
     elsewhere = {"shifted": shifted} if shifted else {}
-    return cell.attack.arguments | {"victims": cell.victims} | elsewhere
+    return cell.attack.shown_arguments | {"victims": cell.victims} | elsewhere
 
 
 def _shifted_names(cells: Sequence[CellSpec]) -> list[str]:
@@ -153,7 +153,7 @@ def _labels(items: Sequence[tuple[str, dict[str, Any], str]], *, scopes: Sequenc
 
 def _sources(defenses: Sequence[PluginSpec], plugins: Mapping[tuple[str, str], str]) -> list[dict[str, str]]:
     """The version of a defense, where records of several versions with the same arguments meet."""
-    keys = [(plugins[d.name, d.source], arguments_text(d.arguments)) for d in defenses]
+    keys = [(plugins[d.name, d.source], arguments_text(d.shown_arguments)) for d in defenses]
     seen: dict[tuple[str, str], set[str]] = {}
     for key, defense in zip(keys, defenses, strict=True):
         seen.setdefault(key, set()).add(defense.source)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,10 @@ import torch
 
 from dpbench import at_hand, datasets
 from dpbench.cache import default_cache
+from dpbench.changes import changes
 from dpbench.devices import choose_device
 from dpbench.environment import describe_environment
-from dpbench.errors import DpbenchError
+from dpbench.errors import DpbenchError, debug, is_interrupt, reason
 from dpbench.kept_images import keep_images
 from dpbench.overrides import occurs, overrides
 from dpbench.pipeline import Pipeline
@@ -44,12 +44,14 @@ class Plan:
         cells: in running order.
         finished: cell id -> its record, for those that are there and ok.
         output: the run directory.
+        changed: in words, why cells that were finished are not: see `dpbench.changes`.
     """
 
     suite: Suite
     cells: list[CellSpec]
     finished: dict[str, Record]
     output: Path
+    changed: tuple[str, ...] = ()
 
 
 def make_plan(
@@ -119,7 +121,12 @@ def make_plan(
     finished = {record.id: record for record in stored if record.status == "ok"}
     left = [cell for cell in cells if cell.id not in finished]
     at_hand.assert_plugins(plugin for cell in left for plugin in (attack_of(cell.attack), defense_of(cell.defense)))
-    return Plan(chosen, cells, finished, run_dir)
+    return Plan(chosen, cells, finished, run_dir, _changed(left, run_dir) if left else ())
+
+
+def _changed(left: list[CellSpec], run_dir: Path) -> tuple[str, ...]:
+    stored = sorted(readable((run_dir / "records").glob("[!.]*.json"), read_record), key=lambda record: record.created)
+    return tuple(changes(left, (record.cell for record in stored if record.status == "ok")))
 
 
 def matches(cell: CellSpec, pattern: str) -> bool:
@@ -177,7 +184,10 @@ def _run_cell(
     )
     try:
         result = pipeline.run(cell, stages, watcher.progress)
-    except Exception as error:
+    except BaseException as error:  # a plug-in may call sys.exit
+        if is_interrupt(error):
+            raise
+        debug(error)
         record.error = reason(error)
     else:
         record = record.model_copy(
@@ -214,12 +224,3 @@ def _run_cell(
 
 def _said(value: object) -> bool | None:
     return value if isinstance(value, bool) else None
-
-
-def reason(error: Exception) -> str:
-    """One line: the message, and for a plug-in's own exception where it was raised."""
-    text = " ".join(str(error).split())
-    if isinstance(error, DpbenchError):
-        return text
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"

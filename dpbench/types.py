@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, Self, get_args
 
 import torch
+from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from dpbench.errors import DpbenchError
@@ -187,12 +188,22 @@ class ProtectedModel(nn.Module):
         return smashed
 
     def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """What the defense does to the features; same shape, dtype and device as it was given."""
+        """What the defense does to the features; same shape, dtype and device as it was given.
+
+        It may return integers instead (bool, or of 8 to 64 bits); `predict` then receives just these.
+        """
         return features
 
     def release(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Client side: images (N,3,H,W) in [0,1] -> released features (N, ...)."""
         return self.transform(self.features(images), generator=generator)
+
+    def quantisation(self) -> tuple[float, float]:
+        """`(scale, zero_point)`: a released integer q means scale * (q - zero_point), which is what attackers read.
+
+        Means something where `release` gives integers; whatever `fit` learns of it belongs in buffers.
+        """
+        return 1.0, 0.0
 
     def location(self, images: Tensor) -> Tensor:
         """What the release is without its noise, differentiable; means something where `noise` is not None."""
@@ -203,7 +214,10 @@ class ProtectedModel(nn.Module):
         return None
 
     def predict(self, released: Tensor) -> Tensor:
-        """Server side: released features -> logits (N, classes)."""
+        """Server side: released features, as they were sent -> logits (N, classes)."""
+        if not released.is_floating_point():
+            scale, zero_point = self.quantisation()
+            released = (released.float() - zero_point) * scale
         logits: Tensor = self.split.server_tail(released)
         return logits
 
@@ -218,6 +232,8 @@ class Plugin(Parameters):
     Fields of a subclass are its parameters; give each a default and its range with `pydantic.Field`. Raise
     `version` whenever the figures change: it is part of a cell's identity.
     """
+
+    model_config = ConfigDict(validate_default=True)  # a file that is the default is looked for too
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
@@ -277,8 +293,15 @@ class Server(Protocol):
     def activations(self, released: Tensor) -> tuple[Tensor, ...]:
         """Released features (N, ...) -> the floating tensors with one row per image that `predict` computes, in order.
 
-        The release as the server receives it comes first and the logits last. Differentiable where `predict` is.
+        The release as the server receives it comes first and the logits last; the same numbers under another shape
+        count anew. Differentiable where `predict` is.
+
+        Raises:
+            DpbenchError: `predict` takes other steps for these images than for others.
         """
+
+    def activation(self, released: Tensor, place: int) -> Tensor:
+        """The one at `place` of `activations(released)`, without holding the others."""
 
 
 class Remember(Protocol):
@@ -309,7 +332,7 @@ class Observation:
     """Everything an attack may see. What is not granted is None. There are no private and no victim images.
 
     Attributes:
-        released: (N, ...) float32 released features of the N victims.
+        released: (N, ...) released features of the N victims, of the floating type in which they left the client.
         again: further releases of the same victims, each (N, ...), where the suite grants more than one.
         image_shape: (3, H, W) of the images to reconstruct.
         auxiliary: the attacker's own images and labels, disjoint from the victims and from the private images.
@@ -317,6 +340,9 @@ class Observation:
             through the same code path, precision and mode as the victims' release. No gradients.
         client: white box, see `Client`.
         server: the server's half of the defended model, see `Server`; None where the suite trusts the server.
+        adaptive: `query` and `client` are those of the defended model; else of the undefended one, which is all that
+            this attacker could prepare on.
+        undefended: where `client` is granted, that of the undefended model: its backbone is no secret.
         remember: `remember(name, train, depends_on)` trains once and caches, see `Remember`.
         progress: shows a short text in the live display.
         notes: facts the attack wants in the record, as plain JSON values (its final loss, whether it
@@ -331,6 +357,8 @@ class Observation:
     remember: Remember
     again: tuple[Tensor, ...] = ()
     server: Server | None = None
+    adaptive: bool = True
+    undefended: Client | None = None
     progress: Callable[[str], None] = lambda text: None
     notes: dict[str, object] = field(default_factory=dict)
 

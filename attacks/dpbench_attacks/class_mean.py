@@ -35,7 +35,7 @@ class ClassMean(Attack):
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """N mean images, (N,3,H,W) in [0,1]."""
         query, device = seen.granted_query(), seen.released.device
-        released = torch.stack((seen.released, *seen.again)).mean(0)
+        released = torch.stack((seen.released, *seen.again)).float().mean(0)
         _, labels, counts = seen.auxiliary.labels.to(device).unique(return_inverse=True, return_counts=True)
         centroids = torch.zeros(len(counts), released[0].numel(), device=device)
         means = torch.zeros(len(counts), seen.auxiliary.images[0].numel(), device=device)

@@ -11,6 +11,7 @@ from dpbench.inverse_training import VERSION, InverseTraining
 from dpbench.inversion import pooled, victim_releases
 from dpbench.registry import register
 from dpbench.types import Attack, Needs, Observation
+from dpbench.view import viewed
 
 
 @register
@@ -35,5 +36,6 @@ class Decoder(InverseTraining, Attack):
 
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """Train (or remember) the inverse network and apply it: (N,3,H,W) in [0,1]."""
+        seen = viewed(seen)
         training = self.within(seen)
         return training.apply(training.trained(seen), pooled(victim_releases(seen)))

@@ -15,6 +15,7 @@ from dpbench.registry import register
 from dpbench.release_match import study_client
 from dpbench.specs import content_hash
 from dpbench.types import Observation
+from dpbench.view import viewed
 from dpbench_attacks._gan_networks import Discriminator, Generator, augment
 from dpbench_attacks._gan_search import SEPARATE, PriorSearch, normal
 
@@ -35,7 +36,7 @@ class GanInversion(PriorSearch):
     """
 
     name: ClassVar[str] = "gan"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     paper: ClassVar[str] = "https://openreview.net/forum?id=wGZwjRwBzb"
     budgets: ClassVar[dict[str, dict[str, float]]] = {
         "small": PriorSearch.budgets["small"] | {"training_steps": 0.2, "width": 0.5},
@@ -49,6 +50,7 @@ class GanInversion(PriorSearch):
 
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """Train (or remember) the GAN, then search and refine: (N,3,H,W) in [0,1]."""
+        seen = viewed(seen)
         match = study_client(seen, draws=self.draws, generator=generator, separate=SEPARATE)
         device = seen.released.device
         network = self.generator_network(seen.image_shape)

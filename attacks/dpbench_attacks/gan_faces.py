@@ -13,6 +13,7 @@ from dpbench.devices import place
 from dpbench.registry import register
 from dpbench.release_match import study_client
 from dpbench.types import LabelledImages, Observation
+from dpbench.view import viewed
 from dpbench_attacks._gan_networks import FaceGenerator
 from dpbench_attacks._gan_search import SEPARATE, PriorSearch
 
@@ -32,7 +33,7 @@ class FaceGanInversion(PriorSearch):
     """
 
     name: ClassVar[str] = "gan-faces"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "https://arxiv.org/abs/1511.06434"
 
     # by trial on faces that were no victims: features so early in the generator take larger steps and more smoothing
@@ -45,6 +46,7 @@ class FaceGanInversion(PriorSearch):
 
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """Search and refine: (N,3,H,W) in [0,1]."""
+        seen = viewed(seen)
         match = study_client(seen, draws=self.draws, generator=generator, separate=SEPARATE)
         network = self.generator_network(seen.image_shape, grey=all_grey(seen.auxiliary))
         place(network, seen.released.device).eval().requires_grad_(False)

@@ -33,7 +33,7 @@ class NearestAuxiliary(Attack):
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """N auxiliary images, (N,3,H,W) in [0,1]."""
         query, device = seen.granted_query(), seen.released.device
-        released = torch.stack((seen.released, *seen.again)).mean(0)
+        released = torch.stack((seen.released, *seen.again)).float().mean(0)
         nearest = torch.full((len(released),), torch.inf, device=device)
         found = torch.zeros(len(released), dtype=torch.int64, device=device)
         std: Tensor | None = None

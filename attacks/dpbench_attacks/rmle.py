@@ -19,6 +19,7 @@ from dpbench.inversion import converged, pooled, total_variation, victim_release
 from dpbench.registry import register
 from dpbench.release_match import ReleaseMatch, study_client
 from dpbench.types import Attack, Needs, Observation
+from dpbench.view import viewed
 
 COARSEST = 2
 """Pixels on the shorter side of the top of the pyramid."""
@@ -53,7 +54,7 @@ class RegularisedMaximumLikelihood(Attack):
     """
 
     name: ClassVar[str] = "rmle"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     paper: ClassVar[str] = "https://doi.org/10.1145/3359789.3359824"
     needs: ClassVar[Needs] = "weights"
     budgets: ClassVar[dict[str, dict[str, float]]] = {
@@ -81,6 +82,7 @@ class RegularisedMaximumLikelihood(Attack):
 
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """Optimise one image per victim: (N,3,H,W) in [0,1]."""
+        seen = viewed(seen)
         match = study_client(seen, draws=self.draws, generator=generator)
         decoder = InverseTraining(
             steps=self.decoder_steps,
@@ -117,7 +119,7 @@ class RegularisedMaximumLikelihood(Attack):
         device = match.released.device
         pairs = list(itertools.product(self.total_variation, self.nearness))
         truth = seen.auxiliary.images[-TRIALS:].to(device)
-        releases = pooled([seen.granted_query()(truth).float() for _ in victim_releases(seen)])
+        releases = pooled([seen.granted_query()(truth) for _ in victim_releases(seen)])
         start = decoder.apply(network, releases)
         everyone = torch.arange(len(truth), device=device)
         batch = max(1, victims_per_batch(seen) // len(truth))

@@ -148,7 +148,7 @@ def _named(unit: Training, called: Mapping[tuple[str, str], str]) -> dict[str, A
         "senders": " ".join(_sent(unit)),
         "condition": unit.condition,
         "defense": " + ".join(called[spec.name, spec.source] for spec in distinct),
-        "defense_args": " + ".join(arguments_text(spec.arguments) for spec in distinct),
+        "defense_args": " + ".join(arguments_text(spec.shown_arguments) for spec in distinct),
     }
 
 

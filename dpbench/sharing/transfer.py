@@ -37,7 +37,7 @@ def build_transfer(records: Iterable[SharingRecord]) -> pd.DataFrame:
             "receiver": unit.receiver,
             "sender": unit.sender,
             "defense": called[unit.defense.name, unit.defense.source],
-            "defense_args": arguments_text(unit.defense.arguments),
+            "defense_args": arguments_text(unit.defense.shown_arguments),
             "attack": called[unit.attack.name, unit.attack.source],
             "seed": unit.world.seed,
             "prepared_on": "+".join(map(str, unit.prepared_on)),

@@ -477,7 +477,7 @@ def test_whitened_features_have_unit_covariance(shape: tuple[int, ...], axis: in
     torch.testing.assert_close(covariance(white, axis), torch.eye(6).double(), atol=1e-2, rtol=0)
     torch.testing.assert_close(
         whitening(features[1:3]) - whitening(features[:2]),
-        whitening.scale(features[1:3] - features[:2]),
+        whitening.difference(features[1:3], features[:2]),
         atol=1e-3,
         rtol=1e-3,
     )
@@ -510,7 +510,7 @@ def test_whitening_weighs_noisy_directions_less() -> None:
     features = torch.randn(500, 2, 4, 4, generator=generator)
     apart = torch.randn(500, 2, 4, 4, generator=generator) * torch.tensor([1.0, 0.01]).view(2, 1, 1)
     whitening = Whitening((2, 4, 4))
-    whitening.fit(features, noise=apart)
+    whitening.fit(features, again=features - apart)
     assert whitening.matrix[1, 1] > 2 * whitening.matrix[0, 0]
     assert whitening(features).square().mean() == pytest.approx(1, abs=1e-2)
 
@@ -524,7 +524,7 @@ def test_whitening_in_part_still_sees_tiny_directions() -> None:
     for separate in (0.0, 0.5, 1.0):
         whitening = Whitening((2, 4, 4))
         whitening.fit(features, separate=separate, ridge=0)
-        sizes[separate] = float(whitening.scale(tiny).square().sum())
+        sizes[separate] = float(whitening.difference(tiny, torch.zeros_like(tiny)).square().sum())
     assert sizes[0.0] == pytest.approx(1, abs=0.05)
     assert sizes[0.5] == pytest.approx(0.5, abs=0.05)
     assert sizes[1.0] < 0.001

@@ -285,7 +285,7 @@ def test_two_files_of_one_name_are_two_defenses() -> None:
 
 def test_two_files_of_one_name_are_two_attacks() -> None:
     names = [name.replace("defense", "attack") for name in TEAMS]
-    records = [make_record(attack=name, source=f"v1-{name[-20]}", ssim=0.3) for name in names]
+    records = [make_record(attack=name, source=f"v1-{n}", ssim=0.3) for n, name in enumerate(names)]
     board = build_board([*records, make_record(ssim=0.9), make_record(attack="mean-image", ssim=0.1)])
     assert {"team_a/attack.py:Mine", "team_b/attack.py:Mine"} < set(board["attack"])
     assert worst(board).ensemble == "decoder, team_a/attack.py:Mine, team_b/attack.py:Mine"

@@ -842,7 +842,7 @@ def test_two_files_of_one_name_are_two_defenses_on_a_sharing_board():
         spec = PluginSpec(name=f"/home/me/team_{team}/defense.py:Mine", source=f"v1-{number}")
         found = attacked("decoder", "query", [0.2 + number / 2] * 4, defense="dpm")
         unit = found.unit.model_copy(update={"defense": spec})
-        records.append(found.model_copy(update={"unit": unit, "id": unit.id}))
+        records.append(found.model_copy(update={"unit": unit, "id": f"team-{team}"}))
     board = build_sharing_board(records).set_index("defense")
     assert board.loc["team_a/defense.py:Mine", "ssim"] == 0.2
     assert board.loc["team_b/defense.py:Mine", "ssim"] == 0.7

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +26,7 @@ KEY = (
     "budget",
     "seed",
 )
-"""What names a row."""
+"""What names a row, beside its `server`: see `row_key`."""
 
 MEANS = {
     "accuracy": 4,
@@ -60,17 +63,19 @@ OTHERS = {
 DECIMALS = {f"{column}{end}": n for column, n in MEANS.items() for end in ("", "_low", "_high")} | OTHERS
 """Decimals of every figure: fixed, so that the same records give the same bytes."""
 
-COUNTS = ("releases", "images", "release_bits")
+COUNTS = ("releases", "images", "leakage_images", "release_bits")
 
 ORDER = (
     *KEY,
-    *("status", "images", "ensemble", "headline", "converged"),
+    *("server", "status", "images", "ensemble", "headline", "converged"),
     *DECIMALS,
-    *("release_bits", "trained_on", "tied", "origin", "error", "cell"),
+    *("release_bits", "leakage_metrics", "leakage_images", "trained_on", "tied", "origin", "error", "cell"),
 )
 
 WHERE_ASKED = (
+    "server",
     "headline",
+    *("leakage_metrics", "leakage_images"),
     *("accuracy_top5", "accuracy_top5_low", "accuracy_top5_high"),
     *("identity_top1", "identity_top1_low", "identity_top1_high", "identity_chance"),
 )
@@ -93,6 +98,25 @@ FLOOR = "floor"
 """What it says in the row that takes the best guess per image: the zero of the scale."""
 
 
+def row_key(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a row of any board is matched by: `KEY`, then its `server`, empty where a board has no such column."""
+    server = values.get("server", "")
+    return *(str(values[column]) for column in KEY), server if server == "trusted" else ""
+
+
+def same_leakage(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether leakage means the same in two rows: only then may it be compared, and each of its parts.
+
+    Rows say of which metrics it is made. Rows of older boards do not, and have another scale than those that do; two
+    of them are alike where both or neither have LPIPS.
+    """
+    made_of = [str(row.get("leakage_metrics", "") or "") for row in (one, other)]
+    made_of = ["" if label == "nan" else label for label in made_of]
+    if made_of == ["", ""]:
+        return bool(pd.isna(one["lpips"]) == pd.isna(other["lpips"]))
+    return made_of[0] == made_of[1]
+
+
 def headline_of(board: pd.DataFrame) -> str:
     """The column that a board is about; the default where its rows do not agree."""
     named = set(board["headline"]) if "headline" in board else set()
@@ -111,7 +135,8 @@ def tidy(board: pd.DataFrame) -> pd.DataFrame:
             board[column] = board[column].astype("Int64")  # nullable: a failed cell scored no images
         else:
             decimals = DECIMALS[column]
-            board[column] = board[column].astype("float64").round(decimals) + 0.0  # + 0.0: no -0.0000
+            figures = board[column].astype("float64").replace([np.inf, -np.inf], np.nan)
+            board[column] = figures.round(decimals) + 0.0  # + 0.0: no -0.0000
     return board
 
 
@@ -124,16 +149,22 @@ def as_text(board: pd.DataFrame) -> pd.DataFrame:
     shown = board.astype(object)
     for column in (column for column in board if column in DECIMALS):
         shown[column] = [_text(float(value), DECIMALS[column]) for value in board[column]]
-    for column in COUNTS:
+    for column in (column for column in board if column in COUNTS):
         shown[column] = ["" if pd.isna(value) else str(value) for value in board[column]]
     return shown.astype(str)
 
 
 def _to_read(board: pd.DataFrame) -> pd.DataFrame:
-    """As text, where a guarantee that cannot exist says so: not every reader knows what empty means."""
+    """As text that says what not every reader knows: guarantees that cannot exist, and what a status does not tell."""
+    from dpbench.caveats import not_converged, recognised  # it brings torch, which reading a board does not need
+
     text = as_text(board)
     for column in GUARANTEES:
         text[column] = text[column].where((text[column] != "") | (text["status"] == "failed"), "n/a")
+    found = recognised(board)
+    for place, row in zip(board.index, board.to_dict("records"), strict=True):
+        known = "victims re-identified all the same" if found[place] else ""
+        text.loc[place, "status"] = "; ".join(filter(None, [row["status"], not_converged(row), known]))
     return text
 
 
@@ -142,14 +173,17 @@ def _readable(board: pd.DataFrame) -> pd.DataFrame:
     text = _to_read(board)
     page = text[["dataset", "backbone", "split_point"]].copy()
     page["defense"] = (text["defense"] + " " + text["defense_args"]).str.strip()
-    for column in ("attack", "threat_model", "auxiliary", "releases", "budget", "seed", "images"):
-        page[column] = text[column]
+    for column in ("attack", "threat_model", "auxiliary", "releases", "budget", "server", "seed", "images"):
+        if column in text:
+            page[column] = text[column]
     page["accuracy"] = _with_interval(text, "accuracy")
     page["drop"] = text["accuracy_drop"]
     for metric in ("ssim", "psnr_db", "lpips", "reid_top1", "identity_top1", "label_read", "leakage"):
         if metric not in text:
             continue
         page[metric] = _with_interval(text, metric)
+    if "leakage_metrics" in text:
+        page["leakage_metrics"] = text["leakage_metrics"]
     page["mse_bound"] = text["mse_bound"]
     page["epsilon"] = [
         f"{epsilon} (delta {float(delta):g})" if delta not in ("", "n/a") else epsilon
@@ -167,7 +201,7 @@ def _readable(board: pd.DataFrame) -> pd.DataFrame:
 
 def _with_interval(text: pd.DataFrame, metric: str) -> list[str]:
     parts = zip(text[metric], text[f"{metric}_low"], text[f"{metric}_high"], strict=True)
-    return [f"{mean} [{low}, {high}]" if mean else "" for mean, low, high in parts]
+    return [f"{mean} [{low}, {high}]" if mean and low else mean for mean, low, high in parts]
 
 
 def _csv(board: pd.DataFrame) -> str:
@@ -179,18 +213,27 @@ def _markdown(board: pd.DataFrame) -> str:
     for column in page.columns:
         for mark, escaped in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("*", "\\*"), ("`", "\\`")):
             page[column] = page[column].str.replace(mark, escaped, regex=False)
-    return str(page.to_markdown(index=False, disable_numparse=True)) + "\n"
+    table = str(page.to_markdown(index=False, disable_numparse=True))
+    return "\n\n".join([table, *_caveats(board)]) + "\n"
 
 
 def _html(board: pd.DataFrame) -> str:
     table = _to_read(board).map(lambda text: clean(text, 2 * LIMIT)).to_html(index=False, escape=True, border=0)
     head = '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>dpbench leaderboard</title>\n'
     style = "<style>td, th { padding: 0 .6em; text-align: left; white-space: nowrap }</style>\n"
-    return f"{head}{style}{table}\n</html>\n"
+    notes = "".join(f"<p>{html.escape(line)}</p>\n" for line in _caveats(board))
+    return f"{head}{style}{table}\n{notes}</html>\n"
 
 
 def _latex(board: pd.DataFrame) -> str:
-    return "% needs \\usepackage{booktabs}\n" + str(_readable(board).to_latex(index=False, escape=True))
+    table = "% needs \\usepackage{booktabs}\n" + str(_readable(board).to_latex(index=False, escape=True))
+    return table + "".join(f"% {line}\n" for line in _caveats(board))
+
+
+def _caveats(board: pd.DataFrame) -> list[str]:
+    from dpbench.caveats import caveats  # as above
+
+    return caveats(board)
 
 
 _WRITERS = {".csv": _csv, ".md": _markdown, ".html": _html, ".tex": _latex}

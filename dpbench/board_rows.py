@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from dpbench.board_files import WORST_CASE
 from dpbench.figures import Figures
-from dpbench.intervals import Floats, interval_columns, over_seeds, resampled_means, resampled_shares
-from dpbench.leakage import CALIBRATED, OnScale, leakage
+from dpbench.intervals import Floats, interval_columns, resampled_means, resampled_shares
+from dpbench.leakage import OnScale, leakage, together
 from dpbench.row_names import RowName
 from dpbench.store import METRICS
 from dpbench.types import BUDGETS
@@ -73,13 +74,15 @@ class Row:
         columns |= _mean("mse_bound", [(bound.victims, bound.values["mse_bound"]) for bound in bounds_])
         return columns | self._leakage() | self._accuracy()
 
-    def _leakage(self) -> dict[str, float]:
-        scaled = [sample.scaled for sample in self.samples if sample.scaled is not None]
-        judged = [one for one in scaled if one.judged]
-        columns = _estimate("leakage", *leakage(judged)) if judged else {}
-        for metric in CALIBRATED:
-            having = [one for one in scaled if metric in one.metrics]
-            columns |= _estimate(f"leakage_{metric}", *leakage(having, metric)) if having else {}
+    def _leakage(self) -> dict[str, Any]:
+        scaled = together([sample.scaled for sample in self.samples if sample.scaled is not None])
+        if not scaled:
+            return {}
+        images = len({victim for one in scaled for victim in one.victims})
+        columns: dict[str, Any] = {"leakage_metrics": scaled[0].label, "leakage_images": images}
+        columns |= _estimate("leakage", *leakage(scaled), images)
+        for metric in scaled[0].metrics:
+            columns |= _estimate(f"leakage_{metric}", *leakage(scaled, metric), images)
         return columns
 
     def _accuracy(self) -> dict[str, float]:
@@ -87,16 +90,17 @@ class Row:
         if not known:
             return {}
         shares = [_share(sample.correct) for sample in known]
-        columns = _estimate("accuracy", shares, resampled_shares([sample.correct for sample in known]))
+        images = max(len(sample.correct) for sample in known)
+        columns = _estimate("accuracy", shares, resampled_shares([sample.correct for sample in known]), images)
         five = [sample.top5 for sample in known if sample.top5]
         if five:
-            columns |= _estimate("accuracy_top5", [_share(hits) for hits in five], resampled_shares(five))
+            columns |= _estimate("accuracy_top5", [_share(hits) for hits in five], resampled_shares(five), images)
         known = [sample for sample in known if sample.undefended_correct]
         if known:
             drawn = resampled_shares([s.correct for s in known] + [s.undefended_correct for s in known])
             drops = [_share(sample.undefended_correct) - _share(sample.correct) for sample in known]
             pairs = zip(drawn[len(known) :], drawn[: len(known)], strict=True)
-            columns |= _estimate("accuracy_drop", drops, [reference - own for reference, own in pairs])
+            columns |= _estimate("accuracy_drop", drops, [reference - own for reference, own in pairs], images)
         return columns
 
 
@@ -118,13 +122,13 @@ def _mean(column: str, seeds: Sequence[tuple[tuple[str, ...], Floats | None]]) -
     if not known:
         return {}
     drawn = resampled_means([(victims, values[:, None]) for victims, values in known])
-    return _estimate(column, [float(values.mean()) for _, values in known], [means[:, 0] for means in drawn])
+    images = len({victim for victims, _ in known for victim in victims})
+    return _estimate(column, [float(values.mean()) for _, values in known], [means[:, 0] for means in drawn], images)
 
 
-def _estimate(column: str, seeds: Sequence[float], drawn: Sequence[Floats]) -> dict[str, float]:
+def _estimate(column: str, seeds: Sequence[float], drawn: Sequence[Floats], images: int) -> dict[str, float]:
     """Mean over seeds, its interval, and the spread over seeds; `drawn` holds the resamples of each seed."""
-    mean = float(np.mean(seeds))
-    columns = interval_columns(column, mean, over_seeds(drawn))
+    columns = interval_columns(column, seeds, drawn, images)
     if column in SPREAD and len(seeds) > 1:
         columns[f"{column}_spread"] = float(np.std(seeds, ddof=1))
     return columns
@@ -142,6 +146,23 @@ def over_all_seeds(rows: Sequence[Row]) -> Row:
     facts["ensemble"] = "; ".join(sorted({row.facts["ensemble"] for row in rows} - {""}))
     facts["converged"] = min((row.facts["converged"] for row in rows), key=("no", "yes", "").index)
     return Row(name, facts, tuple(sample for row in rows for sample in row.samples))
+
+
+def on_common_seeds(rows: Sequence[Row]) -> list[Row]:
+    """Rows over all seeds of one defense setting, with leakage over those seeds in which every worst case has it.
+
+    Else an attacker who failed with the seed that leaks most would show less than a weaker one.
+    """
+    worst = [row for row in rows if row.name.attack == WORST_CASE]
+    known = [seeds for row in worst if (seeds := {sample.seed for sample in row.samples if sample.scaled is not None})]
+    shared = set.intersection(*known) if known else set()
+    return [
+        dataclasses.replace(
+            row,
+            samples=tuple(s if s.seed in shared else dataclasses.replace(s, scaled=None) for s in row.samples),
+        )
+        for row in rows
+    ]
 
 
 def _shared(values: Sequence[Any]) -> Any:

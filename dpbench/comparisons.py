@@ -29,7 +29,8 @@ def difference(first: Row, second: Row, column: str, *, known: Draws | None = No
         known: keeps the resamples of leakage from one call to the next.
 
     Returns:
-        None where they have nothing in common.
+        None where they have nothing in common; for leakage also where it is made of other metrics. Both ends are NaN
+        for a single image, which tells nothing.
     """
     pairs = [(one, two) for one in first.samples for two in second.samples if one.seed == two.seed]
     if column == "accuracy":
@@ -48,7 +49,9 @@ def difference(first: Row, second: Row, column: str, *, known: Draws | None = No
         return None
     drawn = resampled_means(differences)
     return bounds(
-        over_seeds([means[:, 0] for means in drawn]), float(np.mean([values.mean() for _, values in differences]))
+        over_seeds([means[:, 0] for means in drawn]),
+        float(np.mean([values.mean() for _, values in differences])),
+        len({victim for victims, _ in differences for victim in victims}),
     )
 
 
@@ -63,14 +66,14 @@ def _accuracy(pairs: Pairs) -> tuple[float, float] | None:
     drawn = resampled_shares([one.correct for one, _ in pairs] + [two.correct for _, two in pairs])
     changes = [after - before for before, after in zip(drawn[: len(pairs)], drawn[len(pairs) :], strict=True)]
     means = [sum(two.correct) / len(two.correct) - sum(one.correct) / len(one.correct) for one, two in pairs]
-    return bounds(over_seeds(changes), float(np.mean(means)))
+    return bounds(over_seeds(changes), float(np.mean(means)), max(len(one.correct) for one, _ in pairs))
 
 
 def _leakage(first: Row, second: Row, pairs: Pairs, known: Draws) -> tuple[float, float] | None:
     before: list[OnScale] = []
     after: list[OnScale] = []
     for one, two in pairs:
-        if one.scaled is None or two.scaled is None or not (one.scaled.judged and two.scaled.judged):
+        if one.scaled is None or two.scaled is None or one.scaled.label != two.scaled.label:
             continue
         shared = sorted(set(one.scaled.victims) & set(two.scaled.victims))
         if shared:
@@ -80,7 +83,8 @@ def _leakage(first: Row, second: Row, pairs: Pairs, known: Draws) -> tuple[float
         return None
     figures, draws = zip(*(_drawn(row, seeds, known) for row, seeds in ((first, before), (second, after))), strict=True)
     change = over_seeds([late - early for early, late in zip(*draws, strict=True)])
-    return bounds(change, float(np.mean(figures[1]) - np.mean(figures[0])))
+    images = len({victim for one in before for victim in one.victims})
+    return bounds(change, float(np.mean(figures[1]) - np.mean(figures[0])), images)
 
 
 def _drawn(row: Row, seeds: Sequence[OnScale], known: Draws) -> tuple[list[float], list[Floats]]:
@@ -116,4 +120,4 @@ def ties(rows: Sequence[Row]) -> dict[Row, str]:
 
 
 def _attacker(row: Row) -> tuple[str | int, ...]:
-    return *row.name.group, row.name.threat_model, row.name.auxiliary, row.name.releases
+    return *row.name.group, row.name.threat_model, row.name.auxiliary, row.name.releases, row.name.server

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from dpbench.board_files import FLOOR, WORST_CASE
+from dpbench.cells import cells_of
 from dpbench.plot_style import default_style
 from dpbench.plots import COLOURS, MARKERS, bars, drawn, refuse_ending
 from dpbench.store import Record, write_atomically
@@ -18,17 +19,20 @@ LABELS = {"ssim": "worst-case SSIM", "reid_top1": "re-identified (%)"}
 SCALE = {"ssim": 1.0, "reid_top1": 100.0}
 
 
-def depths(records: Iterable[Record]) -> dict[tuple[str, str], float]:
-    """(backbone, split point) -> share of the network's work that the client does; records before 0.3 do not say."""
+def depths(records: Iterable[Record]) -> dict[tuple[str, str, str], float]:
+    """Data set, backbone, split point, as a board of the records names them -> share of the work that the client does.
+
+    Records before 0.3 do not say.
+    """
     return {
-        (record.cell.backbone.name, record.cell.split_point): float(record.released["client_share"])
-        for record in records
-        if "client_share" in record.released
+        cell.name.group[:3]: float(cell.record.released["client_share"])
+        for cell in cells_of(records)
+        if "client_share" in cell.record.released
     }
 
 
 @default_style()
-def write_depth(board: pd.DataFrame, depth: dict[tuple[str, str], float], path: Path) -> bool:
+def write_depth(board: pd.DataFrame, depth: dict[tuple[str, str, str], float], path: Path) -> bool:
     """Worst-case SSIM and re-identification of undefended backbones against the depth of the split point.
 
     A line is a backbone (beside its name the data set, where there are several); bars are 95% intervals. Drawn is the
@@ -48,7 +52,8 @@ def write_depth(board: pd.DataFrame, depth: dict[tuple[str, str], float], path: 
     refuse_ending(path)
     rows = drawn(board)
     rows = rows[(rows["defense"] == UNDEFENDED) & rows["ssim"].notna() & (rows["auxiliary"] == "same")]
-    shares = [depth.get(key, math.nan) for key in zip(rows["backbone"], rows["split_point"], strict=True)]
+    places = zip(rows["dataset"], rows["backbone"], rows["split_point"], strict=True)
+    shares = [depth.get(place, math.nan) for place in places]
     rows = rows.assign(depth=pd.Series(shares, index=rows.index, dtype=float)).dropna(subset="depth")
     worst = rows[rows["attack"] == WORST_CASE]
     strength = worst["threat_model"].map(THREAT_MODELS.index)

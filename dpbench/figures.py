@@ -12,8 +12,8 @@ from dpbench.errors import DpbenchError
 from dpbench.intervals import Floats
 from dpbench.store import METRICS, Recognition, Record
 
-PSNR_CAP_DB = 100.0
-"""Identical images have an infinite PSNR, which no mean survives."""
+PSNR_CAP_DB = 80.0
+"""Of identical images, whose PSNR is infinite otherwise: no mean survives that. See `dpbench.fidelity.psnr_db`."""
 
 LOWER_IS_CLOSER = ("mse", "lpips", "reid_rank", "identity_rank")
 PER_IMAGE = (*METRICS, "reid_rank", "identity_rank", "label_read")

@@ -7,11 +7,18 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtri, stdtrit
 
 RESAMPLES = 2000
 LEVEL = 0.95
 
 Floats = npt.NDArray[np.float64]
+
+SHARES = ("accuracy", "accuracy_top5", "reid_top1", "reid_top5", "identity_top1", "label_read")
+"""Figures that count hits."""
+
+LIMITS = {"ssim": (-1.0, 1.0), "lpips": (0.0, np.inf), "mse": (0.0, np.inf), "mse_bound": (0.0, np.inf)}
+"""Figure -> its least and its greatest value; of shares and of leakage 0 and 1, of others none."""
 
 
 @functools.lru_cache(maxsize=8)
@@ -28,18 +35,79 @@ def _weights(drawn_from: int, stream: int = 0) -> Floats:
     return counts.reshape(RESAMPLES, drawn_from) / drawn_from
 
 
-def bounds(resampled: Floats, mean: float) -> tuple[float, float]:
-    """The 95% percentile interval of a figure's resamples, (RESAMPLES,) -> (low, high), never without the mean."""
+def percentiles(resampled: Floats, mean: float) -> tuple[float, float]:
+    """The 95% percentile interval of a figure's resamples, (RESAMPLES,) -> (low, high), never without the mean.
+
+    For quotients over many images, whose resamples may have no variance to speak of; with few images it is too narrow.
+    """
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(resampled, [tail, 100 - tail])
     # the weighted sums round differently from the mean: never leave it outside by one unit in the last place
     return min(float(low), mean), max(float(high), mean)
 
 
-def interval_columns(column: str, mean: float, resampled: Floats) -> dict[str, float]:
-    """A figure of a board with the ends of its 95% interval: `column`, `column_low`, `column_high`."""
-    low, high = bounds(resampled, mean)
-    return {column: mean, f"{column}_low": low, f"{column}_high": high}
+def bounds(resampled: Floats, mean: float, images: int) -> tuple[float, float]:
+    """The 95% interval of a figure from its resamples, (RESAMPLES,) -> (low, high), never without the mean.
+
+    Student's t with the standard error of the resamples, and with their skewness taken out by the transformation of
+    Hall 1992, "On the removal of skewness by transformation". Percentiles of the resamples leave the true mean of 4
+    skewed figures outside in a quarter of all cases, of 16 in a tenth; these in 4% to 8%, and in 5% of 64.
+
+    Args:
+        resampled: the figure in each resample.
+        mean: the figure itself.
+        images: how many were resampled; of fewer than two nothing is known, and both ends are NaN.
+    """
+    if images < 2:
+        return np.nan, np.nan
+    spread = float(resampled.std())
+    if spread < 1e-12 * max(1.0, abs(mean)):  # all resamples are one figure, but for rounding
+        return mean, mean
+    error = spread * (images / (images - 1)) ** 0.5
+    # of a mean the skewness stays below 1 in size; clipped or rare figures may have any, and the cubic turns around
+    skewness = float(np.clip((((resampled - resampled.mean()) / spread) ** 3).mean(), -1, 1))
+    quantile = float(stdtrit(images - 1, (1 + LEVEL) / 2))
+    low, high = mean - error * _unskewed(quantile, skewness), mean - error * _unskewed(-quantile, skewness)
+    return min(low, mean), max(high, mean)
+
+
+def _unskewed(quantile: float, skewness: float) -> float:
+    """The inverse of Hall's cubic: where the quantile lies for a mean with this skewness."""
+    if abs(skewness) < 1e-6:
+        return quantile
+    return float(3 / skewness * (np.cbrt(1 + skewness * (quantile - skewness / 6)) - 1))
+
+
+def share_bounds(share: float, images: int) -> tuple[float, float]:
+    """The 95% score interval of a share of hits (Wilson 1927): four hits of four are no certainty."""
+    if images == 0:
+        return np.nan, np.nan
+    z = float(ndtri((1 + LEVEL) / 2))
+    centre = (share + z**2 / (2 * images)) / (1 + z**2 / images)
+    reach = z / (1 + z**2 / images) * (share * (1 - share) / images + z**2 / (4 * images**2)) ** 0.5
+    return max(0.0, min(centre - reach, share)), min(1.0, max(centre + reach, share))
+
+
+def interval_columns(column: str, seeds: Sequence[float], drawn: Sequence[Floats], images: int) -> dict[str, float]:
+    """A figure of a board with the ends of its 95% interval: `column`, `column_low`, `column_high`.
+
+    Args:
+        column: names the figure; what it is decides where its interval ends, see `SHARES` and `LIMITS`.
+        seeds: the figure with each seed.
+        drawn: its resamples (RESAMPLES,) with each seed.
+        images: how many different ones were resampled.
+    """
+    mean = float(np.mean(seeds))
+    if column in SHARES:
+        low, high = share_bounds(mean, images)
+        if len(seeds) > 1:  # the seeds differ too
+            mixed = bounds(over_seeds(drawn), mean, images)
+            low, high = float(np.fmin(low, mixed[0])), float(np.fmax(high, mixed[1]))
+    else:
+        low, high = bounds(over_seeds(drawn), mean, images)
+    shared = column in SHARES or column.startswith("leakage")
+    least, greatest = (0.0, 1.0) if shared else LIMITS.get(column, (-np.inf, np.inf))
+    return {column: mean, f"{column}_low": max(low, least), f"{column}_high": min(high, greatest)}
 
 
 def resampled_means(seeds: Sequence[tuple[Sequence[str], Floats]]) -> list[Floats]:
@@ -86,16 +154,8 @@ def resampled_shares(hits: Sequence[Sequence[bool]]) -> list[Floats]:
 
 
 def mean_interval(values: Floats) -> tuple[float, float, float]:
-    """Mean and 95% percentile interval of per-image figures, (N,) -> (mean, low, high); NaN when N is 0."""
+    """Mean and 95% interval of per-image figures, (N,) -> (mean, low, high); NaN where N is too small for it."""
     if len(values) == 0:
         return np.nan, np.nan, np.nan
     mean = float(values.mean())
-    return mean, *bounds(_weights(len(values)) @ values, mean)
-
-
-def share_interval(hits: Sequence[bool]) -> tuple[float, float, float]:
-    """Share of hits and its 95% percentile interval; NaN for no images."""
-    if len(hits) == 0:
-        return np.nan, np.nan, np.nan
-    share = sum(hits) / len(hits)
-    return share, *bounds(resampled_shares([hits])[0], share)
+    return mean, *bounds(_weights(len(values)) @ values, mean, len(values))

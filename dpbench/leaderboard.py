@@ -17,15 +17,15 @@ import pandas as pd
 from dpbench.board_files import COLUMNS, DEFAULT_HEADLINE, FLOOR, KEY, WORST_CASE, tidy
 from dpbench.board_files import write_board as write_board
 from dpbench.board_reading import read_board as read_board
-from dpbench.board_rows import Row, Sample, over_all_seeds
+from dpbench.board_rows import Row, Sample, on_common_seeds, over_all_seeds
 from dpbench.cells import Cell, Tier, cells_of, grouped
 from dpbench.comparisons import ties
 from dpbench.figures import PER_IMAGE, Figures, bound_of, in_order
-from dpbench.leakage import Scale, on_scale
+from dpbench.leakage import on_scale
 from dpbench.reliability import unreliable_cells
 from dpbench.store import Record, Utility, newest_records
 from dpbench.types import AUXILIARY_DATA, BUDGETS, THREAT_MODELS
-from dpbench.worst_cases import Scope, ensemble_of, outcome, tiers_of
+from dpbench.worst_cases import Scope, ensemble_of, none_converged, outcome, tiers_of
 
 
 def build_board(records: Iterable[Record], *, claimed: Iterable[Record] = ()) -> pd.DataFrame:
@@ -80,7 +80,7 @@ def _cell_row(cell: Cell, scope: Scope, doubt: str | None) -> Row:
         "cell": record.id,
     }
     utility = record.utility if cell.ok else None
-    return Row(cell.name, facts, (_sample([cell], cell.figures, scope, scope.undefended(), utility),))
+    return Row(cell.name, facts, (_sample([cell], cell.figures, scope, utility),))
 
 
 def _worst_row(setting: list[Cell], tier: Tier, scope: Scope, unreliable: Mapping[str, str]) -> Row:
@@ -93,12 +93,17 @@ def _worst_row(setting: list[Cell], tier: Tier, scope: Scope, unreliable: Mappin
         threat_model=tier.threat_model,
         auxiliary=tier.auxiliary,
         releases=tier.releases,
+        server=tier.named_server,
         budget=BUDGETS[max(cell.budget_rank for cell in attacks)],
     )
-    facts = _facts(members, setting) | {"status": status, "error": error, "ensemble": ensemble_of(members, tier)}
-    undefended = scope.undefended({cell.attack for cell in members if cell.ok})
+    facts = _facts(members, setting) | {
+        "status": status,
+        "error": error,
+        "ensemble": ensemble_of(members, tier),
+        "converged": "no" if none_converged(members) else "",
+    }
     own = [cell for cell in attacks if cell in setting]
-    return Row(name, facts, (_sample(own or setting, found, scope, undefended, _utility(setting)),))
+    return Row(name, facts, (_sample(own or setting, found, scope, _utility(setting)),))
 
 
 def _floor_row(scope: Scope) -> Row:
@@ -111,24 +116,23 @@ def _floor_row(scope: Scope) -> Row:
         threat_model=strongest.threat_model,
         auxiliary=strongest.auxiliary,
         releases=strongest.releases,
+        server=strongest.named_server,
         budget=BUDGETS[max(cell.budget_rank for cell in scope.floors)],
     )
     facts = _facts(scope.floors, scope.reference) | {"status": status, "error": error}
-    return Row(name, facts, (_sample(scope.floors, found, scope, scope.undefended(), _utility(scope.reference)),))
+    return Row(name, facts, (_sample(scope.floors, found, scope, _utility(scope.reference)),))
 
 
-def _sample(
-    own: Sequence[Cell], found: Figures | None, scope: Scope, undefended: Figures | None, utility: Utility | None
-) -> Sample:
+def _sample(own: Sequence[Cell], found: Figures | None, scope: Scope, utility: Utility | None) -> Sample:
     """What a row rests on; `own` are the cells of its setting."""
     guarantee = _guarantee(own)
     bound = bound_of(guarantee.record) if guarantee is not None else None
-    trained_on = frozenset(metric for cell in own for metric in cell.record.trained_on)
+    trained_on = {metric for cell in own for metric in cell.record.trained_on}
     reference = _utility(scope.reference)
     return Sample(
         seed=own[0].name.seed,
         figures=found,
-        scaled=on_scale(found, Scale(scope.floor, undefended, trained_on)),
+        scaled=on_scale(found, scope.scale_of(own[0]), trained_on),
         correct=utility.correct if utility else [],
         top5=utility.top5 or [] if utility else [],
         undefended_correct=reference.correct if reference else [],
@@ -148,7 +152,7 @@ def _facts(members: Sequence[Cell], setting: Sequence[Cell]) -> dict[str, Any]:
         "error": "",
         "ensemble": "",
         "converged": "",
-        "reid_chance": max((1 / found.gallery for found in recognised), default=np.nan),
+        "reid_chance": max((1 / found.gallery for found in recognised if found.gallery), default=np.nan),
         "identity_chance": max((1 / found.identities for found in recognised if found.identities), default=np.nan),
         "headline": next((cell.record.headline for cell in setting if cell.record.headline != DEFAULT_HEADLINE), ""),
         "judge_accuracy": recognised[0].judge_accuracy if recognised else np.nan,
@@ -186,7 +190,9 @@ def _rows_over_seeds(rows: Sequence[Row]) -> list[Row]:
         derived = row.name.attack in (WORST_CASE, FLOOR)
         return dataclasses.astuple(dataclasses.replace(row.name, seed="", budget="" if derived else row.name.budget))
 
-    return [over_all_seeds(same) for same in grouped(rows, apart_from_seed).values() if len(same) > 1]
+    found = [over_all_seeds(same) for same in grouped(rows, apart_from_seed).values() if len(same) > 1]
+    settings = grouped(found, lambda row: (row.name.group, row.name.defense, row.name.defense_args))
+    return [row for same in settings.values() for row in on_common_seeds(same)]
 
 
 def _sorted(board: pd.DataFrame) -> pd.DataFrame:
@@ -198,10 +204,11 @@ def _sorted(board: pd.DataFrame) -> pd.DataFrame:
         by_threat=-board["threat_model"].map(THREAT_MODELS.index),
         by_auxiliary=-board["auxiliary"].map(AUXILIARY_DATA.index),
         by_releases=-board["releases"],
+        by_server=board["server"] if "server" in board else "",  # those whom the server does not help come last
         by_budget=-board["budget"].map(BUDGETS.index),
         by_ssim=-board["ssim"],
     )
-    tier = ["by_threat", "by_auxiliary", "by_releases"]
+    tier = ["by_threat", "by_auxiliary", "by_releases", "by_server"]
     setting = ["dataset", "backbone", "split_point", "seed", "defense", "defense_args"]
     heads = keyed[keyed["attack"] == WORST_CASE].sort_values(tier).drop_duplicates(setting)
     heads = heads.assign(by_accuracy=-heads["accuracy"], by_leak=_headlines(heads))
@@ -224,7 +231,7 @@ def load_records(run_dir: Path | str) -> pd.DataFrame:
     """Per-image figures of a run: one row per cell and victim; a failed cell is one row without figures.
 
     Columns: those that name the row, `status`, `error`, `cell`, `floor`, `accuracy` of the defense, `victim`
-    (its place), `victim_hash`, `correct` (top-1 on it), `mse`, `psnr_db` (at most 100), `ssim`, `lpips`, `reid_rank`
+    (its place), `victim_hash`, `correct` (top-1 on it), `mse`, `psnr_db` (at most 80), `ssim`, `lpips`, `reid_rank`
     (how many test images are at least as near: 0 is a match), `identity_rank` (likewise of classes), `label_read`.
 
     Raises:
@@ -238,7 +245,7 @@ def load_records(run_dir: Path | str) -> pd.DataFrame:
             "error": record.error or "",
             "cell": record.id,
         }
-        shared |= {"floor": record.floor, "accuracy": record.utility.accuracy if record.utility else np.nan}
+        shared |= {"floor": cell.floor, "accuracy": record.utility.accuracy if record.utility else np.nan}
         if cell.figures is None:
             rows.append(shared)
             continue
@@ -247,7 +254,8 @@ def load_records(run_dir: Path | str) -> pd.DataFrame:
             own = {metric: float(array[index]) for metric, array in cell.figures.values.items()}
             seen = {"correct": correct[index]} if index < len(correct) else {}
             rows.append(shared | {"victim": index, "victim_hash": victim} | seen | own)
-    columns = [*KEY, "status", "error", "cell", "floor", "accuracy", "victim", "victim_hash", "correct", *PER_IMAGE]
+    named = [*KEY, *(["server"] if any(row["server"] for row in rows) else [])]
+    columns = [*named, "status", "error", "cell", "floor", "accuracy", "victim", "victim_hash", "correct", *PER_IMAGE]
     frame = pd.DataFrame(rows).reindex(columns=columns)
     types = {"victim": "Int64", "correct": "boolean"} | dict.fromkeys(PER_IMAGE, "float64")
     return frame.astype(types | {"reid_rank": "Int64", "identity_rank": "Int64", "label_read": "boolean"})

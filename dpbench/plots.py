@@ -9,8 +9,11 @@ import numpy as np
 import pandas as pd
 
 from dpbench.board_files import FLOOR, WORST_CASE, headline_of
+from dpbench.caveats import made_of, metrics_of
 from dpbench.errors import DpbenchError
+from dpbench.leakage import CALIBRATED
 from dpbench.plot_style import default_style
+from dpbench.report import server_of
 from dpbench.row_names import varying
 from dpbench.shown_text import drawn as drawn_text
 from dpbench.store import write_atomically
@@ -26,7 +29,7 @@ LABELS = {
     "identity_top1": "identified by other images",
     "reid_top1": "re-identified",
     "ssim": "worst-case SSIM",
-    "leakage": "leakage (0 floor, 1 undefended)",
+    "leakage": "leakage (0 floor, 1 undefended)\n0 is no privacy: see re-identification",
 }
 NAMES = ("dataset", "backbone", "split_point", "defense", "defense_args", "attack", "receiver", "senders")
 """Columns of boards whose text is drawn."""
@@ -36,6 +39,10 @@ PANEL = ["dataset", "backbone", "split_point"]
 @default_style()
 def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
     """Accuracy against worst-case SSIM, and against leakage or what else the board is about: a panel per split point.
+
+    Beside leakage stands re-identification, where it was measured: leakage 0 is the floor of the picture metrics, and
+    may name every victim. Settings whose leakage is made of other metrics than the undefended model's are left out
+    there.
 
     A line is a defense over its strengths; filled and solid is the strongest threat model, hollow and dashed the
     static tier. The undefended model and the floor are reference lines. Bars are 95% intervals. Drawn are attackers
@@ -53,8 +60,9 @@ def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
     worst = board[(board["attack"] == WORST_CASE) & board["accuracy"].notna() & board["ssim"].notna()]
     if (worst["auxiliary"] == "same").any():
         worst = worst[worst["auxiliary"] == "same"]
-    # a setting that always releases the same has one release, beside others with more
-    worst = worst.sort_values("releases", kind="stable").drop_duplicates(
+    # a setting that always releases the same has one release, beside others with more; likewise with the server
+    worst = worst.assign(holds_server=server_of(worst) == "")
+    worst = worst.sort_values(["holds_server", "releases"], kind="stable").drop_duplicates(
         [*PANEL, "defense", "defense_args", "threat_model", "seed"], keep="last"
     )
     worst = worst.sort_index()
@@ -67,7 +75,7 @@ def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
         return
     about = headline_of(board)
     # leakage is made of SSIM among others: beside another headline SSIM says enough
-    metrics = ["ssim", "leakage"] if about in ("ssim", "leakage") else [about, "ssim"]
+    metrics = ["ssim", "leakage", "reid_top1"] if about in ("ssim", "leakage") else [about, "ssim"]
     metrics = [metric for metric in metrics if metric == "ssim" or worst[metric].notna().any()]
     panels = list(worst.groupby(PANEL, sort=False))
     # several split points: one column each; a single one: its metrics side by side
@@ -84,8 +92,11 @@ def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
         rows = board[same[0] & same[1] & same[2]]
         for line, metric in enumerate(metrics):
             axes = grid[0, line] if side_by_side else grid[line, column]
-            _references(axes, panel, rows, metric)
-            _lines(axes, panel, metric, styles)
+            shown = _of_one_leakage(panel) if metric == "leakage" else panel
+            _references(axes, shown, rows, metric)
+            _lines(axes, shown, metric, styles)
+            if metric == "leakage":
+                _say_made_of(axes, shown)
             axes.grid(color="0.92", linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)
             axes.margins(x=0.12, y=0.08)
@@ -192,6 +203,24 @@ def _lines(axes: Axes, panel: pd.DataFrame, metric: str, styles: dict[str, tuple
             if headline and parameter:
                 for place, strength in zip(zip(x, y, strict=True), points["strength"], strict=True):
                     note(axes, strength, place, colour)
+
+
+def _of_one_leakage(panel: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose leakage is made of the same metrics as the undefended model's, or as most: one axis, one meaning."""
+    if "leakage_metrics" not in panel:
+        return panel
+    named = panel["leakage_metrics"].map(lambda label: " ".join(metrics_of(label)))
+    reference = named[(panel["defense"] == UNDEFENDED) & (named != "")]
+    candidates = reference if len(reference) else named[named != ""]
+    return panel[named == candidates.mode().iloc[0]] if len(candidates) else panel
+
+
+def _say_made_of(axes: Axes, panel: pd.DataFrame) -> None:
+    """In small print, where leakage is not made of all its metrics."""
+    labels = {metrics_of(label) for label in panel.get("leakage_metrics", []) if label}
+    if labels and labels != {tuple(CALIBRATED)}:
+        text = f"from {made_of(' '.join(labels.pop()))}"
+        axes.text(0.99, 0.01, text, transform=axes.transAxes, ha="right", va="bottom", fontsize=7, color="0.35")
 
 
 def note(axes: Axes, text: str, place: tuple[float, float], colour: str) -> None:

@@ -27,7 +27,8 @@ def unreliable_cells(scope: Scope) -> dict[str, str]:
 
 def _same_attack(cell: Cell) -> tuple[str, ...]:
     spec = cell.record.cell
-    return spec.attack.name, arguments_text(spec.attack.arguments), spec.auxiliary, spec.budget
+    attack = cell.attack, spec.attack.source, arguments_text(spec.attack.shown_arguments)
+    return *attack, spec.auxiliary, spec.shifted_fingerprint, spec.budget
 
 
 def _reason(reference: Cell, scope: Scope) -> str | None:

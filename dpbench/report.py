@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dpbench.board_files import FLOOR, WORST_CASE, headline_of
+from dpbench.caveats import ONE_SEED, leakage_lines, recognised_line
 from dpbench.ensembles import FLOORS
 from dpbench.shown_text import clean
 from dpbench.types import AUXILIARY_DATA, BUDGETS, THREAT_MODELS, UNDEFENDED
@@ -27,16 +28,19 @@ if TYPE_CHECKING:
 LEGEND = (
     "SSIM of the attacker's images (higher: closer to the victims). worst: per image the best attack; "
     "re-id: victims found among the test images; identified: their class, by other images of it; "
-    "leakage: 0 the floor, 1 undefended. "
+    "leakage: 0 the floor of the picture metrics (no privacy: see re-id), 1 undefended under the strongest attacker. "
     "\u2248: not to be told from the row above; *: an attack failed, with it the figure could only rise; "
-    "?: the attack did not beat the floor on the undefended model. "
-    "A low figure means: not broken by these attacks."
+    "?: the attack did not beat the floor on the undefended model, or did not converge: a larger budget may recover "
+    "more. A low figure means: not broken by these attacks."
 )
+STATIC_LEGEND = " ~: the static attack did not converge, as one that does not know the defense well may."
 SHORT = 20
 """Characters of parameters that are shown where nothing else needs them to be: the board has them all."""
 DEFENSE, WORST = "defense", "worst"
 RECOGNITION = {"identified": "identity_top1", "re-id": "reid_top1", "label read": "label_read"}
 MARKS = {"incomplete": "*", "unreliable": "?"}
+NOT_CONVERGED = {False: "?", True: "~"}
+"""Mark of a row whose attacks did not converge, by whether they are static."""
 PANEL = ("dataset", "backbone", "split_point", "seed")
 
 
@@ -94,14 +98,20 @@ def headline(panel: pd.DataFrame) -> str:
     return [threat_model for threat_model in THREAT_MODELS if threat_model in present][-1]
 
 
+def server_of(rows: pd.DataFrame) -> pd.Series[str]:
+    """Who holds the server's half in each row: `trusted`, or empty for the attacker."""
+    return rows["server"] if "server" in rows else pd.Series("", index=rows.index)
+
+
 def strongest(rows: pd.DataFrame) -> pd.DataFrame:
     """Of rows that differ in what is granted and spent the one with the most; none of none."""
     ranked = rows.assign(
         threat=rows["threat_model"].map(THREAT_MODELS.index),
         images_of=rows["auxiliary"].map(AUXILIARY_DATA.index),
+        holds_server=server_of(rows) == "",
         spent=rows["budget"].map(BUDGETS.index),
     )
-    return ranked.sort_values(["threat", "images_of", "releases", "spent"], kind="stable").tail(1)
+    return ranked.sort_values(["threat", "images_of", "releases", "holds_server", "spent"], kind="stable").tail(1)
 
 
 def print_table(board: pd.DataFrame, console: Console) -> None:
@@ -113,7 +123,8 @@ def print_table(board: pd.DataFrame, console: Console) -> None:
     for names, panel in board.groupby(list(PANEL), sort=False):
         dataset, backbone, split_point, seed = (clean(name) for name in names)
         seeds = "" if board["seed"].nunique() == 1 else ", all seeds" if seed == "all" else f", seed {seed}"
-        title = Text.assemble((dataset, "bold"), f", {backbone} split at ", (split_point, "bold"), seeds)
+        server = ", attackers without the server's half" if _main(panel)[2] == "trusted" else ""
+        title = Text.assemble((dataset, "bold"), f", {backbone} split at ", (split_point, "bold"), seeds + server)
         columns, expendable, bold = _columns(panel)
         left_out: list[str] = []
         while expendable and _width(_table(columns, bold), console) > console.width:
@@ -125,10 +136,17 @@ def print_table(board: pd.DataFrame, console: Console) -> None:
         line = _floor_line(panel)
         if line:
             console.print(Text(clean(line), style="dim"))
+        for line in caveat_lines(panel):
+            console.print(Text(clean(line), style="yellow"))
         if left_out:
             console.print(Text(f"left out for lack of width: {', '.join(left_out)}", style="dim"))
     if len(board):
-        console.print(Text(LEGEND, style="dim"))
+        legend = LEGEND
+        if ((board["converged"] == "no") & (board["threat_model"] == "static")).any():
+            legend += STATIC_LEGEND
+        if (board["seed"] != "all").all():
+            legend += f" On boards, {ONE_SEED}."
+        console.print(Text(legend, style="dim"))
 
 
 def _floor_line(panel: pd.DataFrame) -> str:
@@ -167,17 +185,16 @@ def _columns(panel: pd.DataFrame) -> tuple[dict[str, list[Text]], list[str], str
     """Heading -> one entry per defense setting; the headings that can be spared, first the most; the headline."""
     worst = panel[panel["attack"] == WORST_CASE]
     cells = panel[~panel["attack"].isin([WORST_CASE, *_floors(panel)])]
-    threat_model = headline(worst if len(worst) else panel)
-    if threat_model != "static":
+    if _main(panel)[0] != "static":
         cells = cells[cells["threat_model"] != "static"]  # has its own column; the others see the defense
-    granted = worst[worst["threat_model"] == threat_model]["auxiliary"]
-    main = (threat_model, "same" if (granted == "same").any() else "shifted")
+    main = _main(panel)
     attacks = _attack_order(cells)
     tiers = {
-        f"{WORST} {threat}{' shifted' if images == 'shifted' else ''}": (threat, images)
+        " ".join([WORST, threat, *(["shifted"] if images == "shifted" else []), *([server] if server else [])]): tier
+        for server in ("", "trusted")
         for images in reversed(AUXILIARY_DATA)
         for threat in reversed(THREAT_MODELS)
-        if (threat, images) != main and _of_tier(worst, (threat, images)).any()
+        if (tier := (threat, images, server)) != main and _of_tier(worst, tier).any()
     }
     measured = worst.columns[worst.notna().any()]
     recognition = {heading: column for heading, column in RECOGNITION.items() if column in measured}
@@ -208,12 +225,29 @@ def _columns(panel: pd.DataFrame) -> tuple[dict[str, list[Text]], list[str], str
         if len(best) and above and above in str(best["tied"].iloc[0]).split("; "):
             columns[about][-1].append("\u2248")
         above = f"{defense} {arguments}".strip()
-    spared = [*attacks, *reversed(tiers), "drop", *reversed(recognition)]
+    # leakage is never shown without re-identification
+    spared = [*attacks, *reversed(tiers), "drop", *(heading for heading in reversed(recognition) if heading != "re-id")]
     return columns, [heading for heading in spared if heading != about], about
 
 
-def _of_tier(rows: pd.DataFrame, tier: tuple[str, str]) -> pd.Series[bool]:
-    return (rows["threat_model"] == tier[0]) & (rows["auxiliary"] == tier[1])
+def _main(panel: pd.DataFrame) -> tuple[str, str, str]:
+    """Threat model, images and server of the strongest attacker: what the columns without more words are about."""
+    worst = panel[panel["attack"] == WORST_CASE]
+    threat_model = headline(worst if len(worst) else panel)
+    granted = worst[worst["threat_model"] == threat_model]
+    images = "same" if (granted["auxiliary"] == "same").any() else "shifted"
+    server = server_of(granted)
+    return threat_model, images, "trusted" if len(granted) and (server == "trusted").all() else ""
+
+
+def caveat_lines(panel: pd.DataFrame) -> list[str]:
+    """What leakage in the table is made of where that has to be said, and who is re-identified in spite of it."""
+    shown = panel[_of_tier(panel, _main(panel)) & (panel["attack"] == WORST_CASE)]
+    return [*leakage_lines(shown), *filter(None, [recognised_line(panel)])]
+
+
+def _of_tier(rows: pd.DataFrame, tier: tuple[str, str, str]) -> pd.Series[bool]:
+    return (rows["threat_model"] == tier[0]) & (rows["auxiliary"] == tier[1]) & (server_of(rows) == tier[2])
 
 
 def _first(figures: pd.Series[float], form: Callable[[float], str]) -> str:
@@ -250,18 +284,12 @@ def _attack_order(cells: pd.DataFrame) -> list[str]:
 
 
 def _floors(panel: pd.DataFrame) -> list[str]:
-    """The floors; and attacks that ran on the undefended reference alone, beside other defenses, as floors do."""
-    ran = panel[panel["attack"] != WORST_CASE].groupby("attack")["defense"].agg(set)
-    others = (panel["defense"] != UNDEFENDED).any()
-    return [
-        str(attack)
-        for attack, defenses in ran.items()
-        if str(attack).split()[0] in (FLOOR, *FLOORS) or (others and defenses == {UNDEFENDED})
-    ]
+    """The floors among the attacks: a line below the table, since they ran on the undefended reference alone."""
+    return [str(attack) for attack in panel["attack"].unique() if str(attack).split()[0] in (FLOOR, *FLOORS)]
 
 
 def _figure(rows: pd.DataFrame, column: str) -> Text:
-    """One figure; a dash where there is none, `failed`, `*` where incomplete, `?` where it says nothing."""
+    """One figure; a dash where there is none, `failed`, `*` where incomplete, `?` where it may say nothing."""
     if rows.empty:
         return Text("-", style="dim")
     row: Any = rows.iloc[0]
@@ -269,4 +297,6 @@ def _figure(rows: pd.DataFrame, column: str) -> Text:
         return Text("failed", style="red")
     if pd.isna(row[column]):
         return Text("-", style="dim")
-    return Text(f"{row[column]:.2f}{MARKS.get(row['status'], '')}")
+    mark = MARKS.get(row["status"], "")
+    stuck = NOT_CONVERGED[row["threat_model"] == "static"] if row["converged"] == "no" else ""
+    return Text(f"{row[column]:.2f}{mark}{stuck if stuck != mark else ''}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -29,6 +29,8 @@ class RowName:
     budget: str
     seed: str
     """A number, or `all` for the mean over several."""
+    server: str = ""
+    """`trusted` where the attacker does not hold the server's half."""
 
     @property
     def setting(self) -> str:
@@ -50,21 +52,22 @@ def name_rows(cells: Sequence[CellSpec]) -> list[RowName]:
     datasets = _labels([(_dataset_name(c.dataset), _dataset_settings(c), c.data_fingerprint[:8]) for c in cells])
     backbones = _labels([(c.backbone.name, _backbone_settings(c), "") for c in cells])
     shifted = _shifted_names(cells)
+    plugins = plugin_names(spec for cell in cells for spec in (cell.defense, cell.attack))
     attacks = _labels(
         [
-            (short_name(c.attack.name), _attack_settings(c, other), c.attack.source)
+            (plugins[c.attack.name, c.attack.source], _attack_settings(c, other), c.attack.source)
             for c, other in zip(cells, shifted, strict=True)
         ],
         # a budget scales the parameters of an attack: it remains the same attack
         scopes=[c.budget for c in cells],
     )
-    defenses = _sources([c.defense for c in cells])
+    defenses = _sources([c.defense for c in cells], plugins)
     return [
         RowName(
             dataset=datasets[index],
             backbone=backbones[index],
             split_point=cell.split_point,
-            defense=short_name(cell.defense.name),
+            defense=plugins[cell.defense.name, cell.defense.source],
             defense_args=arguments_text(cell.defense.shown_arguments | defenses[index]),
             attack=attacks[index],
             threat_model=cell.threat_model,
@@ -72,6 +75,7 @@ def name_rows(cells: Sequence[CellSpec]) -> list[RowName]:
             releases=cell.releases,
             budget=cell.budget,
             seed=str(cell.seed),
+            server="trusted" if cell.server == "trusted" else "",
         )
         for index, cell in enumerate(cells)
     ]
@@ -147,9 +151,47 @@ def _labels(items: Sequence[tuple[str, dict[str, Any], str]], *, scopes: Sequenc
     ]
 
 
-def _sources(defenses: Sequence[PluginSpec]) -> list[dict[str, str]]:
+def _sources(defenses: Sequence[PluginSpec], plugins: Mapping[tuple[str, str], str]) -> list[dict[str, str]]:
     """The version of a defense, where records of several versions with the same arguments meet."""
+    keys = [(plugins[d.name, d.source], arguments_text(d.shown_arguments)) for d in defenses]
     seen: dict[tuple[str, str], set[str]] = {}
-    for defense in defenses:
-        seen.setdefault((defense.name, arguments_text(defense.arguments)), set()).add(defense.source)
-    return [{"source": d.source} if len(seen[d.name, arguments_text(d.arguments)]) > 1 else {} for d in defenses]
+    for key, defense in zip(keys, defenses, strict=True):
+        seen.setdefault(key, set()).add(defense.source)
+    return [{"source": d.source} if len(seen[key]) > 1 else {} for key, d in zip(keys, defenses, strict=True)]
+
+
+def plugin_names(specs: Iterable[PluginSpec]) -> dict[tuple[str, str], str]:
+    """(Name, source) of attacks and defenses -> what a board calls them, alike for what is the same alone.
+
+    A class in a file goes by the last part of its path, and by as many more as tell it from others:
+    `team_a/defense.py:Mine`. `mine.py:Mine`, `./mine.py:Mine` and a longer path that ends like it are one plug-in
+    where the source is equal too.
+    """
+    given = {(spec.name, spec.source): _path_parts(spec.name) for spec in specs}
+    longest = {}
+    for (name, source), own in given.items():
+        alike = {parts for (_, other), parts in given.items() if other == source and _ends(parts, own)}
+        full = [parts for parts in alike if not any(parts != longer and _ends(longer, parts) for longer in alike)]
+        longest[name, source] = full[0] if len(full) == 1 else own  # the end of two paths is neither of them
+    distinct = set(longest.values())
+    names = {}
+    for key, parts in longest.items():
+        others = distinct - {parts}
+        count = next((n for n in range(1, len(parts)) if not any(_ends(o, parts[-n:]) for o in others)), len(parts))
+        names[key] = "/".join(parts[-count:])
+    return names
+
+
+def _path_parts(name: str) -> tuple[str, ...]:
+    """`../team/./mine.py:Mine` -> `team`, `mine.py:Mine`."""
+    parts: list[str] = []
+    for part in re.split(r"[/\\]", name):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", ".", "~"):
+            parts.append(part)
+    return tuple(parts) or ("folder",)
+
+
+def _ends(path: tuple[str, ...], end: tuple[str, ...]) -> bool:
+    return path[-len(end) :] == end

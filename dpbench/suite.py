@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import pydantic
 from pydantic import ConfigDict, Field, StringConstraints
 
-from dpbench.ensembles import ENSEMBLES, NEWEST
+from dpbench.ensembles import ENSEMBLES, FLOORS, NEWEST
 from dpbench.errors import DpbenchError, unknown
 from dpbench.registry import canonical, configure, files_of, find_attack, find_defense, source_of
 from dpbench.specs import BackboneSpec, CellSpec, DatasetSpec, JudgeSpec, PluginSpec, Seed, ShiftedSpec, Spec
@@ -231,7 +231,7 @@ def plan(
     for seed, (backbone, points) in itertools.product(suite.seeds, entries):
         for split_point, (defense, _) in itertools.product(points, defenses):
             for attack, attack_class, entry in attacks:
-                if attack_class.floor and has_reference and defense.name != UNDEFENDED:
+                if attack.name in FLOORS and has_reference and defense.name != UNDEFENDED:
                     continue
                 victims = entry.victims or suite.victims
                 if victims > suite.dataset.test:
@@ -240,7 +240,7 @@ def plan(
                         "lower victims or raise test"
                     )
                 tiers = _threat_models(suite, entry, attack_class, defense)
-                for threat_model, auxiliary in itertools.product(tiers, _auxiliary(suite, entry, attack_class)):
+                for threat_model, auxiliary in itertools.product(tiers, _auxiliary(suite, entry)):
                     cells.append(
                         CellSpec(
                             dataset=suite.dataset,
@@ -291,7 +291,7 @@ def _architecture(name: str) -> str:
     return name.split(".")[0]  # without timm's tag of the weights
 
 
-def _auxiliary(suite: Suite, entry: AttackEntry, attack: type[Attack]) -> list[AuxiliaryData]:
+def _auxiliary(suite: Suite, entry: AttackEntry) -> list[AuxiliaryData]:
     wanted = entry.auxiliary or suite.auxiliary
     if "shifted" in wanted and suite.shifted is None:
         raise DpbenchError(
@@ -299,7 +299,7 @@ def _auxiliary(suite: Suite, entry: AttackEntry, attack: type[Attack]) -> list[A
             'with the name of another data set, such as name = "spectra"'
         )
     listed = [auxiliary for auxiliary in AUXILIARY_DATA if auxiliary in wanted]
-    return listed[-1:] if attack.floor else listed
+    return listed[-1:] if entry.name in FLOORS else listed
 
 
 def plugin_settings(
@@ -377,7 +377,7 @@ def _threat_models(suite: Suite, entry: AttackEntry, attack: type[Attack], defen
             "add a threat model that grants it, or remove the attack"
         )
     chosen = [t for t in adaptive if grants(t, attack.needs)][:1]
-    if "static" in listed and (not chosen or not (attack.floor or defense.name == UNDEFENDED)):
+    if "static" in listed and (not chosen or not (entry.name in FLOORS or defense.name == UNDEFENDED)):
         chosen.append("static")
     return chosen
 

@@ -5,13 +5,13 @@ All within one dataset, backbone, split point and seed. The rules are in leaderb
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from dpbench.cells import Cell, Tier, grouped
 from dpbench.ensembles import BLIND_FLOORS, ensemble_label
 from dpbench.figures import Figures, worst_case
-from dpbench.row_names import short_name
-from dpbench.types import AUXILIARY_DATA, THREAT_MODELS, UNDEFENDED
+from dpbench.leakage import Scale, scale_of
+from dpbench.types import UNDEFENDED
 
 
 class Scope:
@@ -24,34 +24,38 @@ class Scope:
             [cell for cell in cells if cell.floor]
         )
         self.blind_floors = [cell for cell in self.floors if cell.attack in BLIND_FLOORS]
-        self.floor = worst_case(figures(self.floors))
-        self._undefended: dict[frozenset[str] | None, Figures | None] = {}
+        self.scale = self._scale()
+        self._scales: dict[str, Scale | None] = {}
 
     def settings(self) -> list[list[Cell]]:
         """The cells of each defense setting."""
         return list(grouped(self.cells, lambda cell: cell.name.setting).values())
 
     def members(self, setting: Sequence[Cell], tier: Tier) -> list[Cell]:
-        """The worst case of a setting: its attacks with no more than is granted, and the floors anyone can output."""
+        """The worst case of a setting: its attacks with no more than is granted, and the floors anyone can output.
+
+        Of floors that see the features every run counts: whoever is granted more could have done the weaker one too.
+        """
         own = [cell for cell in setting if tier.includes(cell.tier)]
         attacks = [cell for cell in own if not cell.floor]
-        seeing = _strongest([cell for cell in own if cell.floor and cell.attack not in BLIND_FLOORS])
+        seeing = [cell for cell in own if cell.floor and cell.attack not in BLIND_FLOORS]
         return attacks + seeing + self.blind_floors
 
-    def undefended(self, attacks: Collection[str] | None = None) -> Figures | None:
-        """The worst case of the undefended model under the strongest attacker.
+    def scale_of(self, cell: Cell) -> Scale | None:
+        """The scale for all rows of the cell's setting: on the victims and by the metrics that its attacks share."""
+        setting = cell.name.setting
+        if setting not in self._scales:
+            peers = figures([one for one in self.cells if one.name.setting == setting])
+            self._scales[setting] = self.scale.among(peers) if self.scale is not None else None
+        return self._scales[setting]
 
-        Args:
-            attacks: only these take part, with floors; by default all.
-        """
-        key = None if attacks is None else frozenset(attacks)
-        if key not in self._undefended:
-            seeing = [cell for cell in self.floors if cell in self.reference and cell not in self.blind_floors]
-            taken = [cell for cell in self.reference if not cell.floor] + seeing + self.blind_floors
-            taken = [cell for cell in taken if cell.ok and (key is None or cell.attack in key)]
-            real = any(not cell.floor for cell in taken)  # floors alone are no reference
-            self._undefended[key] = worst_case(figures(taken)) if real else None
-        return self._undefended[key]
+    def _scale(self) -> Scale | None:
+        """From the floor to the undefended model under the strongest attacker: one for the whole scope."""
+        attacks = figures([cell for cell in self.reference if not cell.floor])
+        if not attacks:
+            return None  # floors alone are no reference
+        members = self.members(self.reference, tiers_of(self.reference)[-1])
+        return scale_of(worst_case(figures(self.floors)), worst_case(figures(members)), attacks)
 
 
 def figures(cells: Sequence[Cell]) -> list[Figures]:
@@ -65,9 +69,7 @@ def tiers_of(setting: Sequence[Cell]) -> list[Tier]:
     Together they are the headline: an attacker with weights and several releases can do what either alone allows.
     """
     present = {cell.tier for cell in [cell for cell in setting if not cell.floor] or setting}
-    most = [max(grants) for grants in zip(*(tier.strength for tier in present), strict=True)]
-    together = Tier(THREAT_MODELS[most[0]], AUXILIARY_DATA[most[1]], most[2])
-    return sorted(present | {together}, key=lambda tier: tier.strength)
+    return sorted(present | {Tier.together(present)}, key=lambda tier: tier.strength)
 
 
 def _strongest(floors: Sequence[Cell]) -> list[Cell]:
@@ -94,6 +96,12 @@ def outcome(members: Sequence[Cell], unreliable: Mapping[str, str]) -> tuple[Fig
     return found, "ok", ""
 
 
+def none_converged(members: Sequence[Cell]) -> bool:
+    """Whether every attack that finished says that it did not converge."""
+    finished = [cell for cell in members if cell.ok and not cell.floor]
+    return bool(finished) and all(cell.record.converged is False for cell in finished)
+
+
 def ensemble_of(members: Sequence[Cell], tier: Tier) -> str:
     """What the worst case over these is called."""
     granted: dict[str, str] = {}
@@ -101,11 +109,10 @@ def ensemble_of(members: Sequence[Cell], tier: Tier) -> str:
     for cell in members:
         if not cell.ok or cell.floor:
             continue
-        name = short_name(cell.attack)
         # a static attack in an adaptive worst case counts, but is not the attack that the ensemble means
         adaptive = (cell.tier.threat_model == "static") == (tier.threat_model == "static")
         if adaptive and cell.tier[1:] == tier[1:]:
-            granted[name] = cell.record.cell.attack.source
+            granted[cell.attack] = cell.record.cell.attack.source
         else:
-            weaker.add(name)
+            weaker.add(cell.attack)
     return ensemble_label(granted, threat_model=tier.threat_model, weaker=weaker)

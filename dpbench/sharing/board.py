@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from dpbench.cells import grouped
-from dpbench.intervals import Floats, bounds, interval_columns, over_seeds, resampled_shares
-from dpbench.row_names import arguments_text, short_name
+from dpbench.intervals import Floats, bounds, interval_columns, over_seeds, percentiles, resampled_shares
+from dpbench.row_names import arguments_text, plugin_names, short_name
 from dpbench.sharing.leaks import FIGURES, Leaks, with_failures
 from dpbench.sharing.records import SharingRecord
 from dpbench.sharing.suite import CONDITIONS, KNOWLEDGE, Refinement
@@ -37,7 +37,7 @@ COLUMNS = (
     *(f"ssim_{knowledge}" for knowledge in KNOWLEDGE),
     *(f"{metric}{end}" for metric in FIGURES for end in ("", "_low", "_high")),
     *("reid_top1", "reid_top1_low", "reid_top1_high", "label_read", "label_read_low", "label_read_high"),
-    *("leakage", "leakage_low", "leakage_high", "trained_on", "error"),
+    *("leakage", "leakage_low", "leakage_high", "leakage_metrics", "trained_on", "error"),
 )
 
 DECIMALS = {"psnr_db": 2, "psnr_db_low": 2, "psnr_db_high": 2}
@@ -59,7 +59,7 @@ def build_sharing_board(records: Iterable[SharingRecord]) -> pd.DataFrame:
             board[column] = board[column].round(DECIMALS.get(column, 4)) + 0.0  # + 0.0: no -0.0
     for column in ("own_images", "shared_images", "victims"):
         board[column] = board[column].astype("Int64")
-    texts = ["defense", "defense_args", "serves", "trained_on", "error"]
+    texts = ["defense", "defense_args", "serves", "leakage_metrics", "trained_on", "error"]
     board[texts] = board[texts].astype(object).where(board[texts].notna(), "")
     return board
 
@@ -74,6 +74,7 @@ def _scope(record: SharingRecord) -> tuple[str, ...]:
 def _rows(records: Sequence[SharingRecord]) -> list[dict[str, Any]]:
     trainings = [(record, record.unit) for record in records if isinstance(record.unit, Training)]
     leaks = Leaks([record for record in records if isinstance(record.unit, Attacked)])
+    called = plugin_names(spec for record in records for spec in _plugins(record))
     ordered = []
     for recipe in grouped(trainings, lambda pair: pair[1].refinement.model_dump_json()).values():
         own = {unit.world.seed: record for record, unit in recipe if unit.condition == "own"}
@@ -81,7 +82,7 @@ def _rows(records: Sequence[SharingRecord]) -> list[dict[str, Any]]:
         rows = []
         for same in grouped(recipe, lambda pair: (pair[1].condition, _applied(pair[1]))).values():
             unit = same[0][1]
-            row = _named(unit) | _benefit([record for record, _ in same], own, clean)
+            row = _named(unit, called) | _benefit([record for record, _ in same], own, clean)
             if unit.condition in ("clean-features", "defended-features"):
                 row |= leaks.of(_sent(unit))
                 row |= with_failures(row, leaks.failures(_sent(unit)))
@@ -90,7 +91,7 @@ def _rows(records: Sequence[SharingRecord]) -> list[dict[str, Any]]:
     if not trainings:
         untrained = {"status": "incomplete", "error": "attacked, but no training on it is in these runs"}
         for unit in _only_attacked(records):
-            row = _named(unit) | untrained | leaks.of(_sent(unit))
+            row = _named(unit, called) | untrained | leaks.of(_sent(unit))
             ordered.append(row | with_failures(row, leaks.failures(_sent(unit))))
     if ordered and leaks.floors:
         of_nobody = {"condition": FLOOR, "defense": "", "defense_args": ""}
@@ -129,7 +130,13 @@ def _applied(unit: Training) -> tuple[str, ...]:
     return tuple(sorted(f"{entity} {spec.model_dump_json()}" for entity, spec in unit.applied.items()))
 
 
-def _named(unit: Training) -> dict[str, Any]:
+def _plugins(record: SharingRecord) -> list[PluginSpec]:
+    """The defenses that a record is about."""
+    unit = record.unit
+    return list(unit.applied.values()) if isinstance(unit, Training) else [unit.defense]
+
+
+def _named(unit: Training, called: Mapping[tuple[str, str], str]) -> dict[str, Any]:
     world = unit.world
     applied = _sent(unit).values() if unit.applied else []
     distinct = list({spec.model_dump_json(): spec for spec in applied}.values())
@@ -140,8 +147,8 @@ def _named(unit: Training) -> dict[str, Any]:
         "receiver": unit.receiver,
         "senders": " ".join(_sent(unit)),
         "condition": unit.condition,
-        "defense": " + ".join(short_name(spec.name) for spec in distinct),
-        "defense_args": " + ".join(arguments_text(spec.arguments) for spec in distinct),
+        "defense": " + ".join(called[spec.name, spec.source] for spec in distinct),
+        "defense_args": " + ".join(arguments_text(spec.shown_arguments) for spec in distinct),
     }
 
 
@@ -159,18 +166,20 @@ def _benefit(
     if not finished:
         return row
     hits = [_hits(record) for record in finished]
-    mean = float(np.mean([np.mean(one) for one in hits]))
-    row |= interval_columns("accuracy", mean, over_seeds(resampled_shares(hits)))
+    images = len(hits[0])
+    row |= interval_columns("accuracy", [float(np.mean(one)) for one in hits], resampled_shares(hits), images)
     seeds = [record.unit.world.seed for record in finished]
     paired = [seed for seed in seeds if _of(own, seed)]
     if paired:
         theirs, alone = [hits[seeds.index(seed)] for seed in paired], [_hits(own[seed]) for seed in paired]
         gain, gains = _difference(theirs, alone)
-        row |= interval_columns("gain", gain, gains)
+        row |= interval_columns("gain", [gain], [gains], images)
         if all(_of(clean, seed) for seed in paired):
             ceiling, ceilings = _difference([_hits(clean[seed]) for seed in paired], alone)
-            if bounds(ceilings, ceiling)[0] > 0:  # else there is no gain to keep a share of
-                row |= interval_columns("share_kept", gain / ceiling, gains / np.maximum(ceilings, 1e-9))
+            if bounds(ceilings, ceiling, images)[0] > 0:  # else there is no gain to keep a share of
+                kept = gain / ceiling
+                low, high = percentiles(gains / np.maximum(ceilings, 1e-9), kept)
+                row |= {"share_kept": kept, "share_kept_low": low, "share_kept_high": high}
     trained = [record.trained for record in finished if record.trained is not None]
     row |= {"own_images": trained[0].own_images, "shared_images": trained[0].shared_images}
     entities = list(trained[0].serves)

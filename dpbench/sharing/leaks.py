@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,8 @@ import numpy as np
 from dpbench.board_rows import per_image
 from dpbench.ensembles import BLIND_FLOORS, FLOORS
 from dpbench.figures import Figures, figures_of, in_order, worst_case
-from dpbench.intervals import interval_columns, over_seeds, resampled_means
-from dpbench.leakage import Scale, leakage, on_scale
+from dpbench.intervals import interval_columns, resampled_means
+from dpbench.leakage import OnScale, leakage, on_scale, scale_of, together
 from dpbench.sharing.records import SharingRecord
 from dpbench.sharing.suite import KNOWLEDGE, Knowledge
 from dpbench.sharing.units import Attacked
@@ -41,7 +41,7 @@ class Leaks:
         self.floors = {
             place: floor
             for place, found in self.found.items()
-            if (floor := worst_case([figures for _, record, figures in found if record.floor])) is not None
+            if (floor := worst_case([figures for unit, _, figures in found if _is_floor(unit)])) is not None
         }
 
     def of(self, sent: Mapping[str, PluginSpec]) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Leaks:
         worst = self._worst(sent, KNOWLEDGE)
         if not worst:
             return row
-        for knowledge in {unit.knowledge for unit, record in self._taken(sent) if not record.floor}:
+        for knowledge in {unit.knowledge for unit, _ in self._taken(sent) if not _is_floor(unit)}:
             weaker = self._worst(sent, KNOWLEDGE[: KNOWLEDGE.index(knowledge) + 1])
             if weaker.keys() == worst.keys():  # on the same images: what is known more never shows less
                 means = [figures.on(worst[place].victims).values["ssim"].mean() for place, figures in weaker.items()]
@@ -58,17 +58,19 @@ class Leaks:
         row |= _figures(list(worst.values()))
         trained_on = {name for _, record in self._taken(sent) for name in record.trained_on}
         row["trained_on"] = " ".join(sorted(trained_on))
-        undefended = self._worst({sender: PluginSpec(name=UNDEFENDED) for sender in sent}, KNOWLEDGE)
-        optimised = frozenset(trained_on)
-        parts = [
-            on_scale(figures, Scale(self.floors.get(place), undefended.get(place), optimised))
-            for place, figures in worst.items()
-        ]
-        scaled = [one for one in parts if one is not None]
-        if scaled and all(one.judged for one in scaled):
-            figures, draws = leakage(scaled)
-            row |= interval_columns("leakage", float(np.mean(figures)), over_seeds(draws))
+        scaled = together([one for place in worst if (one := self._scaled(place, worst[place], trained_on))])
+        if scaled:
+            images = len({victim for one in scaled for victim in one.victims})
+            row |= interval_columns("leakage", *leakage(scaled), images)
+            row["leakage_metrics"] = scaled[0].label
         return row
+
+    def _scaled(self, place: tuple[str, int], worst: Figures, trained_on: Collection[str]) -> OnScale | None:
+        """A worst case between the floor and the undefended features of the same sender and seed."""
+        clean = {place[0]: PluginSpec(name=UNDEFENDED)}
+        alone = [f for u, _, f in self.found[place] if not _is_floor(u) and self._meant(u, clean)]
+        scale = scale_of(self.floors.get(place), self._worst(clean, KNOWLEDGE).get(place), alone)
+        return on_scale(worst, scale.among([worst]) if scale is not None else None, trained_on)
 
     def failures(self, sent: Mapping[str, PluginSpec]) -> list[str]:
         """Which attacks on what was sent failed, and why."""
@@ -97,15 +99,20 @@ class Leaks:
         """
         worst = {}
         for place, found in self.found.items():
-            meant = [(u, f) for u, r, f in found if not r.floor and self._meant(u, sent)]
+            meant = [(u, f) for u, _, f in found if not _is_floor(u) and self._meant(u, sent)]
             taken = [f for u, f in meant if u.knowledge in allowed]
             if not taken:
                 continue
-            blind = [f for u, r, f in found if r.floor and u.attack.name in BLIND_FLOORS]
+            blind = [f for u, _, f in found if u.attack.name in BLIND_FLOORS]
             best = worst_case([*taken, *blind])
             if best is not None and best.victims:
                 worst[place] = best
         return worst
+
+
+def _is_floor(unit: Attacked) -> bool:
+    """The built-in floors set the zero of the scale, whatever a plug-in says of itself."""
+    return unit.attack.name in FLOORS
 
 
 def with_failures(row: Mapping[str, Any], failures: Sequence[str]) -> dict[str, Any]:
@@ -123,7 +130,8 @@ def _figures(samples: Sequence[Figures]) -> dict[str, Any]:
         given = [(figures.victims, per_image(figures, column)) for figures in samples]
         known = [(victims, values) for victims, values in given if values is not None]
         if len(known) == len(samples):  # else it is a mean over other victims than the rest of the row
-            mean = float(np.mean([values.mean() for _, values in known]))
+            means = [float(values.mean()) for _, values in known]
             drawn = resampled_means([(victims, values[:, None]) for victims, values in known])
-            row |= interval_columns(column, mean, over_seeds([means[:, 0] for means in drawn]))
+            images = len({victim for victims, _ in known for victim in victims})
+            row |= interval_columns(column, means, [resampled[:, 0] for resampled in drawn], images)
     return row

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
+from dpbench.ensembles import FLOORS
 from dpbench.errors import DpbenchError
 from dpbench.prepare import undefended_spec
 from dpbench.registry import find_attack, find_defense
@@ -164,7 +165,7 @@ def _knowledge(suite: SharingSuite, entry: SharingAttack, attack: type[Attack], 
     if defense.name == UNDEFENDED:
         # everyone knows the public head: what is granted makes no difference
         return ["public"]
-    if attack.floor:
+    if entry.name in FLOORS:
         return []
     granted = [k for k in listed if k in ("public", "own")] + fitting
     if not granted:  # it would count in the undefended reference, and against no defense

@@ -23,12 +23,18 @@ if TYPE_CHECKING:
 PANEL = ["dataset", "backbone", "split_point", "receiver"]
 FRAME = {"own": "own data only", "clean-images": "+ clean images", "own-longer": "own data, more epochs"}
 """Conditions that are lines: nothing but one's own leaks, or everything does."""
+LEAKS = {
+    "ssim": "worst-case SSIM",
+    "leakage": "leakage (0 floor: no privacy, 1 undefended)",
+    "reid_top1": "re-identified",
+}
+"""Columns that say what leaks, in words: re-identification wherever leakage is, which 0 does not make private."""
 CONTROLS = {"shuffled-labels": ("x", "labels shuffled"), "equal-noise": ("+", "noise of the same power")}
 
 
 @default_style()
 def write_benefit(board: pd.DataFrame, path: Path) -> None:
-    """What the receiver gained against the worst-case SSIM of what was shared with it, and against leakage.
+    """What the receiver gained against worst-case SSIM, leakage and re-identification of what was shared with it.
 
     A point is a defense setting, filled: the attacker who knows most; hollow: the one who knows the public head alone.
     The frame: own data only, and clean images. Bars are 95% intervals over images and seeds, of the gain paired with
@@ -53,17 +59,16 @@ def write_benefit(board: pd.DataFrame, path: Path) -> None:
             "--plot benefit: these runs hold no shared features that were both trained on and attacked, beside own "
             "data only; run the suite without --only"
         )
-    figure = Figure(figsize=(10.4, 4.4 * len(panels) + 0.9), layout="constrained")
+    shown = [metric for metric in LEAKS if metric != "reid_top1" or board[metric].notna().any()]
+    figure = Figure(figsize=(5.2 * len(shown), 4.4 * len(panels) + 0.9), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(len(panels), 2, squeeze=False)
+    grid = figure.subplots(len(panels), len(shown), squeeze=False)
     handles: dict[str, Any] = {}
     for line, (names, rows) in zip(grid, panels, strict=True):
-        for axes, metric, label in zip(
-            line, ("ssim", "leakage"), ("worst-case SSIM", "leakage (0 floor, 1 undefended)"), strict=True
-        ):
+        for axes, metric in zip(line, shown, strict=True):
             _frame(axes, rows)
             _points(axes, rows, metric)
-            axes.set_xlabel(f"what leaks of the shared images: {label}")
+            axes.set_xlabel(f"what leaks of the shared images: {LEAKS[metric]}")
             axes.set_ylabel(f"gain of {names[3]} (points of top-1)")
             axes.grid(color="0.92", linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)

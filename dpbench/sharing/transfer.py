@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from dpbench.intervals import mean_interval
-from dpbench.row_names import arguments_text, short_name
+from dpbench.row_names import arguments_text, plugin_names, short_name
 from dpbench.sharing.records import SharingRecord
 from dpbench.sharing.units import Transferred
 
@@ -27,19 +27,18 @@ def build_transfer(records: Iterable[SharingRecord]) -> pd.DataFrame:
     features. Where they are the same fit, this is the tier `query`; `1+2` judged on 0 is leave-one-out.
     """
     rows = []
-    for record in records:
-        unit = record.unit
-        if not isinstance(unit, Transferred):
-            continue
+    found = [(record, record.unit) for record in records if isinstance(record.unit, Transferred)]
+    called = plugin_names(spec for _, unit in found for spec in (unit.defense, unit.attack))
+    for record, unit in found:
         row = {
             "dataset": short_name(unit.world.dataset.name),
             "backbone": unit.world.backbone.name,
             "split_point": unit.world.split_point,
             "receiver": unit.receiver,
             "sender": unit.sender,
-            "defense": short_name(unit.defense.name),
-            "defense_args": arguments_text(unit.defense.arguments),
-            "attack": short_name(unit.attack.name),
+            "defense": called[unit.defense.name, unit.defense.source],
+            "defense_args": arguments_text(unit.defense.shown_arguments),
+            "attack": called[unit.attack.name, unit.attack.source],
             "seed": unit.world.seed,
             "prepared_on": "+".join(map(str, unit.prepared_on)),
             "judged_on": unit.judged_on,

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dpbench.caveats import NO_PRIVACY, leakage_lines
 from dpbench.errors import DpbenchError, unknown
 from dpbench.plot_style import draw_or_say
 from dpbench.sharing.board import COLUMNS, FLOOR, SUBJECT, build_sharing_board
@@ -41,7 +42,8 @@ TRAINED_ON = {
 LEGEND = (
     "top-1 of the receiver after training; gain over its own data only, paired image by image; kept: share of the gain "
     "that clean images give. public, own, query, worst: SSIM of the best attack by one who knows the public head, also "
-    "a defense of its own, may query the sender's, has it. leakage: 0 the floor, 1 undefended features. "
+    "a defense of its own, may query the sender's, has it. leakage: 0 the floor of the picture "
+    "metrics (no privacy: see re-id), 1 undefended features. "
     "A low figure means: not broken by these attacks."
 )
 
@@ -159,6 +161,8 @@ def write_sharing_board(directories: list[Path], output: Path, plot: str) -> int
         _write_csv(table, output)
     elif output.suffix == ".md":
         text = str(_readable(table).to_markdown(index=False, disable_numparse=True)) + "\n"
+        if plot != "transfer" and table["leakage"].notna().any():
+            text += f"\n{NO_PRIVACY[0].upper()}{NO_PRIVACY[1:]}.\n"
         write_atomically(output, lambda path: path.write_text(text, encoding="utf-8"))
     elif output.suffix in (".png", ".pdf", ".svg"):
         (write_transfer if plot == "transfer" else write_benefit)(table, output)
@@ -190,6 +194,8 @@ def print_sharing(board: pd.DataFrame, console: Console) -> None:
         floor = rows[rows["condition"] == FLOOR]["ssim"].dropna()
         if len(floor):
             console.print(Text(f"floor: SSIM {floor.iloc[0]:.2f}", style="dim"))
+        for line in leakage_lines(rows):
+            console.print(Text(line, style="yellow"))
     if len(board):
         console.print(Text(LEGEND, style="dim"))
 

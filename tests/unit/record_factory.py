@@ -9,7 +9,7 @@ import numpy as np
 from dpbench.ensembles import FLOORS
 from dpbench.specs import BackboneSpec, CellSpec, DatasetSpec, PluginSpec
 from dpbench.store import Guarantees, Recognition, Record, Utility
-from dpbench.types import AuxiliaryData, Budget, ThreatModel
+from dpbench.types import AuxiliaryData, Budget, ServerRole, ThreatModel
 
 
 def victim_hashes(count: int, first: int = 0) -> list[str]:
@@ -24,6 +24,7 @@ def make_record(
     split_point: str = "layer1",
     defense: str = "none",
     defense_args: dict[str, Any] | None = None,
+    defense_source: str = "v1",
     attack: str = "decoder",
     attack_args: dict[str, Any] | None = None,
     threat_model: ThreatModel = "weights",
@@ -53,6 +54,7 @@ def make_record(
     release_bits: int | None = None,
     trained_on: tuple[str, ...] = (),
     converged: bool | None = None,
+    server: ServerRole = "attacker",
 ) -> Record:
     """A record with the figures given; a single number is the same for every victim, None is not measured."""
     hashes = victim_hashes(victims) if isinstance(victims, int) else victims
@@ -61,7 +63,7 @@ def make_record(
         data_fingerprint=fingerprint,
         backbone=BackboneSpec(name=backbone),
         split_point=split_point,
-        defense=PluginSpec(name=defense, arguments=defense_args or {}),
+        defense=PluginSpec(name=defense, arguments=defense_args or {}, source=defense_source),
         attack=PluginSpec(name=attack, arguments=attack_args or {}, source=source),
         threat_model=threat_model,
         shifted=DatasetSpec(name=shifted) if auxiliary == "shifted" else None,
@@ -70,6 +72,7 @@ def make_record(
         budget=budget,
         victims=len(hashes),
         seed=seed,
+        server=server,
     )
     given = {"ssim": ssim, "psnr_db": psnr_db, "lpips": lpips, "mse": mse}
     fidelity = {

@@ -288,7 +288,7 @@ def depth_records() -> list[Record]:
 def test_depth_is_drawn_where_there_are_several_split_points(tmp_path: Path) -> None:
     records = depth_records()
     depth = depths(records)
-    assert depth["resnet18", "layer2"] == 0.5
+    assert depth["leaves", "resnet18", "layer2"] == 0.5
     assert write_depth(build_board(records), depth, tmp_path / "depth.png")
     picture = pixels(tmp_path / "depth.png")
     for colour in ([0x00, 0x72, 0xB2], [0xD5, 0x5E, 0x00]):

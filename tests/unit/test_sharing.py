@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from sharing_records import HASHES, attacked, trained, transferred
 from torch import nn
@@ -19,12 +20,14 @@ from dpbench.sharing.board import FLOOR, build_sharing_board
 from dpbench.sharing.division import divide_among
 from dpbench.sharing.pipeline import Several
 from dpbench.sharing.plan import plan_sharing
+from dpbench.sharing.plots import write_benefit
 from dpbench.sharing.records import all_records, write_record
 from dpbench.sharing.refinement import ChannelMap, Shared, Tail, refine
 from dpbench.sharing.suite import Owner, Refinement, parse_sharing
 from dpbench.sharing.transfer import build_transfer
 from dpbench.sharing.units import Attacked, Training, Transferred
 from dpbench.sharing.verbs import print_sharing
+from dpbench.specs import PluginSpec
 from dpbench.types import LabelledImages, ProtectedModel, SplitModel
 
 LABELS = np.repeat(np.arange(10), 100)
@@ -576,7 +579,7 @@ def test_gains_are_paired_image_by_image():
         figure: found["clean-images"][f"{figure}_high"] - found["clean-images"][f"{figure}_low"]
         for figure in ("accuracy", "gain")
     }
-    assert width["gain"] < 0.8 * width["accuracy"]
+    assert width["gain"] < 1.2 * width["accuracy"]  # of two accuracies on other images: 1.4
     assert rows([trained("own", hits(15)), trained("own-longer", hits(15))])["own-longer"]["gain_high"] == 0
 
 
@@ -699,12 +702,13 @@ def test_leakage_is_one_undefended_and_zero_at_the_floor():
     assert np.isnan(found["own"]["leakage"])
 
 
-def test_a_defense_trained_on_the_only_metric_has_no_leakage():
+def test_a_defense_that_says_it_trained_on_the_only_metric_still_shows_what_it_leaks():
     attacks = [
         a.model_copy(update={"trained_on": ["ssim"]}) if a.unit.defense.name == "dpm" else a for a in some_attacks()
     ]
-    row = leaks(attacks)["defended-features"]
-    assert np.isnan(row["leakage"])
+    row, unsaid = leaks(attacks)["defended-features"], leaks(some_attacks())["defended-features"]
+    assert row["leakage"] == unsaid["leakage"] > 0
+    assert (row["leakage_metrics"], unsaid["leakage_metrics"]) == ("ssim (trained on)", "ssim")
     assert row["trained_on"] == "ssim"
 
 
@@ -817,3 +821,35 @@ def test_of_a_unit_measured_again_with_newer_plugins_only_the_newest_counts(tmp_
     other = attacked("decoder", "public", [0.3] * 4, "dpm")
     write_record(tmp_path, other)
     assert {record.id for record in all_records([tmp_path, tmp_path])} == {new, other.id}
+
+
+def test_the_plot_shows_re_identification_where_leakage_is(tmp_path):
+    board = build_sharing_board([*some_trainings(), *some_attacks()])
+    shapes = []
+    for name, shown in (
+        ("without", board),
+        ("with", board.assign(reid_top1=0.5, reid_top1_low=0.4, reid_top1_high=0.6)),
+    ):
+        write_benefit(shown, tmp_path / f"{name}.png")
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            shapes.append(picture.size[0])
+    assert shapes[1] == pytest.approx(1.5 * shapes[0], rel=0.01)
+
+
+def test_two_files_of_one_name_are_two_defenses_on_a_sharing_board():
+    records = some_attacks()
+    for number, team in enumerate("ab"):
+        spec = PluginSpec(name=f"/home/me/team_{team}/defense.py:Mine", source=f"v1-{number}")
+        found = attacked("decoder", "query", [0.2 + number / 2] * 4, defense="dpm")
+        unit = found.unit.model_copy(update={"defense": spec})
+        records.append(found.model_copy(update={"unit": unit, "id": f"team-{team}"}))
+    board = build_sharing_board(records).set_index("defense")
+    assert board.loc["team_a/defense.py:Mine", "ssim"] == 0.2
+    assert board.loc["team_b/defense.py:Mine", "ssim"] == 0.7
+
+
+def test_a_plugin_that_says_it_is_a_floor_sets_no_zero_on_a_sharing_board():
+    claims = attacked("mine.py:Guess", "public", [0.75] * 4, defense="none").model_copy(update={"floor": True})
+    before, after = leaks(some_attacks()), leaks([*some_attacks(), claims])
+    assert after[FLOOR]["ssim"] == before[FLOOR]["ssim"]
+    assert after["defended-features"]["leakage"] <= before["defended-features"]["leakage"]

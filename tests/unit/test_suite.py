@@ -177,6 +177,27 @@ def test_bad_suites_are_refused_in_one_line(text, message):
     assert "\n" not in str(caught.value)
 
 
+GUESS = """
+from dpbench import Attack, register
+
+@register
+class Guess(Attack):
+    name = "guess"
+    floor = True
+
+    def reconstruct(self, seen, *, generator):
+        return seen.auxiliary.images[: len(seen.released)]
+"""
+
+
+def test_a_plugin_that_says_it_is_a_floor_attacks_every_defense(tmp_path):
+    """Else it would raise the undefended end of the scale, and no defense's figure."""
+    (tmp_path / "guess.py").write_text(GUESS)
+    cells = planned(BASE.replace('"decoder"', f'"{tmp_path / "guess.py"}:Guess"'))
+    attacked = {cell.defense.name for cell in cells if cell.attack.name.endswith("Guess")}
+    assert attacked == {"none", "gaussian"}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

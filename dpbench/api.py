@@ -31,6 +31,7 @@ def run(
     budget: str | None = None,
     weights: str | Path | None = None,
     batch_size: int | None = None,
+    audit: bool = False,
     watcher: Watcher[Any, Any] | None = None,
 ) -> pd.DataFrame:
     """Run a suite, or what of it is not finished, and return its board.
@@ -46,6 +47,7 @@ def run(
         budget: small, standard or large: overrides what the attacks may spend.
         weights: overrides those of the suite's only backbone: a file, auto, pretrained or fit.
         batch_size: at most so many images in a network at once; None: from their size and the device's memory.
+        audit: every plug-in runs in processes of its own, dpbench's too; those from files and other packages always do.
         watcher: follows the run, see `dpbench.watching.Watcher`.
 
     Returns:
@@ -60,10 +62,10 @@ def run(
     if isinstance(suite, SharingSuite) or (isinstance(suite, str) and protocol_of(suite) == "sharing"):
         refuse_shifted(shifted)
         sharing = make_sharing_plan(suite, weights=weights, **settings)
-        units = execute_sharing(sharing, device=device, batch_size=batch_size, watcher=watcher)
+        units = execute_sharing(sharing, device=device, batch_size=batch_size, audit=audit, watcher=watcher)
         sharing_records.restore_records(sharing.output, units)
         return build_sharing_board(units)
-    plan = make_plan(suite, shifted=shifted, weights=weights, **settings)
-    records = execute(plan, device=device, batch_size=batch_size, watcher=watcher)
+    plan = make_plan(suite, shifted=shifted, weights=weights, audit=audit, **settings)
+    records = execute(plan, device=device, batch_size=batch_size, audit=audit, watcher=watcher)
     restore_records(plan.output, records)
     return build_board(records)

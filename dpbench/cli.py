@@ -97,6 +97,13 @@ def run(
         list[str] | None,
         typer.Option(help="Adds an attack: a name, or path/to/file.py:Name. May be repeated."),
     ] = None,
+    audit: Annotated[
+        bool,
+        typer.Option(
+            "--audit",
+            help="Runs every plug-in in processes of its own; those from files and other packages always run so.",
+        ),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
 ) -> None:
     """Score defenses against attacks; finished cells are skipped, so the same command goes on after a stop.
@@ -136,6 +143,7 @@ def run(
             budget=budget,
             weights=weights,
             batch_size=at_once,
+            audit=audit,
             defenses=defense or [],
             attacks=attack or [],
             dry_run=dry_run,
@@ -144,7 +152,15 @@ def run(
         raise typer.Exit(status)
     chosen = extend(load_suite(suite), defenses=defense or [], attacks=attack or [])
     plan = make_plan(
-        chosen, data=data, output=output, only=only, seed=seed, shifted=shifted, budget=budget, weights=weights
+        chosen,
+        data=data,
+        output=output,
+        only=only,
+        seed=seed,
+        shifted=shifted,
+        budget=budget,
+        weights=weights,
+        audit=audit,
     )
     for remark in plan.remarks:
         console.print(f"note: {remark}", style="yellow", markup=False, highlight=False, soft_wrap=True)
@@ -161,7 +177,7 @@ def run(
     for line in plan.changed:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     with Display(console, plan.cells) as display:
-        records = execute(plan, device=device, batch_size=at_once, watcher=display)
+        records = execute(plan, device=device, batch_size=at_once, audit=audit, watcher=display)
     finished = [record.id for record in records if record.status == "ok"]
     removed = lost_and_gone(plan.output, restore_records(plan.output, records), finished)
     stored = newest_records([plan.output])

@@ -37,7 +37,7 @@ from dpbench.specs import CellSpec, content_hash
 from dpbench.stages import Stages
 from dpbench.store import Guarantees, Recognition, Utility
 from dpbench.suite import attack_of, defense_of
-from dpbench.types import AUXILIARY_SHARE, Observation, ProtectedModel, Server
+from dpbench.types import AUXILIARY_SHARE, Observation, Plugin, ProtectedModel, Server
 
 MANY_CLASSES = 50
 """So many make top-5 accuracy worth a figure."""
@@ -111,6 +111,14 @@ class Pipeline:
     def batches(self) -> Batches:
         """How many images went through a network at once in the last cell."""
         return self.prepared.batches
+
+    def apart(self, cell: CellSpec) -> list[Literal["defense", "attack"]]:
+        """Which plug-ins of a cell run in processes of their own."""
+        plugins: dict[Literal["defense", "attack"], Plugin] = {
+            "defense": defense_of(cell.defense),
+            "attack": attack_of(cell.attack),
+        }
+        return [sort for sort, plugin in plugins.items() if remote.crosses(plugin, self.prepared.audit)]
 
     def run(self, cell: CellSpec, stages: Stages, progress: Progress) -> Result:
         """Measure one cell.
@@ -314,7 +322,7 @@ class Pipeline:
             auxiliary=lent.images,
             query=answers if needs != "nothing" else None,
             client=WhiteBox(model) if needs == "weights" else None,
-            server=self._server(cell, progress) if cell.server == "attacker" else None,
+            server=self._server(cell, released.release, progress) if cell.server == "attacker" else None,
             adaptive=cell.threat_model != "static",
             undefended=self._undefended(cell, progress) if needs == "weights" else None,
             remember=remember,
@@ -322,12 +330,12 @@ class Pipeline:
             notes=notes,
         )
 
-    def _server(self, cell: CellSpec, progress: Progress) -> Server:
+    def _server(self, cell: CellSpec, released: Release, progress: Progress) -> Server:
         """The server's half of the defended model, as the attacker holds it."""
 
         def make() -> Server:
             # an instance that has released nothing: what it computes, it computes from the features
-            return remote.tapped(self.prepared.protected(cell, cell.defense, progress, apart=True))
+            return remote.tapped(self.prepared.protected(cell, cell.defense, progress, apart=True), released.dtype)
 
         server: Server = self.prepared.keep("server", self.prepared.protected_key(cell, cell.defense, progress), make)
         return server

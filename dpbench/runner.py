@@ -22,6 +22,7 @@ from dpbench.pipeline import Pipeline
 from dpbench.specs import CellSpec
 from dpbench.stages import Stages
 from dpbench.store import (
+    APART,
     Memory,
     Record,
     read_record,
@@ -67,6 +68,7 @@ def make_plan(
     shifted: str | None = None,
     budget: str | None = None,
     weights: str | None = None,
+    audit: bool = False,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Plan:
     """Resolve a suite to cells and look up which are finished. Computes nothing.
@@ -80,6 +82,7 @@ def make_plan(
         shifted: overrides the data set of the shifted auxiliary images.
         budget: small, standard or large: overrides what the attacks may spend.
         weights: overrides those of the suite's only backbone: a file, auto, pretrained or fit.
+        audit: only cells that were measured behind the border count as finished.
         progress: shows a short text.
 
     Raises:
@@ -129,7 +132,10 @@ def make_plan(
     finished = {
         record.id: record
         for record in stored
-        if record.status == "ok" and record.id in planned and record.cell.id == record.id
+        if record.status == "ok"
+        and record.id in planned
+        and record.cell.id == record.id
+        and not (audit and set(record.apart) != set(APART))
     }
     left = [cell for cell in cells if cell.id not in finished]
     at_hand.assert_plugins(plugin for cell in left for plugin in (attack_of(cell.attack), defense_of(cell.defense)))
@@ -155,7 +161,12 @@ def names_of(cell: CellSpec) -> tuple[str, ...]:
 
 
 def execute(
-    plan_: Plan, *, device: str = "auto", batch_size: int | None = None, watcher: CellWatcher | None = None
+    plan_: Plan,
+    *,
+    device: str = "auto",
+    batch_size: int | None = None,
+    audit: bool = False,
+    watcher: CellWatcher | None = None,
 ) -> list[Record]:
     """Run the cells that are not finished; one that fails is a record too, and the others go on.
 
@@ -163,6 +174,7 @@ def execute(
         plan_: what `make_plan` returned.
         device: auto, cpu, cuda or mps.
         batch_size: at most so many images in a network at once, from 1; None: `dpbench.memory.auto_batch_size`.
+        audit: every plug-in runs in processes of its own, dpbench's own too; see `dpbench.border`.
         watcher: follows the run.
 
     Returns:
@@ -175,7 +187,7 @@ def execute(
     chosen = choose_device(device)
     torch.backends.cudnn.deterministic = True
     sweep([plan_.output, default_cache()])
-    pipeline = Pipeline(chosen, default_cache(), batch_size)
+    pipeline = Pipeline(chosen, default_cache(), batch_size, audit=audit)
     environment = describe_environment(chosen)
     return in_turn(
         plan_.cells, plan_.finished, lambda cell: _run_cell(cell, plan_, pipeline, environment, watcher), watcher
@@ -194,6 +206,7 @@ def _run_cell(
         headline=plan_.suite.headline,
         cell=cell,
         words=words_for(cell),
+        apart=pipeline.apart(cell),
         status="failed",
         environment=environment,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -106,6 +106,9 @@ class Record(BaseModel):
     cell: CellSpec
     words: Words | None = Field(None, description="none in records of before; see `dpbench.words.words_of`")
     status: Literal["ok", "failed"]
+    apart: list[Literal["defense", "attack"]] = Field(
+        default_factory=list, description="plug-ins that ran in processes of their own: see `dpbench.border`"
+    )
     error: str | None = None
     floor: bool = Field(False, description="the attack reconstructs nothing: it sets the zero of the scale")
     utility: Utility | None = None
@@ -133,6 +136,10 @@ class Record(BaseModel):
     )
     environment: dict[str, Any] = Field(default_factory=dict)
     created: str = ""
+
+
+APART: tuple[Literal["defense", "attack"], ...] = ("defense", "attack")
+"""The plug-ins of a cell, as `Record.apart` names them."""
 
 
 def record_path(run_dir: Path, cell_id: str) -> Path:

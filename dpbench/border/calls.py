@@ -181,7 +181,7 @@ class _Call:
 
 class _Crossing(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, call: _Call, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def forward(ctx: Any, call: _Call, x: Tensor) -> tuple[Tensor, ...]:
         outputs = call.forward(x)
         ctx.call, ctx.shape, ctx.device = call, x.shape, x.device
         ctx.set_materialize_grads(False)
@@ -191,7 +191,7 @@ class _Crossing(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, Tensor | None]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, Tensor | None]:
         gradient = ctx.call.backward(gradients)
         if gradient is not None and gradient.shape != ctx.shape:
             raise Ended(f"its process gave a gradient of shape {tuple(gradient.shape)} for {tuple(ctx.shape)}")

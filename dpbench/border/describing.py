@@ -43,7 +43,12 @@ def _facts(cls: type[Plugin], reference: str) -> dict[str, Any]:
     for name in ("name", "version", "paper", "later"):
         facts[name] = getattr(cls, name)
     if issubclass(cls, Attack):
-        facts |= {"needs": cls.needs, "floor": cls.floor, "budgets": cls.budgets}
+        facts |= {
+            "needs": cls.needs,
+            "floor": cls.floor,
+            "budgets": cls.budgets,
+            "combines": getattr(cls, "combines", False),
+        }
     if issubclass(cls, Defense):
         facts["trained_on"] = cls.trained_on
     return facts

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 from torch import Tensor
@@ -150,7 +150,7 @@ class _Guest:
             again=tuple(released[1:]),
             image_shape=tuple(message.fields["image_shape"]),
             auxiliary=self._images(message, "auxiliary"),
-            query=(lambda images: remote("query", images)) if "query" in granted else None,  # type: ignore[return-value]
+            query=(lambda images: cast(Tensor, remote("query", images))) if "query" in granted else None,
             client=FarClient(remote, "client") if "client" in granted else None,
             server=FarServer(remote, "server.") if "server" in granted else None,
             adaptive=bool(message.fields["adaptive"]),

@@ -48,6 +48,7 @@ class _Facts(BaseModel):
     fields: dict[str, _Parameter]
     needs: Needs = "nothing"
     floor: bool = False
+    combines: bool = False
     budgets: dict[str, dict[str, float]] = Field(default_factory=dict)
     trained_on: list[str] = Field(default_factory=list)
 
@@ -148,18 +149,25 @@ def _made(facts: _Facts) -> type[Plugin]:
         name: (Any, Field(parameter.default, description=parameter.description))
         for name, parameter in facts.fields.items()
     }
-    cls = pydantic.create_model(facts.cls, __base__=base, __doc__=facts.doc, **fields)
-    cls.name, cls.version, cls.paper, cls.later = facts.name, facts.version, facts.paper, tuple(facts.later)
-    cls.reference, cls.source = facts.reference, facts.source
+    cls: type[StandIn] = pydantic.create_model(facts.cls, __base__=base, __doc__=facts.doc, **fields)
+    source, code = facts.source, {}
     if ".py:" in facts.reference:  # its own word for what it consists of is not needed
         looked_at = plugin_files.look_at(Path(facts.reference.rpartition(":")[0]))
-        cls.source, cls.code = f"v{facts.version}-{looked_at.digest}", looked_at.files
-    cls.file_parameters = frozenset(name for name, parameter in facts.fields.items() if parameter.file)
-    cls.ranges = {name: parameter.range for name, parameter in facts.fields.items()}
-    if issubclass(cls, Attack):
-        cls.needs, cls.floor, cls.budgets = facts.needs, facts.floor, facts.budgets
-    if issubclass(cls, Defense):
-        cls.trained_on = tuple(facts.trained_on)
+        source, code = f"v{facts.version}-{looked_at.digest}", looked_at.files
+    known: dict[str, Any] = {
+        **{name: getattr(facts, name) for name in ("name", "version", "paper", "reference")},
+        "later": tuple(facts.later),
+        "source": source,
+        "code": code,
+        "file_parameters": frozenset(name for name, parameter in facts.fields.items() if parameter.file),
+        "ranges": {name: parameter.range for name, parameter in facts.fields.items()},
+    }
+    if facts.sort == "attack":
+        known |= {name: getattr(facts, name) for name in ("needs", "floor", "budgets", "combines")}
+    else:
+        known["trained_on"] = tuple(facts.trained_on)
+    for name, value in known.items():
+        setattr(cls, name, value)
     return cls
 
 

@@ -24,11 +24,14 @@ class SharedPipeline(Pipeline):
         device: where every tensor lives.
         cache_dir: fitted networks and decoded images.
         batch_size: at most so many images in a network at once; None: `auto_batch_size`.
+        audit: every plug-in runs behind the border, dpbench's own too.
     """
 
-    def __init__(self, device: torch.device, cache_dir: Path, batch_size: int | None = None) -> None:
-        super().__init__(device, cache_dir, batch_size)
-        self.world = World(device, cache_dir, batch_size)
+    def __init__(
+        self, device: torch.device, cache_dir: Path, batch_size: int | None = None, *, audit: bool = False
+    ) -> None:
+        super().__init__(device, cache_dir, batch_size, audit=audit)
+        self.world = World(device, cache_dir, batch_size, audit=audit)
         self.prepared = self.world
 
     def shared(self, sender: str, defense: PluginSpec, progress: Progress) -> tuple[Tensor, Tensor]:

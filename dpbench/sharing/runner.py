@@ -138,7 +138,12 @@ def _is_finished(record: SharingRecord) -> bool:
 
 
 def execute_sharing(
-    plan: SharingPlan, *, device: str = "auto", batch_size: int | None = None, watcher: UnitWatcher | None = None
+    plan: SharingPlan,
+    *,
+    device: str = "auto",
+    batch_size: int | None = None,
+    audit: bool = False,
+    watcher: UnitWatcher | None = None,
 ) -> list[SharingRecord]:
     """Run the units that are not finished; one that fails is a record too, and the others go on.
 
@@ -146,6 +151,7 @@ def execute_sharing(
         plan: what `make_sharing_plan` returned.
         device: auto, cpu, cuda or mps.
         batch_size: at most so many images in a network at once; None: from their size and the device's memory.
+        audit: every plug-in runs in processes of its own, dpbench's own too; see `dpbench.border`.
         watcher: follows the run.
 
     Returns:
@@ -158,7 +164,7 @@ def execute_sharing(
     chosen = choose_device(device)
     torch.backends.cudnn.deterministic = True
     sweep([plan.output, default_cache()])
-    pipeline = SharedPipeline(chosen, default_cache(), batch_size)
+    pipeline = SharedPipeline(chosen, default_cache(), batch_size, audit=audit)
     environment = describe_environment(chosen)
     return in_turn(plan.units, plan.finished, lambda unit: _run(unit, plan, pipeline, environment, watcher), watcher)
 

@@ -59,6 +59,7 @@ def run_sharing(
     budget: str | None,
     weights: str | None,
     batch_size: int | None,
+    audit: bool,
     defenses: list[str],
     attacks: list[str],
     dry_run: bool,
@@ -88,7 +89,7 @@ def run_sharing(
     left = len(plan.units) - len(plan.finished)
     _say(console, f"suite {plan.suite.name}: {left} of {len(plan.units)} parts to run, into {plan.output}")
     with SharingDisplay(console, len(plan.units)) as display:
-        records = execute_sharing(plan, device=device, batch_size=batch_size, watcher=display)
+        records = execute_sharing(plan, device=device, batch_size=batch_size, audit=audit, watcher=display)
     attacked = [record.id for record in records if record.status == "ok" and isinstance(record.unit, OnShared)]
     removed = lost_and_gone(plan.output, restore_records(plan.output, records), attacked)
     stored = all_records([plan.output])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -42,6 +42,7 @@ class Plan:
     Attributes:
         suite: with data, seed and plug-ins as they were overridden.
         cells: in running order.
+        combined: by id, the cells of the whole suite that attacks among them combine.
         finished: cell id -> its record, for those that are there and ok.
         output: the run directory.
     """
@@ -50,6 +51,7 @@ class Plan:
     cells: list[CellSpec]
     finished: dict[str, Record]
     output: Path
+    combined: dict[str, CellSpec] = field(default_factory=dict)
 
 
 def make_plan(
@@ -106,6 +108,7 @@ def make_plan(
         shifted_fingerprint=shifted_fingerprint,
         weights_fingerprints=fingerprints,
     )
+    everything = {cell.id: cell for cell in cells}
     if only is not None:
         matching = [cell for cell in cells if matches(cell, only)]
         if not matching:
@@ -119,7 +122,8 @@ def make_plan(
     finished = {record.id: record for record in stored if record.status == "ok"}
     left = [cell for cell in cells if cell.id not in finished]
     at_hand.assert_plugins(plugin for cell in left for plugin in (attack_of(cell.attack), defense_of(cell.defense)))
-    return Plan(chosen, cells, finished, run_dir)
+    combined = {name: everything[name] for cell in cells for name in cell.combined}
+    return Plan(chosen, cells, finished, run_dir, combined)
 
 
 def matches(cell: CellSpec, pattern: str) -> bool:
@@ -176,7 +180,7 @@ def _run_cell(
         peak_memory_mb=stages.peak_memory_mb,
     )
     try:
-        result = pipeline.run(cell, stages, watcher.progress)
+        result = pipeline.run(cell, stages, watcher.progress, combined=plan_.combined)
     except Exception as error:
         record.error = reason(error)
     else:

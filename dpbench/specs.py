@@ -95,7 +95,7 @@ class PluginSpec(Spec):
 class CellSpec(Spec):
     """One pairing: dataset x backbone x split point x defense x attack x threat model x seed."""
 
-    later = ("judge", "server")
+    later = ("judge", "server", "combined")
 
     dataset: DatasetSpec
     data_fingerprint: str = Field(description="identifies the images themselves, wherever the folder lies")
@@ -113,6 +113,7 @@ class CellSpec(Spec):
     seed: int = Field(0, ge=0)
     judge: JudgeSpec | None = Field(None, description="by default the one in `dpbench.recognition`")
     server: ServerRole = Field("attacker", description="who holds the server's half")
+    combined: tuple[str, ...] = Field((), description="ids of the cells whose reconstructions the attack combines")
 
     @property
     def auxiliary(self) -> AuxiliaryData:

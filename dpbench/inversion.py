@@ -59,7 +59,8 @@ class Whitening(nn.Module):
     """A map of released features after which their channels have unit variance and no correlation (ZCA).
 
     A defense can hide an image in directions of tiny variance, where a network hardly looks and a distance hardly
-    counts. It is linear in what `Standardising` makes of the features, which is where scale, precision and outliers go. Flat features beyond `LARGEST_FLAT` values, and covariances from too few samples, are only divided by
+    counts. It is linear in what `Standardising` makes of the features, which is where scale, precision and outliers
+    go. Flat features beyond `LARGEST_FLAT` values, and covariances from too few samples, are only divided by
     the std per channel.
 
     Args:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,8 +120,16 @@ class Pipeline:
         }
         return [sort for sort, plugin in plugins.items() if remote.crosses(plugin, self.prepared.audit)]
 
-    def run(self, cell: CellSpec, stages: Stages, progress: Progress) -> Result:
+    def run(
+        self, cell: CellSpec, stages: Stages, progress: Progress, combined: Mapping[str, CellSpec] | None = None
+    ) -> Result:
         """Measure one cell.
+
+        Args:
+            cell: what to measure.
+            stages: follows the time it takes.
+            progress: shows a short text.
+            combined: by id, at least the cells that it combines.
 
         Raises:
             DpbenchError: the defense or the attack broke its contract (shape, range, NaN).
@@ -139,7 +147,9 @@ class Pipeline:
             released = self.released(cell, protected, progress)
         victims = parts.test.images[: cell.victims]
         with stages("attack"):
-            images, notes = self.batches(lambda size: self._attacked(cell, released, size, victims, progress))
+            found = self._found(cell, combined or {}, progress)
+            images, notes = self.batches(lambda size: self._attacked(cell, released, size, victims, found, progress))
+            self._reconstructed(cell)[cell.id] = images.cpu()
             key = self.prepared.protected_key(cell, cell.defense, progress)
             seed = derive_seed(key, "probe")
             assert_same_release(protected, parts.test.images, seed=seed, before=released.probe)
@@ -202,15 +212,56 @@ class Pipeline:
             released = self.prepared.keep("released", f"{key} {cell.releases} {cell.victims}", make)
         return released
 
+    def _reconstructed(self, cell: CellSpec) -> dict[str, Tensor | None]:
+        """By cell id, what attacks made of the victims in this run, None where they failed; of the cell's setting."""
+        setting = [
+            cell.data_fingerprint,
+            cell.backbone_identity,
+            cell.split_point,
+            cell.defense.model_dump(),
+            cell.seed,
+        ]
+        kept: dict[str, Tensor | None] = self.prepared.keep("reconstructed", content_hash(setting), dict)
+        return kept
+
+    def _found(self, cell: CellSpec, combined: Mapping[str, CellSpec], progress: Progress) -> dict[str, Tensor]:
+        """What the cells that this one combines made of its victims, by attack; those of earlier runs run again."""
+        kept, found = self._reconstructed(cell), {}
+        for name in cell.combined:
+            other = combined[name]
+            if name not in kept:
+                try:
+                    kept[name] = self._again(other, progress).cpu()
+                except Exception:  # whatever a plug-in raises: its own row says so
+                    kept[name] = None
+            images = kept[name]
+            if images is not None:
+                label = other.attack.name if other.attack.name not in found else f"{other.attack.name} {name}"
+                found[label] = images[: cell.victims].to(self.device)
+        return found
+
+    def _again(self, cell: CellSpec, progress: Progress) -> Tensor:
+        """The reconstructions of another cell of the setting."""
+        released = self.released(cell, self.prepared.protected(cell, cell.defense, progress), progress)
+        victims = self.prepared.parts(cell, progress).test.images[: cell.victims]
+        images, _ = self.batches(lambda size: self._attacked(cell, released, size, victims, {}, progress))
+        return images
+
     def _attacked(
-        self, cell: CellSpec, released: Released, batch_size: int, victims: Tensor, progress: Progress
+        self,
+        cell: CellSpec,
+        released: Released,
+        batch_size: int,
+        victims: Tensor,
+        found: Mapping[str, Tensor],
+        progress: Progress,
     ) -> tuple[Tensor, dict[str, Any]]:
         """Reconstructions (victims,3,H,W) in [0,1], and what the attack noted; the same however often it begins."""
         notes: dict[str, Any] = {}
         lent = self.prepared.lend(
             self.prepared.auxiliary(cell, progress).at_most(batch_size), f"attack {cell.attack.name!r}", "reconstruct"
         )
-        seen = self._observe(cell, released, lent, notes, progress)
+        seen = replace(self._observe(cell, released, lent, notes, progress), found=found)
         attack = attack_of(cell.attack)
         generator = derive_generator(self.device, cell.id, "attack")
         try:

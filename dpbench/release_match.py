@@ -7,11 +7,13 @@ draws for stochastic releases, masked entries left out, a straight-through surro
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from dpbench.errors import DpbenchError
 from dpbench.inversion import (
     Whitening,
     channel_axis,
@@ -21,6 +23,7 @@ from dpbench.inversion import (
     victims_per_batch,
 )
 from dpbench.standardising import Standardising
+from dpbench.surrogate import learned_surrogate
 from dpbench.types import Client, Observation
 
 PROBES = 64
@@ -34,6 +37,12 @@ STEP_SIZES = (0.003, 0.01, 0.03)
 
 OVERSHOOT = 100.0
 """A gradient that promises less than the hundredth part of what its direction brings would starve an optimiser."""
+
+LEADS = 1e-3
+"""Share by which a step must lower the distance for its direction to lead anywhere."""
+
+KEPT = 0.02
+"""A gradient that keeps less than so much of what it promises, and leads nowhere, points at random."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,9 @@ class ReleaseMatch:
         residual: distance to expect between one draw and the pooled releases of the same image; 0 for masks.
         zero_weight: None, or for masking clients, per channel, how probable it is that a released zero is a
             true zero and not a masked entry. Other masked entries are left out of the distance.
-        straight_through: gradients are those of `client.features`, because those of `client.release` are useless.
+        surrogate: images -> something of the shape of a release, whose gradients are followed because those of
+            `client.release` are useless.
+        blind: no gradient that was tried leads anywhere: what is found says nothing about the defense.
     """
 
     client: Client
@@ -61,16 +72,17 @@ class ReleaseMatch:
     noise: float = 0.0
     residual: float = 0.0
     zero_weight: Tensor | None = None
-    straight_through: bool = False
+    surrogate: Callable[[Tensor], Tensor] | None = None
+    blind: bool = False
 
     def release(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """One differentiable release of (N,3,H,W) candidate images, through the surrogate where it is needed."""
-        if not self.straight_through:
+        if self.surrogate is None:
             return self.client.release(images, generator=generator)
         with torch.no_grad():
             released = self.client.release(images, generator=generator)
-        features = self.client.features(images)
-        return released + (features - features.detach())
+        followed = self.surrogate(images)
+        return released + (followed - followed.detach())
 
     def standardised(self, release: Tensor) -> Tensor:
         """Whitened releases, flattened to (N, values)."""
@@ -159,11 +171,58 @@ def study_client(seen: Observation, *, draws: int, generator: torch.Generator, s
             always_zero &= release(probes) == 0
         # what a mask lets through is exact
         match = replace(match, noise=0.0, residual=0.0, zero_weight=_zero_weight(always_zero, together))
-    fault = gradient_fault(match, probes[: max(2, len(probes) // 4)], generator)
-    if fault is not None:
-        fallbacks.append(f"straight-through gradient ({fault})")
-    seen.notes["fallbacks"] = fallbacks
-    return replace(match, straight_through=fault is not None)
+    match, met = _followed(match, seen, probes[: max(2, len(probes) // 4)], generator)
+    seen.notes["fallbacks"] = fallbacks + met
+    return match
+
+
+def _followed(
+    match: ReleaseMatch, seen: Observation, probes: Tensor, generator: torch.Generator
+) -> tuple[ReleaseMatch, list[str]]:
+    """The match with gradients that lead somewhere, and what had to be done for that, in words.
+
+    Raises:
+        DpbenchError: the release shows what image it comes from, but there is no gradient to follow it by.
+    """
+    own = Gradient.of(match, probes, generator)
+    if own.start <= 1e-9:
+        return match, []  # all images release the same: there is nothing to follow
+    shape = tuple(match.released.shape[1:])
+    heads = {"straight-through gradient": match.client}
+    if seen.undefended is not None:
+        heads["gradient of the undefended client"] = seen.undefended
+    tried = [
+        (words, head.features) for words, head in heads.items() if tuple(head.features(probes[:2]).shape[1:]) == shape
+    ]
+    best, best_words, fault = own, "", own.fault
+    for words, surrogate in tried:
+        if best_words and best.leads:
+            break
+        other = Gradient.of(replace(match, surrogate=surrogate), probes, generator)
+        if other.leads and (fault or own.gain < 0.5 * other.gain) and not best.gain > other.gain:
+            fault = fault or "shattered"
+            best, best_words = other, words
+    if fault and not best.leads:
+        draw = generator.get_state()
+
+        @torch.no_grad()
+        def release(images: Tensor) -> Tensor:
+            return match.client.release(images, generator=generator)
+
+        surrogate = learned_surrogate(seen, release, shape)
+        generator.set_state(draw)
+        other = Gradient.of(replace(match, surrogate=surrogate), probes, generator)
+        if other.gain > best.gain or not own.there:
+            best, best_words = other, "gradient of a learned surrogate"
+    if not fault:
+        return match, []
+    if not best.there:
+        raise DpbenchError(
+            "the client's weights are granted, but no gradient of its release or of its features is there to follow; "
+            "let gradients pass through it, or grant queries only"
+        )
+    words = [f"{best_words} ({fault})"] if best_words else []
+    return replace(best.match, blind=not best.leads), words
 
 
 def _noise(whitening: Whitening, one: Tensor, other: Tensor) -> float:
@@ -188,53 +247,67 @@ def _zero_weight(always_zero: Tensor, together: Tensor) -> Tensor:
     return (true_zeros / zeros.clamp_min(1e-6)).clamp(0, 1)
 
 
-def gradient_fault(match: ReleaseMatch, probes: Tensor, generator: torch.Generator) -> str | None:
-    """Why the gradients of the release itself should not be followed, or None where they should.
+@dataclass(frozen=True)
+class Gradient:
+    """A gradient of the distance between releases, put to the test.
 
-    From every probe image, a few finite steps towards the release of the next one, along the gradient through the
-    release and along that of the straight-through surrogate. What counts is by how much the distance really falls:
-    a gradient that exists, and even one that is large, may point nowhere.
+    From every probe image, a few finite steps are taken towards the release of the next one, along the gradient. What
+    counts is by how much the distance really falls: a gradient that exists, and even one that is large, may point
+    nowhere.
 
-    Args:
-        match: with the release's own gradients.
-        probes: (N,3,H,W) auxiliary images in [0,1].
-        generator: every evaluation makes the same draw, so that noise does not swamp the steps.
-
-    Returns:
-        `missing` (or not finite), `vanishing` or `shattered`.
+    Attributes:
+        match: what the gradient is of.
+        start: mean distance of the probes from their targets.
+        there: it exists, is finite, and most probes have one that is not zero.
+        gain: the best mean share by which a step lowers the distance.
+        promise: the share that the gradient promised for that step.
+        missing: it does not exist, or is not finite.
     """
-    draw = generator.get_state()
-    with torch.no_grad():
-        release = match.release(probes, generator.set_state(draw))
-        targets = release.roll(1, 0)
-        if match.client.features(probes).shape != release.shape:
-            return None  # no surrogate
-    own = _gradient(match, probes, targets, generator.set_state(draw))
-    surrogate = _gradient(replace(match, straight_through=True), probes, targets, generator.set_state(draw))
-    if surrogate is None or float((surrogate.abs().amax((1, 2, 3)) > 0).float().mean()) < 0.5:
-        return None
-    if own is None:
-        return "missing"
 
-    def gain(gradient: Tensor) -> tuple[float, float]:
-        """The best share by which a step lowers the distance, and the share that the gradient promised for it."""
-        start = match.compare(release, targets).clamp_min(1e-12)
+    match: ReleaseMatch
+    start: float
+    there: bool = False
+    gain: float = 0.0
+    promise: float = 0.0
+    missing: bool = True
+
+    @classmethod
+    def of(cls, match: ReleaseMatch, probes: Tensor, generator: torch.Generator) -> Gradient:
+        """Test that of `match` on auxiliary images (N,3,H,W); every evaluation makes the same draw."""
+        draw = generator.get_state()
+        with torch.no_grad():
+            release = match.release(probes, generator.set_state(draw))
+            targets = release.roll(1, 0)
+            apart = match.compare(release, targets)
+        gradient = _gradient(match, probes, targets, generator.set_state(draw))
+        if gradient is None:
+            return cls(match, float(apart.mean()))
+        there = float((gradient.abs().amax((1, 2, 3)) > 0).float().mean()) >= 0.5
+        start = apart.clamp_min(1e-12)
         rms = gradient.square().mean((1, 2, 3), keepdim=True).sqrt()
         direction = gradient / rms.clamp_min(1e-30)
         gains = []
-        for size in STEP_SIZES:
-            moved = (probes - size * direction).clamp(0, 1)
-            reached = match.compare(match.release(moved, generator.set_state(draw)), targets)
-            promised = ((probes - moved) * gradient).sum((1, 2, 3))
-            gains.append((float((1 - reached / start).mean()), float((promised / start).mean())))
-        return max(gains)
+        with torch.no_grad():
+            for size in STEP_SIZES:
+                moved = (probes - size * direction).clamp(0, 1)
+                reached = match.compare(match.release(moved, generator.set_state(draw)), targets)
+                promised = ((probes - moved) * gradient).sum((1, 2, 3))
+                gains.append((float((1 - reached / start).mean()), float((promised / start).mean())))
+        return cls(match, float(apart.mean()), there, *max(gains), missing=False)
 
-    with torch.no_grad():
-        surrogate_gain, _ = gain(surrogate)
-        own_gain, own_promise = gain(own)
-    if float((own.abs().amax((1, 2, 3)) > 0).float().mean()) < 0.5 or OVERSHOOT * own_promise < own_gain:
-        return "vanishing"
-    return "shattered" if own_gain < 0.5 * surrogate_gain and surrogate_gain > 1e-3 else None
+    @property
+    def leads(self) -> bool:
+        """Whether it is there and the distance falls along it."""
+        return self.there and self.gain > LEADS
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with it by itself: `missing`, `vanishing` or `random`."""
+        if self.missing:
+            return "missing"
+        if not self.there or OVERSHOOT * self.promise < self.gain:
+            return "vanishing"
+        return "random" if self.gain < min(LEADS, KEPT * self.promise) else None
 
 
 def _gradient(match: ReleaseMatch, probes: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -44,6 +44,7 @@ class Plan:
     Attributes:
         suite: with data, seed and plug-ins as they were overridden.
         cells: in running order.
+        combined: by id, the cells of the whole suite that attacks among them combine.
         finished: cell id -> its record, for those that are there and ok.
         output: the run directory.
         changed: in words, why cells that were finished are not: see `dpbench.changes`.
@@ -56,6 +57,7 @@ class Plan:
     output: Path
     changed: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    combined: dict[str, CellSpec] = field(default_factory=dict)
 
 
 def make_plan(
@@ -118,6 +120,7 @@ def make_plan(
         shifted_fingerprint=shifted_fingerprint,
         weights_fingerprints=fingerprints,
     )
+    everything = {cell.id: cell for cell in cells}
     if only is not None:
         matching = [cell for cell in cells if matches(cell, only)]
         if not matching:
@@ -140,7 +143,13 @@ def make_plan(
     left = [cell for cell in cells if cell.id not in finished]
     at_hand.assert_plugins(plugin for cell in left for plugin in (attack_of(cell.attack), defense_of(cell.defense)))
     return Plan(
-        chosen, cells, finished, run_dir, _changed(left, run_dir) if left else (), tuple(dict.fromkeys(remarks))
+        chosen,
+        cells,
+        finished,
+        run_dir,
+        changed=_changed(left, run_dir) if left else (),
+        remarks=tuple(dict.fromkeys(remarks)),
+        combined={name: everything[name] for cell in cells for name in cell.combined},
     )
 
 
@@ -214,7 +223,7 @@ def _run_cell(
         peak_memory_mb=stages.peak_memory_mb,
     )
     try:
-        result = pipeline.run(cell, stages, watcher.progress)
+        result = pipeline.run(cell, stages, watcher.progress, combined=plan_.combined)
     except Unwritable:
         raise  # nothing else could be kept either
     except BaseException as error:  # a plug-in may call sys.exit

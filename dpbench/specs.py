@@ -169,7 +169,7 @@ class PluginSpec(Spec):
 class CellSpec(Spec):
     """One pairing: dataset x backbone x split point x defense x attack x threat model x seed."""
 
-    later = ("judge", "server")
+    later = ("judge", "server", "combined")
 
     dataset: DatasetSpec
     data_fingerprint: str = Field(description="identifies the images themselves, wherever the folder lies")
@@ -187,6 +187,7 @@ class CellSpec(Spec):
     seed: Seed = 0
     judge: JudgeSpec | None = Field(None, description="by default the one in `dpbench.recognition`")
     server: ServerRole = Field("attacker", description="who holds the server's half")
+    combined: tuple[str, ...] = Field((), description="ids of the cells whose reconstructions the attack combines")
 
     @property
     def auxiliary(self) -> AuxiliaryData:

@@ -106,6 +106,11 @@ class Standardising(nn.Module):
         units = squashed((exact(released) - self.centre) / self.unit).float()
         return units * self.size
 
+    def restored(self, standard: Tensor) -> Tensor:
+        """The releases (N, ...) that are standardised to these, but for outliers; exact."""
+        scale = torch.where(self.size > 0, self.unit / torch.where(self.size > 0, self.size, 1), 0)
+        return exact(standard) * scale + self.centre
+
 
 def _positions_differ(centre: Tensor, unit: Tensor) -> Tensor:
     """Whether the positions of each channel have little in common, from their statistics (P,C) -> (C,) bool."""

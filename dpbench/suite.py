@@ -192,7 +192,8 @@ def plan(
     An attack runs under `static` if that is listed, and under the weakest of the other listed threat models that
     grants what it needs (a stronger one would show it nothing more). The undefended reference does not change with
     the threat model and is never attacked under `static` beside another. Floors run once, on the undefended reference
-    if there is one. Each runs with every kind of auxiliary images that is listed, at the suite's budget.
+    if there is one. Each runs with every kind of auxiliary images that is listed, at the suite's budget. What combines
+    others comes last in its setting.
 
     Args:
         suite: the grid.
@@ -223,6 +224,7 @@ def plan(
         ],
         "attack",
     )
+    attacks.sort(key=lambda planned: planned[1].combines)
     has_reference = any(defense.name == UNDEFENDED for defense, _ in defenses)
     _refuse_settings(suite)
     cells = []
@@ -230,6 +232,7 @@ def plan(
     _refuse_twice([(backbone.spec(), point) for backbone, points in entries for point in points])
     for seed, (backbone, points) in itertools.product(suite.seeds, entries):
         for split_point, (defense, _) in itertools.product(points, defenses):
+            alone: list[CellSpec] = []  # of this setting, by attacks that could be combined
             for attack, attack_class, entry in attacks:
                 if attack.name in FLOORS and has_reference and defense.name != UNDEFENDED:
                     continue
@@ -241,26 +244,29 @@ def plan(
                     )
                 tiers = _threat_models(suite, entry, attack_class, defense)
                 for threat_model, auxiliary in itertools.product(tiers, _auxiliary(suite, entry)):
-                    cells.append(
-                        CellSpec(
-                            dataset=suite.dataset,
-                            data_fingerprint=data_fingerprint,
-                            backbone=backbone.spec(),
-                            weights_fingerprint=(weights_fingerprints or {}).get(backbone.weights, ""),
-                            split_point=split_point,
-                            defense=defense,
-                            attack=attack,
-                            threat_model=threat_model,
-                            shifted=shifted if auxiliary == "shifted" else None,
-                            shifted_fingerprint=shifted_fingerprint if auxiliary == "shifted" else "",
-                            releases=suite.releases,
-                            budget=suite.budget,
-                            victims=victims,
-                            seed=seed,
-                            judge=suite.judge,
-                            server=suite.server,
-                        )
+                    cell = CellSpec(
+                        dataset=suite.dataset,
+                        data_fingerprint=data_fingerprint,
+                        backbone=backbone.spec(),
+                        weights_fingerprint=(weights_fingerprints or {}).get(backbone.weights, ""),
+                        split_point=split_point,
+                        defense=defense,
+                        attack=attack,
+                        threat_model=threat_model,
+                        shifted=shifted if auxiliary == "shifted" else None,
+                        shifted_fingerprint=shifted_fingerprint if auxiliary == "shifted" else "",
+                        releases=suite.releases,
+                        budget=suite.budget,
+                        victims=victims,
+                        seed=seed,
+                        judge=suite.judge,
+                        server=suite.server,
                     )
+                    if attack_class.combines:
+                        cell = cell.model_copy(update={"combined": _combined(cell, alone)})
+                    elif not attack_class.floor:
+                        alone.append(cell)
+                    cells.append(cell)
     return cells
 
 
@@ -271,6 +277,19 @@ def _refuse_twice(splits: list[tuple[BackboneSpec, str]]) -> None:
                 f"backbone {backbone.name!r} is in the suite twice with the same settings and split point {point!r}; "
                 "remove one"
             )
+
+
+def _combined(cell: CellSpec, alone: Iterable[CellSpec]) -> tuple[str, ...]:
+    """Ids of the cells that were granted no more than `cell`, and attack all its victims."""
+
+    def granted(other: CellSpec) -> tuple[int, int]:
+        return THREAT_MODELS.index(other.threat_model), AUXILIARY_DATA.index(other.auxiliary)
+
+    return tuple(
+        other.id
+        for other in alone
+        if other.victims >= cell.victims and all(a <= b for a, b in zip(granted(other), granted(cell), strict=True))
+    )
 
 
 def _refuse_settings(suite: Suite) -> None:

@@ -7,7 +7,7 @@ victims' images have no way in, and an attack never grades itself.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, Self, get_args
 
@@ -343,6 +343,8 @@ class Observation:
         adaptive: `query` and `client` are those of the defended model; else of the undefended one, which is all that
             this attacker could prepare on.
         undefended: where `client` is granted, that of the undefended model: its backbone is no secret.
+        found: for an attack that combines, what others made of the same victims, (N,3,H,W) in [0,1], by their names;
+            each was granted no more than this one.
         remember: `remember(name, train, depends_on)` trains once and caches, see `Remember`.
         progress: shows a short text in the live display.
         notes: facts the attack wants in the record, as plain JSON values (its final loss, whether it
@@ -359,6 +361,7 @@ class Observation:
     server: Server | None = None
     adaptive: bool = True
     undefended: Client | None = None
+    found: Mapping[str, Tensor] = field(default_factory=dict)
     progress: Callable[[str], None] = lambda text: None
     notes: dict[str, object] = field(default_factory=dict)
 
@@ -386,6 +389,8 @@ class Attack(Plugin, abc.ABC):
     needs: ClassVar[Needs] = "nothing"
     floor: ClassVar[bool] = False
     """True for guesses that reconstruct nothing, at most look something up: they set the floor of the scale."""
+    combines: ClassVar[bool] = False
+    """True where `Observation.found` is read: such an attack runs after the others of its setting."""
     budgets: ClassVar[dict[str, dict[str, float]]] = {}
     """`small` or `large` -> parameter -> factor on its value at `standard`."""
 

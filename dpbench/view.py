@@ -188,7 +188,7 @@ class _Scores:
         self.known: dict[tuple[object, ...], float] = {}
 
     def error(self, features: list[Tensor], *, reach: int = 0) -> float:
-        """From the features (N, ...) together: whole images at once, or patch by patch, whichever is better.
+        """From the features (N, ...) together: patch by patch where they lie on a grid, as decoders do, else at once.
 
         Args:
             features: any number of taps.
@@ -197,8 +197,10 @@ class _Scores:
         about = (reach, *(_fingerprint(tap) for tap in features))  # many are copies of each other
         if about not in self.known:
             standard = [_standard(tap) for tap in features]
-            by_patches = min(self._by_patches(standard, nearby) for nearby in range(reach + 1))
-            self.known[about] = min(self._whole(standard), by_patches)
+            by_patches = [self._by_patches(standard, nearby) for nearby in range(reach + 1)]
+            self.known[about] = min((error for error in by_patches if error is not None), default=1.0)
+            if by_patches[0] is None:
+                self.known[about] = self._whole(standard)
         return self.known[about]
 
     def _whole(self, features: list[Tensor]) -> float:
@@ -218,12 +220,15 @@ class _Scores:
             errors.append(float(alone.square().sum() / self.small.square().sum().cpu()))
         return min(errors)
 
-    def _by_patches(self, features: list[Tensor], reach: int) -> float:
-        """One linear map from the channels around a position to the patch of the image there, as convolutions do."""
+    def _by_patches(self, features: list[Tensor], reach: int) -> float | None:
+        """One linear map from the channels around a position to the patch of the image there, as convolutions do.
+
+        None where they lie on no grid, or the images are too few for so many channels.
+        """
         maps = [features_on_grid(tap, (self.images.shape[2], self.images.shape[3])) for tap in features]
         grids = {grid.shape[2:] for grid in maps if grid is not None}
         if len(grids) != 1 or any(grid is None for grid in maps):
-            return 1.0
+            return None
         grid = torch.cat([grid for grid in maps if grid is not None], 1)
         height, width = (min(SIDE, side) for side in grid.shape[2:])
         grid = functional.adaptive_avg_pool2d(grid, (height, width))
@@ -234,7 +239,7 @@ class _Scores:
         given = functional.unfold(grid, 2 * reach + 1, padding=reach).transpose(1, 2)
         half = len(truth) // 2
         if half * height * width < 2 * given.shape[2]:
-            return 1.0
+            return None
         wrong, spread = 0.0, 0.0
         for known, other in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
             x, y = (exact(values[known].flatten(0, 1)) for values in (given, truth))

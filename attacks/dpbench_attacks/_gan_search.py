@@ -76,7 +76,7 @@ class PriorSearch(Attack):
             last.append(distance)
         seen.notes["first_feature_loss"] = round(float(first.mean()), 5)
         seen.notes["final_feature_loss"] = round(float(torch.cat(last).mean()), 5)
-        seen.notes["converged"] = converged(first, torch.cat(last), match.residual)
+        seen.notes["converged"] = converged(first, torch.cat(last), match.residual) and not match.blind
         return torch.cat(images)
 
     @torch.no_grad()

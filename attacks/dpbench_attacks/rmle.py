@@ -104,7 +104,7 @@ class RegularisedMaximumLikelihood(Attack):
         first, last = (torch.cat([result[k] for result in results]) for k in (1, 2))
         seen.notes["first_feature_loss"] = round(float(first.mean()), 5)
         seen.notes["final_feature_loss"] = round(float(last.mean()), 5)
-        seen.notes["converged"] = converged(first, last, match.residual)
+        seen.notes["converged"] = converged(first, last, match.residual) and not match.blind
         return torch.cat([result[0] for result in results])
 
     def _choose_regularisers(

@@ -47,9 +47,13 @@ def fixed(features, draw=torch.randn):
     return draw(features.shape[1:], generator=seeded(1))[None]
 
 
-def rounded(features, steps=32):
-    """The features in `steps` of 1, as whole numbers from 0 to 255."""
-    return (features * steps).round().clamp(0, 255)
+def rounded(features):
+    """The features as whole numbers from 0 to 255."""
+    return (features * 32 + 128).round().clamp(0, 255)
+
+
+def unrounded(codes):
+    return (codes - 128) / 32
 
 
 def per_image(change, *tensors):
@@ -89,7 +93,7 @@ class Lattice(Coded):
         return features + 64 * torch.randint(-500, 500, features.shape, generator=generator)
 
     def decode(self, released):
-        return (released + 16).remainder(64) - 16
+        return (released + 32).remainder(64) - 32
 
 
 class Below(Coded):
@@ -116,7 +120,7 @@ class KeyedByItself(Coded):
         return per_image(lambda row: row.flatten()[self.order(row)].view_as(row), rounded(features))
 
     def decode(self, released):
-        return per_image(lambda row: row.flatten()[self.order(row).argsort()].view_as(row) / 32, released)
+        return unrounded(per_image(lambda row: row.flatten()[self.order(row).argsort()].view_as(row), released))
 
 
 class KeyInAChannel(Coded):
@@ -127,8 +131,13 @@ class KeyInAChannel(Coded):
     def change(self, row, seed, backwards):
         key = seeded(seed)
         order, signs = torch.randperm(row.numel(), generator=key), torch.randn(row.numel(), generator=key).sign()
-        flat = (row.flatten() * signs)[order] if not backwards else row.flatten()[order.argsort()] * signs
-        flat[0] = 0 if backwards else seed
+        flat = row.flatten().clone()
+        if backwards:
+            flat[0] = 0
+            flat = flat[order.argsort()] * signs
+        else:
+            flat = (flat * signs)[order]
+            flat[0] = seed
         return flat.view_as(row)
 
     def encode(self, features, generator):
@@ -218,7 +227,7 @@ class Xor(Coded):
         codes = [code for code in released.long().unbind(1)]
         for place in range(1, len(codes)):
             codes[place] = codes[place] ^ codes[place - 1]
-        return (torch.stack(codes, 1) ^ self.key(released)).float() / 32
+        return unrounded((torch.stack(codes, 1) ^ self.key(released)).float())
 
 
 class Shuffle(Coded):
@@ -230,10 +239,10 @@ class Shuffle(Coded):
         return torch.randperm(math.prod(features.shape[1:]), generator=seeded(2))
 
     def encode(self, features, generator):
-        return rounded(features).flatten(1)[:, self.order(features)].view_as(features) / 32
+        return rounded(features).flatten(1)[:, self.order(features)].view_as(features)
 
     def decode(self, released):
-        return released.flatten(1)[:, self.order(released).argsort()].view_as(released)
+        return unrounded(released.flatten(1)[:, self.order(released).argsort()].view_as(released))
 
 
 class CarriedSigns(Coded):
@@ -247,7 +256,7 @@ class CarriedSigns(Coded):
 
     def decode(self, released):
         negative = released.abs().remainder(2)
-        return (released * (1 - 2 * negative) - negative - 2) / 64
+        return unrounded((released.abs() - negative - 2) / 2)
 
 
 class LogWarp(Coded):

@@ -264,7 +264,7 @@ def plan(
                     )
                     if attack_class.combines:
                         cell = cell.model_copy(update={"combined": _combined(cell, alone)})
-                    elif not attack_class.floor:
+                    elif attack.name not in FLOORS:
                         alone.append(cell)
                     cells.append(cell)
     return cells

@@ -155,6 +155,10 @@ class _Guest:
             server=FarServer(remote, "server.") if "server" in granted else None,
             adaptive=bool(message.fields["adaptive"]),
             undefended=FarClient(remote, "undefended") if "undefended" in granted else None,
+            found={
+                name: message.tensors[f"found{index}"].to(self.device)
+                for index, name in enumerate(message.fields["found"])
+            },
             remember=remember,
             progress=self.progress,
             notes=notes,

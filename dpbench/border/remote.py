@@ -205,7 +205,9 @@ def reconstruct(attack: Attack, seen: Observation, generator: torch.Generator) -
     releases = (seen.released, *seen.again)
     more, tensors = _shown("auxiliary", seen.auxiliary)
     fields = _named(attack) | more | {"granted": granted, "releases": len(releases), "adaptive": seen.adaptive}
+    fields["found"] = list(seen.found)
     tensors |= {f"released{index}": release for index, release in enumerate(releases)}
+    tensors |= {f"found{index}": images for index, images in enumerate(seen.found.values())}
     tensors["generator"] = generator.get_state()
     handlers: dict[str, Callable[[Message], Message]] = {
         "call": calls.answer,

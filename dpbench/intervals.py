@@ -17,7 +17,13 @@ Floats = npt.NDArray[np.float64]
 SHARES = ("accuracy", "accuracy_top5", "reid_top1", "reid_top5", "identity_top1", "label_read")
 """Figures that count hits."""
 
-LIMITS = {"ssim": (-1.0, 1.0), "lpips": (0.0, np.inf), "mse": (0.0, np.inf), "mse_bound": (0.0, np.inf)}
+LIMITS = {
+    "ssim": (-1.0, 1.0),
+    "psnr_db": (0.0, 100.0),
+    "lpips": (0.0, np.inf),
+    "mse": (0.0, np.inf),
+    "mse_bound": (0.0, np.inf),
+}
 """Figure -> its least and its greatest value; of shares and of leakage 0 and 1, of others none."""
 
 

@@ -199,7 +199,7 @@ def test_workflow_commands_escape() -> None:
     lines = workflow_commands(Comparison(findings, notes=["a: b"]))
     name = "a,b:c resnet10t layer1 | gaussian noise_std=1.0 | decoder (weights, seed 0)"
     assert lines == [
-        f"::error title=dpbench%3A leaks more::{name}: 50%25 up%0Aand%0Dmore",
+        f"::error title=dpbench%3A leaks more::{name}: 50%25 up and more",
         f"::warning title=dpbench%3A missing figure::{name}: x",
         f"::notice title=dpbench%3A new::{name}: y",
         "::notice title=dpbench%3A note::a: b",

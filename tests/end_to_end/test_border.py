@@ -1,0 +1,103 @@
+"""Plug-ins that cheat: whatever they patch, remember or look at, no figure follows."""
+
+from pathlib import Path
+
+import pytest
+
+import dpbench as package
+
+CHEATS = Path(__file__).with_name("cheating.py")
+
+SUITE = """
+name = "cheats"
+victims = 16
+threat_models = ["query"]
+[dataset]
+private = 256
+auxiliary = 512
+test = 128
+[[backbones]]
+name = "resnet10t"
+weights = "fit"
+epochs = 1
+split_points = ["layer1"]
+[[defenses]]
+name = "none"
+{defenses}
+[[attacks]]
+name = "mean-image"
+[[attacks]]
+name = "decoder"
+steps = 30
+width = 16
+{attacks}
+"""
+
+CAUGHT = {
+    "FirstOnes": "something else",
+    "Seed": "something else",
+    "Picky": "in batches of 1 than in batches of 64",
+    "Notes": "leave a trace outside its process",
+    "Quitter": "its process ended (exit status 0)",
+}
+"""Cheat -> words of the reason for which its cells fail."""
+
+BLIND = ("Stack", "Shelf")
+"""Cheats whose tricks tell them nothing: they serve everybody the same, and the server with them."""
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory, cache):
+    folder = tmp_path_factory.mktemp("cheats")
+    defenses = "".join(f'[[defenses]]\nname = "{CHEATS}:{name}"\n' for name in [*CAUGHT, *BLIND])
+    attacks = "".join(f'[[attacks]]\nname = "{CHEATS}:{name}"\n' for name in ("Thief", "Grey"))
+    (folder / "cheats.toml").write_text(SUITE.format(defenses=defenses, attacks=attacks))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DPBENCH_CACHE", str(cache))
+        return package.run(str(folder / "cheats.toml"), output=folder / "run", device="cpu")
+
+
+def row(board, defense, attack):
+    (found,) = board[(board["defense"] == defense) & (board["attack"] == attack)].to_dict("records")
+    return found
+
+
+@pytest.mark.parametrize(("name", "words"), CAUGHT.items())
+def test_who_tells_victims_from_attackers_is_found_out(board, name, words):
+    decoder = row(board, f"cheating.py:{name}", "decoder")
+    assert decoder["status"] == "failed"
+    assert words in decoder["error"]
+
+
+@pytest.mark.parametrize("name", BLIND)
+def test_nothing_passes_between_client_and_server_but_features(board, name):
+    decoder = row(board, f"cheating.py:{name}", "decoder")
+    assert decoder["status"] == "ok"
+    assert decoder["accuracy"] < 0.3
+
+
+def test_an_attack_finds_no_victims_where_it_runs(board):
+    thief, mean = row(board, "none", "cheating.py:Thief"), row(board, "none", "mean-image")
+    assert thief["status"] == "ok"
+    assert thief["ssim"] <= mean["ssim"] + 0.05
+
+
+def test_grading_happens_where_no_plugin_has_patched_it(board, cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("DPBENCH_CACHE", str(cache))
+    (tmp_path / "plain.toml").write_text(SUITE.format(defenses="", attacks=""))
+    plain = package.run(str(tmp_path / "plain.toml"), output=tmp_path / "run", device="cpu")
+    assert row(board, "none", "decoder")["ssim"] == row(plain, "none", "decoder")["ssim"]
+
+
+def test_a_floor_that_a_plugin_declares_does_not_lift_the_zero(board, cache, tmp_path):
+    floor = row(board, "none", "floor")
+    assert floor["ssim"] == row(board, "none", "mean-image")["ssim"]
+
+
+def test_an_audit_gives_the_figures_of_a_run_without(board, cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("DPBENCH_CACHE", str(cache))
+    (tmp_path / "plain.toml").write_text(SUITE.format(defenses='[[defenses]]\nname = "quantise"\nbits = 2', attacks=""))
+    plain = package.run(str(tmp_path / "plain.toml"), output=tmp_path / "run", device="cpu")
+    audited = package.run(str(tmp_path / "plain.toml"), output=tmp_path / "audit", device="cpu", audit=True)
+    figures = ["defense", "attack", "threat_model", "status", "accuracy", "ssim", "psnr_db", "reid_top1", "leakage"]
+    assert audited[figures].equals(plain[figures])

@@ -14,7 +14,7 @@ victims = 16
 threat_models = ["query"]
 [dataset]
 private = 256
-auxiliary = 512
+auxiliary = 256
 test = 128
 [[backbones]]
 name = "resnet10t"
@@ -28,7 +28,7 @@ name = "none"
 name = "mean-image"
 [[attacks]]
 name = "decoder"
-steps = 30
+steps = 12
 width = 16
 {attacks}
 """
@@ -47,14 +47,32 @@ BLIND = ("Stack", "Shelf")
 
 
 @pytest.fixture(scope="module")
-def board(tmp_path_factory, cache):
+def boards(tmp_path_factory, cache):
     folder = tmp_path_factory.mktemp("cheats")
     defenses = "".join(f'[[defenses]]\nname = "{CHEATS}:{name}"\n' for name in [*CAUGHT, *BLIND])
     attacks = "".join(f'[[attacks]]\nname = "{CHEATS}:{name}"\n' for name in ("Thief", "Grey"))
-    (folder / "cheats.toml").write_text(SUITE.format(defenses=defenses, attacks=attacks))
+    boards = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DPBENCH_CACHE", str(cache))
-        return package.run(str(folder / "cheats.toml"), output=folder / "run", device="cpu")
+        for name, given in {
+            "d": {"defenses": defenses, "attacks": ""},
+            "a": {"defenses": "", "attacks": attacks},
+        }.items():
+            (folder / f"{name}.toml").write_text(SUITE.format(**given))
+            boards.append(package.run(str(folder / f"{name}.toml"), output=folder / name, device="cpu"))
+    return boards
+
+
+@pytest.fixture(scope="module")
+def board(boards):
+    """Of the defenses that cheat."""
+    return boards[0]
+
+
+@pytest.fixture(scope="module")
+def attacked(boards):
+    """Of the attacks that cheat."""
+    return boards[1]
 
 
 def row(board, defense, attack):
@@ -72,26 +90,26 @@ def test_who_tells_victims_from_attackers_is_found_out(board, name, words):
 @pytest.mark.parametrize("name", BLIND)
 def test_nothing_passes_between_client_and_server_but_features(board, name):
     decoder = row(board, f"cheating.py:{name}", "decoder")
-    assert decoder["status"] == "ok"
+    assert decoder["status"] != "failed"
     assert decoder["accuracy"] < 0.3
 
 
-def test_an_attack_finds_no_victims_where_it_runs(board):
-    thief, mean = row(board, "none", "cheating.py:Thief"), row(board, "none", "mean-image")
-    assert thief["status"] == "ok"
+def test_an_attack_finds_no_victims_where_it_runs(attacked):
+    thief, mean = row(attacked, "none", "cheating.py:Thief"), row(attacked, "none", "mean-image")
+    assert thief["status"] != "failed"
     assert thief["ssim"] <= mean["ssim"] + 0.05
 
 
-def test_grading_happens_where_no_plugin_has_patched_it(board, cache, tmp_path, monkeypatch):
+def test_grading_happens_where_no_plugin_has_patched_it(attacked, cache, tmp_path, monkeypatch):
     monkeypatch.setenv("DPBENCH_CACHE", str(cache))
     (tmp_path / "plain.toml").write_text(SUITE.format(defenses="", attacks=""))
     plain = package.run(str(tmp_path / "plain.toml"), output=tmp_path / "run", device="cpu")
-    assert row(board, "none", "decoder")["ssim"] == row(plain, "none", "decoder")["ssim"]
+    assert row(attacked, "none", "decoder")["ssim"] == row(plain, "none", "decoder")["ssim"]
 
 
-def test_a_floor_that_a_plugin_declares_does_not_lift_the_zero(board, cache, tmp_path):
-    floor = row(board, "none", "floor")
-    assert floor["ssim"] == row(board, "none", "mean-image")["ssim"]
+def test_a_floor_that_a_plugin_declares_does_not_lift_the_zero(attacked):
+    floor = row(attacked, "none", "floor")
+    assert floor["ssim"] == row(attacked, "none", "mean-image")["ssim"]
 
 
 def test_an_audit_gives_the_figures_of_a_run_without(board, cache, tmp_path, monkeypatch):

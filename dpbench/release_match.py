@@ -191,7 +191,7 @@ def _followed(
     heads = {"straight-through gradient": match.client}
     if seen.undefended is not None:
         heads["gradient of the undefended client"] = seen.undefended
-    tried = [
+    tried: list[tuple[str, Callable[[Tensor], Tensor]]] = [
         (words, head.features) for words, head in heads.items() if tuple(head.features(probes[:2]).shape[1:]) == shape
     ]
     best, best_words, fault = own, "", own.fault
@@ -209,9 +209,9 @@ def _followed(
         def release(images: Tensor) -> Tensor:
             return match.client.release(images, generator=generator)
 
-        surrogate = learned_surrogate(seen, release, shape)
+        learned = learned_surrogate(seen, release, shape)
         generator.set_state(draw)
-        other = Gradient.of(replace(match, surrogate=surrogate), probes, generator)
+        other = Gradient.of(replace(match, surrogate=learned), probes, generator)
         if other.gain > best.gain or not own.there:
             best, best_words = other, "gradient of a learned surrogate"
     if not fault:
@@ -221,8 +221,8 @@ def _followed(
             "the client's weights are granted, but no gradient of its release or of its features is there to follow; "
             "let gradients pass through it, or grant queries only"
         )
-    words = [f"{best_words} ({fault})"] if best_words else []
-    return replace(best.match, blind=not best.leads), words
+    met = [f"{best_words} ({fault})"] if best_words else []
+    return replace(best.match, blind=not best.leads), met
 
 
 def _noise(whitening: Whitening, one: Tensor, other: Tensor) -> float:

@@ -168,5 +168,6 @@ def features_on_grid(features: Tensor, image_size: tuple[int, int]) -> Tensor | 
     if layout.kind == "flat":
         return None
     if layout.kind == "tokens":
-        return features[:, layout.prefix :].transpose(1, 2).unflatten(2, layout.grid)
+        grid: Tensor = features[:, layout.prefix :].transpose(1, 2).unflatten(2, layout.grid)
+        return grid
     return features.permute(0, 3, 1, 2) if channel_axis(tuple(features.shape)) == 3 else features

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -74,12 +77,12 @@ class Standardising(nn.Module):
             self.register_buffer(name, torch.full(feature_shape, value, dtype=torch.float64))
         self.register_buffer("size", torch.ones(feature_shape))
 
-    def _apply(self, *args: object, **kwargs: object) -> Standardising:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # MPS has no float64
-        moved = args[0](torch.zeros(())) if callable(args[0]) else torch.zeros(())
-        if moved.device.type == "mps":
+        if fn(torch.zeros(())).device.type == "mps":
             self.centre, self.unit = self.centre.float(), self.unit.float()
-        return super()._apply(*args, **kwargs)  # type: ignore[arg-type,no-any-return]
+        moved: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return moved
 
     @torch.no_grad()
     def fit(self, released: Tensor) -> None:

@@ -37,7 +37,11 @@ class ReleaseNetwork(nn.Module):
         super().__init__()
         self.feature_shape = feature_shape
         grid = features_on_grid(torch.empty(1, *feature_shape, device="meta"), image_shape[1:])
-        self.grid = None if grid is None or math.prod(grid.shape) != math.prod(feature_shape) else grid.shape[2:]
+        self.grid = (
+            None
+            if grid is None or math.prod(grid.shape) != math.prod(feature_shape)
+            else (grid.shape[2], grid.shape[3])
+        )
         side = SIDE if self.grid is None else min(self.grid)
         halvings = max(0, round(math.log2(min(image_shape[1:]) / side)))
         layers: list[nn.Module] = [nn.Conv2d(3, WIDTH, 3, padding=1), nn.ReLU()]
@@ -52,7 +56,7 @@ class ReleaseNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N,3,H,W) in [0,1] -> (N, *feature_shape)."""
         x = self.trunk(images * 2 - 1)
-        units = self.dense(functional.adaptive_avg_pool2d(x, SIDE).flatten(1)).unflatten(1, self.feature_shape)
+        units: Tensor = self.dense(functional.adaptive_avg_pool2d(x, SIDE).flatten(1)).unflatten(1, self.feature_shape)
         if self.local is not None and self.grid is not None:
             local = functional.adaptive_avg_pool2d(self.local(x), self.grid).flatten(2)  # (N,C,positions)
             units = units + local.movedim(1, self.axis if self.axis != 3 else -1).reshape(units.shape)

@@ -134,7 +134,12 @@ class TappedServer:
     def _shapes(self, released: Tensor) -> list[tuple[int, ...]]:
         """Of all tensors that are seen."""
         shapes: list[tuple[int, ...]] = []
-        self._watched(released, lambda number, tensor: bool(shapes.append(tuple(tensor.shape))))
+
+        def note(number: int, tensor: Tensor) -> bool:
+            shapes.append(tuple(tensor.shape))
+            return False
+
+        self._watched(released, note)
         return shapes
 
     def _run(self, released: Tensor, found: _Found, wanted: tuple[int, ...]) -> list[Tensor]:

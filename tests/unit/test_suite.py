@@ -112,17 +112,17 @@ def test_a_budget_scales_every_attack_and_names_its_cells():
 
 
 def test_an_ensemble_names_attacks_and_pins_their_versions(monkeypatch):
-    text = BASE[: BASE.index("[[attacks]]")].replace("victims = 8", 'victims = 8\nensemble = "ensemble-v1"')
+    text = BASE[: BASE.index("[[attacks]]")].replace("victims = 8", 'victims = 8\nensemble = "ensemble-v1.1"')
     names = {cell.attack.name for cell in planned(text)}
-    assert names == set(ensembles.ENSEMBLES["ensemble-v1"])
+    assert names == set(ensembles.ENSEMBLES["ensemble-v1.1"])
     own = planned(text + '[[attacks]]\nname = "rmle"\nvictims = 4\n')
     assert {cell.attack.name for cell in own} == names
     assert {cell.victims for cell in own if cell.attack.name == "rmle"} == {4}
     with pytest.raises(DpbenchError, match="unknown ensemble 'ensemble-v9'; did you mean"):
-        planned(text.replace("ensemble-v1", "ensemble-v9"))
+        planned(text.replace("ensemble-v1.1", "ensemble-v9"))
     with pytest.raises(DpbenchError, match="names no attack; add"):
-        planned(text.replace('ensemble = "ensemble-v1"', ""))
-    monkeypatch.setitem(ensembles.ENSEMBLES, "ensemble-v1", {"decoder": 99})
+        planned(text.replace('ensemble = "ensemble-v1.1"', ""))
+    monkeypatch.setitem(ensembles.ENSEMBLES, "ensemble-v1.1", {"decoder": 99})
     with pytest.raises(DpbenchError, match="pins 'decoder' at version 99, this dpbench has version"):
         planned(text)
 

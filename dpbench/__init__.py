@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dpbench.errors import DpbenchError as DpbenchError
     from dpbench.leaderboard import build_board as build_board
     from dpbench.leaderboard import load_records as load_records
+    from dpbench.parameters import File as File
     from dpbench.registry import register as register
     from dpbench.types import Attack as Attack
     from dpbench.types import Defense as Defense
@@ -34,6 +35,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 _HOMES = {
     "run": "api",
     "DpbenchError": "errors",
+    "File": "parameters",
     "build_board": "leaderboard",
     "load_records": "leaderboard",
     "register": "registry",

@@ -9,6 +9,7 @@ import torch
 from dpbench import backbones, datasets, feasibility
 from dpbench import weights as sources
 from dpbench.errors import DpbenchError
+from dpbench.process_state import preserved
 from dpbench.specs import DatasetSpec
 from dpbench.suite import BackboneEntry
 from dpbench.types import Plugin
@@ -66,6 +67,7 @@ def assert_plugins(plugins: Iterable[Plugin]) -> None:
     """
     for plugin in plugins:
         try:
-            plugin.assert_at_hand()
+            with preserved():
+                plugin.assert_at_hand()
         except DpbenchError as error:
             raise DpbenchError(f"{plugin.name}: {error}") from error

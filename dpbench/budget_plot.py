@@ -9,6 +9,7 @@ import pandas as pd
 
 from dpbench.board_files import FLOOR, WORST_CASE
 from dpbench.ensembles import FLOORS
+from dpbench.plot_style import default_style
 from dpbench.plots import PANEL, bars, differing, drawn, refuse_ending, styles_of
 from dpbench.report import short_arguments, strongest
 from dpbench.store import write_atomically
@@ -17,6 +18,7 @@ from dpbench.types import BUDGETS, UNDEFENDED
 DASHES = ("-", "--", ":", "-.")
 
 
+@default_style()
 def write_budgets(board: pd.DataFrame, path: Path) -> bool:
     """Mean SSIM of each attack against its budget: a row of panels per attack, a column per split point.
 

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dpbench.errors import DpbenchError, unknown
+from dpbench.endings import STATUSES, Verbs, run_to_the_end
+from dpbench.errors import DEBUG, DpbenchError, unknown
 from dpbench.sharing.commands import share
+from dpbench.terminal import make_console
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
     from dpbench.runner import Plan
 
 PLOTS = ("tradeoff", "budgets", "depth")
-UNUSABLE = 2
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="dpbench",
+    cls=Verbs,
     help="Do image features leak the image? Task accuracy beside reconstruction fidelity, for every pairing of a "
     "defense with a reconstruction attack.\n\nStart with [bold]dpbench run[/bold]: it needs no data, no network and "
     "no GPU.",
+    epilog=STATUSES,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -34,24 +37,8 @@ app.add_typer(share)
 
 
 def main() -> None:
-    """Entry point: bad input is one line on stderr and exit status 2."""
-    try:
-        app()
-    except DpbenchError as error:
-        print(f"dpbench: {error}", file=sys.stderr)
-        sys.exit(UNUSABLE)
-    except KeyboardInterrupt:
-        print(
-            "dpbench: interrupted; finished cells are kept, run the same command again to go on",
-            file=sys.stderr,
-        )
-        sys.exit(INTERRUPTED)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(soft_wrap=False)
+    """Entry point; see `dpbench.endings`."""
+    run_to_the_end(app)
 
 
 @app.command(
@@ -122,13 +109,14 @@ def run(
     from dpbench.leaderboard import build_board
     from dpbench.leakage import CALIBRATED as OF_LEAKAGE
     from dpbench.memory import parse_batch_size
+    from dpbench.plot_style import draw_or_say
     from dpbench.report import print_table, write_budgets, write_depth, write_overview, write_tradeoff
     from dpbench.runner import execute, make_plan
     from dpbench.store import newest_records
     from dpbench.suite import extend, label, load_suite
     from dpbench.suite_files import protocol_of
 
-    console = _console()
+    console = make_console()
     at_once = parse_batch_size(batch_size)
     if protocol_of(suite) == "sharing":
         from dpbench.sharing.runner import refuse_shifted
@@ -165,21 +153,13 @@ def run(
         highlight=False,
         soft_wrap=True,
     )
-    try:
-        with Display(console, plan.cells) as display:
-            records = execute(plan, device=device, batch_size=at_once, watcher=display)
-    except KeyboardInterrupt:
-        print("dpbench: interrupted; finished cells are kept: run the same command again to go on", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+    for line in plan.changed:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    with Display(console, plan.cells) as display:
+        records = execute(plan, device=device, batch_size=at_once, watcher=display)
     stored = newest_records([plan.output])
     board = build_board(stored)
     write_board(board, plan.output / "board.csv")
-    if left or not (plan.output / "overview.png").is_file():
-        write_tradeoff(board, plan.output / "tradeoff.png")
-        write_budgets(board, plan.output / "budgets.png")
-        write_depth(board, stored, plan.output / "depth.png")
-        if any(record.status == "ok" for record in records):
-            write_overview(plan.output, board, plan.output / "overview.png")
     print_table(board if len(stored) == len(records) else build_board(records), console)
     failed = [record for record in records if record.status == "failed"]
     for record in failed:
@@ -192,8 +172,18 @@ def run(
     missing = {pair for record in records for pair in record.missing_metrics.items() if pair[0] in OF_LEAKAGE}
     for metric, reason in sorted(missing):
         console.print(f"no {metric}: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    written = ["board.csv"]
+    if left or not (plan.output / "overview.png").is_file():
+        plots: dict[str, Callable[[], object]] = {
+            "tradeoff.png": lambda: write_tradeoff(board, plan.output / "tradeoff.png"),
+            "budgets.png": lambda: write_budgets(board, plan.output / "budgets.png"),
+            "depth.png": lambda: write_depth(board, stored, plan.output / "depth.png"),
+        }
+        if any(record.status == "ok" for record in records):
+            plots["overview.png"] = lambda: write_overview(plan.output, board, plan.output / "overview.png")
+        written += draw_or_say(plots, console)
     console.print(
-        f"{plan.output}: board.csv, tradeoff.png, overview.png, and a picture per cell in pictures/",
+        f"{plan.output}: {', '.join(written)}, and a picture per cell in pictures/",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -210,6 +200,8 @@ def _print_plan(plan: Plan, console: Console) -> None:
         console.print(f"{state:8}  {label(cell, full=True)}", markup=False, highlight=False, soft_wrap=True)
     left = len(plan.cells) - len(plan.finished)
     console.print(f"{len(plan.cells)} cells, {left} to run, into {plan.output}", markup=False, soft_wrap=True)
+    for line in plan.changed:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command(
@@ -237,7 +229,7 @@ def list_(
 
         print(json.dumps(entries, indent=1))
     else:
-        print_listing(entries, _console())
+        print_listing(entries, make_console())
 
 
 @app.command(
@@ -332,7 +324,7 @@ def check(
         accuracy=accuracy,
     )
     status = run_check(
-        candidate, baseline, tolerance=tolerance, junit=junit, environment=os.environ, console=_console()
+        candidate, baseline, tolerance=tolerance, junit=junit, environment=os.environ, console=make_console()
     )
     raise typer.Exit(status)
 
@@ -394,7 +386,7 @@ def doctor(
 
         print(json.dumps([vars(finding) for finding in findings], indent=1))
         return
-    print_findings(findings, _console())
+    print_findings(findings, make_console())
 
 
 def _version(value: bool) -> None:
@@ -408,5 +400,11 @@ def _version(value: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
-) -> Any:
-    pass
+    debug: Annotated[
+        bool, typer.Option("--debug", help=f"Show tracebacks, of failed cells too; {DEBUG}=1 does the same.")
+    ] = False,
+) -> None:
+    if debug:
+        import os
+
+        os.environ[DEBUG] = "1"

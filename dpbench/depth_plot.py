@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from dpbench.board_files import FLOOR, WORST_CASE
+from dpbench.plot_style import default_style
 from dpbench.plots import COLOURS, MARKERS, bars, drawn, refuse_ending
 from dpbench.store import Record, write_atomically
 from dpbench.types import THREAT_MODELS, UNDEFENDED
@@ -26,6 +27,7 @@ def depths(records: Iterable[Record]) -> dict[tuple[str, str], float]:
     }
 
 
+@default_style()
 def write_depth(board: pd.DataFrame, depth: dict[tuple[str, str], float], path: Path) -> bool:
     """Worst-case SSIM and re-identification of undefended backbones against the depth of the split point.
 

@@ -1,9 +1,16 @@
-"""The one exception that reaches a user as a single line."""
+"""What reaches a user as a single line: the one exception that is meant to, and others put into words."""
 
 from __future__ import annotations
 
 import difflib
+import os
+import sys
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
+
+DEBUG = "DPBENCH_DEBUG"
+"""The environment variable that shows tracebacks, as `dpbench --debug` does; processes that are started inherit it."""
 
 
 class DpbenchError(Exception):
@@ -17,3 +24,27 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> DpbenchError:
     suggestion = f" did you mean {near[0]!r}?" if near else ""
     shown = ", ".join(names[:40]) + (", ..." if len(names) > 40 else "")
     return DpbenchError(f"unknown {kind} {name!r};{suggestion} known: {shown or '(none)'}")
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether somebody stops the run (Ctrl-C); all else that a plug-in raises, `sys.exit` too, fails its cell alone."""
+    return type(error) is KeyboardInterrupt
+
+
+def reason(error: BaseException) -> str:
+    """One line: the message, and of any other than a `DpbenchError` its type and where it was raised."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # __str__ of a plug-in's own exception may raise in its turn
+        text = "(its message cannot be shown)"
+    if isinstance(error, DpbenchError):
+        return text
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{where}"
+
+
+def debug(error: BaseException) -> None:
+    """The whole traceback on stderr, where `dpbench --debug` or the environment variable `DEBUG` asks for it."""
+    if os.environ.get(DEBUG, "0") not in ("", "0"):
+        traceback.print_exception(error, file=sys.stderr)

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import EpsImagePlugin, Image, ImageOps, UnidentifiedImageError
 
 from dpbench.errors import DpbenchError
 
@@ -23,18 +23,22 @@ Pixels = NDArray[np.uint8]
 AHEAD = 4
 """Decoded images that each thread may have waiting."""
 
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow's names of what is opened, whatever a file is called: other formats may start programs (EPS) or hide pages."""
+
 ENDINGS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
 def to_uint8_array(path_or_file: str | Path | BinaryIO, size: int) -> Pixels:
     """Decode one image: (3,size,size) uint8 RGB, upright, the short side resized to `size`, centre-cropped.
 
-    Grey is replicated, transparency laid on white, 16 bits are scaled to 8 (65535 -> 255), CMYK is converted.
+    Grey is replicated, transparency laid on white, 16 bits are scaled to 8 (65535 -> 255), CMYK is converted; of
+    several pages or frames the first is taken.
 
     Raises:
         DpbenchError: the file cannot be read or decoded; the message names it.
     """
-    with _pillow_warnings():
+    with _careful_pillow():
         return _decode(path_or_file, size)
 
 
@@ -64,7 +68,7 @@ def in_threads(
     """
     threads = threads or decoding_threads()
     waiting: collections.deque[Future[Pixels]] = collections.deque()
-    with _pillow_warnings(), ThreadPoolExecutor(threads) as pool:
+    with _careful_pillow(), ThreadPoolExecutor(threads) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(decode, item))
@@ -82,21 +86,27 @@ def content_hash(pixels: Pixels) -> str:
 
 
 @contextlib.contextmanager
-def _pillow_warnings() -> Iterator[None]:
-    """An image too large to be true is an error; oddities in its metadata concern nobody.
+def _careful_pillow() -> Iterator[None]:
+    """An image too large to be true is an error; oddities in its metadata concern nobody; no Ghostscript is started.
 
-    Entered once around a pool, not in each thread: the filters belong to the whole process.
+    Entered once around a pool, not in each thread: all of this belongs to the whole process.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
+    ghostscript = EpsImagePlugin.gs_binary
+    # data sets of other packages open files themselves, in any format
+    EpsImagePlugin.gs_binary = False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    finally:
+        EpsImagePlugin.gs_binary = ghostscript
 
 
 def _decode(source: str | Path | BinaryIO, size: int) -> Pixels:
     name = source if isinstance(source, str | Path) else getattr(source, "name", "(in memory)")
     try:
-        with Image.open(source) as image:
+        with Image.open(source, formats=FORMATS) as image:
             return from_pillow(image, size)
     except PermissionError as error:
         raise DpbenchError(f"image {name} cannot be read ({error.strerror}); make it readable") from error
@@ -110,12 +120,20 @@ def _decode(source: str | Path | BinaryIO, size: int) -> Pixels:
     except DpbenchError as error:
         raise DpbenchError(f"image {name}: {error}") from error
     except Exception as error:  # a damaged file may raise anything from a decoder
-        reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
+        unknown = f"not an image of a format that is read: {', '.join(FORMATS)}"
+        reason = unknown if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
         raise DpbenchError(f"image {name} cannot be decoded ({reason}); replace it or delete it") from error
 
 
 def from_pillow(image: Image.Image, size: int) -> Pixels:
-    """(3,size,size) uint8 of an opened image of any mode; see `to_uint8_array`."""
+    """(3,size,size) uint8 of an opened image of any mode; see `to_uint8_array`.
+
+    Raises:
+        DpbenchError: it was opened from a file of another format than `FORMATS`.
+    """
+    # MPO is what Pillow calls a JPEG with further pictures behind it; what was never a file has no format
+    if image.format not in (*FORMATS, "MPO", None):
+        raise DpbenchError(f"its format is {image.format}, expected {', '.join(FORMATS)}: convert it")
     rgb = _to_rgb(ImageOps.exif_transpose(image))
     short = min(rgb.size)
     left, top = (rgb.width - short) // 2, (rgb.height - short) // 2

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+
+
+def _existing(path: Path) -> Path:
+    """An absolute path of a file that is there."""
+    found = path.expanduser().resolve()
+    if not found.is_file():
+        raise ValueError(f"there is no file {str(path)!r}")
+    return found
+
+
+File = Annotated[Path, AfterValidator(_existing)]
+"""A file that an attack or a defense reads, such as weights: its content is part of a cell's identity, its path is not.
+
+    class Masked(dpbench.Defense):
+        mask: dpbench.File = Path(__file__).with_name("mask.pth")
+"""
 
 
 class Parameters(BaseModel):

@@ -12,11 +12,15 @@ import torch
 from torch import Tensor
 
 from dpbench import cache, fidelity, recognition
+from dpbench.border import remote
 from dpbench.depth import client_share
 from dpbench.errors import DpbenchError
 from dpbench.guarantees import guarantees_of
+from dpbench.lending import Lent
 from dpbench.memory import LARGEST_BATCH, Batches, room
 from dpbench.prepare import Prepared, Progress, undefended_spec
+from dpbench.process_state import preserved
+from dpbench.quantisation import as_sent, quantisation_of, understood
 from dpbench.randomness import derive_generator
 from dpbench.release import (
     RELEASE_BATCH,
@@ -31,8 +35,7 @@ from dpbench.specs import CellSpec, content_hash
 from dpbench.stages import Stages
 from dpbench.store import Guarantees, Recognition, Utility
 from dpbench.suite import attack_of, defense_of
-from dpbench.taps import TappedServer
-from dpbench.types import AUXILIARY_SHARE, Observation, ProtectedModel
+from dpbench.types import AUXILIARY_SHARE, Observation, ProtectedModel, Server
 
 MANY_CLASSES = 50
 """So many make top-5 accuracy worth a figure."""
@@ -75,17 +78,20 @@ class Pipeline:
         device: where every tensor lives.
         cache_dir: fitted networks and decoded images.
         batch_size: at most so many images in a network at once, from 1; None: `auto_batch_size`.
+        audit: every plug-in runs behind the border, dpbench's own too.
 
     Raises:
         DpbenchError: a batch size below 1.
     """
 
-    def __init__(self, device: torch.device, cache_dir: Path, batch_size: int | None = None) -> None:
+    def __init__(
+        self, device: torch.device, cache_dir: Path, batch_size: int | None = None, *, audit: bool = False
+    ) -> None:
         if batch_size is not None and batch_size < 1:
             raise DpbenchError(f"batch_size = {batch_size} is not usable; expected 1 or more, or None for auto")
         self.device = device
         self.cache_dir = cache_dir
-        self.prepared: Prepared = Prepared(device, cache_dir, batch_size)
+        self.prepared: Prepared = Prepared(device, cache_dir, batch_size, audit=audit)
 
     @property
     def batches(self) -> Batches:
@@ -140,7 +146,7 @@ class Pipeline:
             backbone_weights=backbone_weights,
             released={
                 "shape": list(released.release.features[0].shape[1:]),
-                "dtype": str(released.release.features[0].dtype).removeprefix("torch."),
+                "dtype": str(released.release.dtype).removeprefix("torch."),
                 **({"packed": protected.split.packed} if protected.split.packed else {}),
                 "client_share": round(released.client_share, 4),
             },
@@ -225,8 +231,21 @@ class Pipeline:
     ) -> tuple[Tensor, dict[str, Any]]:
         """Reconstructions (victims,3,H,W) in [0,1], and what the attack noted; the same however often it begins."""
         notes: dict[str, Any] = {}
-        seen = replace(self._observe(cell, released, batch_size, notes, progress), found=found)
-        images = attack_of(cell.attack).reconstruct(seen, generator=derive_generator(self.device, cell.id, "attack"))
+        lent = self.prepared.lend(
+            self.prepared.auxiliary(cell, progress).at_most(batch_size), f"attack {cell.attack.name!r}", "reconstruct"
+        )
+        seen = replace(self._observe(cell, released, lent, notes, progress), found=found)
+        attack = attack_of(cell.attack)
+        generator = derive_generator(self.device, cell.id, "attack")
+        try:
+            if remote.crosses(attack, self.prepared.audit):
+                images = remote.reconstruct(attack, seen, generator)
+            else:
+                with preserved():
+                    images = attack.reconstruct(seen, generator=generator)
+        finally:
+            lent.check()
+        attack_of(cell.attack)  # what it read is still what the id says
         return checked_images(images, victims, cell.attack.name), notes
 
     def _recognise(self, cell: CellSpec, images: Tensor, progress: Progress) -> Recognition:
@@ -267,13 +286,14 @@ class Pipeline:
         return model, self.prepared.protected_key(cell, defense, progress)
 
     def _observe(
-        self, cell: CellSpec, released: Released, batch_size: int, notes: dict[str, Any], progress: Progress
+        self, cell: CellSpec, released: Released, lent: Lent, notes: dict[str, Any], progress: Progress
     ) -> Observation:
         """What the attacker sees under the cell's threat model, and nothing else."""
         needs = attack_of(cell.attack).needs
         model, client_key = self._known_client(cell, progress)
-        first, *again = (features[: cell.victims] for features in released.release.features)
-        answers = Answers(model, self.device, client_key, cell.id)
+        # copies: other attacks see the same release
+        first, *again = (features[: cell.victims].clone() for features in released.release.features)
+        answers = Answers(remote.renewed(model), self.device, client_key, cell.id)
 
         def remember(
             name: str,
@@ -284,8 +304,9 @@ class Pipeline:
         ) -> cache.State:
             key = content_hash(
                 {
-                    "attack": owner[0] if owner else cell.attack.name,
+                    "attack": owner[0] if owner else cell.attack.identity["name"],
                     "source": owner[1] if owner else cell.attack.source,
+                    **({"files": cell.attack.files} if cell.attack.files else {}),
                     "name": name,
                     "data": cell.data_fingerprint,
                     "auxiliary": [cell.shifted_fingerprint, AUXILIARY_SHARE[cell.budget]],
@@ -297,9 +318,11 @@ class Pipeline:
             def make() -> cache.State:
                 # queries inside take their randomness from the key too, whichever cell comes first
                 answers.start(key)
-                return train(derive_generator(self.device, key, "train"))
+                state = train(derive_generator(self.device, key, "train"))
+                lent.check()  # else what it trained on other images would be kept
+                return state
 
-            state = cache.remember(self.cache_dir, "attacks", key, make)
+            state = cache.remember(self.cache_dir, "attacks", key, make, progress)
             answers.start(client_key, cell.id)
             return {tensor_name: value.to(self.device) for tensor_name, value in state.items()}
 
@@ -307,10 +330,10 @@ class Pipeline:
             released=first,
             again=tuple(again),
             image_shape=(3, cell.dataset.image_size, cell.dataset.image_size),
-            auxiliary=self.prepared.auxiliary(cell, progress).at_most(batch_size),
+            auxiliary=lent.images,
             query=answers if needs != "nothing" else None,
             client=WhiteBox(model) if needs == "weights" else None,
-            server=self._server(cell, progress) if cell.server == "attacker" else None,
+            server=self._server(cell, released, progress) if cell.server == "attacker" else None,
             adaptive=cell.threat_model != "static",
             undefended=self._undefended(cell, progress) if needs == "weights" else None,
             remember=remember,
@@ -318,20 +341,38 @@ class Pipeline:
             notes=notes,
         )
 
-    def _server(self, cell: CellSpec, progress: Progress) -> TappedServer:
+    def _server(self, cell: CellSpec, released: Released, progress: Progress) -> Server:
         """The server's half of the defended model, as the attacker holds it."""
 
-        def make() -> TappedServer:
+        def make() -> Server:
             # an instance that has released nothing: what it computes, it computes from the features
-            return TappedServer(self.prepared.protected(cell, cell.defense, progress, apart=True))
+            model = self.prepared.protected(cell, cell.defense, progress, apart=True)
+            server = remote.tapped(model)
+            dtype = released.release.dtype
+            return server if dtype.is_floating_point else Sent(server, dtype, *quantisation_of(model))
 
-        server: TappedServer = self.prepared.keep(
-            "server", self.prepared.protected_key(cell, cell.defense, progress), make
-        )
+        server: Server = self.prepared.keep("server", self.prepared.protected_key(cell, cell.defense, progress), make)
         return server
 
     def _undefended(self, cell: CellSpec, progress: Progress) -> WhiteBox:
         return WhiteBox(self.prepared.protected(cell, undefended_spec(), progress))
+
+
+class Sent:
+    """A server that is sent integers, for attackers who read what they mean."""
+
+    def __init__(self, server: Server, dtype: torch.dtype, scale: float, zero_point: float) -> None:
+        self.server = server
+        self.steps = (dtype, scale, zero_point)
+
+    def activations(self, released: Tensor) -> tuple[Tensor, ...]:
+        """See `dpbench.types.Server`; the release first, as it is meant."""
+        _, *taps = self.server.activations(as_sent(released, *self.steps))
+        return released, *taps
+
+    def activation(self, released: Tensor, place: int) -> Tensor:
+        """See `dpbench.types.Server`."""
+        return released if place == 0 else self.server.activation(as_sent(released, *self.steps), place)
 
 
 class Answers:
@@ -348,8 +389,8 @@ class Answers:
         self.order = derive_generator(self.device, *parts, "order")
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Images (M,3,H,W) in [0,1] -> released features (M, ...)."""
-        return release_in_batches(self.model, images, self.generator, self.order)
+        """Images (M,3,H,W) in [0,1] -> released features (M, ...), of integers what they mean."""
+        return understood(self.model, release_in_batches(self.model, images, self.generator, self.order))
 
 
 def _plain(notes: dict[str, Any]) -> dict[str, Any]:

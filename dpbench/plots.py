@@ -10,6 +10,7 @@ import pandas as pd
 
 from dpbench.board_files import FLOOR, WORST_CASE, headline_of
 from dpbench.errors import DpbenchError
+from dpbench.plot_style import default_style
 from dpbench.row_names import varying
 from dpbench.store import write_atomically
 from dpbench.types import THREAT_MODELS, UNDEFENDED
@@ -29,6 +30,7 @@ LABELS = {
 PANEL = ["dataset", "backbone", "split_point"]
 
 
+@default_style()
 def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
     """Accuracy against worst-case SSIM, and against leakage or what else the board is about: a panel per split point.
 

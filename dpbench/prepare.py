@@ -5,7 +5,6 @@ Kept in memory while cells that use it follow each other, and on disk under a co
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +12,18 @@ from typing import Any, TypeVar
 
 import torch
 
-from dpbench import backbones, cache, recognition, splitting, training, weights
+from dpbench import backbones, cache, fitting, recognition, training, weights
+from dpbench.border import remote
 from dpbench.datasets import Parts, load_parts
 from dpbench.devices import place, to_device
 from dpbench.division import assert_disjoint_hashes
+from dpbench.lending import Lent
 from dpbench.memory import LARGEST_BATCH, Batches, auto_batch_size, room
 from dpbench.randomness import derive_generator, derive_seed, seeded
 from dpbench.registry import find_defense, source_of
 from dpbench.specs import CellSpec, DatasetSpec, PluginSpec, content_hash
 from dpbench.suite import defense_of
-from dpbench.types import AUXILIARY_SHARE, UNDEFENDED, Images, LabelledImages, ProtectedModel
+from dpbench.types import AUXILIARY_SHARE, UNDEFENDED, Defense, Images, LabelledImages, ProtectedModel
 
 Progress = Callable[[str], None]
 T = TypeVar("T")
@@ -47,10 +48,14 @@ class Prepared:
         device: where every tensor lives.
         cache_dir: fitted networks and decoded images.
         batch_size: at most so many images in a network at once; None: `auto_batch_size`.
+        audit: every plug-in runs behind the border, dpbench's own too.
     """
 
-    def __init__(self, device: torch.device, cache_dir: Path, batch_size: int | None = None) -> None:
+    def __init__(
+        self, device: torch.device, cache_dir: Path, batch_size: int | None = None, *, audit: bool = False
+    ) -> None:
         self.device = device
+        self.audit = audit
         self.cache_dir = cache_dir
         self.batch_size = batch_size
         self.batches = Batches(batch_size or 1)
@@ -116,6 +121,10 @@ class Prepared:
             placed = images.to(self.device)
         return LabelledImages(placed, to_device(part.labels, self.device))
 
+    def lend(self, images: LabelledImages, who: str, method: str) -> Lent:
+        """Images for a plug-in; where it changes them, nothing that was kept is used again."""
+        return Lent(images, who, method, self._kept.clear)
+
     def auxiliary(self, cell: CellSpec, progress: Progress) -> LabelledImages:
         """The attacker's images: as many of the cell's auxiliary images as its budget allows."""
         parts = self.parts(cell, progress)
@@ -169,8 +178,8 @@ class Prepared:
             return dict(model.state_dict())
 
         def load(key: str, batch_size: int) -> tuple[str, cache.State, str]:
-            state = cache.remember(self.cache_dir, "backbones", key, lambda: fit(key, batch_size))
-            return key, state, f"{source.label} sha256:{_state_hash(state)[:16]}"
+            state = cache.remember(self.cache_dir, "backbones", key, lambda: fit(key, batch_size), progress)
+            return key, state, f"{source.label} sha256:{cache.state_hash(state)[:16]}"
 
         return self._keep_fitted("backbone", about, training.BATCH_SIZE, load)
 
@@ -184,41 +193,37 @@ class Prepared:
         defense = defense_of(defense_spec)
         size = cell.dataset.image_size
 
-        def build(key: str) -> ProtectedModel:
-            # each protected model has its own copy of the weights: a defense may fine-tune them
-            with seeded(derive_seed(key, "build"), self.device):
-                model = backbones.create_backbone(cell.backbone, image_size=size, classes=len(parts.classes))
-                model.load_state_dict(state)
-                split = splitting.split_model(
-                    model,
-                    cell.split_point,
-                    image_shape=(3, size, size),
-                    classes=len(parts.classes),
-                    name=cell.backbone.name,
-                )
-                built = defense.build(split.requires_grad_(False).to(self.device))
-                return place(built, self.device).eval()
+        def recipe(key: str) -> fitting.Recipe:
+            return fitting.Recipe(key, cell.backbone, state, size, len(parts.classes), cell.split_point)
 
-        def fit(key: str, batch_size: int) -> cache.State:
-            model = build(key)
-            before = {name: value.clone() for name, value in model.state_dict().items()}
-            with seeded(derive_seed(key, "fit"), self.device):
-                defense.fit(
-                    model,
-                    parts.private.at_most(batch_size),
-                    generator=derive_generator(self.device, key, "fit"),
-                    progress=lambda text: progress(f"fitting defense {defense_spec.name}: {text}"),
-                )
-            # the backbone is cached already: only what the defense changed is kept
-            after = model.state_dict()
-            return {name: value for name, value in after.items() if not torch.equal(value, before[name])}
+        def shown(text: str) -> None:
+            progress(f"fitting defense {defense_spec.name}: {text}")
 
         def load(key: str, batch_size: int) -> ProtectedModel:
             progress(f"defense {defense_spec.name}")
-            changed = cache.remember(self.cache_dir, "defenses", key, lambda: fit(key, batch_size))
-            model = build(key)
-            model.load_state_dict({**model.state_dict(), **changed})
-            return model.eval().requires_grad_(False)
+            private = parts.private.at_most(batch_size)
+            made: list[ProtectedModel] = []
+
+            def fit() -> cache.State:
+                if remote.crosses(defense, self.audit):
+                    learned = remote.fit(recipe(key), defense, private, self.device, shown)
+                else:
+                    lent = self.lend(private, f"defense {defense_spec.name!r}", "fit")
+                    try:
+                        learned, model = fitting.fit(recipe(key), fresh, lent.images, self.device, shown)
+                    finally:
+                        lent.check()
+                    made.append(model)
+                fresh()  # what it read is still what the key says
+                return learned
+
+            def fresh() -> Defense:
+                return defense_of(defense_spec)
+
+            learned = cache.remember(self.cache_dir, "defenses", key, fit, progress)
+            if remote.crosses(defense, self.audit):
+                return remote.RemoteModel(recipe(key), defense, learned, self.device)
+            return made[0] if made else fitting.assemble(recipe(key), fresh(), learned, self.device)
 
         if apart:
             return self._fitted(about, LARGEST_FIT, load)
@@ -231,7 +236,7 @@ class Prepared:
 
     def _about_protected(self, cell: CellSpec, defense: PluginSpec, progress: Progress) -> dict[str, Any]:
         key, _, _ = self.backbone(cell, progress)
-        return {"backbone": key, "split_point": cell.split_point, "defense": defense.model_dump(mode="json")}
+        return {"backbone": key, "split_point": cell.split_point, "defense": defense.identity}
 
     def judge(self, cell: CellSpec, progress: Progress) -> Judge:
         """A classifier that no attack has seen, to read labels from reconstructions; see `recognition`."""
@@ -261,7 +266,7 @@ class Prepared:
             )
 
         def load(key: str, batch_size: int) -> Judge:
-            state = cache.remember(self.cache_dir, "judges", key, lambda: fit(key, batch_size))
+            state = cache.remember(self.cache_dir, "judges", key, lambda: fit(key, batch_size), progress)
             judge = recognition.make_judge(spec, state, **shape, device=self.device)
             at_once = min(batch_size, LARGEST_BATCH)
             read = recognition.labels_read(judge, parts.test.images, parts.test.labels, at_once)
@@ -280,11 +285,3 @@ class Prepared:
 def undefended_spec() -> PluginSpec:
     """The defense that does nothing, as a cell names it."""
     return PluginSpec(name=UNDEFENDED, source=source_of(find_defense(UNDEFENDED)))
-
-
-def _state_hash(state: cache.State) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(name.encode())
-        digest.update(state[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

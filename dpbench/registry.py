@@ -6,29 +6,52 @@ the entry-point group `dpbench.plugins`; a file is named as `path/to/file.py:Cla
 
 from __future__ import annotations
 
+import copy
 import functools
-import hashlib
 import importlib.metadata
-import importlib.util
 import inspect
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pydantic
 
-from dpbench.errors import DpbenchError, unknown
+from dpbench import plugin_files
+from dpbench.errors import DpbenchError, is_interrupt, reason, unknown
+from dpbench.process_state import preserved
 from dpbench.types import Attack, Defense, Plugin
 
 GROUP = "dpbench.plugins"
 
+OWN = ("dpbench", "dpbench_attacks", "dpbench_defenses")
+"""Packages whose plug-ins dpbench vouches for: their version alone identifies them, and they run in the engine's own
+process."""
+
 P = TypeVar("P", bound=Plugin)
 _attacks: dict[str, type[Attack]] = {}
 _defenses: dict[str, type[Defense]] = {}
+_vouched = False
+
+
+def vouch_for_all() -> None:
+    """Import plug-ins from files and from other packages into this process, as one of their own does.
+
+    Without it the engine never runs their code: what it finds are stand-ins (see `dpbench.border.stand_in`).
+    """
+    global _vouched
+    _vouched = True
+    load_plugins.cache_clear()
+
+
+def is_own(cls: type[Plugin]) -> bool:
+    """Whether dpbench vouches for a plug-in."""
+    return cls.__module__.partition(".")[0] in OWN
 
 
 def register(cls: type[P]) -> type[P]:
-    """Class decorator: make an `Attack` or a `Defense` known by its `name`.
+    """Class decorator: make an `Attack` or a `Defense` known by its `name`; in a file of one's own it may be left out.
 
     Raises:
         DpbenchError: the name is missing, taken, or the class is neither an attack nor a defense.
@@ -40,6 +63,8 @@ def register(cls: type[P]) -> type[P]:
     name = getattr(cls, "name", None)
     if not isinstance(name, str) or not name:
         raise DpbenchError(f'{cls.__name__} has no name; add `name: ClassVar[str] = "..."` to the class')
+    if plugin_files.loaded_from(cls.__module__) is not None:
+        return cls  # found by its file: two files may use one name, or a built-in's
     taken = table.get(name)
     if taken is not None and taken is not cls:
         raise DpbenchError(f"{name!r} is registered twice: by {_origin(taken)} and by {_origin(cls)}")
@@ -53,17 +78,41 @@ def _origin(cls: type) -> str:
 
 @functools.cache
 def load_plugins() -> None:
-    """Import every installed plug-in once. One that does not import is an error that names its package."""
+    """Make every installed plug-in known, once. One that does not import is an error that names its package."""
+    load_own()
+    foreign = [entry for entry in importlib.metadata.entry_points(group=GROUP) if not _of_own(entry)]
+    if foreign and not _vouched:
+        from dpbench.border.stand_in import installed  # imports torch, and starts a process
+
+        for cls in installed():
+            register(cls)
+        return
+    for entry in foreign:
+        _load(entry)
+
+
+def load_own() -> None:
+    """Import the plug-ins that dpbench vouches for."""
     for entry in importlib.metadata.entry_points(group=GROUP):
-        try:
+        if _of_own(entry):
+            _load(entry)
+
+
+def _of_own(entry: importlib.metadata.EntryPoint) -> bool:
+    return entry.value.partition(":")[0].partition(".")[0] in OWN
+
+
+def _load(entry: importlib.metadata.EntryPoint) -> None:
+    try:
+        with preserved():
             entry.load()
-        except DpbenchError:
+    except BaseException as error:  # a module may call sys.exit
+        if is_interrupt(error) or isinstance(error, DpbenchError):
             raise
-        except Exception as error:
-            raise DpbenchError(
-                f"plug-in {entry.name!r} ({entry.value}) does not import: {type(error).__name__}: {error}; "
-                "fix or uninstall the package that provides it"
-            ) from error
+        raise DpbenchError(
+            f"plug-in {entry.name!r} ({entry.value}) does not import: {reason(error)}; "
+            "fix or uninstall the package that provides it"
+        ) from error
 
 
 def attacks() -> dict[str, type[Attack]]:
@@ -96,11 +145,29 @@ def _find(name: str, kind: str, known: dict[str, type[P]], base: type[P]) -> typ
     return known[name]
 
 
-def _from_file(reference: str, kind: str, base: type[P]) -> type[P]:
+def _split(reference: str) -> tuple[Path, str]:
+    """`path/to/file.py:ClassName` -> the file, resolved, and the name."""
     file_name, _, class_name = reference.rpartition(":")
-    path = Path(file_name).expanduser().resolve()
+    return Path(file_name).expanduser().resolve(), class_name
+
+
+def canonical(name: str) -> str:
+    """One spelling of a reference to a file, as seen from the working folder where it lies below; names as they are."""
+    if ".py:" not in name:
+        return name
+    path, class_name = _split(name)
+    here = Path.cwd()
+    return f"{path.relative_to(here) if path.is_relative_to(here) else path}:{class_name}"
+
+
+def _from_file(reference: str, kind: str, base: type[P]) -> type[P]:
+    path, class_name = _split(reference)
     if not path.is_file():
-        raise DpbenchError(f"{kind} {reference!r}: there is no file {file_name}")
+        raise DpbenchError(f"{kind} {reference!r}: there is no file {reference.rpartition(':')[0]}")
+    if not _vouched:
+        from dpbench.border.stand_in import find
+
+        return find(kind, f"{path}:{class_name}", plugin_files.look_at(path).digest)  # type: ignore[arg-type,return-value]
     module = _module_of(path, kind, reference)
     cls = getattr(module, class_name, None)
     if cls is None:
@@ -112,37 +179,70 @@ def _from_file(reference: str, kind: str, base: type[P]) -> type[P]:
 
 
 def _module_of(path: Path, kind: str, reference: str) -> Any:
-    name = f"dpbench_plugin_{path.stem}_{source_hash(path)}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise DpbenchError(f"{kind} {reference!r}: {path.name} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # pydantic resolves annotations through sys.modules
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        if isinstance(error, DpbenchError):
+        with preserved():
+            return plugin_files.load(path)
+    except DpbenchError as error:
+        raise DpbenchError(f"{kind} {reference!r} does not import: {error}") from error
+    except BaseException as error:  # a module may call sys.exit
+        if is_interrupt(error):
             raise
-        raise DpbenchError(
-            f"{kind} {reference!r} does not import: {type(error).__name__}: {error}; fix {path.name}"
-        ) from error
-    return module
-
-
-def source_hash(path: Path) -> str:
-    """Twelve hex digits of a plug-in file's content: editing the file makes new cells."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        raise DpbenchError(f"{kind} {reference!r} does not import: {reason(error)}; fix {path.name}") from error
 
 
 def source_of(cls: type[Plugin]) -> str:
-    """What identifies a plug-in's code in a cell: its integer version, and the content of a single file."""
-    path = inspect.getsourcefile(cls)
-    if cls.__module__.startswith("dpbench_plugin_") and path is not None:
-        return f"v{cls.version}-{source_hash(Path(path))}"
-    return f"v{cls.version}"
+    """What identifies a plug-in's code in a cell: its integer version, and the content of what it was loaded from.
+
+    Of a single file that is the file and what it uses of its folder, of an installed package the whole package.
+    """
+    from dpbench.border.stand_in import StandIn
+
+    if issubclass(cls, StandIn):
+        return cls.source
+    plugin = plugin_files.loaded_from(cls.__module__)
+    content = plugin.digest if plugin is not None else _content_of(cls.__module__.partition(".")[0])
+    return f"v{cls.version}-{content}" if content else f"v{cls.version}"
+
+
+@functools.cache
+def _content_of(package: str) -> str:
+    """Twelve hex digits of an imported package's files; empty for dpbench's own, and for what has no files."""
+    file = getattr(sys.modules.get(package), "__file__", None)
+    if package in OWN or file is None or not os.path.isfile(file):
+        return ""
+    path = Path(file)
+    return (plugin_files.folder_hash(path.parent) if path.name == "__init__.py" else plugin_files.file_hash(path))[:12]
+
+
+def files_of(plugin: Plugin) -> dict[str, str]:
+    """What a configured plug-in consists of and is given as files: name of a file of its folder, or of a parameter.
+
+    Returns:
+        Name -> hex digits of the SHA-256 of the content; empty for most.
+    """
+    from dpbench.border.stand_in import StandIn
+
+    if isinstance(plugin, StandIn):
+        code, values = plugin.code, plugin.values
+    else:
+        loaded = plugin_files.loaded_from(type(plugin).__module__)
+        code = loaded.files if loaded is not None else {}
+        values = {field: getattr(plugin, field) for field in type(plugin).model_fields}
+    given = {name: path for field, value in values.items() for name, path in _given(field, value)}
+    return {**code, **{name: plugin_files.file_hash(path) for name, path in given.items()}}
+
+
+def _given(name: str, value: Any) -> Iterator[tuple[str, Path]]:
+    """The files in a parameter, each under the name of its place."""
+    if isinstance(value, Path):
+        if value.is_file():
+            yield name, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _given(f"{name}.{key}", inner)
+    elif isinstance(value, list | tuple):
+        for place, inner in enumerate(value):
+            yield from _given(f"{name}.{place}", inner)
 
 
 def configure(cls: type[P], arguments: dict[str, Any]) -> P:
@@ -154,8 +254,13 @@ def configure(cls: type[P], arguments: dict[str, Any]) -> P:
     for key in arguments:
         if key not in cls.model_fields:
             raise unknown(f"parameter of {cls.name!r}", key, cls.model_fields)
+    from dpbench.border.stand_in import StandIn, configured
+
+    if issubclass(cls, StandIn):
+        return cls(**configured(cls, arguments))
     try:
-        return cls(**arguments)
+        with preserved():
+            return cls(**copy.deepcopy(arguments))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -163,10 +268,18 @@ def configure(cls: type[P], arguments: dict[str, Any]) -> P:
             f"{cls.name}: parameter {where} = {first['input']!r} does not fit: {first['msg']}; "
             f"{describe_parameter(cls, where)}"
         ) from error
+    except BaseException as error:  # a validator of a plug-in's own may raise anything
+        if is_interrupt(error):
+            raise
+        raise DpbenchError(f"{cls.name} cannot be made with {arguments}: {reason(error)}") from error
 
 
 def describe_parameter(cls: type[Plugin], name: str) -> str:
     """One parameter in words: default and range."""
+    from dpbench.border.stand_in import StandIn
+
+    if issubclass(cls, StandIn):
+        return cls.ranges.get(name, "")
     field = cls.model_fields.get(name)
     if field is None:
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ import torch
 from torch import Tensor
 
 from dpbench.errors import DpbenchError
+from dpbench.process_state import preserved
+from dpbench.quantisation import FLOATS, INTEGERS, bits_of, expected_types, understood
+from dpbench.randomness import seeded
 from dpbench.types import Images, ProtectedModel
 
 RELEASE_BATCH = 64
@@ -35,7 +39,7 @@ def release_in_batches(
         order: shuffles the images.
 
     Returns:
-        (N, ...) floating-point features, in the order of `images`.
+        (N, ...) features as they are sent, floats or integers, in the order of `images`.
 
     Raises:
         DpbenchError: the defense broke its contract.
@@ -58,16 +62,26 @@ def _released(model: ProtectedModel, images: Images, generator: torch.Generator,
     full = math.ceil(count / RELEASE_BATCH) * RELEASE_BATCH
     filled = shuffled[torch.arange(full, device=shuffled.device) % count]
     for number, chosen in enumerate(filled.split(RELEASE_BATCH)):
-        batch = images[chosen].contiguous(memory_format=torch.channels_last)
-        released = model.release(batch, generator=generator)
-        # a subclass of Tensor could carry more than its numbers
-        if type(released) is not Tensor or not released.is_floating_point() or len(released) != len(batch):
-            came = f"{tuple(released.shape)} {released.dtype}" if isinstance(released, Tensor) else ""
-            came = f"{type(released).__name__} {came}".strip()
-            raise DpbenchError(
-                f"the defense released {came}; expected a plain float Tensor, one row for each of {len(batch)} images"
-            )
+        batch = images[chosen].contiguous(memory_format=torch.channels_last)  # a copy: the defense may work in place
+        with preserved():
+            released = checked_release(model.release(batch, generator=generator), len(batch))
         yield released[: count - number * RELEASE_BATCH]
+
+
+def checked_release(released: object, count: int) -> Tensor:
+    """What a defense returned for `count` images, if it is plain data: numbers, and no objects of the defense.
+
+    Raises:
+        DpbenchError: it is something else; says what.
+    """
+    # a subclass of Tensor could carry more than its numbers
+    if type(released) is Tensor and released.dtype in (*FLOATS, *INTEGERS) and released.shape[:1] == (count,):
+        return released
+    came = f"{tuple(released.shape)} {released.dtype}" if isinstance(released, Tensor) else ""
+    raise DpbenchError(
+        f"the defense released {type(released).__name__} {came}".rstrip()
+        + f"; expected a plain Tensor of {expected_types()}, one row for each of {count} images"
+    )
 
 
 @dataclass(frozen=True)
@@ -75,7 +89,8 @@ class Release:
     """What left the client for the test images, and what the server made of exactly that.
 
     Attributes:
-        features: for each release, (K, ...) of the first K images.
+        features: for each release, (K, ...) of the first K images: floats, of integers what they mean.
+        dtype: in which they were sent.
         guesses: (N, 5) int64, the five likeliest classes that the server reads from each image's first release, the
             likeliest first; fewer where there are fewer.
         bits: of one release of one image, see `release_bits`.
@@ -84,6 +99,7 @@ class Release:
     features: tuple[Tensor, ...]
     guesses: Tensor
     bits: int
+    dtype: torch.dtype
 
 
 @torch.no_grad()
@@ -148,7 +164,8 @@ def release_to_server(
         assert rows is not None
         features.append(rows)
     assert guesses is not None
-    return Release(tuple(features), guesses, levels.bits(features[0]))
+    means = tuple(understood(client, rows) for rows in features)
+    return Release(means, guesses, levels.bits(features[0]), features[0].dtype)
 
 
 def predict_in_batches(server: ProtectedModel, released: Tensor, order: torch.Generator) -> Tensor:
@@ -160,7 +177,7 @@ def predict_in_batches(server: ProtectedModel, released: Tensor, order: torch.Ge
         order: shuffles the features.
     """
     shuffled = _order(len(released), order).to(released.device)
-    with torch.no_grad():
+    with torch.no_grad(), preserved():
         logits = torch.cat([server.predict(released[chosen]) for chosen in shuffled.split(RELEASE_BATCH)])
     restored = torch.empty_like(logits)
     restored[shuffled] = logits
@@ -185,20 +202,62 @@ def assert_same_release(model: ProtectedModel, images: Images, *, seed: int, bef
     batch = images[:RELEASE_BATCH]
 
     def once(gradients: bool) -> Tensor:
-        generator = torch.Generator(images.device).manual_seed(seed)
         with torch.set_grad_enabled(gradients):
-            return model.release(batch, generator=generator).detach().float()
+            return _release_once(model, batch, seed).clone()
 
     now = once(False)
     others = {"with gradients than without": once(True), "than a moment ago, for the same images and seed": before}
     for when, other in others.items():
-        # a few values may fall to the other side of a rounding
-        differ = other is not None and ((other - now).abs() > 1e-3 * now.std() + 1e-9).float().mean()
-        if float(differ) > 1e-3:
+        if other is not None and _differ(other, now):
             raise DpbenchError(
                 f"the defense releases something else {when}; it must depend on the images and its generator alone"
             )
     return now
+
+
+@torch.no_grad()
+def assert_restored(fitted: ProtectedModel, restored: ProtectedModel, images: Tensor, *, seed: int, name: str) -> None:
+    """A model built from what a defense learned must be the one that was fitted.
+
+    Args:
+        fitted: in eval mode.
+        restored: likewise.
+        images: (N,3,H,W) in [0,1].
+        seed: of the generator of a stochastic defense.
+        name: of the defense.
+
+    Raises:
+        DpbenchError: it releases or predicts something else.
+    """
+    released = []
+    for model in (fitted, restored):
+        with seeded(seed, images.device):
+            released.append(_release_once(model, images, seed))
+    predicted = []
+    for model in (fitted, restored):
+        with seeded(seed, images.device), preserved():
+            predicted.append(model.predict(released[0].clone()).float())
+    for what, (one, other) in {"releases": released, "predicts": predicted}.items():
+        if _differ(one, other):
+            raise DpbenchError(
+                f"defense {name!r}: fit left something outside parameters and buffers: built anew from its state it "
+                f"{what} something else; register all that it learns as buffers in build"
+            )
+
+
+def _release_once(model: ProtectedModel, images: Tensor, seed: int) -> Tensor:
+    """One batch, which the defense gets as a copy."""
+    generator = torch.Generator(images.device).manual_seed(seed)
+    with preserved():
+        return model.release(images.clone(), generator=generator).detach()
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
+    """Whether features are not the same; a few values may fall to the other side of a rounding."""
+    if one.shape != other.shape:
+        return True
+    one, other = one.float(), other.float()
+    return float(((one - other).abs() > 1e-3 * other.std() + 1e-9).float().mean()) > 1e-3
 
 
 class Levels:
@@ -220,7 +279,7 @@ class Levels:
     def bits(self, features: Tensor) -> int:
         """Of one row of features (N, ...) at a fixed length per value: all of its type, fewer for few levels."""
         values = math.prod(features.shape[1:])
-        bits = torch.finfo(features.dtype).bits
+        bits = bits_of(features.dtype)
         if self.many or self.found is None:
             return values * bits
         return values * min(bits, max(1, math.ceil(math.log2(len(self.found)))))
@@ -252,8 +311,27 @@ def checked_images(images: object, victims: Tensor, attack: str) -> Tensor:
 
 
 class WhiteBox:
-    """The client as a white-box attacker holds it: everything up to the release, not the server's tail."""
+    """The client as a white-box attacker holds it: everything up to the release, not the server's tail.
+
+    A copy: what the attacker does to it, nobody else sees; and what the defense does to its input, the attacker does
+    not.
+    """
 
     def __init__(self, model: ProtectedModel) -> None:
-        self.release = model.release
-        self.features = model.features
+        try:
+            self._model = copy.deepcopy(model)
+        except (TypeError, RuntimeError) as error:
+            raise DpbenchError(
+                f"the defense cannot be copied for an attacker who holds the client ({' '.join(str(error).split())}); "
+                "keep nothing in the model that Python's copy.deepcopy refuses"
+            ) from error
+
+    def release(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Images (N,3,H,W) in [0,1] -> released features (N, ...), of integers what they mean: without gradients."""
+        with preserved():
+            return understood(self._model, self._model.release(images.clone(), generator=generator))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Images -> features before the defense, with gradients."""
+        with preserved():
+            return self._model.features(images.clone())

@@ -65,7 +65,7 @@ def name_rows(cells: Sequence[CellSpec]) -> list[RowName]:
             backbone=backbones[index],
             split_point=cell.split_point,
             defense=short_name(cell.defense.name),
-            defense_args=arguments_text(cell.defense.arguments | defenses[index]),
+            defense_args=arguments_text(cell.defense.shown_arguments | defenses[index]),
             attack=attacks[index],
             threat_model=cell.threat_model,
             auxiliary=cell.auxiliary,
@@ -101,7 +101,7 @@ def _backbone_settings(cell: CellSpec) -> dict[str, Any]:
 
 def _attack_settings(cell: CellSpec, shifted: str) -> dict[str, Any]:
     elsewhere = {"shifted": shifted} if shifted else {}
-    return cell.attack.arguments | {"victims": cell.victims} | elsewhere
+    return cell.attack.shown_arguments | {"victims": cell.victims} | elsewhere
 
 
 def _shifted_names(cells: Sequence[CellSpec]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +12,10 @@ import torch
 
 from dpbench import at_hand, datasets
 from dpbench.cache import default_cache
+from dpbench.changes import changes
 from dpbench.devices import choose_device
 from dpbench.environment import describe_environment
-from dpbench.errors import DpbenchError
+from dpbench.errors import DpbenchError, debug, is_interrupt, reason
 from dpbench.kept_images import keep_images
 from dpbench.overrides import occurs, overrides
 from dpbench.pipeline import Pipeline
@@ -42,15 +42,17 @@ class Plan:
     Attributes:
         suite: with data, seed and plug-ins as they were overridden.
         cells: in running order.
-        combined: by id, the cells of the whole suite that attacks among them combine.
         finished: cell id -> its record, for those that are there and ok.
         output: the run directory.
+        changed: in words, why cells that were finished are not: see `dpbench.changes`.
+        combined: by id, the cells of the whole suite that attacks among them combine.
     """
 
     suite: Suite
     cells: list[CellSpec]
     finished: dict[str, Record]
     output: Path
+    changed: tuple[str, ...] = ()
     combined: dict[str, CellSpec] = field(default_factory=dict)
 
 
@@ -123,7 +125,12 @@ def make_plan(
     left = [cell for cell in cells if cell.id not in finished]
     at_hand.assert_plugins(plugin for cell in left for plugin in (attack_of(cell.attack), defense_of(cell.defense)))
     combined = {name: everything[name] for cell in cells for name in cell.combined}
-    return Plan(chosen, cells, finished, run_dir, combined)
+    return Plan(chosen, cells, finished, run_dir, _changed(left, run_dir) if left else (), combined)
+
+
+def _changed(left: list[CellSpec], run_dir: Path) -> tuple[str, ...]:
+    stored = sorted(readable((run_dir / "records").glob("[!.]*.json"), read_record), key=lambda record: record.created)
+    return tuple(changes(left, (record.cell for record in stored if record.status == "ok")))
 
 
 def matches(cell: CellSpec, pattern: str) -> bool:
@@ -181,7 +188,10 @@ def _run_cell(
     )
     try:
         result = pipeline.run(cell, stages, watcher.progress, combined=plan_.combined)
-    except Exception as error:
+    except BaseException as error:  # a plug-in may call sys.exit
+        if is_interrupt(error):
+            raise
+        debug(error)
         record.error = reason(error)
     else:
         record = record.model_copy(
@@ -218,12 +228,3 @@ def _run_cell(
 
 def _said(value: object) -> bool | None:
     return value if isinstance(value, bool) else None
-
-
-def reason(error: Exception) -> str:
-    """One line: the message, and for a plug-in's own exception where it was raised."""
-    text = " ".join(str(error).split())
-    if isinstance(error, DpbenchError):
-        return text
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"

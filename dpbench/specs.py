@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +88,50 @@ class JudgeSpec(Spec):
 class PluginSpec(Spec):
     """An attack or a defense with all its parameters, defaults filled in, and what identifies its code."""
 
+    later = ("files",)
+
     name: str
-    source: str = Field("v1", description="version of the plug-in, and a content hash for a single file")
+    source: str = Field("v1", description="version of the plug-in, and a content hash of code that is not dpbench's")
     arguments: dict[str, Any] = Field(default_factory=dict)
+    files: dict[str, str] = Field(
+        {}, description="files of a plug-in's folder, and parameters that are files -> digits of their SHA-256"
+    )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """As JSON without the places of files: neither where the code lies, nor what it is given to read."""
+        spec = self.model_dump(mode="json")
+        if ".py:" in self.name:
+            spec["name"] = _last(self.name)
+
+        def content(name: str, value: Any) -> str:
+            return f"sha256:{self.files[name]}"
+
+        spec["arguments"] = {name: self._with_files(name, value, content) for name, value in self.arguments.items()}
+        return spec
+
+    @property
+    def shown_arguments(self) -> dict[str, Any]:
+        """The arguments as boards show them: of a file its name and the start of its hash, not where it lies."""
+
+        def shown(name: str, value: Any) -> str:
+            return f"{_last(str(value))}:{self.files[name][:8]}"
+
+        return {name: self._with_files(name, value, shown) for name, value in self.arguments.items()}
+
+    def _with_files(self, name: str, value: Any, instead: Callable[[str, Any], str]) -> Any:
+        if name in self.files:
+            return instead(name, value)
+        if isinstance(value, dict):
+            return {key: self._with_files(f"{name}.{key}", inner, instead) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self._with_files(f"{name}.{place}", inner, instead) for place, inner in enumerate(value)]
+        return value
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """As JSON without what identifies code and files: equal for the same request before and after a change."""
+        return self.model_dump(mode="json", exclude={"source", "files"})
 
 
 class CellSpec(Spec):
@@ -139,16 +181,29 @@ class CellSpec(Spec):
     @property
     def id(self) -> str:
         """A readable, file-safe name that ends in a hash of everything that affects the result."""
-        spec = self.model_dump(mode="json")
+        digest = content_hash(self._identified(self.defense.identity, self.attack.identity))
+        words = (self.backbone.name, self.split_point, self.defense.name, self.attack.name, self.granted)
+        stem = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", word.rsplit("/", 1)[-1])[:32] for word in words)
+        return f"{stem}-s{self.seed}-{digest[:10]}"
+
+    @property
+    def asked(self) -> str:
+        """Identifies it whatever the code of its plug-ins and the content of their files: the id, but for those."""
+        return content_hash(self._identified(self.defense.asked, self.attack.asked))
+
+    def _identified(self, defense: dict[str, Any], attack: dict[str, Any]) -> dict[str, Any]:
+        """As JSON without the places of files."""
+        spec = self.model_dump(mode="json") | {"defense": defense, "attack": attack}
         spec["dataset"].pop("name")  # the fingerprint says which images; the folder may move
         if self.shifted is not None:
             spec["shifted"].pop("name")
         spec.pop("weights_fingerprint")
         spec["backbone"] = self.backbone_identity
-        digest = content_hash(spec)
-        words = (self.backbone.name, self.split_point, self.defense.name, self.attack.name, self.granted)
-        stem = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", word.rsplit("/", 1)[-1])[:32] for word in words)
-        return f"{stem}-s{self.seed}-{digest[:10]}"
+        return spec
+
+
+def _last(path: str) -> str:
+    return re.split(r"[/\\]", path)[-1]
 
 
 def content_hash(value: Any) -> str:

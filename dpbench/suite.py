@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from dpbench.ensembles import ENSEMBLES, NEWEST
 from dpbench.errors import DpbenchError, unknown
-from dpbench.registry import configure, find_attack, find_defense, source_of
+from dpbench.registry import canonical, configure, files_of, find_attack, find_defense, source_of
 from dpbench.specs import BackboneSpec, CellSpec, DatasetSpec, JudgeSpec, PluginSpec, ShiftedSpec, Spec
 from dpbench.suite_files import PROTOCOLS, explain, parse_toml, suite_text
 from dpbench.types import (
@@ -313,14 +313,20 @@ def plugin_settings(
     for arguments in entry.settings():
         configured = adapt(configure(cls, arguments))
         yield (
-            PluginSpec(name=entry.name, source=source_of(cls), arguments=configured.model_dump(mode="json")),
+            PluginSpec(
+                name=canonical(entry.name),
+                source=source_of(cls),
+                arguments=configured.model_dump(mode="json"),
+                files=files_of(configured),
+            ),
             cls,
         )
 
 
 def _refuse_duplicates(settings: list[tuple[PluginSpec, *tuple[str, ...]]], kind: str) -> None:
-    for setting in settings:
-        if settings.count(setting) > 1:
+    same = [(spec.identity, *granted) for spec, *granted in settings]  # however a file is spelt
+    for setting, identified in zip(settings, same, strict=True):
+        if same.count(identified) > 1:
             granted = f", granted {' '.join(setting[1:])}" if len(setting) > 1 else ""
             raise DpbenchError(
                 f"{kind} {setting[0].name!r} is in the suite twice with the same parameters{granted}; remove one"
@@ -351,8 +357,9 @@ def in_words(spec: PluginSpec, cls: type[Plugin], *, always: int) -> str:
         key: list(field.default) if isinstance(field.default, tuple) else field.default
         for key, field in cls.model_fields.items()
     }
+    arguments = spec.shown_arguments
     shown = [
-        f"{key}={spec.arguments[key]}"
+        f"{key}={arguments[key]}"
         for index, (key, default) in enumerate(defaults.items())
         if key in spec.arguments and (index < always or spec.arguments[key] != default)
     ]
@@ -379,13 +386,29 @@ def _threat_models(suite: Suite, entry: AttackEntry, attack: type[Attack], defen
 
 
 def defense_of(spec: PluginSpec) -> Defense:
-    """The configured defense of a cell."""
-    return configure(find_defense(spec.name), spec.arguments)
+    """The configured defense of a cell, a new one each time.
+
+    Raises:
+        DpbenchError: its code, or a file that it is given, is not what it was when the run was planned.
+    """
+    return _unchanged(configure(find_defense(spec.name), spec.arguments), spec)
 
 
 def attack_of(spec: PluginSpec) -> Attack:
-    """The configured attack of a cell."""
-    return configure(find_attack(spec.name), spec.arguments)
+    """The configured attack of a cell, a new one each time.
+
+    Raises:
+        DpbenchError: as `defense_of`.
+    """
+    return _unchanged(configure(find_attack(spec.name), spec.arguments), spec)
+
+
+def _unchanged(plugin: P, spec: PluginSpec) -> P:
+    found = files_of(plugin) if spec.files else {}
+    changed = sorted(name for name in {**found, **spec.files} if found.get(name) != spec.files.get(name))
+    if changed:
+        raise DpbenchError(f"{spec.name}: {', '.join(changed)} changed since the run was planned; run again")
+    return plugin
 
 
 def with_weights(suite: Suite, weights: str) -> Suite:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, Self, get_args
 
 import torch
+from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from dpbench.errors import DpbenchError
@@ -187,12 +188,22 @@ class ProtectedModel(nn.Module):
         return smashed
 
     def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """What the defense does to the features; same shape, dtype and device as it was given."""
+        """What the defense does to the features; same shape, dtype and device as it was given.
+
+        It may return integers instead (bool, or of 8 to 64 bits); `predict` then receives just these.
+        """
         return features
 
     def release(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Client side: images (N,3,H,W) in [0,1] -> released features (N, ...)."""
         return self.transform(self.features(images), generator=generator)
+
+    def quantisation(self) -> tuple[float, float]:
+        """`(scale, zero_point)`: a released integer q means scale * (q - zero_point), which is what attackers read.
+
+        Means something where `release` gives integers; whatever `fit` learns of it belongs in buffers.
+        """
+        return 1.0, 0.0
 
     def location(self, images: Tensor) -> Tensor:
         """What the release is without its noise, differentiable; means something where `noise` is not None."""
@@ -203,7 +214,10 @@ class ProtectedModel(nn.Module):
         return None
 
     def predict(self, released: Tensor) -> Tensor:
-        """Server side: released features -> logits (N, classes)."""
+        """Server side: released features, as they were sent -> logits (N, classes)."""
+        if not released.is_floating_point():
+            scale, zero_point = self.quantisation()
+            released = (released.float() - zero_point) * scale
         logits: Tensor = self.split.server_tail(released)
         return logits
 
@@ -218,6 +232,8 @@ class Plugin(Parameters):
     Fields of a subclass are its parameters; give each a default and its range with `pydantic.Field`. Raise
     `version` whenever the figures change: it is part of a cell's identity.
     """
+
+    model_config = ConfigDict(validate_default=True)  # a file that is the default is looked for too
 
     name: ClassVar[str]
     version: ClassVar[int] = 1

@@ -27,8 +27,20 @@ def cache(tmp_path_factory) -> Path:
 def _isolated(cache, monkeypatch):
     monkeypatch.setenv("DPBENCH_CACHE", str(cache))
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("DPBENCH_DEBUG", "")
     for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def vouched(monkeypatch):
+    """Plug-ins from files and other packages run in this process, as in one of their own."""
+    from dpbench import registry
+
+    monkeypatch.setattr(registry, "_vouched", True)
+    registry.load_plugins.cache_clear()
+    yield
+    registry.load_plugins.cache_clear()
 
 
 @pytest.fixture

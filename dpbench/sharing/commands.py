@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dpbench.terminal import make_console
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -64,13 +66,12 @@ def export(
     never holds its parameters or weights. Every further export of a stochastic defense shows the receiver the same
     images under other noise, which averages out. Exit status: 0 done, 2 unusable input, and no file is written.
     """
-    from rich.console import Console
     from rich.text import Text
 
     from dpbench.sharing.exchange import export_features
     from dpbench.types import UNDEFENDED
 
-    console = Console()
+    console = make_console()
     with console.status("starting") as status:
         header = export_features(
             suite,
@@ -124,12 +125,11 @@ def import_(
     Shows what the file says, and the top-1 of the suite's own, undefended server tail on the features. Nothing is
     written. Exit status: 0 it fits, 2 it is damaged, of another network, or the input is unusable.
     """
-    from rich.console import Console
     from rich.text import Text
 
     from dpbench.sharing.exchange import import_features
 
-    console = Console()
+    console = make_console()
     with console.status("starting") as status:
         received = import_features(
             file,

@@ -14,6 +14,7 @@ from dpbench.cache import default_cache
 from dpbench.devices import choose_device
 from dpbench.errors import DpbenchError
 from dpbench.prepare import Prepared
+from dpbench.quantisation import quantisation_of
 from dpbench.randomness import derive_generator
 from dpbench.registry import find_defense
 from dpbench.release import checked_features, predict_in_batches, release_in_batches
@@ -109,6 +110,7 @@ def export_features(
         network=_network(prepared, cell, protected, features, progress),
         defense=defense.name,
         defense_version=defense.version,
+        quantisation=quantisation_of(protected),
     )
 
 
@@ -149,7 +151,7 @@ def import_features(
     progress("predicting")
     order = derive_generator(prepared.device, "share import")
     logits = [
-        predict_in_batches(server, part.to(prepared.device, smashed.dtype), order).cpu()
+        predict_in_batches(server, shared.meant(part).to(prepared.device, smashed.dtype), order).cpu()
         for part in shared.features.split(AT_ONCE)
     ]
     return Received(shared, torch.cat(logits).argmax(dim=1) == shared.labels)

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from dpbench.errors import DpbenchError
+from dpbench.quantisation import FLOATS, INTEGERS, dequantised, expected_types
 from dpbench.sharing.feature_header import FORMAT_VERSION, Cut, FeatureHeader, Network, assert_agrees, digest_of
 from dpbench.store import write_atomically
 
@@ -25,9 +26,6 @@ METADATA_KEY = "dpbench_features"
 """Where the header is in the metadata of the safetensors file. It is the only key."""
 
 TENSORS = ("features", "labels")
-
-FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-"""What released features may be."""
 
 AGAIN = "ask the sender to export and send it again"
 
@@ -41,13 +39,20 @@ class SharedFeatures:
 
     Attributes:
         header: which network the features belong to.
-        features: (N, ...) finite floats, on the CPU.
+        features: (N, ...) finite floats or integers as they were sent, on the CPU.
         labels: (N,) int64 in [0, header.classes).
     """
 
     header: FeatureHeader
     features: Tensor
     labels: Tensor
+
+    def meant(self, features: Tensor) -> Tensor:
+        """Some of the features (n, ...) as floats: what their integers mean."""
+        header = self.header
+        if header.scale is None or header.zero_point is None:
+            return features
+        return dequantised(features, header.scale, header.zero_point)
 
 
 def assert_new(path: Path) -> None:
@@ -61,17 +66,25 @@ def assert_new(path: Path) -> None:
 
 
 def write_features(
-    path: Path, features: Tensor, labels: Tensor, *, network: Network, defense: str, defense_version: int
+    path: Path,
+    features: Tensor,
+    labels: Tensor,
+    *,
+    network: Network,
+    defense: str,
+    defense_version: int,
+    quantisation: tuple[float, float] = (1.0, 0.0),
 ) -> FeatureHeader:
     """Write a file of features, whole or not at all.
 
     Args:
         path: where nothing may be yet.
-        features: (N, ...) finite floats, as the defense released them.
+        features: (N, ...) finite floats or integers, as the defense released them.
         labels: (N,) int64 in [0, network.classes).
         network: what the receiver must have too.
         defense: its name; its parameters do not belong in here.
         defense_version: its integer version.
+        quantisation: scale and zero point of integers, which mean `scale * (q - zero_point)`.
 
     Returns:
         The header that was written.
@@ -83,13 +96,19 @@ def write_features(
     assert_new(path)
     tensors = {"features": features.detach().cpu().contiguous(), "labels": labels.detach().cpu().contiguous()}
     try:
-        header = FeatureHeader(**dict(network), defense=defense, defense_version=defense_version, count=len(features))
+        header = FeatureHeader(
+            **dict(network),
+            defense=defense,
+            defense_version=defense_version,
+            count=len(features),
+            **({} if features.is_floating_point() else _of_integers(quantisation)),
+        )
     except pydantic.ValidationError as error:
         raise DpbenchError(f"{path} cannot be written: {_first(error)}") from error
     if wrong := _wrong_kind(tensors) or _inconsistency(header, tensors):
         raise DpbenchError(f"{path} cannot be written: {wrong}")
     header = header.model_copy(update={"digest": digest_of(header, tensors)})
-    metadata = {METADATA_KEY: json.dumps(header.model_dump(mode="json"), separators=(",", ":"))}
+    metadata = {METADATA_KEY: json.dumps(header.written(), separators=(",", ":"))}
     write_atomically(path, lambda temporary: safetensors.torch.save_file(tensors, temporary, metadata=metadata))
     return header
 
@@ -163,11 +182,16 @@ def _first(error: pydantic.ValidationError) -> str:
     return " ".join(f"{where!r}: {first['msg']}".split())
 
 
+def _of_integers(quantisation: tuple[float, float]) -> dict[str, Any]:
+    scale, zero_point = quantisation
+    return {"format_version": FORMAT_VERSION, "scale": scale, "zero_point": zero_point}
+
+
 def _wrong_kind(tensors: dict[str, Tensor]) -> str:
     """What is no tensor of features or labels at all; empty where both are."""
     features, labels = tensors["features"], tensors["labels"]
-    if features.dtype not in FLOATS or features.ndim < 2:
-        return f"features are {features.dtype} {tuple(features.shape)}, expected floats (N, ...)"
+    if features.dtype not in (*FLOATS, *INTEGERS) or features.ndim < 2:
+        return f"features are {features.dtype} {tuple(features.shape)}, expected {expected_types()} (N, ...)"
     if labels.dtype != torch.int64 or labels.ndim != 1:
         return f"labels are {labels.dtype} {tuple(labels.shape)}, expected torch.int64 (N,)"
     return ""
@@ -180,6 +204,10 @@ def _inconsistency(header: FeatureHeader, tensors: dict[str, Tensor]) -> str:
         return f"there are {len(features)} features and {len(labels)} labels, expected {header.count} of both"
     if tuple(features.shape[1:]) != header.shape:
         return f"one image has features of shape {tuple(features.shape[1:])}, expected {header.shape}"
+    stated = header.scale is not None and header.zero_point is not None
+    if stated == features.is_floating_point():
+        meaning = "a scale and a zero point" if stated else "no scale and zero point"
+        return f"features are {features.dtype}, and the header states {meaning}; expected both of integers alone"
     if int(labels.min()) < 0 or int(labels.max()) >= header.classes:
         return f"labels go from {int(labels.min())} to {int(labels.max())}, expected 0 to {header.classes - 1}"
     if not all(bool(part.isfinite().all()) for part in features.split(CHECKED)):

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, StringConstraints, model_validator
@@ -19,8 +19,11 @@ from torch import Tensor
 from dpbench.errors import DpbenchError
 from dpbench.inversion import channel_axis
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised when a file means something else than before; older versions stay readable."""
+
+FLOATS_VERSION = 1
+"""Of files whose features are floats: what was exported before integers were taken, and still is."""
 
 Layout = Literal["NCHW", "NHWC", "NLC", "flat", "other"]
 """Axes of the features; N is the image, `flat` is one row of values for each."""
@@ -63,11 +66,19 @@ class Network(Cut):
 class FeatureHeader(Network):
     """The header of a file, as JSON in it."""
 
-    format_version: PositiveInt = FORMAT_VERSION
+    format_version: PositiveInt = FLOATS_VERSION
     defense: Line = Field(description="name of the defense; never its parameters")
     defense_version: PositiveInt
     count: PositiveInt = Field(description="images")
+    scale: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="of integers: they mean scale * (q - zero)"
+    )
+    zero_point: float | None = Field(None, allow_inf_nan=False, description="of integers, see scale; None of floats")
     digest: str = Field("", description="SHA-256 over tensors and header, see `digest_of`")
+
+    def written(self) -> dict[str, JsonValue]:
+        """As JSON in a file: of floats without what is said of integers, as it was before integers were taken."""
+        return self.model_dump(mode="json", exclude={n for n in ("scale", "zero_point") if getattr(self, n) is None})
 
 
 def layout_of(shape: tuple[int, ...]) -> Layout:
@@ -88,7 +99,7 @@ def digest_of(header: FeatureHeader, tensors: Mapping[str, Tensor]) -> str:
         tensors: name -> tensor on the CPU, of any shape.
     """
     digest = hashlib.sha256()
-    about = [header.model_dump(mode="json", exclude={"digest"})]
+    about: list[dict[str, Any]] = [{key: value for key, value in header.written().items() if key != "digest"}]
     about += [{name: [str(tensors[name].dtype), *tensors[name].shape]} for name in sorted(tensors)]
     digest.update(json.dumps(about, sort_keys=True, separators=(",", ":")).encode())
     for name in sorted(tensors):

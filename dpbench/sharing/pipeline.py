@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dpbench.pipeline import Pipeline
 from dpbench.prepare import Progress, undefended_spec
+from dpbench.quantisation import understood
 from dpbench.sharing.units import EntityCell
 from dpbench.sharing.world import World
 from dpbench.specs import CellSpec, PluginSpec, content_hash
@@ -84,13 +85,13 @@ class Several(ProtectedModel):
         self.fits = models
 
     def release(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Images (N,3,H,W) in [0,1] -> released features (N, ...)."""
+        """Images (N,3,H,W) in [0,1] -> released features (N, ...), of integers what they mean."""
         chosen = torch.randint(len(self.fits), (len(images),), generator=generator, device=images.device)
         released: Tensor | None = None
         for number, model in enumerate(self.fits):
             places = (chosen == number).nonzero()[:, 0]
             if len(places):
-                part = model.release(images[places], generator=generator)
+                part = understood(model, model.release(images[places], generator=generator))
                 released = part.new_empty(len(images), *part.shape[1:]) if released is None else released
                 released[places] = part
         assert released is not None

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dpbench.errors import DpbenchError
+from dpbench.plot_style import default_style
 from dpbench.plots import COLOURS, MARKERS, bars, note, refuse_ending
 from dpbench.sharing.board import FLOOR
 from dpbench.sharing.row_labels import varied_arguments
@@ -24,6 +25,7 @@ FRAME = {"own": "own data only", "clean-images": "+ clean images", "own-longer":
 CONTROLS = {"shuffled-labels": ("x", "labels shuffled"), "equal-noise": ("+", "noise of the same power")}
 
 
+@default_style()
 def write_benefit(board: pd.DataFrame, path: Path) -> None:
     """What the receiver gained against the worst-case SSIM of what was shared with it, and against leakage.
 
@@ -127,6 +129,7 @@ def _values(arguments: str) -> str:
     return ", ".join(argument.partition("=")[2] for argument in arguments.split())
 
 
+@default_style()
 def write_transfer(transfer: pd.DataFrame, path: Path) -> None:
     """The transfer matrix as a picture, mean SSIM and re-identification; a row is what the attacker could query.
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpbench.devices import place
+from dpbench.quantisation import understood
 from dpbench.randomness import seeded
 from dpbench.sharing.suite import Refinement
 from dpbench.training import assert_finite, augment, precision
@@ -132,7 +133,7 @@ def refine(
             chosen = next(draw_own)
             with torch.no_grad():
                 images = augment(own.images[chosen], generator=generator)
-                features = client.release(images, generator=generator)
+                features = understood(client, client.release(images, generator=generator))
             labels = own.labels[chosen]
             with precision(own.images[:1]):
                 logits = model(features).float()

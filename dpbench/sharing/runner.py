@@ -14,10 +14,9 @@ from dpbench import at_hand
 from dpbench.cache import default_cache
 from dpbench.devices import choose_device
 from dpbench.environment import describe_environment
-from dpbench.errors import DpbenchError
+from dpbench.errors import DpbenchError, debug, is_interrupt, reason
 from dpbench.kept_images import keep_images
 from dpbench.overrides import occurs, overrides
-from dpbench.runner import reason
 from dpbench.sharing import refinement
 from dpbench.sharing.benefit import Benefit
 from dpbench.sharing.pipeline import SharedPipeline
@@ -179,7 +178,10 @@ def _run(
     )
     try:
         measured = _measured(unit, plan, pipeline, stages, watcher.progress)
-    except Exception as error:
+    except BaseException as error:  # a plug-in may call sys.exit
+        if is_interrupt(error):
+            raise
+        debug(error)
         record.error = reason(error)
     else:
         record = record.model_copy(update={"status": "ok", **measured})

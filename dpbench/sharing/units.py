@@ -101,9 +101,15 @@ class Unit(Spec, abc.ABC):
     @property
     def id(self) -> str:
         """A readable, file-safe name that ends in a hash of everything that affects the result."""
-        spec = {**self.model_dump(mode="json"), "world": self.world.identity}
+        spec = {**self.model_dump(mode="json"), **self._plugins(), "world": self.world.identity}
         stem = "-".join(re.sub(r"[^A-Za-z0-9_.=]+", "_", word)[:40] for word in self.words())
         return f"{stem}-s{self.world.seed}-{content_hash(spec)[:10]}"
+
+    def _plugins(self) -> dict[str, Any]:
+        """The fields that hold plug-ins, as JSON without the places of files."""
+        return {
+            name: _identified(getattr(self, name)) for name in ("applied", "defense", "attack") if hasattr(self, name)
+        }
 
     @property
     def asked(self) -> str:
@@ -111,10 +117,14 @@ class Unit(Spec, abc.ABC):
         return content_hash(_unversioned({**self.model_dump(mode="json"), "world": self.world.identity}))
 
 
+def _identified(value: Any) -> Any:
+    return {name: spec.identity for name, spec in value.items()} if isinstance(value, dict) else value.identity
+
+
 def _unversioned(spec: Any) -> Any:
-    """JSON without the sources of plug-ins."""
+    """JSON without what identifies the code of plug-ins and their files."""
     if isinstance(spec, dict):
-        return {name: _unversioned(value) for name, value in spec.items() if name != "source"}
+        return {name: _unversioned(value) for name, value in spec.items() if name not in ("source", "files")}
     return [_unversioned(value) for value in spec] if isinstance(spec, list) else spec
 
 

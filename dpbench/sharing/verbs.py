@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from dpbench.errors import DpbenchError, unknown
+from dpbench.plot_style import draw_or_say
 from dpbench.sharing.board import COLUMNS, FLOOR, SUBJECT, build_sharing_board
 from dpbench.sharing.display import SharingDisplay
 from dpbench.sharing.plots import write_benefit, write_transfer
@@ -80,25 +80,22 @@ def run_sharing(
         return 0
     left = len(plan.units) - len(plan.finished)
     _say(console, f"suite {plan.suite.name}: {left} of {len(plan.units)} parts to run, into {plan.output}")
-    try:
-        with SharingDisplay(console, len(plan.units)) as display:
-            records = execute_sharing(plan, device=device, batch_size=batch_size, watcher=display)
-    except KeyboardInterrupt:
-        print("dpbench: interrupted; finished parts are kept: run the same command again to go on", file=sys.stderr)
-        raise typer.Exit(130) from None
+    with SharingDisplay(console, len(plan.units)) as display:
+        records = execute_sharing(plan, device=device, batch_size=batch_size, watcher=display)
     stored = all_records([plan.output])
     board, matrix = build_sharing_board(stored), build_transfer(stored)
     written = ["board.csv"]
+    plots: dict[str, Callable[[], object]] = {}
     _write_csv(board, plan.output / "board.csv")
     if (board["gain"].notna() & board["ssim"].notna()).any():
-        write_benefit(board, plan.output / "benefit.png")
-        written.append("benefit.png")
+        plots["benefit.png"] = lambda: write_benefit(board, plan.output / "benefit.png")
     if matrix["ssim"].notna().any():
         _write_csv(matrix, plan.output / "transfer.csv")
-        write_transfer(matrix, plan.output / "transfer.png")
-        written += ["transfer.csv", "transfer.png"]
+        written.append("transfer.csv")
+        plots["transfer.png"] = lambda: write_transfer(matrix, plan.output / "transfer.png")
     print_sharing(board, console)
     print_transfer(matrix, console)
+    written += draw_or_say(plots, console)
     return _ending(plan, records, written, console)
 
 

@@ -61,6 +61,29 @@ def test_round_trip(path, dtype):
     assert shared.labels.dtype == torch.int64
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64, torch.bool])
+def test_integers_go_as_they_were_sent_and_say_what_they_mean(path, dtype):
+    integers = (FEATURES.abs() * 10).to(dtype)
+    header = write_features(
+        path, integers, LABELS, network=NETWORK, defense="mine", defense_version=1, quantisation=(0.5, 3.0)
+    )
+    assert (header.format_version, header.scale, header.zero_point) == (2, 0.5, 3.0)
+    shared = read_features(path, NETWORK)
+    assert shared.features.dtype == dtype
+    assert torch.equal(shared.features, integers)
+    assert torch.equal(shared.meant(shared.features), (integers.float() - 3) * 0.5)
+
+
+def test_a_file_of_floats_is_what_it_was_before_integers_were_taken(path):
+    write(path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()[METADATA_KEY])
+    assert header["format_version"] == 1
+    assert not {"scale", "zero_point"} & set(header)
+    shared = read_features(path)
+    assert shared.meant(shared.features) is shared.features
+
+
 def test_classes_without_names_and_packed_features(path):
     packed = ((1, 4, 3), (4, 6))
     network = NETWORK.model_copy(update={"class_names": (), "shape": (36,), "layout": "flat", "packed": packed})
@@ -96,8 +119,8 @@ def test_nothing_is_overwritten(path):
         ({"features": FEATURES.clone().index_put_((torch.tensor(5),), torch.tensor(float("inf")))}, "NaN or infinite"),
         ({"features": FEATURES[:5]}, "5 features and 6 labels"),
         ({"features": FEATURES.flatten(1)}, r"shape \(36,\), expected \(4, 3, 3\)"),
-        ({"features": FEATURES.long()}, "torch.int64 .* expected floats"),
-        ({"features": torch.tensor(1.0).expand(1)}, "expected floats"),
+        ({"features": FEATURES.to(torch.complex64)}, "torch.complex64 .* expected float32"),
+        ({"features": torch.tensor(1.0).expand(1)}, "expected float32"),
         ({"labels": LABELS + 1}, "labels go from 1 to 3, expected 0 to 2"),
         ({"labels": LABELS.float()}, "labels are torch.float32"),
         ({"features": FEATURES[:0], "labels": LABELS[:0]}, "'count'"),
@@ -145,7 +168,7 @@ def test_every_flipped_byte_is_found(path):
     ("wrong", "words"),
     [
         ({"written": {"digest": "0" * 64}}, "was altered or damaged.*digest.*send it again"),
-        ({"format_version": 2}, "has format 2, this dpbench reads up to 1; upgrade dpbench"),
+        ({"format_version": 3}, "has format 3, this dpbench reads up to 2; upgrade dpbench"),
         ({"count": 7}, "6 features and 6 labels, expected 7"),
         ({"written": {"count": "six"}}, "damaged header .*'count'"),
         ({"features": FEATURES[:4]}, "4 features and 6 labels, expected 6"),
@@ -155,8 +178,13 @@ def test_every_flipped_byte_is_found(path):
         ({"labels": LABELS + 1}, "labels go from 1 to 3"),
         ({"labels": LABELS.int()}, "labels are torch.int32"),
         ({"features": FEATURES * float("nan")}, "NaN or infinite"),
-        ({"features": FEATURES.int()}, "expected floats"),
-        ({"features": torch.tensor(1.0)}, "expected floats"),
+        ({"features": FEATURES.to(torch.complex64)}, "features are torch.complex64 .*expected float32"),
+        ({"features": FEATURES.to(torch.float8_e4m3fn)}, "features are torch.float8_e4m3fn .*expected float32"),
+        ({"features": torch.tensor(1.0)}, "expected float32"),
+        ({"features": FEATURES.int()}, "states no scale and zero point; expected both of integers alone"),
+        ({"scale": 0.5, "zero_point": 0.0}, "states a scale and a zero point; expected both of integers alone"),
+        ({"features": FEATURES.int(), "scale": 0.0, "zero_point": 0.0}, "damaged header .*'scale'"),
+        ({"features": FEATURES.int(), "scale": 1.0, "written": {"zero_point": float("nan")}}, "damaged header"),
         ({"weights_hash": "../../etc"}, "damaged header .*'weights_hash'"),
         ({"backbone": "resnet\x1b[31m"}, "damaged header .*'backbone'"),
         ({"class_names": ("a", "b")}, "damaged header .*2 class names for 3 classes"),
@@ -279,7 +307,7 @@ def test_the_header_holds_neither_parameters_nor_weights(path, tmp_path):
         assert set(file.keys()) == {"features", "labels"}
         assert set(file.metadata()) == {METADATA_KEY}
         text = file.metadata()[METADATA_KEY]
-    assert set(json.loads(text)) == set(FeatureHeader.model_fields)
+    assert set(json.loads(text)) == set(FeatureHeader.model_fields) - {"scale", "zero_point"}
     secrets = ["0.7654321", "abracadabra", "0.1234567", "sesame", "shift", "word", "981", "982", "983"]
     secrets += ["secret_buffer", "hidden_folder", "my_plugin", str(tmp_path)]
     assert [secret for secret in secrets if secret in text] == []

@@ -106,7 +106,7 @@ def test_a_missing_file_is_named(tmp_path):
         registry.find_attack(f"{tmp_path}/nowhere.py:X")
 
 
-def test_a_broken_installed_plugin_names_its_package(monkeypatch):
+def test_a_broken_installed_plugin_names_its_package(monkeypatch, vouched):
     class Entry:
         name, value = "theirs", "their_package"
 

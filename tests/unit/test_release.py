@@ -60,7 +60,10 @@ class Loaded(torch.Tensor):
     ("change", "came"),
     [
         (lambda x: x.as_subclass(Loaded), "Loaded"),
-        (lambda x: x > 0.5, "bool"),
+        (lambda x: torch.complex(x, x), "complex64"),
+        (lambda x: x.to(torch.float8_e4m3fn), "float8_e4m3fn"),
+        (lambda x: x.to(torch.uint16), "uint16"),
+        (lambda x: x.sum(), "Tensor () torch.float32"),
         (lambda x: x[:5], "(5, 3, 16, 16)"),
         (lambda x: [x], "list"),
     ],
@@ -68,7 +71,7 @@ class Loaded(torch.Tensor):
 def test_only_plain_data_leaves(change, came):
     model = Observed()
     model.transform = lambda features, generator=None: change(features)
-    with pytest.raises(DpbenchError, match="expected a plain float Tensor") as error:
+    with pytest.raises(DpbenchError, match=r"expected a plain Tensor of float32, .*int8.* or bool") as error:
         release_in_batches(model, images(10), generator(), generator())
     assert came in str(error.value)
 

@@ -1,0 +1,55 @@
+"""What is printed, and where: streams that take any text, and consoles that say so when nobody reads any more."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PLAIN = {"\u2248": "~", "\u2026": "..."}
+"""What a stream that cannot hold a character shows in its place; for others its escape, as `\\udce9`."""
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return "".join(PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in text), error.end
+
+
+def prepare_streams() -> None:
+    """From here on nothing that is printed can raise for want of a character, or because a stream was closed."""
+    codecs.register_error("dpbench.plain", _plain)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by who started us; print(file=None) would go to the other one
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="dpbench.plain")
+
+
+def unwritten() -> OSError | None:
+    """Why standard output does not take what was printed, None where it does; what it does not take is dropped."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # else the interpreter tries once more when it ends, and says so in two lines of its own
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error
+    return None
+
+
+def make_console() -> Console:
+    """On standard output."""
+    from rich.console import Console
+
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # the BrokenPipeError that is being handled; rich would exit with status 1
+
+    return Plain()

@@ -188,17 +188,16 @@ def _followed(
     if own.start <= 1e-9:
         return match, []  # all images release the same: there is nothing to follow
     shape = tuple(match.released.shape[1:])
-    heads = {"straight-through gradient": match.client}
+    heads: dict[str, Client] = {"straight-through gradient": match.client}
     if seen.undefended is not None:
         heads["gradient of the undefended client"] = seen.undefended
-    tried: list[tuple[str, Callable[[Tensor], Tensor]]] = [
-        (words, head.features) for words, head in heads.items() if tuple(head.features(probes[:2]).shape[1:]) == shape
-    ]
     best, best_words, fault = own, "", own.fault
-    for words, surrogate in tried:
+    for words, head in heads.items():
         if best_words and best.leads:
             break
-        other = Gradient.of(replace(match, surrogate=surrogate), probes, generator)
+        if tuple(head.features(probes[:2]).shape[1:]) != shape:
+            continue
+        other = Gradient.of(replace(match, surrogate=head.features), probes, generator)
         if other.leads and (fault or own.gain < 0.5 * other.gain) and not best.gain > other.gain:
             fault = fault or "shattered"
             best, best_words = other, words

@@ -44,7 +44,6 @@ class Plan:
     Attributes:
         suite: with data, seed and plug-ins as they were overridden.
         cells: in running order.
-        combined: by id, the cells of the whole suite that attacks among them combine.
         finished: cell id -> its record, for those that are there and ok.
         output: the run directory.
         changed: in words, why cells that were finished are not: see `dpbench.changes`.

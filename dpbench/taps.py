@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dpbench.errors import DpbenchError
+from dpbench.quantisation import as_sent
 from dpbench.release import RELEASE_BATCH
-from dpbench.types import ProtectedModel
+from dpbench.types import ProtectedModel, Server
 
 BATCHES = (3, 2)
 """Batch sizes of the two runs that tell rows of images from other rows: what has one per image follows them."""
@@ -117,16 +118,17 @@ class TappedServer:
         """Which of the tensors that are seen have a row per image."""
         if self._found is not None:
             return self._found
+        itself = int(released.is_floating_point())  # the first that is seen, unless it is of integers
         with torch.no_grad():
             few, fewer = (self._shapes(released[:1].repeat_interleave(n, 0)) for n in BATCHES)
             if len(few) == len(fewer):
                 both = list(zip(few, fewer, strict=True))
                 taps = [i for i, (a, b) in enumerate(both) if (a[0], b[0]) == BATCHES and a[1:] == b[1:]]
-                self._found = _Found(tuple(i - len(few) for i in taps[1:]), len(few), RELEASE_BATCH)
+                self._found = _Found(tuple(i - len(few) for i in taps[itself:]), len(few), RELEASE_BATCH)
                 return self._found
             # it takes the images one by one, or one needs more steps than another: what comes last is alike
             runs = [self._shapes(row) for row in released[:RELEASE_BATCH].split(1)]
-            alike = range(1 - min(map(len, runs)), 0)
+            alike = range(itself - min(map(len, runs)), 0)
             taps = [i for i in alike if runs[0][i][0] == 1 and all(run[i] == runs[0][i] for run in runs)]
             self._found = _Found(tuple(taps), len(runs[0]), 1)
             return self._found
@@ -178,3 +180,20 @@ def _module_inputs(model: nn.Module, watch: _Watch) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+class Sent:
+    """A server that is sent integers, for attackers who read what they mean."""
+
+    def __init__(self, server: Server, dtype: torch.dtype, scale: float, zero_point: float) -> None:
+        self.server = server
+        self.steps = (dtype, scale, zero_point)
+
+    def activations(self, released: Tensor) -> tuple[Tensor, ...]:
+        """See `dpbench.types.Server`; the release first, as it is meant."""
+        _, *taps = self.server.activations(as_sent(released, *self.steps))
+        return released, *taps
+
+    def activation(self, released: Tensor, place: int) -> Tensor:
+        """See `dpbench.types.Server`."""
+        return released if place == 0 else self.server.activation(as_sent(released, *self.steps), place)

@@ -43,12 +43,7 @@ def _facts(cls: type[Plugin], reference: str) -> dict[str, Any]:
     for name in ("name", "version", "paper", "later"):
         facts[name] = getattr(cls, name)
     if issubclass(cls, Attack):
-        facts |= {
-            "needs": cls.needs,
-            "floor": cls.floor,
-            "budgets": cls.budgets,
-            "combines": getattr(cls, "combines", False),
-        }
+        facts |= {"needs": cls.needs, "floor": cls.floor, "combines": cls.combines, "budgets": cls.budgets}
     if issubclass(cls, Defense):
         facts["trained_on"] = cls.trained_on
     return facts

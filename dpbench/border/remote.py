@@ -15,8 +15,8 @@ from dpbench.border.stand_in import StandIn
 from dpbench.border.wire import Message
 from dpbench.errors import DpbenchError
 from dpbench.fitting import Recipe, State
-from dpbench.quantisation import as_sent, quantisation_of
-from dpbench.taps import TappedServer
+from dpbench.quantisation import quantisation_of
+from dpbench.taps import Sent, TappedServer
 from dpbench.types import (
     AdditiveNoise,
     Attack,
@@ -161,21 +161,7 @@ def answering(model: ProtectedModel, crowd: Crowd | None) -> ProtectedModel:
 def tapped(model: ProtectedModel, dtype: torch.dtype) -> Server:
     """The server's half of a model as the attacker holds it, where the model lives; `dtype` is that of its releases."""
     server: Server = FarServer(model.line()) if isinstance(model, RemoteModel) else TappedServer(model)
-    return server if dtype.is_floating_point else _OfIntegers(server, dtype, *quantisation_of(model))
-
-
-class _OfIntegers:
-    """A server that is sent integers, for an attacker who reads what they mean."""
-
-    def __init__(self, server: Server, dtype: torch.dtype, scale: float, zero_point: float) -> None:
-        self._server = server
-        self._sent = (dtype, scale, zero_point)
-
-    def activations(self, released: Tensor) -> tuple[Tensor, ...]:
-        return released, *self._server.activations(as_sent(released, *self._sent))[1:]
-
-    def activation(self, released: Tensor, place: int) -> Tensor:
-        return self._server.activation(as_sent(released, *self._sent), place) if place else released
+    return server if dtype.is_floating_point else Sent(server, dtype, *quantisation_of(model))
 
 
 def reconstruct(attack: Attack, seen: Observation, generator: torch.Generator) -> Tensor:

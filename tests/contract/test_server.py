@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from dpbench.errors import DpbenchError
 from dpbench.randomness import derive_generator
-from dpbench.taps import TappedServer
+from dpbench.taps import Sent, TappedServer
 from dpbench.types import Observation, ProtectedModel, SplitModel
 from dpbench.view import viewed
 
@@ -198,3 +198,25 @@ def test_a_server_that_changes_its_steps_is_an_error_not_a_low_figure() -> None:
     model = Growing(split()).eval()
     with pytest.raises(DpbenchError, match="something else"):
         TappedServer(model).activations(model.features(observe()[1]).detach())
+
+
+class Bytes(ProtectedModel):
+    """Sends 8-bit integers, each XOR a key, whose meaning nobody but the server knows."""
+
+    def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        return ((features * 32 + 128).round().clamp(0, 255).to(torch.uint8)) ^ 0x5A
+
+    def predict(self, released: Tensor) -> Tensor:
+        return super().predict(((released ^ 0x5A).float() - 128) / 32)
+
+
+def test_a_server_that_is_sent_integers_is_looked_at_from_its_first_step() -> None:
+    model = Bytes(split()).eval()
+    clean = model.features(observe()[1])
+    sent = model.transform(clean)
+    server = Sent(TappedServer(model), torch.uint8, 1.0, 0.0)
+    taps = server.activations(sent.float())
+    assert torch.equal(taps[0], sent.float())
+    decoded = [place for place, tap in enumerate(taps) if tap.shape == clean.shape and tap.allclose(clean, atol=0.02)]
+    assert decoded
+    assert torch.equal(server.activation(sent.float(), decoded[0]), taps[decoded[0]])

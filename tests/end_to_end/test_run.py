@@ -62,7 +62,7 @@ def figures(run_dir):
 def test_smoke_measures_every_cell(smoke_run):
     records = list(store.iter_records(smoke_run))
     assert {record.status for record in records} == {"ok"}
-    assert {record.cell.attack.name for record in records} == set(ENSEMBLES["ensemble-v1"])
+    assert {record.cell.attack.name for record in records} == set(ENSEMBLES["ensemble-v1.1"])
     assert {(r.cell.threat_model, r.cell.auxiliary) for r in records if r.cell.attack.name == "decoder"} == {
         (threat_model, auxiliary) for threat_model in ("static", "query") for auxiliary in ("same", "shifted")
     }
@@ -138,7 +138,7 @@ def test_two_runs_are_compared_image_by_image_and_claims_stay_apart(smoke_run, d
 def test_every_figure_of_the_board_has_its_interval(smoke_run):
     rows = pd.read_csv(smoke_run / "board.csv")
     worst = rows[(rows["attack"] == "worst-case") & (rows["threat_model"] == "weights")]
-    assert set(worst["ensemble"]) == {"ensemble-v1"}
+    assert set(worst["ensemble"]) == {"ensemble-v1.1"}
     for figure in ("accuracy", "ssim", "psnr_db", "lpips", "mse", "reid_top1", "label_read", "leakage"):
         assert (worst[f"{figure}_low"] <= worst[figure]).all()
         assert (worst[figure] <= worst[f"{figure}_high"]).all()

@@ -109,7 +109,7 @@ def test_recognition_is_the_best_per_image_too() -> None:
 
 
 def pinned(threat_model: str, **more: object) -> list[Record]:
-    versions = ENSEMBLES["ensemble-v1"]
+    versions = ENSEMBLES["ensemble-v1.1"]
     return [
         make_record(attack=name, source=f"v{versions[name]}", threat_model=threat_model, **more)  # type: ignore[arg-type]
         for name in ("decoder", "rmle", "gan")
@@ -120,13 +120,13 @@ def test_the_ensemble_has_its_name_only_when_it_is_whole() -> None:
     def label(records: list[Record], **wanted: object) -> str:
         return str(worst(build_board(records), **wanted).ensemble)
 
-    assert label(pinned("weights")) == "ensemble-v1"
-    assert label([*pinned("weights"), make_record(attack="ridge")]) == "ensemble-v1 + ridge"
+    assert label(pinned("weights")) == "ensemble-v1.1"
+    assert label([*pinned("weights"), make_record(attack="ridge")]) == "ensemble-v1.1 + ridge"
     assert label(pinned("weights")[:2]) == "decoder, rmle"
     assert label([*pinned("weights")[:2], make_record(attack="gan", source="v9")]) == "decoder, gan, rmle"
     assert label([*pinned("weights")[:2], make_record(attack="gan", failed="no")]) == "decoder, rmle"
-    assert label(pinned("static"), threat_model="static") == "ensemble-v1"
-    assert label(pinned("query")[:1], threat_model="query") == "ensemble-v1"  # the others need weights
+    assert label(pinned("static"), threat_model="static") == "ensemble-v1.1"
+    assert label(pinned("query")[:1], threat_model="query") == "ensemble-v1.1"  # the others need weights
     # what took part with less than is granted does not make it whole
     mixed = [*pinned("static")[:1], *pinned("weights")[1:]]
     assert label(mixed, threat_model="weights") == "decoder, gan, rmle"

@@ -14,6 +14,7 @@ from dpbench import cache, fidelity, recognition
 from dpbench.border import remote
 from dpbench.border.crowd import Crowd
 from dpbench.depth import client_share
+from dpbench.ensembles import FLOORS
 from dpbench.errors import DpbenchError
 from dpbench.guarantees import NotBorneOut, guarantees_of
 from dpbench.lending import Lent
@@ -136,7 +137,6 @@ class Pipeline:
             Exception: whatever a plug-in raises.
         """
         self.prepared.start(cell)
-        attack = attack_of(cell.attack)
         with stages("data"):
             parts = self.prepared.parts(cell, progress)
         with stages("backbone"):
@@ -166,7 +166,7 @@ class Pipeline:
             victims=victims.cpu(),
             victim_hashes=parts.hashes["test"][: cell.victims],
             reconstructions=images.cpu(),
-            floor=attack.floor,
+            floor=cell.attack.name in FLOORS,
             backbone_weights=backbone_weights,
             released={
                 "shape": list(released.release.features[0].shape[1:]),

@@ -31,7 +31,7 @@ from dpbench.report import reconstructions_path
 from dpbench.sharing import records as sharing
 from dpbench.sharing.units import OnShared
 from dpbench.store import SCHEMA_VERSION, Record, newest, picture_path
-from dpbench.types import Attack
+from dpbench.types import Attack, Plugin
 from dpbench.words import built_in
 
 AnyRecord: TypeAlias = Record | sharing.SharingRecord
@@ -138,6 +138,10 @@ def _identity(path: Path, record: AnyRecord) -> Iterator[str]:
             yield f"says that {attack.name!r} is {'a' if record.floor else 'no'} floor, which it is not"
         elif known is None and record.floor:
             yield f"says that {attack.name!r} is a floor, which only {', '.join(FLOORS)} are"
+    if isinstance(record, Record):
+        for sort, name in (("defense", record.cell.defense.name), ("attack", record.cell.attack.name)):
+            if name not in built_in(Plugin) and sort not in record.apart:
+                yield f"its {sort} {name!r} is none of dpbench's and ran where figures are made; run it again"
     if record.words is not None and isinstance(record, Record):
         split, defense = f"{record.cell.backbone.name} {record.cell.split_point}", record.words.defense
         if not record.words.label.startswith(f"{split} | {defense} | "):

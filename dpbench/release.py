@@ -311,7 +311,7 @@ def _release_once(model: ProtectedModel, images: Tensor, seed: int) -> Tensor:
     """One batch, which the defense gets as a copy."""
     generator = torch.Generator(images.device).manual_seed(seed)
     with preserved():
-        return model.release(images.clone(), generator=generator).detach()
+        return checked_release(model.release(images.clone(), generator=generator), len(images)).detach()
 
 
 def differ(one: Tensor, other: Tensor) -> bool:

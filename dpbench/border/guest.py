@@ -278,12 +278,17 @@ FORBIDDEN = (
 """Audit events (PEP 578) by which a client could hand something to a server past the border."""
 
 
+SHARING = ("_posixshmem", "multiprocessing.shared_memory")
+"""Modules through which processes share memory, without an audit event of their own."""
+
+
 def _keep_to_itself() -> None:
     """From here on nothing leaves this process but by the border: no file is written, no connection opened."""
 
     def refuse(event: str, arguments: tuple[Any, ...]) -> None:
         writes = event == "open" and _writes(*arguments[1:3])
-        if writes or event.startswith(FORBIDDEN):
+        shares = event == "import" and arguments[0] in SHARING
+        if writes or shares or event.startswith(FORBIDDEN):
             raise DpbenchError(
                 f"the defense wanted to leave a trace outside its process ({event}); a release must depend on the "
                 "image and its generator alone, and a prediction on the release"

@@ -38,8 +38,10 @@ steps = 105
 width = 64
 [[attacks]]
 name = "rmle"
-steps = 400
+steps = 300
 decoder_steps = 105
+total_variation = [[0.01, 1.0]]
+nearness = [[0.0, 10.0]]
 """
 
 INVERTIBLE = ("Permutation", "Orthogonal", "Signs", "Affine", "Deep")

@@ -12,7 +12,7 @@ from dpbench.devices import place
 from dpbench.learned import Fitting, restore
 from dpbench.process_state import preserved
 from dpbench.randomness import derive_generator, derive_seed, seeded
-from dpbench.release import assert_restored
+from dpbench.same_release import assert_restored
 from dpbench.specs import BackboneSpec
 from dpbench.types import Defense, LabelledImages, ProtectedModel, SplitModel
 

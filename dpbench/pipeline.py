@@ -28,12 +28,11 @@ from dpbench.release import (
     RELEASE_BATCH,
     Release,
     WhiteBox,
-    assert_same_in_other_batches,
-    assert_same_release,
     checked_images,
     release_in_batches,
     release_to_server,
 )
+from dpbench.same_release import assert_same_in_other_batches, assert_same_release
 from dpbench.specs import CellSpec, content_hash
 from dpbench.stages import Stages
 from dpbench.store import Guarantees, Recognition, Utility

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dpbench.errors import DpbenchError
-from dpbench.release import differ
+from dpbench.same_release import differ
 from dpbench.types import Images
 
 DECOYS = 0.25

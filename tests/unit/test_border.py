@@ -21,7 +21,7 @@ from dpbench.border.host import Guest
 from dpbench.border.wire import Ended, Message, Wire
 from dpbench.errors import DpbenchError
 from dpbench.fitting import Recipe, assemble
-from dpbench.release import assert_same_in_other_batches
+from dpbench.same_release import assert_same_in_other_batches
 from dpbench.specs import BackboneSpec
 from dpbench.types import ProtectedModel, SplitModel
 

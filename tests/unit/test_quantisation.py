@@ -7,8 +7,9 @@ from torch import nn
 from dpbench.errors import DpbenchError
 from dpbench.pipeline import Answers, Pipeline
 from dpbench.quantisation import as_sent, dequantised, quantisation_of
-from dpbench.release import WhiteBox, assert_same_release, release_bits, release_to_server
+from dpbench.release import WhiteBox, release_bits, release_to_server
 from dpbench.release_match import study_client
+from dpbench.same_release import assert_same_release
 from dpbench.stages import Stages
 from dpbench.suite import parse_suite, plan
 from dpbench.types import LabelledImages, Observation, ProtectedModel, SplitModel

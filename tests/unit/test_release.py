@@ -7,12 +7,12 @@ from torch import nn
 from dpbench.errors import DpbenchError
 from dpbench.release import (
     RELEASE_BATCH,
-    assert_same_release,
     predict_in_batches,
     release_bits,
     release_in_batches,
     release_to_server,
 )
+from dpbench.same_release import assert_same_release
 from dpbench.types import ProtectedModel, SplitModel
 
 

@@ -329,7 +329,7 @@ def test_every_fit_of_a_defense_is_another_and_on_the_images_of_its_owner(units,
     assert torch.equal(labels, world.images_of("hospital", quiet).labels)
 
     fitted = []
-    monkeypatch.setattr("dpbench.cache.remember", lambda folder, kind, key, make: make())  # nothing is at hand
+    monkeypatch.setattr("dpbench.cache.remember", lambda folder, kind, key, make, *_: make())  # nothing is at hand
     monkeypatch.setattr(
         type(suite_defense(unit)), "fit", lambda self, model, private, **_: fitted.append(private.images[:].clone())
     )

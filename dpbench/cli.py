@@ -194,6 +194,10 @@ def run(
         names = "; ".join(clean(words_of(record).label) for record in stuck)
         line = f"not converged, by their own loss; a larger budget may recover more: {names}"
         console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    for record in records:
+        if "clamped" in record.notes:
+            line = f"clamped to [0, 1]: {words_of(record).label}: {record.notes['clamped']}; expected images in [0, 1]"
+            console.print(clean(line), style="yellow", markup=False, highlight=False, soft_wrap=True)
     missing = {pair for record in records for pair in record.missing_metrics.items() if pair[0] in OF_LEAKAGE}
     for metric, reason in sorted(missing):
         console.print(f"no {metric}: {clean(reason)}", style="yellow", markup=False, highlight=False, soft_wrap=True)

@@ -273,7 +273,10 @@ class Pipeline:
         finally:
             lent.check()
         attack_of(cell.attack)  # what it read is still what the id says
-        return checked_images(images, victims, cell.attack.name), notes
+        reconstructions, clamped = checked_images(images, victims, cell.attack.name)
+        if clamped:
+            notes["clamped"] = clamped
+        return reconstructions, notes
 
     def _recognise(self, cell: CellSpec, images: Tensor, progress: Progress) -> Recognition:
         """Whom and what the reconstructions give away."""

@@ -222,15 +222,27 @@ def checked_features(features: Tensor) -> Tensor:
     return features
 
 
-def checked_images(images: object, victims: Tensor, attack: str) -> Tensor:
-    """Reconstructions in [0,1], or an error that says how the attack broke its contract."""
+OUTSIDE = 1 / 255
+"""Beyond [0, 1] by more than this, a value is no rounding of an image."""
+
+
+def checked_images(images: object, victims: Tensor, attack: str) -> tuple[Tensor, str]:
+    """Reconstructions in [0,1], and in words what had to be clamped for that; empty where nothing had to.
+
+    Raises:
+        DpbenchError: the attack returned something else than finite images, one for each victim.
+    """
     if not isinstance(images, Tensor) or images.shape != victims.shape:
         came = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise DpbenchError(f"attack {attack!r} returned {came}; expected images of shape {tuple(victims.shape)}")
-    images = images.detach().float()
+    images = images.detach().to(victims.device).float()
     if not bool(images.isfinite().all()):
         raise DpbenchError(f"attack {attack!r} returned NaN or infinite pixels")
-    return images.clamp(0, 1)  # PSNR and SSIM assume [0, 1]
+    outside = float(((images < -OUTSIDE) | (images > 1 + OUTSIDE)).float().mean())
+    words = (
+        f"{outside:.1%} of its values, from {float(images.min()):.3g} to {float(images.max()):.3g}" if outside else ""
+    )
+    return images.clamp(0, 1), words  # PSNR and SSIM assume [0, 1]
 
 
 class WhiteBox:

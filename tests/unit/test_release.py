@@ -7,6 +7,7 @@ from torch import nn
 from dpbench.errors import DpbenchError
 from dpbench.release import (
     RELEASE_BATCH,
+    checked_images,
     predict_in_batches,
     release_bits,
     release_in_batches,
@@ -162,3 +163,18 @@ def test_what_is_not_finite_is_refused_in_any_window():
         release_to_server(
             client, Counting(), images(300), releases=1, kept=1, window=64, generator=generator(), order=generator()
         )
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (torch.rand(2, 3, 4, 4), ""),
+        (torch.full((2, 3, 4, 4), 1.002), ""),
+        (torch.full((2, 3, 4, 4), 255.0), "100.0% of its values, from 255 to 255"),
+        (torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 4, 4), "50.0% of its values, from -1 to 1"),
+    ],
+)
+def test_what_is_clamped_is_said(images, words):
+    clamped, said = checked_images(images, torch.zeros(2, 3, 4, 4), "mine")
+    assert said == words
+    assert (clamped.min() >= 0) & (clamped.max() <= 1)

@@ -275,3 +275,9 @@ def test_several_releases_of_each_victim(tiny, tmp_path):
     assert {record.cell.releases for record in records} == {3}
     assert set(board["releases"]) == {3}
     assert all("releases_3" in record.id for record in records)
+
+
+def test_a_finished_run_is_verified(smoke_run, dpbench):
+    outcome = dpbench("verify", smoke_run)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.out.startswith("verified: nothing contradicts itself in ")

@@ -30,7 +30,7 @@ def pictures() -> tuple[torch.Tensor, torch.Tensor, list[str]]:
     pixels = coarse.repeat(4, axis=1).repeat(4, axis=2)
     victims = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
     noise = torch.randn(victims.shape, generator=torch.Generator().manual_seed(0))
-    return victims, (victims + 0.1 * noise).clamp(0, 1), [content_hash(image) for image in pixels]
+    return victims, (victims + 0.1 * noise).clamp(0, 1), [content_hash(image) for image in pixels.transpose(0, 3, 1, 2)]
 
 
 def graded() -> dict[str, Any]:

@@ -38,7 +38,7 @@ steps = 105
 width = 64
 [[attacks]]
 name = "rmle"
-steps = 300
+steps = 400
 decoder_steps = 105
 total_variation = [[0.01, 1.0]]
 nearness = [[0.0, 10.0]]
@@ -90,17 +90,14 @@ def test_more_noise_leaks_less(rows):
     assert leaks[-1] <= 0.25
 
 
-def test_features_of_other_images_give_no_more_than_the_floor(tmp_path):
-    rows = worst(run(tmp_path, secret("Rolled"), tier="static"))
-    assert rows["hiding.py:Rolled"].leakage <= 0.05
-
-
 def test_the_server_knows_nothing_but_what_was_released(rows):
     assert rows["hiding.py:Hoarder"].accuracy < 0.3
     assert rows["hiding.py:Hoarder"].leakage <= 0.05
 
 
-@pytest.mark.parametrize(("name", "words"), [("TwoFaced", "with gradients"), ("Tired", "than a moment ago")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("TwoFaced", "with gradients"), ("Tired", "something else"), ("Rolled", "in batches of")]
+)
 def test_a_defense_with_two_faces_fails(tmp_path, name, words):
     board = run(tmp_path, secret(name))
     cells = board[(board["defense"] == f"hiding.py:{name}") & (board["attack"] == "decoder")]

@@ -17,6 +17,7 @@ from dpbench.border.describing import described
 from dpbench.border.wire import Ended, Message, Wire
 from dpbench.errors import DEBUG, DpbenchError, debug, reason
 from dpbench.memory import is_out_of_memory, total_memory
+from dpbench.plain_values import plain
 from dpbench.quantisation import quantisation_of
 from dpbench.specs import BackboneSpec
 from dpbench.taps import TappedServer
@@ -210,19 +211,6 @@ class FarImages:
         moved = self.narrow(0, 0, len(self))
         moved.device = device
         return moved
-
-
-def plain(value: object, depth: int = 6) -> Any:
-    """What an attack noted, as JSON values; anything else becomes its text."""
-    if isinstance(value, bool | str | int | None):
-        return value
-    if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else str(value)
-    if depth and isinstance(value, dict):
-        return {str(key): plain(item, depth - 1) for key, item in list(value.items())[:1000]}
-    if depth and isinstance(value, list | tuple):
-        return [plain(item, depth - 1) for item in value[:1000]]
-    return str(value)[:1000]
 
 
 def _plugin(fields: dict[str, Any]) -> Plugin:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 import pydantic
 import torch
@@ -16,8 +16,6 @@ from dpbench.border.host import Guest
 from dpbench.border.wire import Message
 from dpbench.errors import DpbenchError
 from dpbench.types import Attack, Defense, Needs, Observation, Plugin, ProtectedModel, SplitModel
-
-P = TypeVar("P", bound=Plugin)
 
 
 class _Parameter(BaseModel):

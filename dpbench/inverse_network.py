@@ -116,12 +116,13 @@ class InverseNetwork(nn.Module):
         x = self.stem(grid)
         if summary is not None:
             x = x + summary[:, :, None, None]
-        detail = self._resize(self.to_pixels(self.body(x)))
-        coarse = self._resize(functional.pixel_shuffle(self.linear(grid), self.linear_factor))
+        detail = self.resize(self.to_pixels(self.body(x)))
+        coarse = self.resize(functional.pixel_shuffle(self.linear(grid), self.linear_factor))
         images: Tensor = detail + coarse + self.image_mean
         return images
 
-    def _resize(self, images: Tensor) -> Tensor:
+    def resize(self, images: Tensor) -> Tensor:
+        """Images (N,3,h,w) in the size that the network gives, (N,3,H,W)."""
         if images.shape[2:] == self.image_size:
             return images
         return functional.interpolate(images, self.image_size, mode="bilinear", align_corners=False)

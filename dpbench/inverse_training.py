@@ -14,9 +14,10 @@ from dpbench.devices import autocast, place
 from dpbench.fidelity import lpips, ssim_unchecked
 from dpbench.inverse_network import InverseNetwork
 from dpbench.inversion import images_for_statistics, initialise, pooled, victim_releases, victims_per_batch
+from dpbench.linear_inverse import LinearInverse
 from dpbench.release import RELEASE_BATCH
 from dpbench.specs import content_hash
-from dpbench.types import Observation
+from dpbench.types import Images, Observation
 
 VERSION = 4
 """Raise it whenever the figures change, with the versions of the attacks that train here."""
@@ -25,6 +26,12 @@ STATISTICS_IMAGES = 512
 CONVERGED = 0.9
 """A decoder whose loss is not below this share of the mean image's has learned next to nothing: it failed, or there is
 nothing to learn. The attacker cannot tell which, so it tries once more at a lower rate."""
+
+MOST_IMAGES = 2048
+"""Auxiliary images that the linear map is fitted and judged on: its cost grows with their cube."""
+
+LEFT_OUT = 4
+"""One in so many auxiliary images is kept from the linear map, to judge it by and to learn what it leaves open."""
 
 RETRY_RATE = 0.25
 """Share of the learning rate at which a decoder that did not converge starts again."""
@@ -61,8 +68,12 @@ class InverseTraining(BaseModel):
             seen.notes["training_batch"] = batch
         return self.model_copy(update={"batch_size": batch})
 
-    def trained(self, seen: Observation) -> InverseNetwork:
-        """The inverse network of this client for pooled releases, in eval mode; what it says of itself is noted."""
+    def trained(self, seen: Observation) -> nn.Module:
+        """The inverse network of this client for pooled releases, in eval mode; what it says of itself is noted.
+
+        Where one linear map from all values to all pixels does better on auxiliary images that it has not seen than
+        convolutions do on those they were trained on, it is that map, and a network that refines what it gives.
+        """
         releases = victim_releases(seen)
         released = pooled(releases)
         query = _pooled_query(seen.granted_query(), len(releases))
@@ -79,7 +90,8 @@ class InverseTraining(BaseModel):
             network = self.network(shape, seen.image_shape)
             initialise(network, train_generator)
             place(network, released.device)
-            final_loss = self._train(network, seen, query, rate, train_generator)
+            images = seen.auxiliary.images.to(released.device)
+            final_loss = self._train(network, images, query, rate, train_generator, seen.progress)
             return {**network.state_dict(), "final_loss": final_loss}
 
         def train(train_generator: torch.Generator) -> dict[str, Tensor]:
@@ -92,19 +104,28 @@ class InverseTraining(BaseModel):
                 # by the training loss, which is what the attacker sees; a NaN loses
                 if not float(state["final_loss"]) <= float(second["final_loss"]):
                     state = second
-            return {**state, "mean_image_loss": mean_image_loss, "retried": torch.tensor(float(retried))}
+            dense, linear_loss = self._dense(seen, shape, query, state["final_loss"], train_generator)
+            return {
+                **(dense or state),
+                "linear_loss": linear_loss,
+                "mean_image_loss": mean_image_loss,
+                "retried": torch.tensor(float(retried)),
+            }
 
         name = f"decoder-{content_hash(identity)[:16]}"
         state = dict(seen.remember(name, train, "query", owner=("decoder", f"v{VERSION}")))
-        final_loss, mean_image_loss, retried = (
-            float(state.pop(name)) for name in ("final_loss", "mean_image_loss", "retried")
+        final_loss, mean_image_loss, linear_loss, retried = (
+            float(state.pop(name)) for name in ("final_loss", "mean_image_loss", "linear_loss", "retried")
         )
         seen.notes["final_loss"] = round(final_loss, 5)
         seen.notes["mean_image_loss"] = round(mean_image_loss, 5)
         seen.notes["converged"] = final_loss < CONVERGED * mean_image_loss
         if retried:
             seen.notes["retried"] = True
-        network = self.network(shape, seen.image_shape)
+        dense = any(name.startswith("0.") for name in state)  # of a sequence; InverseNetwork has names of its own
+        if dense:
+            seen.notes["linear_loss"] = round(linear_loss, 5)
+        network = self.dense_network(shape, seen.image_shape) if dense else self.network(shape, seen.image_shape)
         network.load_state_dict(state)
         return place(network, released.device).eval().requires_grad_(False)
 
@@ -112,23 +133,65 @@ class InverseTraining(BaseModel):
         """The untrained network for features (N, *feature_shape) and images (N, *image_shape)."""
         return InverseNetwork(feature_shape, image_shape, width=self.width, blocks=self.blocks)
 
-    def apply(self, network: InverseNetwork, released: Tensor) -> Tensor:
+    def dense_network(self, feature_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> nn.Sequential:
+        """A linear map from all values to a small image, and a network that refines it; untrained."""
+        linear = LinearInverse(feature_shape, image_shape)
+        return nn.Sequential(linear, self.network(linear.small_shape, image_shape))
+
+    def apply(self, network: nn.Module, released: Tensor) -> Tensor:
         """Pooled releases (N, ...) -> images (N,3,H,W) in [0,1]."""
         with torch.no_grad(), autocast(released.device):
             images = torch.cat([network(chunk) for chunk in released.split(self.batch_size)])
         return images.float().clamp(0, 1)
 
+    def _dense(
+        self,
+        seen: Observation,
+        shape: tuple[int, ...],
+        query: Callable[[Tensor], Tensor],
+        to_beat: Tensor,
+        generator: torch.Generator,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """A dense network where its linear map's loss is below `to_beat`, else nothing; and the loss of that map."""
+        seen.progress("a linear map")
+        device = seen.released.device
+        images = seen.auxiliary.images.to(device)
+        order = torch.arange(min(len(images), MOST_IMAGES), device=device)
+        held = images[order[::LEFT_OUT][:STATISTICS_IMAGES]]
+        rest = order[order % LEFT_OUT != 0].split(RELEASE_BATCH)
+        known = (some for chunk in rest for some in (images[chunk], images[chunk].flip(3)))
+        network = self.dense_network(shape, seen.image_shape)
+        place(network, device)
+        linear, refining = network
+        assert isinstance(linear, LinearInverse)
+        assert isinstance(refining, InverseNetwork)
+
+        def loss(small: Tensor, true: Tensor) -> Tensor:
+            """Of what is left when small images are only made larger."""
+            chunks = zip(small.split(RELEASE_BATCH), true.split(RELEASE_BATCH), strict=True)
+            losses = [self._loss(refining.resize(some), whole) * len(some) for some, whole in chunks]
+            return torch.stack(losses).sum() / len(small)
+
+        linear_loss = linear.fit(query, known, held, loss, to_beat)
+        if not linear_loss < to_beat:
+            return {}, linear_loss
+        initialise(refining, generator)
+        final_loss = self._train(
+            refining, held, lambda some: linear(query(some)), self.learning_rate, generator, seen.progress
+        )
+        return {**network.state_dict(), "final_loss": final_loss}, linear_loss
+
     def _train(
         self,
         network: InverseNetwork,
-        seen: Observation,
+        images: Images,
         query: Callable[[Tensor], Tensor],
         learning_rate: float,
         generator: torch.Generator,
+        progress: Callable[[str], None],
     ) -> Tensor:
         """Trains `network` in place; returns the mean loss over its last pass through the images, ()."""
-        device = seen.released.device
-        images = seen.auxiliary.images.to(device)
+        device = next(network.parameters()).device
         batch = min(self.batch_size, len(images))
         per_epoch = len(images) // batch
         calibration = images[: images_for_statistics(network.feature_shape, least=STATISTICS_IMAGES)]
@@ -156,7 +219,7 @@ class InverseTraining(BaseModel):
         answered: list[tuple[Tensor, Tensor]] = []
         for step in range(self.steps):
             if step % 20 == 0:
-                seen.progress(f"step {step}/{self.steps}")
+                progress(f"step {step}/{self.steps}")
             if not answered:
                 ahead = torch.cat([drawn(later) for later in range(step, min(step + steps_at_once, self.steps))])
                 answered = list(zip(ahead.split(batch), query(ahead).split(batch), strict=True))

@@ -25,6 +25,9 @@ position has statistics of its own."""
 SPREADS_APART = 1.5
 """Standard deviation of the logarithms of their units, likewise."""
 
+CHUNK = 16
+"""Releases that are standardised at once: in float64 more would not stay in the processor's cache."""
+
 LEAST_IMAGES = 64
 """Fewer images say too little of a single position."""
 
@@ -40,7 +43,7 @@ def centre_and_unit(samples: Tensor) -> tuple[Tensor, Tensor]:
     The unit of a column that hardly ever varies is the range of all its values; of one that does not, infinite.
     """
     count = len(samples)
-    ordered = samples.sort(0).values
+    ordered = samples.T.contiguous().sort(1).values.T  # twice as fast along rows
     lowest, low, centre, high, highest = (
         exact(ordered[round(share * (count - 1))]) for share in (0, LOW, 0.5, HIGH, 1)
     )
@@ -105,8 +108,8 @@ class Standardising(nn.Module):
 
     def forward(self, released: Tensor) -> Tensor:
         """Releases (N, ...) -> the same in float32, standardised."""
-        units = squashed((exact(released) - self.centre) / self.unit).float()
-        return units * self.size
+        chunks = [squashed((exact(chunk) - self.centre) / self.unit).float() for chunk in released.split(CHUNK)]
+        return torch.cat(chunks) * self.size
 
     def restored(self, standard: Tensor) -> Tensor:
         """The releases (N, ...) that are standardised to these, but for outliers; exact."""

@@ -9,11 +9,10 @@ from typing import Annotated, ClassVar
 
 import torch
 from pydantic import BeforeValidator, Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from dpbench.fidelity import ssim_unchecked
-from dpbench.inverse_network import InverseNetwork
 from dpbench.inverse_training import InverseTraining
 from dpbench.inversion import converged, pooled, total_variation, victim_releases, victims_per_batch
 from dpbench.registry import register
@@ -111,7 +110,7 @@ class RegularisedMaximumLikelihood(Attack):
         self,
         match: ReleaseMatch,
         decoder: InverseTraining,
-        network: InverseNetwork,
+        network: nn.Module,
         seen: Observation,
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
-from dpbench import surrogate
+from dpbench import release_match, surrogate
 from dpbench.errors import DpbenchError
 from dpbench.inverse_network import ResidualBlock
 from dpbench.inversion import Whitening, pooled, victim_releases
@@ -393,6 +393,16 @@ def test_without_any_head_a_surrogate_is_learned(monkeypatch: pytest.MonkeyPatch
     images = run("rmle", seen)
     assert "learned surrogate" in str(seen.notes["fallbacks"])
     assert psnr_db(images, victims) > psnr_db(run("mean-image", seen), victims) + 3
+
+
+def test_without_any_gradient_the_row_is_an_error_not_a_low_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def constant(seen: Observation, *_: object) -> Callable[[Tensor], Tensor]:
+        return lambda images: seen.released[:1].expand(len(images), -1, -1, -1)
+
+    monkeypatch.setattr(release_match, "learned_surrogate", constant)
+    seen, _ = observe(Frozen)
+    with pytest.raises(DpbenchError, match="no gradient of its release or of its features"):
+        run("rmle", seen)
 
 
 @pytest.mark.parametrize("name", ["rmle", "gan", "gan-faces", "decoder"])

@@ -106,6 +106,57 @@ def test_scale_precision_and_outliers_hide_nothing_even_where_the_server_is_trus
     assert "view" not in seen.notes
 
 
+class FixedOrder(ProtectedModel):
+    """All values in an order that only the server knows, which this suite trusts."""
+
+    def order(self, count: int) -> Tensor:
+        return torch.randperm(count, generator=derive_generator(CPU, "order"))
+
+    def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        flat = features.flatten(1)
+        return flat[:, self.order(flat.shape[1])].view_as(features)
+
+
+class FixedPlaces(FixedOrder):
+    """All positions in a secret order, the channels of each together."""
+
+    def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        flat = features.flatten(2)
+        return flat[:, :, self.order(flat.shape[2])].view_as(features)
+
+
+class Rotated(ProtectedModel):
+    """Every value a mixture of all."""
+
+    def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        flat = features.flatten(1)
+        rotation = torch.randn(flat.shape[1], flat.shape[1], generator=derive_generator(CPU, "rotation"))
+        return (flat @ torch.linalg.qr(rotation).Q).view_as(features)
+
+
+class NoisyOrder(FixedOrder):
+    """A secret order, and noise that alone hides little."""
+
+    def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        noise = 0.1 * torch.randn(features.shape, generator=generator)
+        return super().transform(features + noise)
+
+
+@pytest.mark.parametrize("model", [FixedOrder, FixedPlaces, Rotated, NoisyOrder])
+def test_a_fixed_order_hides_nothing_even_where_the_server_is_trusted(
+    model: type[ProtectedModel], undefended: float
+) -> None:
+    seen, victims = seen_through(model(split()).eval().requires_grad_(False), trusted=True)
+    assert piq.ssim(run("decoder", seen), victims) > 0.9 * undefended, seen.notes
+    assert seen.notes["converged"]
+    assert "linear_loss" in seen.notes
+
+
+def test_a_white_box_starts_from_the_linear_map() -> None:
+    seen, victims = seen_through(FixedOrder(split()).eval().requires_grad_(False), trusted=True)
+    assert psnr_db(run("rmle", seen), victims) > psnr_db(run("mean-image", seen), victims) + 6, seen.notes
+
+
 class Noisy(ProtectedModel):
     def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         return features + torch.randn(features.shape, generator=generator)

@@ -17,17 +17,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dpbench.api import run as run
+    from dpbench.board.leaderboard import build_board as build_board
+    from dpbench.board.leaderboard import load_records as load_records
+    from dpbench.contract.attack import Attack as Attack
+    from dpbench.contract.attack import Observation as Observation
+    from dpbench.contract.defense import AdditiveNoise as AdditiveNoise
+    from dpbench.contract.defense import Defense as Defense
+    from dpbench.contract.defense import ProtectedModel as ProtectedModel
+    from dpbench.contract.defense import SplitModel as SplitModel
+    from dpbench.contract.images import LabelledImages as LabelledImages
+    from dpbench.contract.plugin import File as File
     from dpbench.errors import DpbenchError as DpbenchError
-    from dpbench.leaderboard import build_board as build_board
-    from dpbench.leaderboard import load_records as load_records
-    from dpbench.parameters import File as File
-    from dpbench.registry import register as register
-    from dpbench.types import Attack as Attack
-    from dpbench.types import Defense as Defense
-    from dpbench.types import LabelledImages as LabelledImages
-    from dpbench.types import Observation as Observation
-    from dpbench.types import ProtectedModel as ProtectedModel
-    from dpbench.types import SplitModel as SplitModel
+    from dpbench.plugins.registry import register as register
 
 # torch reads this at its first allocation: with pages of 2 MB, images of 224 pixels take half the time on Linux
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -35,16 +36,17 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 _HOMES = {
     "run": "api",
     "DpbenchError": "errors",
-    "File": "parameters",
-    "build_board": "leaderboard",
-    "load_records": "leaderboard",
-    "register": "registry",
-    "Attack": "types",
-    "Defense": "types",
-    "LabelledImages": "types",
-    "Observation": "types",
-    "ProtectedModel": "types",
-    "SplitModel": "types",
+    "File": "contract.plugin",
+    "build_board": "board.leaderboard",
+    "load_records": "board.leaderboard",
+    "register": "plugins.registry",
+    "AdditiveNoise": "contract.defense",
+    "Attack": "contract.attack",
+    "Defense": "contract.defense",
+    "LabelledImages": "contract.images",
+    "Observation": "contract.attack",
+    "ProtectedModel": "contract.defense",
+    "SplitModel": "contract.defense",
 }
 
 __all__ = sorted(_HOMES)

@@ -1,5 +1,5 @@
 """`python -m dpbench` is `dpbench`."""
 
-from dpbench.cli import main
+from dpbench.cli.app import main
 
 main()

@@ -7,16 +7,16 @@ from typing import Any
 
 import pandas as pd
 
-from dpbench.leaderboard import build_board
-from dpbench.runner import execute, make_plan
-from dpbench.sharing import records as sharing_records
-from dpbench.sharing.board import build_sharing_board
-from dpbench.sharing.runner import execute_sharing, make_sharing_plan, refuse_shifted
-from dpbench.sharing.suite import SharingSuite
-from dpbench.store import restore_records
-from dpbench.suite import Suite
-from dpbench.suite_files import protocol_of
-from dpbench.watching import Watcher
+from dpbench.board.leaderboard import build_board
+from dpbench.protocols.sharing import records as sharing_records
+from dpbench.protocols.sharing.reporting.board import build_sharing_board
+from dpbench.protocols.sharing.runner import execute_sharing, make_sharing_plan, refuse_shifted
+from dpbench.protocols.sharing.suite import SharingSuite
+from dpbench.records.store import restore_records
+from dpbench.running.runner import execute, make_plan
+from dpbench.running.watching import Watcher
+from dpbench.suite.files import protocol_of
+from dpbench.suite.suite import Suite
 
 
 def run(
@@ -48,7 +48,7 @@ def run(
         weights: overrides those of the suite's only backbone: a file, auto, pretrained or fit.
         batch_size: at most so many images in a network at once; None: from their size and the device's memory.
         audit: every plug-in runs in processes of its own, dpbench's too; those from files and other packages always do.
-        watcher: follows the run, see `dpbench.watching.Watcher`.
+        watcher: follows the run, see `dpbench.running.watching.Watcher`.
 
     Returns:
         One row per cell and one `worst-case` row per defense setting; of a suite of the protocol `sharing` one row per

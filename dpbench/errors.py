@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-from dpbench.plain_values import LONGEST, storable_text
+from dpbench.text.plain_values import LONGEST, storable_text
 
 DEBUG = "DPBENCH_DEBUG"
 """The environment variable that shows tracebacks, as `dpbench --debug` does; processes that are started inherit it."""

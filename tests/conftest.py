@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dpbench import cli
+from dpbench.cli import app as cli
 
 
 @dataclass
@@ -35,7 +35,7 @@ def _isolated(cache, monkeypatch):
 @pytest.fixture
 def vouched(monkeypatch):
     """Plug-ins from files and other packages run in this process, as in one of their own."""
-    from dpbench import registry
+    from dpbench.plugins import registry
 
     monkeypatch.setattr(registry, "_vouched", True)
     registry.load_plugins.cache_clear()

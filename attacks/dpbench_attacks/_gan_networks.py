@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dpbench.devices import autocast
+from dpbench.machine.devices import autocast
 
 SMALLEST = 4
 LARGEST = 128
@@ -102,7 +102,7 @@ class Discriminator(nn.Module):
 
 
 class FaceGenerator(nn.Module):
-    """The DCGAN of `dpbench.carriers.read_face_generator`, under the names of its weights, in two halves.
+    """The DCGAN of `dpbench.models.carriers.read_face_generator`, under the names of its weights, in two halves.
 
     Args:
         image_shape: (3, H, W) to paint; painted at 64x64 and resized.

@@ -8,9 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from dpbench.inversion import converged, total_variation, victims_per_batch
-from dpbench.release_match import ReleaseMatch
-from dpbench.types import Attack, Needs, Observation
+from dpbench.contract.attack import Attack, Observation
+from dpbench.contract.threat import Needs
+from dpbench.toolkit.inversion import converged, total_variation, victims_per_batch
+from dpbench.toolkit.release_match import ReleaseMatch
 
 SEPARATE = 0.5
 """Share of the distance without whitening: a generator paints coarse structure first, which whitening weighs little."""

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dpbench.inversion import channel_statistics
-from dpbench.registry import register
-from dpbench.types import Attack, Needs, Observation
+from dpbench.contract.attack import Attack, Observation
+from dpbench.contract.threat import Needs
+from dpbench.plugins.registry import register
+from dpbench.toolkit.inversion import channel_statistics
 
 CHUNK = 256
 """Auxiliary images whose features are held at once, beside one mean per class."""

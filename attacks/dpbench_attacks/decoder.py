@@ -7,11 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dpbench.inverse_training import VERSION, InverseTraining
-from dpbench.inversion import pooled, victim_releases
-from dpbench.registry import register
-from dpbench.types import Attack, Needs, Observation
-from dpbench.view import viewed
+from dpbench.contract.attack import Attack, Observation
+from dpbench.contract.threat import Needs
+from dpbench.plugins.registry import register
+from dpbench.toolkit.inverse_training import VERSION, InverseTraining
+from dpbench.toolkit.inversion import pooled, victim_releases
+from dpbench.toolkit.view import viewed
 
 
 @register

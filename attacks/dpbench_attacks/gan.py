@@ -9,13 +9,13 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from dpbench.devices import autocast, place
-from dpbench.inversion import initialise
-from dpbench.registry import register
-from dpbench.release_match import study_client
-from dpbench.specs import content_hash
-from dpbench.types import Observation
-from dpbench.view import viewed
+from dpbench.contract.attack import Observation
+from dpbench.machine.devices import autocast, place
+from dpbench.plugins.registry import register
+from dpbench.text.hashing import content_hash
+from dpbench.toolkit.inversion import initialise
+from dpbench.toolkit.release_match import study_client
+from dpbench.toolkit.view import viewed
 from dpbench_attacks._gan_networks import Discriminator, Generator, augment
 from dpbench_attacks._gan_search import SEPARATE, PriorSearch, normal
 
@@ -32,7 +32,7 @@ class GanInversion(PriorSearch):
     trained on the auxiliary images only, with hinge loss, DiffAugment (Zhao et al. 2020) and averaged weights; all
     victims share one pool of random z, of which each keeps its best few; what is refined are the features before
     the last block of the DCGAN and a correction of its image, under total variation, not the w+ of StyleGAN. The
-    client is compared with as in `dpbench.release_match`; further releases of the same victims are pooled.
+    client is compared with as in `dpbench.toolkit.release_match`; further releases of the same victims are pooled.
     """
 
     name: ClassVar[str] = "gan"

@@ -8,12 +8,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from dpbench.carriers import FACE_GAN, checked_file, read_face_generator
-from dpbench.devices import place
-from dpbench.registry import register
-from dpbench.release_match import study_client
-from dpbench.types import LabelledImages, Observation
-from dpbench.view import viewed
+from dpbench.contract.attack import Observation
+from dpbench.contract.images import LabelledImages
+from dpbench.machine.devices import place
+from dpbench.models.carriers import FACE_GAN, checked_file, read_face_generator
+from dpbench.plugins.registry import register
+from dpbench.toolkit.release_match import study_client
+from dpbench.toolkit.view import viewed
 from dpbench_attacks._gan_networks import FaceGenerator
 from dpbench_attacks._gan_search import SEPARATE, PriorSearch
 
@@ -26,10 +27,11 @@ class FaceGanInversion(PriorSearch):
     """The search of `gan` with a generator that was trained on many faces, none of them the attacker's or a victim's.
 
     A DCGAN (Radford et al. 2016) for 64x64 pixels, pre-trained on photographs of faces and taken as it is from a
-    package (`dpbench.carriers.FACE_GAN`): this attacker knows that the victims are faces, and needs no data to learn
-    what those look like. The search is that of `gan`: Li et al. 2023 (GLASS), with the differences named there. What
-    is refined are the features before the last two blocks, (128,16,16), and a correction of the image. Where all of
-    the attacker's own images are grey, so are its reconstructions. Other sizes than 64 are resized.
+    package, `FACE_GAN` of `dpbench.models.carriers`: this attacker knows that the victims are faces, and needs no
+    data to learn what those look like. The search is that of `gan`: Li et al. 2023 (GLASS), with the differences
+    named there. What is refined are the features before the last two blocks, (128,16,16), and a correction of the
+    image. Where all of the attacker's own images are grey, so are its reconstructions. Other sizes than 64 are
+    resized.
     """
 
     name: ClassVar[str] = "gan-faces"

@@ -7,8 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dpbench.registry import register
-from dpbench.types import Attack, Needs, Observation, optimised_at_once
+from dpbench.contract.attack import Attack, Observation
+from dpbench.contract.threat import Needs
+from dpbench.machine.memory import optimised_at_once
+from dpbench.plugins.registry import register
 
 
 @register

@@ -7,9 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dpbench.inversion import channel_statistics
-from dpbench.registry import register
-from dpbench.types import Attack, Needs, Observation
+from dpbench.contract.attack import Attack, Observation
+from dpbench.contract.threat import Needs
+from dpbench.plugins.registry import register
+from dpbench.toolkit.inversion import channel_statistics
 
 CHUNK = 256
 """Images whose features are held at once, of either side."""

@@ -12,13 +12,14 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dpbench.fidelity import ssim_unchecked
-from dpbench.inverse_training import InverseTraining
-from dpbench.inversion import converged, pooled, total_variation, victim_releases, victims_per_batch
-from dpbench.registry import register
-from dpbench.release_match import ReleaseMatch, study_client
-from dpbench.types import Attack, Needs, Observation
-from dpbench.view import viewed
+from dpbench.contract.attack import Attack, Observation
+from dpbench.contract.threat import Needs
+from dpbench.metrics.fidelity import ssim_unchecked
+from dpbench.plugins.registry import register
+from dpbench.toolkit.inverse_training import InverseTraining
+from dpbench.toolkit.inversion import converged, pooled, total_variation, victim_releases, victims_per_batch
+from dpbench.toolkit.release_match import ReleaseMatch, study_client
+from dpbench.toolkit.view import viewed
 
 COARSEST = 2
 """Pixels on the shorter side of the top of the pyramid."""
@@ -49,7 +50,7 @@ class RegularisedMaximumLikelihood(Attack):
     one-cycle Adam, with the values held in [0,1]; each victim keeps the iterate with the lowest objective. The two
     regularisers are chosen by trial on auxiliary images, whose pixels the attacker knows: much for noisy releases, next
     to none for exact ones. Stochastic, masking and gradient-free clients are met as
-    `dpbench.release_match` describes; further releases of the same victims are pooled.
+    `dpbench.toolkit.release_match` describes; further releases of the same victims are pooled.
     """
 
     name: ClassVar[str] = "rmle"

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dpbench.inversion import channel_axis
+from dpbench.toolkit.inversion import channel_axis
 
 FLAT_CHANNELS = 32
 FLAT_SIDE = 8

@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from dpbench.calibration import feature_batches, mean_and_std
-from dpbench.devices import autocast, place
+from dpbench.contract.defense import Defense, ProtectedModel, SplitModel
+from dpbench.contract.images import LabelledImages
 from dpbench.errors import DpbenchError
-from dpbench.fidelity import ssim_unchecked
-from dpbench.inversion import channel_axis
-from dpbench.types import Defense, LabelledImages, ProtectedModel, SplitModel
+from dpbench.machine.devices import autocast, place
+from dpbench.metrics.fidelity import ssim_unchecked
+from dpbench.toolkit.calibration import feature_batches, mean_and_std
+from dpbench.toolkit.inversion import channel_axis
 from dpbench_defenses._dpm_networks import Reconstructor, poisoning_module
 
 RECONSTRUCTORS = ((64, 2), (96, 1), (48, 3))

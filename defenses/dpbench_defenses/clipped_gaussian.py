@@ -10,9 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from dpbench.calibration import feature_batches, median_norm
-from dpbench.registry import register
-from dpbench.types import AdditiveNoise, Defense, LabelledImages, ProtectedModel, SplitModel
+from dpbench.contract.defense import AdditiveNoise, Defense, ProtectedModel, SplitModel
+from dpbench.contract.images import LabelledImages
+from dpbench.plugins.registry import register
+from dpbench.toolkit.calibration import feature_batches, median_norm
 
 
 class ClippedGaussianModel(ProtectedModel):
@@ -53,7 +54,7 @@ class ClippedGaussian(Defense):
 
     Each image's features are clipped to L2 norm C, then independent Gaussian noise is added. That is local
     differential privacy under replacement: any image may be exchanged for any other, sensitivity 2C. The epsilon is
-    in `dpbench.guarantees`; at noise that leaves the task alone it is large, and says little.
+    in `dpbench.metrics.guarantees`; at noise that leaves the task alone it is large, and says little.
 
     Our choices: C is `clip` times the median feature norm of the private images, so C itself is *not* covered by the
     epsilon unless it is fixed beforehand; the noise is measured in units of C / sqrt(D), the RMS of D feature values

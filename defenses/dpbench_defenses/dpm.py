@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from dpbench.registry import register
+from dpbench.plugins.registry import register
 from dpbench_defenses._dpm_training import Poisoning, equivalence
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from dpbench.registry import register
+from dpbench.plugins.registry import register
 from dpbench_defenses._dpm_training import Poisoning, equivalence
 
 

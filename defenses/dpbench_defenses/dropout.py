@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from dpbench.registry import register
-from dpbench.types import Defense, ProtectedModel, SplitModel
+from dpbench.contract.defense import Defense, ProtectedModel, SplitModel
+from dpbench.plugins.registry import register
 
 
 class DropoutModel(ProtectedModel):

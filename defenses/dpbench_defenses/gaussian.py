@@ -9,9 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from dpbench.calibration import feature_batches, mean_and_std
-from dpbench.registry import register
-from dpbench.types import AdditiveNoise, Defense, LabelledImages, ProtectedModel, SplitModel
+from dpbench.contract.defense import AdditiveNoise, Defense, ProtectedModel, SplitModel
+from dpbench.contract.images import LabelledImages
+from dpbench.plugins.registry import register
+from dpbench.toolkit.calibration import feature_batches, mean_and_std
 
 
 class GaussianModel(ProtectedModel):

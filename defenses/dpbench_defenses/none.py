@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from dpbench.registry import register
-from dpbench.types import Defense, ProtectedModel, SplitModel
+from dpbench.contract.defense import Defense, ProtectedModel, SplitModel
+from dpbench.plugins.registry import register
 
 
 @register

@@ -9,9 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from dpbench.calibration import feature_batches, quantiles
-from dpbench.registry import register
-from dpbench.types import Defense, LabelledImages, ProtectedModel, SplitModel
+from dpbench.contract.defense import Defense, ProtectedModel, SplitModel
+from dpbench.contract.images import LabelledImages
+from dpbench.plugins.registry import register
+from dpbench.toolkit.calibration import feature_batches, quantiles
 
 SHARES = (0.001, 0.999)
 """The range: extremes would spend the few levels on rare outliers."""

@@ -199,7 +199,7 @@ class _Crossing(torch.autograd.Function):
 
 
 class FarClient:
-    """A client of the other side's, see `dpbench.types.Client`."""
+    """A client of the other side's, see `dpbench.contract.attack.Client`."""
 
     def __init__(self, remote: Remote, name: str) -> None:
         self._remote = remote
@@ -215,16 +215,19 @@ class FarClient:
 
 
 class FarServer:
-    """A server of the other side's, see `dpbench.types.Server`; `prefix` stands before the names of its functions."""
+    """A server of the other side's, see `dpbench.contract.attack.Server`.
+
+    `prefix` stands before the names of its functions.
+    """
 
     def __init__(self, remote: Remote, prefix: str = "") -> None:
         self._remote = remote
         self._prefix = prefix
 
     def activations(self, released: Tensor) -> tuple[Tensor, ...]:
-        """See `dpbench.types.Server`."""
+        """See `dpbench.contract.attack.Server`."""
         return cast(tuple[Tensor, ...], self._remote(f"{self._prefix}activations", released))
 
     def activation(self, released: Tensor, place: int) -> Tensor:
-        """See `dpbench.types.Server`."""
+        """See `dpbench.contract.attack.Server`."""
         return cast(Tensor, self._remote(f"{self._prefix}activation", released, place=place))

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from dpbench.contract.images import Images
 from dpbench.errors import DpbenchError
-from dpbench.same_release import differ
-from dpbench.types import Images
+from dpbench.service.same_release import differ
 
 DECOYS = 0.25
 """How often a batch of decoys comes before one of test images."""

@@ -12,7 +12,7 @@ import torch
 from dpbench.border import nursery
 from dpbench.border.wire import Ended, Message, Wire
 from dpbench.errors import DpbenchError
-from dpbench.memory import total_memory
+from dpbench.machine.memory import total_memory
 
 Handler = Callable[[Message], Message]
 """Answers one request of the plug-in's process."""

@@ -18,9 +18,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+Life = Callable[[BinaryIO, BinaryIO], None]
+
 FORKS = hasattr(os, "fork") and hasattr(socket, "AF_UNIX") and hasattr(socket, "send_fds")
 
-_START = "from dpbench.border import nursery; nursery.{}({})"
+_START = "from dpbench.plugins import guest; guest.{}({})"
+"""What a new interpreter runs: beyond the border lies code of the rooms above, which this room does not import."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Child:
 
 
 def fresh() -> Child:
-    """A process that runs `dpbench.border.guest.serve`."""
+    """A process that runs `dpbench.plugins.guest.serve`."""
     return _forked() if FORKS else _started()
 
 
@@ -134,13 +137,13 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
     return content
 
 
-def copies(control: int) -> None:
-    """The main loop of the process that is copied; `control` is its end of the socket."""
-    from dpbench import registry
-    from dpbench.border import guest
+def copies(control: int, life: Life) -> None:
+    """The main loop of the process that is copied.
 
-    registry.load_own()
-
+    Args:
+        control: its end of the socket.
+        life: what a copy does, from the stream that it reads and the one that it writes.
+    """
     with socket.socket(fileno=control) as connection:
         while True:
             try:
@@ -159,29 +162,24 @@ def copies(control: int) -> None:
                 _die_with_parent()
                 with socket.socket(fileno=descriptors[0]) as own:
                     stream: Any = own.makefile("rwb", buffering=1 << 20)
-                _leave(guest.serve, stream, stream)
+                _leave(life, stream, stream)
             os.close(descriptors[0])
             connection.sendall(pid.to_bytes(8, "little"))
 
 
-def alone() -> None:
+def alone(life: Life) -> None:
     """The whole life of a process that was started anew: it is spoken to through its standard streams."""
-    from dpbench import registry
-    from dpbench.border import guest
-
-    registry.load_own()
-
     incoming = os.fdopen(os.dup(0), "rb")
     outgoing = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    _leave(guest.serve, incoming, outgoing)
+    _leave(life, incoming, outgoing)
 
 
-def _leave(life: Callable[..., None], *streams: Any) -> None:
+def _leave(life: Life, incoming: BinaryIO, outgoing: BinaryIO) -> None:
     """Live, then end without what a plug-in has registered for the end."""
     status = 1
     try:
-        life(*streams)
+        life(incoming, outgoing)
         status = 0
     finally:
         os._exit(status)

@@ -3,15 +3,16 @@
 import pytest
 import torch
 
-from dpbench import devices
-from dpbench.fidelity import ssim
-from dpbench.registry import find_attack
-from dpbench.types import LabelledImages, Observation
+from dpbench.contract.attack import Observation
+from dpbench.contract.images import LabelledImages
+from dpbench.machine import devices
+from dpbench.metrics.fidelity import ssim
+from dpbench.plugins.registry import find_attack
 
 
 @pytest.fixture(scope="module")
 def images():
-    from dpbench import leaves
+    from dpbench.data import leaves
 
     pixels, labels = leaves.draw(0, range(512 + 64), 32)
     return LabelledImages(torch.from_numpy(pixels).float() / 255, torch.from_numpy(labels))

@@ -18,8 +18,8 @@ import torch
 from timm.data import create_transform, resolve_data_config
 from torchvision.datasets import ImageFolder
 
-from dpbench import backbones, weights
-from dpbench.specs import BackboneSpec
+from dpbench.models import backbones, weights
+from dpbench.models.spec import BackboneSpec
 
 BESIDE = Path(__file__).resolve().parents[3] / "shared" / "data" / "imagenet-samples"
 FOLDER = Path(os.environ.get("DPBENCH_IMAGENET_SAMPLES", BESIDE))

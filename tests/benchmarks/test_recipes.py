@@ -39,14 +39,20 @@ from recipes.rmle_plain import rmle_plain
 from recipes.unsplit_plain import unsplit_plain
 from torch import Tensor, nn
 
-from dpbench import backbones, devices, fidelity, splitting, training
-from dpbench.datasets import load_parts
-from dpbench.lpips_weights import LpipsUnavailable, load_lpips
-from dpbench.randomness import derive_generator, seeded
-from dpbench.registry import attacks, configure
-from dpbench.release import WhiteBox
-from dpbench.specs import BackboneSpec, DatasetSpec
-from dpbench.types import LabelledImages, Observation, ProtectedModel
+from dpbench.contract.attack import Observation
+from dpbench.contract.defense import ProtectedModel
+from dpbench.contract.images import LabelledImages
+from dpbench.data.datasets import load_parts
+from dpbench.data.spec import DatasetSpec
+from dpbench.machine import devices
+from dpbench.machine.randomness import derive_generator, seeded
+from dpbench.metrics import fidelity
+from dpbench.metrics.lpips_weights import LpipsUnavailable, load_lpips
+from dpbench.models import backbones, splitting, training
+from dpbench.models.spec import BackboneSpec
+from dpbench.plugins.configuring import configure
+from dpbench.plugins.registry import attacks
+from dpbench.service.release import WhiteBox
 
 FULL = os.environ.get("DPBENCH_RECIPES") == "full"
 VICTIMS = int(os.environ.get("DPBENCH_RECIPES_VICTIMS", "8" if FULL else "2"))

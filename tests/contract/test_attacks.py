@@ -19,14 +19,17 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
-from dpbench import release_match, surrogate
+from dpbench.contract.attack import Observation
+from dpbench.contract.defense import ProtectedModel, SplitModel
+from dpbench.contract.images import LabelledImages
 from dpbench.errors import DpbenchError
-from dpbench.inverse_network import ResidualBlock
-from dpbench.inversion import Whitening, pooled, victim_releases
-from dpbench.randomness import derive_generator
-from dpbench.registry import attacks, configure
-from dpbench.release_match import study_client
-from dpbench.types import LabelledImages, Observation, ProtectedModel, SplitModel
+from dpbench.machine.randomness import derive_generator
+from dpbench.plugins.configuring import configure
+from dpbench.plugins.registry import attacks
+from dpbench.toolkit import release_match, surrogate
+from dpbench.toolkit.inverse_network import ResidualBlock
+from dpbench.toolkit.inversion import Whitening, pooled, victim_releases
+from dpbench.toolkit.release_match import study_client
 
 CPU = torch.device("cpu")
 SIDE = 16

@@ -5,11 +5,11 @@ import torch
 from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dpbench import backbones, splitting
-from dpbench.depth import client_share
+from dpbench.contract.defense import SplitModel
 from dpbench.errors import DpbenchError
-from dpbench.specs import BackboneSpec
-from dpbench.types import SplitModel
+from dpbench.models import backbones, splitting
+from dpbench.models.spec import BackboneSpec
+from dpbench.models.splitting import client_share
 
 FAMILIES = {
     "resnet10t": 32,

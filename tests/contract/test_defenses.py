@@ -15,11 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dpbench.calibration import feature_batches, mean_and_std, median_norm, quantiles
+from dpbench.contract.defense import Defense, ProtectedModel, SplitModel
+from dpbench.contract.images import LabelledImages
 from dpbench.errors import DpbenchError
-from dpbench.guarantees import guarantees_of
-from dpbench.registry import configure, defenses
-from dpbench.types import Defense, LabelledImages, ProtectedModel, SplitModel
+from dpbench.metrics.guarantees import guarantees_of
+from dpbench.plugins.configuring import configure
+from dpbench.plugins.registry import defenses
+from dpbench.toolkit.calibration import feature_batches, mean_and_std, median_norm, quantiles
 
 CLASSES = 4
 SHAPE = (3, 16, 16)

@@ -15,9 +15,9 @@ import timm
 import torch
 from timm.models import list_modules
 
-from dpbench import backbones, splitting
 from dpbench.errors import DpbenchError
-from dpbench.specs import BackboneSpec
+from dpbench.models import backbones, splitting
+from dpbench.models.spec import BackboneSpec
 
 TABLE = Path(__file__).parents[2] / "leaderboards" / "backbones.csv"
 WRITE = os.environ.get("DPBENCH_BACKBONES_CSV")

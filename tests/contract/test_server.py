@@ -13,11 +13,12 @@ from test_attacks import ConvHead, Silent, few_steps, observe, psnr_db, run
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dpbench.contract.attack import Observation
+from dpbench.contract.defense import ProtectedModel, SplitModel
 from dpbench.errors import DpbenchError
-from dpbench.randomness import derive_generator
-from dpbench.taps import Sent, TappedServer
-from dpbench.types import Observation, ProtectedModel, SplitModel
-from dpbench.view import viewed
+from dpbench.machine.randomness import derive_generator
+from dpbench.service.taps import Sent, TappedServer
+from dpbench.toolkit.view import viewed
 
 CPU = torch.device("cpu")
 

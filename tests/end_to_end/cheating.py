@@ -10,7 +10,8 @@ from typing import ClassVar
 
 import torch
 
-from dpbench import Attack, Defense, ProtectedModel, fidelity
+from dpbench import Attack, Defense, ProtectedModel
+from dpbench.metrics import fidelity
 
 NOTES = Path(tempfile.gettempdir()) / "dpbench-notes-of-a-cheat.pt"
 SHELF = {}

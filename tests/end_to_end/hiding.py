@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dpbench import Defense, ProtectedModel
-from dpbench.calibration import feature_batches, mean_and_std
+from dpbench.toolkit.calibration import feature_batches, mean_and_std
 
 
 class SecretModel(ProtectedModel):

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from dpbench import store
 from dpbench.errors import DpbenchError
+from dpbench.records import store
 
 SUITE = """
 name = "tiny"

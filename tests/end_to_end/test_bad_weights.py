@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 
-from dpbench import store
+from dpbench.records import store
 
 SUITE = """
 name = "tiny"

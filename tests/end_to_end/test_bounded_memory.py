@@ -7,7 +7,8 @@ import sys
 import pytest
 from conftest import environment
 
-from dpbench import memory, store
+from dpbench.machine import memory
+from dpbench.records import store
 
 EVERYTHING = """
 name = "everything"
@@ -69,7 +70,7 @@ name = "none"
 PLUGINS = '''
 import torch
 from pydantic import Field
-from dpbench.types import Attack, Defense, ProtectedModel
+from dpbench import Attack, Defense, ProtectedModel
 
 
 class Hungry(Attack):
@@ -135,16 +136,16 @@ def test_what_is_streamed_gives_the_figures_of_what_fits(tmp_path, dpbench, monk
     held = fresh("held")
     assert len(held) == 4 + len(DEFENSES) * 3  # floors are measured once
     monkeypatch.setattr(memory, "room", lambda device: 0)
-    for module in ("pipeline", "prepare", "recognition"):
+    for module in ("running.pipeline", "running.prepare", "metrics.recognition"):
         monkeypatch.setattr(f"dpbench.{module}.room", lambda device: 0)
     assert fresh("streamed") == held
 
 
 MEASURE = """
 from pathlib import Path
-from dpbench import memory
+from dpbench.machine import memory
 memory.SHARE = 1 << 60  # nothing fits
-from dpbench.cli import main
+from dpbench.cli.app import main
 try:
     main()
 finally:

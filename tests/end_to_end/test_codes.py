@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import dpbench as package
-from dpbench.store import iter_records
+from dpbench.records.store import iter_records
 
 CODING = Path(__file__).parents[1] / "contract" / "coding.py"
 CODES = ("Tiny", "Lattice", "KeyInAChannel", "KeyedNoise", "Feistel", "Xor")

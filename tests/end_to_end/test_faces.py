@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dpbench import runner
-from dpbench.board_files import WORST_CASE
+from dpbench.board.columns import WORST_CASE
+from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
-from dpbench.leaderboard import build_board
-from dpbench.report import write_overview
-from dpbench.suite import Suite, load_suite
+from dpbench.reporting.drawings import write_overview
+from dpbench.running import runner
+from dpbench.suite.suite import Suite, load_suite
 
 
 def portraits(folder, people, each, size):

@@ -6,7 +6,7 @@ import pytest
 import safetensors
 import safetensors.torch
 
-from dpbench import store
+from dpbench.records import store
 
 SUITE = """
 name = "tiny"
@@ -29,7 +29,7 @@ PLUGINS = """
     import torch
     from torch import nn
     from dpbench import Attack, Defense, ProtectedModel
-    from dpbench.types import AdditiveNoise
+    from dpbench import AdditiveNoise
 
     CALLS = []
 

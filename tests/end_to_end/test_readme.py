@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from dpbench import cli, registry, store
-from dpbench.board_files import COLUMNS
-from dpbench.runner import make_plan
-from dpbench.sharing import board as sharing
-from dpbench.sharing import transfer
-from dpbench.suite import setting
+from dpbench.board.columns import COLUMNS
+from dpbench.cli import app as cli
+from dpbench.plugins import registry
+from dpbench.protocols.sharing.reporting import board as sharing
+from dpbench.protocols.sharing.reporting import transfer
+from dpbench.records import store
+from dpbench.running.runner import make_plan
+from dpbench.suite.words import setting
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -95,7 +97,7 @@ def test_every_command_in_the_readme_exists():
 
 def test_every_attack_defense_and_suite_is_named():
     names = [*registry.attacks(), *registry.defenses()]
-    names += [path.name.removesuffix(".toml") for path in (resources.files("dpbench") / "suites").iterdir()]
+    names += [path.name.removesuffix(".toml") for path in (resources.files("dpbench.suite") / "builtin").iterdir()]
     assert [name for name in names if f"`{name}`" not in README] == []
 
 

@@ -13,9 +13,10 @@ from conftest import environment
 from PIL import Image
 
 import dpbench as package
-from dpbench import runner, store
-from dpbench.ensembles import ENSEMBLES
 from dpbench.errors import DpbenchError
+from dpbench.records import store
+from dpbench.running import runner
+from dpbench.suite.ensembles import ENSEMBLES
 
 TINY = """
 name = "tiny"

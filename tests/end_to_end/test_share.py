@@ -7,7 +7,7 @@ import safetensors.torch
 import timm
 import torch
 
-from dpbench.sharing.feature_file import read_features
+from dpbench.exchange.feature_file import read_features
 
 SUITE = """
 name = "tiny"

@@ -10,16 +10,17 @@ import torch
 from PIL import Image
 
 import dpbench as dpbench_package
-from dpbench import cli, store
+from dpbench.cli import app as cli
 from dpbench.errors import DpbenchError
-from dpbench.fidelity import grade
-from dpbench.pipeline import Pipeline
-from dpbench.sharing.benefit import Benefit
-from dpbench.sharing.pipeline import SharedPipeline
-from dpbench.sharing.records import iter_records, record_path
-from dpbench.sharing.runner import make_sharing_plan
-from dpbench.sharing.units import Attacked, Training, Transferred
-from dpbench.stages import Stages
+from dpbench.machine.stages import Stages
+from dpbench.metrics.fidelity import grade
+from dpbench.protocols.sharing.benefit import Benefit
+from dpbench.protocols.sharing.pipeline import SharedPipeline
+from dpbench.protocols.sharing.records import iter_records, record_path
+from dpbench.protocols.sharing.runner import make_sharing_plan
+from dpbench.protocols.sharing.units import Attacked, Training, Transferred
+from dpbench.records import store
+from dpbench.running.pipeline import Pipeline
 
 TINY = """
 protocol = "sharing"
@@ -218,7 +219,7 @@ def test_the_features_attacked_are_the_features_trained_on(run, units, pipeline,
     trained_on = []
     monkeypatch.setattr(Pipeline, "_observe", observe)
     monkeypatch.setattr(
-        "dpbench.sharing.benefit.refine",
+        "dpbench.protocols.sharing.benefit.refine",
         lambda public, client, own, shared, *_, **__: trained_on.append(shared) or 1 / 0,
     )
     attack = next(u for u in of_kind(Attacked, units, knowledge="query") if u.defense.name == "gaussian")
@@ -329,7 +330,9 @@ def test_every_fit_of_a_defense_is_another_and_on_the_images_of_its_owner(units,
     assert torch.equal(labels, world.images_of("hospital", quiet).labels)
 
     fitted = []
-    monkeypatch.setattr("dpbench.cache.remember", lambda folder, kind, key, make, *_: make())  # nothing is at hand
+    monkeypatch.setattr(
+        "dpbench.machine.cache.remember", lambda folder, kind, key, make, *_: make()
+    )  # nothing is at hand
     monkeypatch.setattr(
         type(suite_defense(unit)), "fit", lambda self, model, private, **_: fitted.append(private.images[:].clone())
     )
@@ -341,15 +344,15 @@ def test_every_fit_of_a_defense_is_another_and_on_the_images_of_its_owner(units,
 
 
 def suite_defense(unit):
-    from dpbench.suite import defense_of
+    from dpbench.plugins.configuring import defense_of
 
     return defense_of(unit.defense)
 
 
 def public_state(model):
     """Any state of the unsplit network: a fit that is not made needs no weights."""
-    from dpbench import backbones
-    from dpbench.specs import BackboneSpec
+    from dpbench.models import backbones
+    from dpbench.models.spec import BackboneSpec
 
     spec = BackboneSpec(name="resnet10t", weights="fit")
     return backbones.create_backbone(spec, image_size=32, classes=model.split.classes).state_dict()

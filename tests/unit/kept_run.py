@@ -9,16 +9,16 @@ import sharing_records
 import torch
 from record_factory import make_record
 
-from dpbench import store
-from dpbench.board_files import write_board
-from dpbench.environment import describe_environment
-from dpbench.fidelity import grade
-from dpbench.images import content_hash
-from dpbench.kept_images import keep_images
-from dpbench.leaderboard import build_board
-from dpbench.sharing import records as sharing
-from dpbench.specs import DatasetSpec
-from dpbench.words import words_of_cell
+from dpbench.board.files import write_board
+from dpbench.board.leaderboard import build_board
+from dpbench.data.images import content_hash
+from dpbench.data.spec import DatasetSpec
+from dpbench.machine.environment import describe_environment
+from dpbench.metrics.fidelity import grade
+from dpbench.protocols.sharing import records as sharing
+from dpbench.records import store
+from dpbench.running.kept_images import keep_images
+from dpbench.suite.words import words_of_cell
 
 VICTIMS = 4
 

@@ -6,10 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from dpbench.ensembles import FLOORS
-from dpbench.specs import BackboneSpec, CellSpec, DatasetSpec, PluginSpec
-from dpbench.store import Guarantees, Recognition, Record, Utility
-from dpbench.types import AuxiliaryData, Budget, ServerRole, ThreatModel
+from dpbench.contract.spec import PluginSpec
+from dpbench.contract.threat import AuxiliaryData, Budget, ServerRole, ThreatModel
+from dpbench.data.spec import DatasetSpec
+from dpbench.metrics.guarantees import Guarantees
+from dpbench.metrics.recognition import Recognition
+from dpbench.models.spec import BackboneSpec
+from dpbench.records.record import Record, Utility
+from dpbench.suite.cell import CellSpec
+from dpbench.suite.ensembles import FLOORS
 
 
 def victim_hashes(count: int, first: int = 0) -> list[str]:

@@ -6,11 +6,13 @@ from typing import Any
 
 from record_factory import victim_hashes
 
-from dpbench.ensembles import FLOORS
-from dpbench.sharing.records import Equivalence, SharingRecord, Trained
-from dpbench.sharing.suite import Condition, Knowledge, Owner, Refinement
-from dpbench.sharing.units import Attacked, Training, Transferred, Unit, WorldSpec
-from dpbench.specs import BackboneSpec, DatasetSpec, PluginSpec
+from dpbench.contract.spec import PluginSpec
+from dpbench.data.spec import DatasetSpec
+from dpbench.models.spec import BackboneSpec
+from dpbench.protocols.sharing.records import Equivalence, SharingRecord, Trained
+from dpbench.protocols.sharing.suite import Condition, Knowledge, Owner, Refinement
+from dpbench.protocols.sharing.units import Attacked, Training, Transferred, Unit, WorldSpec
+from dpbench.suite.ensembles import FLOORS
 
 APPLIED = {
     "none": PluginSpec(name="none"),

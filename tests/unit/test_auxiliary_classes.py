@@ -5,10 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from dpbench.datasets import fingerprint, load_parts
-from dpbench.division import PARTS
+from dpbench.data.datasets import fingerprint, load_parts
+from dpbench.data.division import PARTS
+from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
-from dpbench.specs import CellSpec, DatasetSpec
+from dpbench.suite.cell import CellSpec
 
 PEOPLE = 6
 

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from record_factory import make_grid, make_record
 
-from dpbench.board_files import COLUMNS, write_board
-from dpbench.board_reading import read_board
+from dpbench.board.columns import COLUMNS
+from dpbench.board.files import read_board, write_board
+from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
-from dpbench.leaderboard import build_board
 
 BOARDS = Path(__file__).parents[2] / "leaderboards"
 

@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 from record_factory import make_record, victim_hashes
 
-from dpbench.board_files import FLOOR, WORST_CASE
-from dpbench.ensembles import ENSEMBLES, ensemble_label
-from dpbench.leaderboard import build_board, write_board
-from dpbench.store import Record
+from dpbench.board.columns import FLOOR, WORST_CASE
+from dpbench.board.files import write_board
+from dpbench.board.leaderboard import build_board
+from dpbench.records.record import Record
+from dpbench.suite.ensembles import ENSEMBLES, ensemble_label
 
 
 def row(board: pd.DataFrame, **wanted: object) -> pd.Series:

@@ -13,17 +13,17 @@ import pytest
 import torch
 from torch import nn
 
-from dpbench import registry
-from dpbench.border import remote
 from dpbench.border.calls import Calls, Remote
 from dpbench.border.crowd import Crowd
 from dpbench.border.host import Guest
 from dpbench.border.wire import Ended, Message, Wire
+from dpbench.contract.defense import ProtectedModel, SplitModel
 from dpbench.errors import DpbenchError
-from dpbench.fitting import Recipe, assemble
-from dpbench.same_release import assert_same_in_other_batches
-from dpbench.specs import BackboneSpec
-from dpbench.types import ProtectedModel, SplitModel
+from dpbench.models.spec import BackboneSpec
+from dpbench.plugins import registry, remote
+from dpbench.plugins.configuring import configure
+from dpbench.service.fitting import Recipe, assemble
+from dpbench.service.same_release import assert_same_in_other_batches
 
 CPU = torch.device("cpu")
 
@@ -160,7 +160,7 @@ class Mine(dpbench.Defense):
 
 @pytest.fixture(scope="module")
 def recipe():
-    from dpbench import backbones
+    from dpbench.models import backbones
 
     spec = BackboneSpec(name="resnet10t", weights="fit")
     state = dict(backbones.create_backbone(spec, image_size=32, classes=3).state_dict())
@@ -169,12 +169,12 @@ def recipe():
 
 def defense(tmp_path, **arguments):
     (tmp_path / "mine.py").write_text(DEFENSE)
-    return registry.configure(registry.find_defense(f"{tmp_path / 'mine.py'}:Mine"), arguments)
+    return configure(registry.find_defense(f"{tmp_path / 'mine.py'}:Mine"), arguments)
 
 
 def test_a_model_behind_the_border_is_the_one_before_it(tmp_path, recipe):
     images = torch.rand(5, 3, 32, 32).contiguous(memory_format=torch.channels_last)
-    gaussian = registry.configure(registry.find_defense("gaussian"), {})
+    gaussian = configure(registry.find_defense("gaussian"), {})
     far, near = remote.RemoteModel(recipe, gaussian, {}, CPU), assemble(recipe, gaussian, {}, CPU)
     draws = [torch.Generator().manual_seed(1) for _ in range(2)]
     assert torch.equal(far.release(images, generator=draws[0]), near.release(images, generator=draws[1]))
@@ -189,7 +189,7 @@ def test_a_model_behind_the_border_is_the_one_before_it(tmp_path, recipe):
 
 def test_the_engine_never_imports_a_plugin(tmp_path):
     stand_in = defense(tmp_path)
-    assert type(stand_in).__module__.startswith("dpbench.border")
+    assert type(stand_in).__module__.startswith("dpbench.plugins.stand_in")
     assert not any("mine" in name for name in sys.modules if name.startswith("dpbench_plugin"))
     with pytest.raises(DpbenchError, match=r"parameter do = 3 does not fit"):
         defense(tmp_path, do=3)

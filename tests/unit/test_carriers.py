@@ -13,9 +13,9 @@ import torchvision
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
-from dpbench import backbones, carriers, weights
 from dpbench.errors import DpbenchError
-from dpbench.specs import BackboneSpec
+from dpbench.models import backbones, carriers, weights
+from dpbench.models.spec import BackboneSpec
 
 # photographs inside scikit-image's wheel -> ImageNet classes that are right for them
 PHOTOGRAPHS = {
@@ -34,7 +34,7 @@ def test_what_the_tests_install_is_the_file_that_was_tried(carrier):
 def test_nothing_is_imported():
     code = """
         import sys
-        from dpbench import carriers
+        from dpbench.models import carriers
         assert all(carriers.at_hand(carrier) for carrier in carriers.CARRIERS)
         carriers.read_face_generator()
         carriers.read_backbone(carriers.LITE0)

@@ -10,11 +10,13 @@ import pytest
 from record_factory import make_record
 from rich.console import Console
 
-from dpbench import plots
-from dpbench.caveats import made_of, recognised
-from dpbench.leaderboard import build_board, read_board, write_board
-from dpbench.report import print_table, write_tradeoff
-from dpbench.store import Record
+from dpbench.board.caveats import made_of, recognised
+from dpbench.board.files import read_board, write_board
+from dpbench.board.leaderboard import build_board
+from dpbench.records.record import Record
+from dpbench.reporting import tradeoff_plot as plots
+from dpbench.reporting.drawings import write_tradeoff
+from dpbench.reporting.table import print_table
 
 
 def scale(**more: object) -> list[Record]:

@@ -15,14 +15,15 @@ import pytest
 from record_factory import make_grid, make_record
 from rich.console import Console
 
-from dpbench.board_files import KEY
-from dpbench.check import load_board, run_check
-from dpbench.check_output import append_summary, print_comparison, summary, workflow_commands, write_junit
+from dpbench.board.columns import KEY
+from dpbench.board.files import write_board
+from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
-from dpbench.findings import Comparison, Finding, Tolerance, row_name
-from dpbench.gate import compare
-from dpbench.leaderboard import build_board, write_board
-from dpbench.store import write_record
+from dpbench.gate.check import load_board, run_check
+from dpbench.gate.compare import compare
+from dpbench.gate.findings import Comparison, Finding, Tolerance, row_name
+from dpbench.gate.outputs import append_summary, print_comparison, summary, workflow_commands, write_junit
+from dpbench.records.store import write_record
 
 ROW = ("leaves", "resnet10t", "layer1", "gaussian", "noise_std=1.0", "decoder", "weights", "same", "1", "standard", "0")
 
@@ -341,7 +342,7 @@ def test_two_csv_files_are_compared_without_torch(tmp_path: Path) -> None:
     write_board(build_board(make_grid()), path)
     code = f"""
 import sys
-from dpbench import cli
+from dpbench.cli import app as cli
 sys.argv = ["dpbench", "check", {str(path)!r}, "--baseline", {str(path)!r}]
 try:
     cli.main()

@@ -10,8 +10,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from dpbench.checkpoints import misfit, read_checkpoint, sha256_of
 from dpbench.errors import DpbenchError
+from dpbench.models.checkpoints import misfit, read_checkpoint, sha256_of
 
 STATE = torch.nn.Linear(30, 20).state_dict()
 

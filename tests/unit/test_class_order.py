@@ -6,11 +6,13 @@ import pytest
 import timm
 import torch
 
-from dpbench import at_hand, weights
-from dpbench.class_order import natural_key, order_of, rows_for
+from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
-from dpbench.specs import BackboneSpec, DatasetSpec
-from dpbench.suite import BackboneEntry
+from dpbench.models import weights
+from dpbench.models.spec import BackboneSpec
+from dpbench.models.weights import natural_key, order_of, rows_for
+from dpbench.suite import preflight as at_hand
+from dpbench.suite.suite import BackboneEntry
 
 NAMES = tuple(sorted(map(str, range(12))))
 NATURAL = tuple(map(str, range(12)))

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dpbench.runner import execute, make_plan
-from dpbench.store import Record
-from dpbench.suite import parse_suite
+from dpbench.records.record import Record
+from dpbench.running.runner import execute, make_plan
+from dpbench.suite.suite import parse_suite
 
 AVERAGE = """
 from typing import ClassVar

@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dpbench import datasets, division, images, leaves, spectra
-from dpbench.datasets import fingerprint, known_datasets, load_parts
+from dpbench.data import datasets, division, images, leaves, spectra
+from dpbench.data.datasets import fingerprint, known_datasets, load_parts
+from dpbench.data.images import content_hash, to_uint8_array
+from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
-from dpbench.images import content_hash, to_uint8_array
-from dpbench.specs import DatasetSpec
 
 
 def noise(random, height=20, width=20):

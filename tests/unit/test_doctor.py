@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dpbench import carriers, doctor, lpips_weights
+from dpbench.cli import doctor
+from dpbench.metrics import lpips_weights
+from dpbench.models import carriers
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -14,23 +14,23 @@ from pathlib import Path
 import pytest
 from record_factory import make_grid
 
-from dpbench import store
-from dpbench.board_files import write_board
+from dpbench.board.files import write_board
+from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
-from dpbench.leaderboard import build_board
-from dpbench.report import print_table
-from dpbench.terminal import make_console, prepare_streams
+from dpbench.records import store
+from dpbench.reporting.table import print_table
+from dpbench.text.terminal import make_console, prepare_streams
 
 VERBS = {
-    "run": (["run", "smoke"], "dpbench.runner.make_plan"),
-    "run sharing": (["run", "sharing"], "dpbench.sharing.verbs.make_sharing_plan"),
-    "list": (["list", "attacks"], "dpbench.listing.listing"),
-    "leaderboard": (["leaderboard", "x", "--output", "b.csv"], "dpbench.store.newest_records"),
-    "check": (["check", "a.csv", "--baseline", "b.csv"], "dpbench.check.run_check"),
-    "show": (["show", "x"], "dpbench.showing.shown"),
-    "doctor": (["doctor"], "dpbench.doctor.examine"),
-    "share export": (["share", "export", "quick", "--output", "f"], "dpbench.sharing.exchange.export_features"),
-    "share import": (["share", "import", "f", "quick"], "dpbench.sharing.exchange.import_features"),
+    "run": (["run", "smoke"], "dpbench.running.runner.make_plan"),
+    "run sharing": (["run", "sharing"], "dpbench.protocols.sharing.reporting.verbs.make_sharing_plan"),
+    "list": (["list", "attacks"], "dpbench.cli.listing.listing"),
+    "leaderboard": (["leaderboard", "x", "--output", "b.csv"], "dpbench.records.store.newest_records"),
+    "check": (["check", "a.csv", "--baseline", "b.csv"], "dpbench.gate.check.run_check"),
+    "show": (["show", "x"], "dpbench.cli.showing.shown"),
+    "doctor": (["doctor"], "dpbench.cli.doctor.examine"),
+    "share export": (["share", "export", "quick", "--output", "f"], "dpbench.exchange.exchange.export_features"),
+    "share import": (["share", "import", "f", "quick"], "dpbench.exchange.exchange.import_features"),
 }
 
 
@@ -112,7 +112,7 @@ def test_debug_by_the_environment(dpbench, monkeypatch) -> None:
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
 def test_signals_end_it_as_ctrl_c_does(dpbench, monkeypatch, name: str, status: int) -> None:
     before = signal.getsignal(getattr(signal, name))
-    monkeypatch.setattr("dpbench.listing.listing", lambda *given: os.kill(os.getpid(), getattr(signal, name)))
+    monkeypatch.setattr("dpbench.cli.listing.listing", lambda *given: os.kill(os.getpid(), getattr(signal, name)))
     outcome = dpbench("list", "attacks")
     assert outcome.status == status
     assert len(outcome.err.splitlines()) == 1

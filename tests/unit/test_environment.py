@@ -2,7 +2,7 @@
 
 import torch
 
-from dpbench.environment import describe_environment, same_machine
+from dpbench.machine.environment import describe_environment, same_machine
 
 
 def test_the_record_says_on_what_figures_hang():

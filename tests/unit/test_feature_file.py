@@ -9,10 +9,10 @@ import safetensors.torch
 import torch
 
 from dpbench.errors import DpbenchError
-from dpbench.sharing.entropy import fresh_generator
-from dpbench.sharing.exchange import export_features
-from dpbench.sharing.feature_file import METADATA_KEY, read_features, write_features
-from dpbench.sharing.feature_header import Cut, FeatureHeader, Network, digest_of, layout_of
+from dpbench.exchange.entropy import fresh_generator
+from dpbench.exchange.exchange import export_features
+from dpbench.exchange.feature_file import METADATA_KEY, read_features, write_features
+from dpbench.exchange.feature_header import Cut, FeatureHeader, Network, digest_of, layout_of
 
 NETWORK = Network(
     backbone="resnet10t",

@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image.lpips import _LPIPS
 
-from dpbench import fidelity, lpips_weights
+from dpbench.metrics import fidelity, lpips_weights
 
 PICTURES = ("astronaut", "coffee", "chelsea", "rocket", "immunohistochemistry")  # inside scikit-image's wheel
 SIZES = (32, 64, 224)

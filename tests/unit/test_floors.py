@@ -8,7 +8,8 @@ from dpbench_attacks.class_mean import ClassMean
 from dpbench_attacks.nearest_auxiliary import NearestAuxiliary
 from torch import Tensor
 
-from dpbench.types import LabelledImages, Observation
+from dpbench.contract.attack import Observation
+from dpbench.contract.images import LabelledImages
 
 SHAPE = (3, 16, 16)
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from dpbench import images
-from dpbench.datasets import fingerprint, load_parts
+from dpbench.data import images
+from dpbench.data.datasets import fingerprint, load_parts
+from dpbench.data.folders import ClassFolders
+from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
-from dpbench.folders import ClassFolders
-from dpbench.specs import DatasetSpec
 
 RANDOM = np.random.default_rng(0)
 

@@ -8,12 +8,15 @@ from dpbench_attacks import gan_faces
 from dpbench_attacks.gan_faces import FaceGanInversion, all_grey
 from torch import nn
 
-from dpbench import carriers, runner
+from dpbench.contract.attack import Observation
+from dpbench.contract.defense import ProtectedModel, SplitModel
+from dpbench.contract.images import LabelledImages
 from dpbench.errors import DpbenchError
-from dpbench.fidelity import ssim_unchecked
-from dpbench.randomness import derive_generator
-from dpbench.suite import parse_suite
-from dpbench.types import LabelledImages, Observation, ProtectedModel, SplitModel
+from dpbench.machine.randomness import derive_generator
+from dpbench.metrics.fidelity import ssim_unchecked
+from dpbench.models import carriers
+from dpbench.running import runner
+from dpbench.suite.suite import parse_suite
 
 CPU = torch.device("cpu")
 

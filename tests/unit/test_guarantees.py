@@ -7,10 +7,9 @@ import torch
 from dpbench_defenses.laplace import laplace_noise
 from torch import Tensor, nn
 
+from dpbench.contract.defense import AdditiveNoise, ProtectedModel, SplitModel
 from dpbench.errors import DpbenchError
-from dpbench.guarantees import NotBorneOut, fisher_mse_bound, gaussian_epsilon, guarantees_of
-from dpbench.store import Guarantees
-from dpbench.types import AdditiveNoise, ProtectedModel, SplitModel
+from dpbench.metrics.guarantees import Guarantees, NotBorneOut, fisher_mse_bound, gaussian_epsilon, guarantees_of
 
 SHAPE = (3, 4, 4)
 PIXELS = 48
@@ -153,7 +152,7 @@ class TestFisherBound:
         model, victims = Noisy(Square(), AdditiveNoise("gaussian", 0.1)), images(7)
         expected = PIXELS * 0.1**2 / (2 * victims).square().sum((1, 2, 3))
         for batch in (64, 2):
-            monkeypatch.setattr("dpbench.guarantees.BATCH", batch)
+            monkeypatch.setattr("dpbench.metrics.guarantees.BATCH", batch)
             with torch.no_grad():
                 found = fisher_mse_bound(model, victims, releases=1, generator=generator())
             torch.testing.assert_close(found, expected)

@@ -12,16 +12,19 @@ import torch
 from record_factory import make_grid, make_record
 from rich.console import Console
 
-from dpbench import overview
-from dpbench.board_files import COLUMNS, WHERE_ASKED, WORST_CASE, headline_of
+from dpbench.board.columns import COLUMNS, WHERE_ASKED, WORST_CASE, headline_of
+from dpbench.board.files import read_board, write_board
+from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
-from dpbench.findings import Tolerance
-from dpbench.gate import compare
-from dpbench.leaderboard import build_board, read_board, write_board
-from dpbench.pictures import Pixels
-from dpbench.report import print_table, reconstructions_path, write_tradeoff
-from dpbench.store import Record
-from dpbench.suite import load_suite, parse_suite, plan
+from dpbench.gate.compare import compare
+from dpbench.gate.findings import Tolerance
+from dpbench.records.pictures import Pixels, reconstructions_path
+from dpbench.records.record import Record
+from dpbench.reporting import overview
+from dpbench.reporting.drawings import write_tradeoff
+from dpbench.reporting.table import print_table
+from dpbench.suite.grid import plan
+from dpbench.suite.suite import load_suite, parse_suite
 
 NOBODY, EVERYONE = [29] * 4, [0] * 4
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpbench.intervals import (
+from dpbench.metrics.intervals import (
     RESAMPLES,
     bounds,
     interval_columns,

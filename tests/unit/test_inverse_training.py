@@ -2,10 +2,11 @@
 
 import torch
 
-from dpbench.inverse_training import WINDOW, InverseTraining, _window
-from dpbench.randomness import derive_generator
-from dpbench.release import RELEASE_BATCH
-from dpbench.types import LabelledImages, Observation
+from dpbench.contract.attack import Observation
+from dpbench.contract.images import LabelledImages
+from dpbench.machine.randomness import derive_generator
+from dpbench.service.release import RELEASE_BATCH
+from dpbench.toolkit.inverse_training import WINDOW, InverseTraining, _window
 
 CPU = torch.device("cpu")
 

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from record_factory import make_grid, make_record, victim_hashes
 
-from dpbench.board_files import COLUMNS, KEY, WHERE_ASKED, WORST_CASE
+from dpbench.board.columns import COLUMNS, KEY, WHERE_ASKED, WORST_CASE
+from dpbench.board.files import read_board, write_board
+from dpbench.board.leaderboard import build_board, load_records
 from dpbench.errors import DpbenchError
-from dpbench.leaderboard import build_board, load_records, read_board, write_board
-from dpbench.store import write_record
+from dpbench.records.store import write_record
 
 
 def with_interval(column: str) -> list[str]:
@@ -214,7 +215,7 @@ def test_accuracy_and_drop_against_the_undefended_model() -> None:
 
 def test_identical_images_are_capped() -> None:
     board = build_board([make_record(psnr_db=[float("inf"), 20.0], victims=2)])
-    assert row(board, attack="decoder").psnr_db == 50.0  # as `dpbench.fidelity.psnr_db` itself: 80 dB
+    assert row(board, attack="decoder").psnr_db == 50.0  # as `dpbench.metrics.fidelity.psnr_db` itself: 80 dB
     assert np.isfinite(row(board, attack=WORST_CASE).psnr_db_high)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpbench import leaves
+from dpbench.data import leaves
 
 
 def sha256(pixels):

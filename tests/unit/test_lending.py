@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from dpbench.contract.images import LabelledImages
 from dpbench.errors import DpbenchError
-from dpbench.lending import Lent
-from dpbench.types import LabelledImages
+from dpbench.service.lending import Lent
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dpbench.linear_inverse import MOST_VALUES, LinearInverse
-from dpbench.randomness import derive_generator
+from dpbench.machine.randomness import derive_generator
+from dpbench.toolkit.linear_inverse import MOST_VALUES, LinearInverse
 
 CPU = torch.device("cpu")
 

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from dpbench import images, memory
-from dpbench.datasets import load_parts
+from dpbench.contract.images import LabelledImages
+from dpbench.data import images
+from dpbench.data.datasets import load_parts
+from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
-from dpbench.memory import Batches, auto_batch_size, is_out_of_memory, parse_batch_size
-from dpbench.pipeline import Pipeline
-from dpbench.recognition import reidentification_ranks
-from dpbench.sharing.pipeline import SharedPipeline
-from dpbench.specs import DatasetSpec
-from dpbench.types import LabelledImages
+from dpbench.machine import memory
+from dpbench.machine.memory import Batches, auto_batch_size, is_out_of_memory, parse_batch_size
+from dpbench.metrics.recognition import reidentification_ranks
+from dpbench.protocols.sharing.pipeline import SharedPipeline
+from dpbench.running.pipeline import Pipeline
 
 CPU = torch.device("cpu")
 GIB = 2**30

@@ -16,13 +16,16 @@ from hypothesis import strategies as st
 from record_factory import make_grid, make_record, victim_hashes
 from rich.console import Console
 
-from dpbench.board_files import FLOOR, KEY, WORST_CASE, row_key, same_leakage
-from dpbench.cells import SERVER_ROLES, Tier
-from dpbench.comparisons import difference
-from dpbench.leaderboard import build_board, build_rows, load_records, read_board, write_board
-from dpbench.report import print_table, write_tradeoff
-from dpbench.store import Record, write_record
-from dpbench.types import AUXILIARY_DATA, THREAT_MODELS
+from dpbench.board.cells import SERVER_ROLES, Tier
+from dpbench.board.columns import FLOOR, KEY, WORST_CASE, row_key, same_leakage
+from dpbench.board.comparisons import difference
+from dpbench.board.files import read_board, write_board
+from dpbench.board.leaderboard import build_board, build_rows, load_records
+from dpbench.contract.threat import AUXILIARY_DATA, THREAT_MODELS
+from dpbench.records.record import Record
+from dpbench.records.store import write_record
+from dpbench.reporting.drawings import write_tradeoff
+from dpbench.reporting.table import print_table
 
 METRICS = {"ssim": (0.0, 1.0), "psnr_db": (8.0, 40.0), "lpips": (0.0, 0.9)}
 

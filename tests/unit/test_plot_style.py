@@ -13,13 +13,13 @@ import pytest
 from record_factory import make_grid
 from rich.console import Console
 
+from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
-from dpbench.leaderboard import build_board
-from dpbench.plot_style import draw_or_say
-from dpbench.report import write_tradeoff
+from dpbench.reporting.drawings import write_tradeoff
+from dpbench.reporting.plot_style import draw_or_say
 
 DRAW = """
-from dpbench.plot_style import default_style
+from dpbench.reporting.plot_style import default_style
 @default_style()
 def draw():
     from matplotlib.figure import Figure
@@ -102,7 +102,7 @@ def test_a_run_whose_plots_fail_has_its_table(dpbench, tmp_path: Path, monkeypat
     def fails(*given: object) -> None:
         raise RuntimeError("no plot today")
 
-    monkeypatch.setattr("dpbench.plots.write_tradeoff", fails)
+    monkeypatch.setattr("dpbench.reporting.tradeoff_plot.write_tradeoff", fails)
     (tmp_path / "tiny.toml").write_text(SUITE)
     outcome = dpbench("run", tmp_path / "tiny.toml", "--output", tmp_path / "run")
     assert (outcome.status, outcome.err) == (0, "")

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 import dpbench
-from dpbench import plugin_files, registry
+from dpbench.contract import plugin_files
+from dpbench.contract.spec import PluginSpec
 from dpbench.errors import DpbenchError
-from dpbench.specs import PluginSpec
-from dpbench.suite import PluginEntry, defense_of, plugin_settings
+from dpbench.plugins import registry
+from dpbench.plugins.configuring import defense_of
+from dpbench.suite.grid import plugin_settings
+from dpbench.suite.suite import PluginEntry
 
 PLUGIN = """
     from pathlib import Path

@@ -16,7 +16,7 @@ import torch
 from torch.overrides import BaseTorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dpbench.process_state import preserved
+from dpbench.machine.process_state import preserved
 
 
 class Dispatched(TorchDispatchMode):

@@ -4,15 +4,19 @@ import pytest
 import torch
 from torch import nn
 
+from dpbench.contract.attack import Observation
+from dpbench.contract.defense import ProtectedModel, SplitModel
+from dpbench.contract.images import LabelledImages
 from dpbench.errors import DpbenchError
-from dpbench.pipeline import Answers, Pipeline
-from dpbench.quantisation import as_sent, dequantised, quantisation_of
-from dpbench.release import WhiteBox, release_bits, release_to_server
-from dpbench.release_match import study_client
-from dpbench.same_release import assert_same_release
-from dpbench.stages import Stages
-from dpbench.suite import parse_suite, plan
-from dpbench.types import LabelledImages, Observation, ProtectedModel, SplitModel
+from dpbench.machine.stages import Stages
+from dpbench.running.observing import Answers
+from dpbench.running.pipeline import Pipeline
+from dpbench.service.quantisation import as_sent, dequantised, quantisation_of
+from dpbench.service.release import WhiteBox, release_bits, release_to_server
+from dpbench.service.same_release import assert_same_release
+from dpbench.suite.grid import plan
+from dpbench.suite.suite import parse_suite
+from dpbench.toolkit.release_match import study_client
 
 INTEGERS = [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64]
 SCALE, ZERO = 1 / 64, -32.0

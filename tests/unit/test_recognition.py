@@ -5,12 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpbench import backbones, recognition, training
-from dpbench.datasets import load_parts
-from dpbench.randomness import derive_generator, seeded
-from dpbench.recognition import identity_ranks, labels_read, reidentification_ranks
-from dpbench.specs import BackboneSpec, DatasetSpec
-from dpbench.types import LabelledImages
+from dpbench.contract.images import LabelledImages
+from dpbench.data.datasets import load_parts
+from dpbench.data.spec import DatasetSpec
+from dpbench.machine.randomness import derive_generator, seeded
+from dpbench.metrics import recognition
+from dpbench.metrics.recognition import identity_ranks, labels_read, reidentification_ranks
+from dpbench.models import backbones, training
+from dpbench.models.spec import BackboneSpec
 
 CPU = torch.device("cpu")
 SMALL = BackboneSpec(name="resnet10t", weights="fit", epochs=8)

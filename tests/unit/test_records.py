@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from record_factory import make_record
 from sharing_records import attacked, trained
 
-from dpbench import store
 from dpbench.errors import DpbenchError, reason
-from dpbench.plain_values import LONGEST, plain
-from dpbench.record_files import digest_of, restore
-from dpbench.sharing import records as sharing
-from dpbench.words import words_of
+from dpbench.protocols.sharing import records as sharing
+from dpbench.records import store
+from dpbench.records.record import words_of
+from dpbench.records.record_files import digest_of, restore
+from dpbench.text.plain_values import LONGEST, plain
 
 PAYLOAD = """
 from pathlib import Path
@@ -71,7 +71,7 @@ VERBS = {
 
 CALL = """
 import sys
-from dpbench import cli, load_records
+from dpbench import load_records; from dpbench.cli import app as cli
 for verb in {verbs!r}:
     sys.argv = ["dpbench", *verb]
     try:

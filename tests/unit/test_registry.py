@@ -2,9 +2,11 @@ import textwrap
 
 import pytest
 
-from dpbench import registry
+from dpbench.contract.attack import Attack
+from dpbench.contract.defense import Defense
 from dpbench.errors import DpbenchError
-from dpbench.types import Attack, Defense
+from dpbench.plugins import registry
+from dpbench.plugins.configuring import configure
 
 FILE = """
     from typing import ClassVar
@@ -76,11 +78,11 @@ def test_a_single_file_is_a_plugin_and_its_content_is_its_version(plugin_file):
 
 def test_parameters_are_checked(plugin_file):
     cls = registry.find_defense(f"{plugin_file}:Mine")
-    assert registry.configure(cls, {"strength": 1.0}).strength == 1.0
+    assert configure(cls, {"strength": 1.0}).strength == 1.0
     with pytest.raises(DpbenchError, match=r"parameter strength = 2 does not fit.*strength = 0.5 \(>= 0, <= 1\)"):
-        registry.configure(cls, {"strength": 2})
+        configure(cls, {"strength": 2})
     with pytest.raises(DpbenchError, match="unknown parameter of 'mine' 'strenght'; did you mean 'strength'"):
-        registry.configure(cls, {"strenght": 1})
+        configure(cls, {"strenght": 1})
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from dpbench.contract.defense import ProtectedModel, SplitModel
 from dpbench.errors import DpbenchError
-from dpbench.release import (
+from dpbench.service.release import (
     RELEASE_BATCH,
     checked_images,
     predict_in_batches,
@@ -13,8 +14,7 @@ from dpbench.release import (
     release_in_batches,
     release_to_server,
 )
-from dpbench.same_release import assert_same_release
-from dpbench.types import ProtectedModel, SplitModel
+from dpbench.service.same_release import assert_same_release
 
 
 def generator(seed=0):

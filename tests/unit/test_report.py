@@ -11,18 +11,13 @@ from record_factory import make_grid, make_record
 from rich.console import Console
 from safetensors.torch import save_file
 
-from dpbench.depth_plot import depths, write_depth
+from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
-from dpbench.leaderboard import build_board
-from dpbench.report import (
-    print_table,
-    reconstructions_path,
-    write_budgets,
-    write_overview,
-    write_picture,
-    write_tradeoff,
-)
-from dpbench.store import Record
+from dpbench.records.pictures import reconstructions_path, write_picture
+from dpbench.records.record import Record
+from dpbench.reporting.depth_plot import depths, write_depth
+from dpbench.reporting.drawings import write_budgets, write_overview, write_tradeoff
+from dpbench.reporting.table import print_table
 
 
 def pixels(path: Path) -> np.ndarray:

@@ -12,23 +12,24 @@ from rich.console import Console
 from sharing_records import HASHES, attacked, trained, transferred
 from torch import nn
 
-from dpbench import suite as suites
-from dpbench import suite_files
+from dpbench.contract.defense import ProtectedModel, SplitModel
+from dpbench.contract.images import LabelledImages
+from dpbench.contract.spec import PluginSpec
 from dpbench.errors import DpbenchError
-from dpbench.sharing.benefit import Benefit
-from dpbench.sharing.board import FLOOR, build_sharing_board
-from dpbench.sharing.division import divide_among
-from dpbench.sharing.pipeline import Several
-from dpbench.sharing.plan import plan_sharing
-from dpbench.sharing.plots import write_benefit
-from dpbench.sharing.records import all_records, write_record
-from dpbench.sharing.refinement import ChannelMap, Shared, Tail, refine
-from dpbench.sharing.suite import Owner, Refinement, parse_sharing
-from dpbench.sharing.transfer import build_transfer
-from dpbench.sharing.units import Attacked, Training, Transferred
-from dpbench.sharing.verbs import print_sharing
-from dpbench.specs import PluginSpec
-from dpbench.types import LabelledImages, ProtectedModel, SplitModel
+from dpbench.protocols.sharing.benefit import Benefit
+from dpbench.protocols.sharing.pipeline import Several
+from dpbench.protocols.sharing.plan import plan_sharing
+from dpbench.protocols.sharing.records import all_records, write_record
+from dpbench.protocols.sharing.refinement import ChannelMap, Shared, Tail, refine
+from dpbench.protocols.sharing.reporting.board import FLOOR, build_sharing_board
+from dpbench.protocols.sharing.reporting.plots import write_benefit
+from dpbench.protocols.sharing.reporting.transfer import build_transfer
+from dpbench.protocols.sharing.reporting.verbs import print_sharing
+from dpbench.protocols.sharing.suite import Owner, Refinement, parse_sharing
+from dpbench.protocols.sharing.units import Attacked, Training, Transferred
+from dpbench.protocols.sharing.world import divide_among
+from dpbench.suite import files as suite_files
+from dpbench.suite import suite as suites
 
 LABELS = np.repeat(np.arange(10), 100)
 

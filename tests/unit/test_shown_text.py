@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpbench.shown_text import UNSEEN, clean, drawn
+from dpbench.text.shown_text import UNSEEN, clean, drawn
 
 HOSTILE = {
     "\x1b[31mred\x1b[0m": r"\x1b[31mred\x1b[0m",

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from dpbench import images
+from dpbench.data import images
+from dpbench.data.images import FORMATS, from_pillow, to_uint8_array
 from dpbench.errors import DpbenchError
-from dpbench.images import FORMATS, from_pillow, to_uint8_array
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\nshowpage\n%%EOF\n"
 PDF = b"%PDF-1.4\n1 0 obj <</Type /Catalog>> endobj\ntrailer <</Root 1 0 R>>\n%%EOF\n"

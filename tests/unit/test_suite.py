@@ -1,11 +1,14 @@
 import pytest
 
-from dpbench import ensembles, suite_files
-from dpbench import suite as suites
-from dpbench.ensembles import NEWEST
+from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
-from dpbench.sharing.suite import parse_sharing
-from dpbench.specs import DatasetSpec
+from dpbench.protocols.sharing.suite import parse_sharing
+from dpbench.suite import ensembles
+from dpbench.suite import files as suite_files
+from dpbench.suite import suite as suites
+from dpbench.suite.ensembles import NEWEST
+from dpbench.suite.grid import plan
+from dpbench.suite.words import label
 
 BASE = """
 name = "tiny"
@@ -34,7 +37,7 @@ victims = 4
 
 def planned(text: str = BASE, **changes):
     suite = suites.parse_suite(text, origin="tiny.toml").model_copy(update=changes)
-    return suites.plan(suite, data_fingerprint="data", split_names=[["layer1"]])
+    return plan(suite, data_fingerprint="data", split_names=[["layer1"]])
 
 
 def test_lists_of_values_become_settings():
@@ -95,7 +98,7 @@ def test_auxiliary_images_cross_the_threat_models():
     assert {cell.auxiliary for cell in cells if cell.attack.name == "mean-image"} == {"same"}
     shifted = next(cell for cell in cells if cell.auxiliary == "shifted")
     assert "shifted" in shifted.id
-    assert "| static shifted |" in suites.label(next(c for c in cells if c.granted == "static shifted"))
+    assert "| static shifted |" in label(next(c for c in cells if c.granted == "static shifted"))
     # what is granted beside it changes no cell
     same = {cell.id for cell in planned(threat_models=["static", "query", "weights"])}
     assert {cell.id for cell in cells if cell.auxiliary == "same"} == same
@@ -109,7 +112,7 @@ def test_a_budget_scales_every_attack_and_names_its_cells():
     steps = [decoders[budget].attack.arguments["steps"] for budget in ("small", "standard", "large")]
     assert steps == sorted(set(steps))
     assert len({cell.id for found in cells.values() for cell in found}) == 3 * len(cells["small"])
-    assert "weights large" in suites.label(decoders["large"])
+    assert "weights large" in label(decoders["large"])
 
 
 def test_an_ensemble_names_attacks_and_pins_their_versions(monkeypatch):
@@ -245,6 +248,6 @@ def test_missing_suites_are_named(tmp_path):
 
 def test_a_suite_can_be_extended_by_plugins():
     suite = suites.extend(suites.parse_suite(BASE, origin="x"), defenses=["laplace"], attacks=["random-image"])
-    cells = suites.plan(suite, data_fingerprint="data", split_names=[["layer1"]])
+    cells = plan(suite, data_fingerprint="data", split_names=[["layer1"]])
     assert {"laplace"} < {cell.defense.name for cell in cells}
     assert {"random-image"} < {cell.attack.name for cell in cells}

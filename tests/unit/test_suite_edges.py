@@ -3,14 +3,16 @@
 import pytest
 import torch
 
-from dpbench import suite as suites
-from dpbench.backbones import create_backbone, resolve_split_point
+from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
-from dpbench.overrides import occurs, overrides
-from dpbench.runner import make_plan
-from dpbench.sharing.suite import parse_sharing
-from dpbench.specs import BackboneSpec, DatasetSpec
-from dpbench.suite_files import parse_toml
+from dpbench.models.backbones import create_backbone, resolve_split_point
+from dpbench.models.spec import BackboneSpec
+from dpbench.protocols.sharing.suite import parse_sharing
+from dpbench.running.runner import make_plan
+from dpbench.suite import suite as suites
+from dpbench.suite.files import parse_toml
+from dpbench.suite.grid import plan
+from dpbench.suite.overrides import occurs, overrides
 
 SUITE = """
 name = "edges"
@@ -41,7 +43,7 @@ def text(**parts):
 
 def cells(**parts):
     suite = suites.parse_suite(text(**parts), origin="edges.toml")
-    return suites.plan(suite, data_fingerprint="data", split_names=[["layer1"] for _ in suite.backbones])
+    return plan(suite, data_fingerprint="data", split_names=[["layer1"] for _ in suite.backbones])
 
 
 WRONG = [
@@ -178,7 +180,7 @@ images = 8
     ],
 )
 def test_empty_lists_in_sharing_suites_are_one_line(more):
-    from dpbench.sharing.plan import plan_sharing
+    from dpbench.protocols.sharing.plan import plan_sharing
 
     with pytest.raises(DpbenchError) as error:
         plan_sharing(

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dpbench.errors import DpbenchError
-from dpbench.suite import load_suite
-from dpbench.suite_files import LONGEST, built_in_suites, protocol_of
+from dpbench.suite.files import LONGEST, built_in_suites, protocol_of
+from dpbench.suite.suite import load_suite
 
 TEXT = built_in_suites()["smoke"]
 

@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from dpbench import training
-from dpbench.devices import fast_dtype
+from dpbench.contract.images import LabelledImages
 from dpbench.errors import DpbenchError
-from dpbench.types import LabelledImages
+from dpbench.machine.devices import fast_dtype
+from dpbench.models import training
 
 
 class Linear(nn.Linear):

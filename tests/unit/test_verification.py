@@ -9,10 +9,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from dpbench import store
-from dpbench.record_files import digest_of
-from dpbench.report import reconstructions_path
-from dpbench.store import picture_path, record_path
+from dpbench.records import store
+from dpbench.records.pictures import reconstructions_path
+from dpbench.records.record_files import digest_of
+from dpbench.records.store import picture_path, record_path
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,12 @@ import safetensors.torch
 import timm
 import torch
 
-from dpbench import carriers, weights
+from dpbench.contract.spec import PluginSpec
+from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
-from dpbench.specs import BackboneSpec, CellSpec, DatasetSpec, PluginSpec
+from dpbench.models import carriers, weights
+from dpbench.models.spec import BackboneSpec
+from dpbench.suite.cell import CellSpec
 
 
 def test_without_weights_at_hand_auto_fits(tmp_path, monkeypatch):
@@ -35,8 +38,8 @@ def test_pretrained_is_refused_where_timm_has_none():
 
 OFFLINE = """
     import pathlib, sys, safetensors.torch, timm, torch
-    from dpbench import backbones, weights
-    from dpbench.specs import BackboneSpec
+    from dpbench.models import backbones, weights
+    from dpbench.models.spec import BackboneSpec
 
     torch.manual_seed(1)
     truth = timm.create_model("resnet10t")

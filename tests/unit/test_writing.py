@@ -14,9 +14,9 @@ import safetensors
 import safetensors.torch
 import torch
 
-from dpbench import writing
 from dpbench.errors import DpbenchError
-from dpbench.writing import Unwritable, sweep, write_atomically
+from dpbench.machine import writing
+from dpbench.machine.writing import Unwritable, sweep, write_atomically
 
 
 def left(folder):
@@ -47,7 +47,7 @@ def test_a_pipe_is_written_through(tmp_path):
 @pytest.mark.parametrize("redirected", [True, False])
 def test_standard_output_is_written_through(tmp_path, redirected):
     code = (
-        "from pathlib import Path\nfrom dpbench.writing import write_atomically\nprint('before')\n"
+        "from pathlib import Path\nfrom dpbench.machine.writing import write_atomically\nprint('before')\n"
         "write_atomically(Path('/dev/stdout'), lambda file: file.write_text('board\\n'))\nprint('after')"
     )
     with (tmp_path / "out").open("w+b") as sink:
@@ -168,7 +168,7 @@ def test_a_fault_of_the_writer_stays_one(tmp_path):
 
 
 WAITS = (
-    "import sys, time\nfrom pathlib import Path\nfrom dpbench.writing import write_atomically\n"
+    "import sys, time\nfrom pathlib import Path\nfrom dpbench.machine.writing import write_atomically\n"
     "def write(file):\n file.write_text('half')\n print('writing', flush=True)\n time.sleep(60)\n"
     "write_atomically(Path(sys.argv[1]), write)"
 )

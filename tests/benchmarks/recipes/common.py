@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dpbench.types import Observation
+from dpbench.contract.attack import Observation
 
 
 def squared_total_variation(images: Tensor) -> Tensor:

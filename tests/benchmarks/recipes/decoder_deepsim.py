@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dpbench.fidelity import ssim_unchecked
-from dpbench.lpips_weights import LpipsUnavailable, load_lpips
-from dpbench.types import Observation
+from dpbench.contract.attack import Observation
+from dpbench.metrics.fidelity import ssim_unchecked
+from dpbench.metrics.lpips_weights import LpipsUnavailable, load_lpips
 
 from .decoder_plain import decoder_plain
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dpbench.randomness import seeded
-from dpbench.types import Observation
+from dpbench.contract.attack import Observation
+from dpbench.machine.randomness import seeded
 
 from .common import seed_of
 

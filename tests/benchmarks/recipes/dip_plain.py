@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dpbench.randomness import seeded
-from dpbench.types import Observation
+from dpbench.contract.attack import Observation
+from dpbench.machine.randomness import seeded
 
 from .common import one_at_a_time, seed_of, squared_total_variation
 

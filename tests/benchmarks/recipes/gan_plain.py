@@ -6,7 +6,7 @@ import torch
 from dpbench_attacks._gan_networks import Generator
 from torch import Tensor
 
-from dpbench.types import Observation
+from dpbench.contract.attack import Observation
 
 from .common import one_at_a_time
 

@@ -7,8 +7,8 @@ from dpbench_attacks._gan_networks import Generator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dpbench.randomness import seeded
-from dpbench.types import Observation
+from dpbench.contract.attack import Observation
+from dpbench.machine.randomness import seeded
 
 from .common import one_at_a_time, seed_of
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dpbench.types import Observation
+from dpbench.contract.attack import Observation
 
 from .common import one_at_a_time, squared_total_variation
 

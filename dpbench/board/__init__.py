@@ -1,0 +1,1 @@
+"""Boards: rows and figures from records."""

@@ -1,0 +1,246 @@
+"""The cells a board is made of: their records, under the names they have on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, Self, TypeVar
+
+import numpy as np
+
+from dpbench.contract.threat import AUXILIARY_DATA, BUDGETS, THREAT_MODELS, AuxiliaryData, ServerRole, ThreatModel
+from dpbench.errors import DpbenchError
+from dpbench.metrics.intervals import Floats
+from dpbench.metrics.recognition import Recognition
+from dpbench.records.record import METRICS, Record
+from dpbench.suite.cell import CellSpec
+from dpbench.suite.ensembles import FLOORS
+from dpbench.suite.names import RowName, name_rows, plugin_names
+
+T = TypeVar("T")
+
+
+SERVER_ROLES: tuple[ServerRole, ...] = ("trusted", "attacker")
+"""Weakest attacker first."""
+
+
+class Tier(NamedTuple):
+    """What an attacker is granted."""
+
+    threat_model: ThreatModel
+    auxiliary: AuxiliaryData
+    releases: int
+    server: ServerRole = "attacker"
+
+    @classmethod
+    def together(cls, tiers: Iterable[Tier]) -> Self:
+        """All that any of them grants."""
+        most = [max(grants) for grants in zip(*(tier.strength for tier in tiers), strict=True)]
+        return cls(THREAT_MODELS[most[0]], AUXILIARY_DATA[most[1]], most[2], SERVER_ROLES[most[3]])
+
+    @property
+    def strength(self) -> tuple[int, int, int, int]:
+        """Compares tiers that differ in several grants by the first."""
+        return (
+            THREAT_MODELS.index(self.threat_model),
+            AUXILIARY_DATA.index(self.auxiliary),
+            self.releases,
+            SERVER_ROLES.index(self.server),
+        )
+
+    @property
+    def named_server(self) -> str:
+        """As in `RowName.server`."""
+        return "trusted" if self.server == "trusted" else ""
+
+    def includes(self, other: Tier) -> bool:
+        """Whether it grants at least as much of everything."""
+        return all(own >= theirs for own, theirs in zip(self.strength, other.strength, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """A record, its name on the board, and its figures if it finished.
+
+    Attributes:
+        attack: the attack's name there, without its parameters.
+    """
+
+    name: RowName
+    attack: str
+    record: Record
+    figures: Figures | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether it finished."""
+        return self.figures is not None
+
+    @property
+    def floor(self) -> bool:
+        """Whether its attack only sets the zero of the scale: the built-in floors do, whatever a plug-in says."""
+        return self.record.cell.attack.name in FLOORS
+
+    @property
+    def tier(self) -> Tier:
+        """What its attacker was granted."""
+        cell = self.record.cell
+        return Tier(cell.threat_model, cell.auxiliary, cell.releases, cell.server)
+
+    @property
+    def budget_rank(self) -> int:
+        """0 for the smallest."""
+        return BUDGETS.index(self.record.cell.budget)
+
+    @property
+    def test_set(self) -> str:
+        """Equal for cells whose test images are the same."""
+        cell = self.record.cell
+        return f"{cell.data_fingerprint} {cell.dataset.model_dump_json(exclude={'name'})}"
+
+
+def cells_of(records: Iterable[Record], *, as_recorded: bool = False) -> list[Cell]:
+    """One cell for each id, in the order of the ids.
+
+    Args:
+        records: in any order; of one id a finished record counts before a failed one, then the latest. The same
+            plug-in file under several spellings of its path makes no second cell.
+        as_recorded: keep the victims in their order; else they are sorted, as boards need it.
+    """
+    ordered = sorted(records, key=lambda r: (r.status == "ok", r.created, r.id, r.model_dump_json()))
+    plugins = plugin_names(spec for record in ordered for spec in (record.cell.defense, record.cell.attack))
+
+    def identity(cell: CellSpec) -> str:
+        renamed = {
+            role: spec.model_copy(update={"name": plugins[spec.name, spec.source]})
+            for role, spec in (("defense", cell.defense), ("attack", cell.attack))
+        }
+        return cell.model_copy(update=renamed).id
+
+    unique = {identity(record.cell): record for record in ordered}
+    kept = sorted(unique.values(), key=lambda record: record.id)
+    cells = []
+    for name, record in zip(name_rows([record.cell for record in kept]), kept, strict=True):
+        figures = figures_of(record) if record.status == "ok" else None
+        attack = plugins[record.cell.attack.name, record.cell.attack.source]
+        shown = figures if figures is None or as_recorded else in_order(figures)
+        cells.append(Cell(name, attack, record, shown))
+    return cells
+
+
+def grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> dict[Hashable, list[T]]:
+    """Items by key, in the order in which keys and items come."""
+    groups: dict[Hashable, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+PSNR_CAP_DB = 80.0
+"""Of identical images, whose PSNR is infinite otherwise, which no mean survives: as `psnr_db` of `dpbench.metrics`."""
+
+
+LOWER_IS_CLOSER = ("mse", "lpips", "reid_rank", "identity_rank")
+
+
+PER_IMAGE = (*METRICS, "reid_rank", "identity_rank", "label_read")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Per-image figures: each array of `values` is aligned with `victims` (content hashes)."""
+
+    victims: tuple[str, ...]
+    values: dict[str, Floats]
+
+    def on(self, victims: Sequence[str]) -> Figures:
+        """The same figures for some of the victims, in the order given."""
+        if tuple(victims) == self.victims:
+            return self
+        place = {victim: index for index, victim in enumerate(self.victims)}
+        chosen = [place[victim] for victim in victims]
+        return Figures(tuple(victims), {metric: array[chosen] for metric, array in self.values.items()})
+
+
+class Measured(Protocol):
+    """What of a record figures are made of; see `dpbench.records.record.Record`."""
+
+    @property
+    def id(self) -> str:
+        """Of what was measured."""
+
+    @property
+    def fidelity(self) -> Mapping[str, Sequence[float]]:
+        """Metric -> one figure per victim."""
+
+    @property
+    def victims(self) -> Sequence[str]:
+        """Content hashes."""
+
+    @property
+    def recognition(self) -> Recognition | None:
+        """Whether a reconstruction gives its victim away."""
+
+
+def figures_of(record: Measured) -> Figures:
+    """The figures of a finished cell; a metric that is not finite everywhere counts as not measured."""
+    given: dict[str, Sequence[float]] = dict(record.fidelity)
+    if record.recognition is not None:
+        given |= {"reid_rank": record.recognition.reid_rank, "label_read": record.recognition.label_read}
+        given |= {"identity_rank": record.recognition.identity_rank or []}
+    values = {}
+    for metric in PER_IMAGE:
+        array = np.asarray(given.get(metric, []), dtype=np.float64)
+        if len(array) not in (0, len(record.victims)):
+            raise DpbenchError(
+                f"record {record.id} has {len(array)} figures of {metric} for {len(record.victims)} victims; "
+                "delete it and run the suite again, which redoes that cell alone"
+            )
+        if metric == "psnr_db":
+            array = np.minimum(array, PSNR_CAP_DB)
+        if len(array) and np.isfinite(array).all():
+            values[metric] = array
+    return Figures(_distinct(record.victims), values)
+
+
+def bound_of(record: Record) -> Figures | None:
+    """The error bound per victim, as figures; None where there is none, or where it is infinite."""
+    bound = np.asarray(record.guarantees.mse_bound if record.guarantees is not None else [], dtype=np.float64)
+    if not len(bound) or len(bound) != len(record.victims) or not np.isfinite(bound).all():
+        return None
+    return Figures(_distinct(record.victims), {"mse_bound": bound})
+
+
+def _distinct(victims: Sequence[str]) -> tuple[str, ...]:
+    """Victims that are the same image twice stay two: `hash`, `hash 2`."""
+    seen: dict[str, int] = {}
+    names = []
+    for victim in victims:
+        seen[victim] = seen.get(victim, 0) + 1
+        names.append(victim if seen[victim] == 1 else f"{victim} {seen[victim]}")
+    return tuple(names)
+
+
+def in_order(figures: Figures) -> Figures:
+    """The same, with the victims sorted: whatever is resampled together is then aligned."""
+    return figures.on(sorted(figures.victims))
+
+
+def worst_case(cells: Sequence[Figures]) -> Figures | None:
+    """Per image and metric the best reconstruction, over the victims and metrics that all cells have."""
+    if not cells:
+        return None
+    shared = common(cells)
+    aligned = [cell.on(shared) for cell in cells]
+    best = {}
+    for metric in PER_IMAGE:
+        if all(metric in cell.values for cell in aligned):
+            pick = np.minimum if metric in LOWER_IS_CLOSER else np.maximum
+            best[metric] = pick.reduce([cell.values[metric] for cell in aligned])
+    return Figures(tuple(shared), best)
+
+
+def common(cells: Sequence[Figures]) -> tuple[str, ...]:
+    """The victims that all have, in the order of the first."""
+    others = [set(cell.victims) for cell in cells[1:]]
+    return tuple(victim for victim in cells[0].victims if all(victim in other for other in others))

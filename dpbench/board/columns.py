@@ -1,0 +1,147 @@
+"""The columns of a board: what they are called, how they are ordered and rounded, which name a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+KEY = (
+    "dataset",
+    "backbone",
+    "split_point",
+    "defense",
+    "defense_args",
+    "attack",
+    "threat_model",
+    "auxiliary",
+    "releases",
+    "budget",
+    "seed",
+)
+"""What names a row, beside its `server`: see `row_key`."""
+
+
+MEANS = {
+    "accuracy": 4,
+    "accuracy_top5": 4,
+    "accuracy_drop": 4,
+    "ssim": 4,
+    "psnr_db": 3,
+    "lpips": 4,
+    "mse": 6,
+    "reid_top1": 4,
+    "reid_top5": 4,
+    "identity_top1": 4,
+    "label_read": 4,
+    "leakage": 4,
+    "leakage_ssim": 4,
+    "leakage_psnr_db": 4,
+    "leakage_lpips": 4,
+    "mse_bound": 6,
+}
+"""Decimals of the figures that are means over images; each has an interval."""
+
+
+OTHERS = {
+    "accuracy_spread": 4,
+    "ssim_spread": 4,
+    "leakage_spread": 4,
+    "reid_chance": 4,
+    "identity_chance": 4,
+    "judge_accuracy": 4,
+    "epsilon": 3,
+    "delta": 8,
+    "seconds": 1,
+}
+
+
+DECIMALS = {f"{column}{end}": n for column, n in MEANS.items() for end in ("", "_low", "_high")} | OTHERS
+"""Decimals of every figure: fixed, so that the same records give the same bytes."""
+
+
+COUNTS = ("releases", "images", "leakage_images", "release_bits")
+
+
+ORDER = (
+    *KEY,
+    *("server", "status", "images", "ensemble", "headline", "converged"),
+    *DECIMALS,
+    *("release_bits", "leakage_metrics", "leakage_images", "trained_on", "tied", "origin", "error", "cell"),
+)
+
+
+WHERE_ASKED = (
+    "server",
+    "headline",
+    *("leakage_metrics", "leakage_images"),
+    *("accuracy_top5", "accuracy_top5_low", "accuracy_top5_high"),
+    *("identity_top1", "identity_top1_low", "identity_top1_high", "identity_chance"),
+)
+"""Columns that only those boards have in which they are not empty: the others stay what they were, byte for byte."""
+
+
+COLUMNS = tuple(column for column in ORDER if column not in WHERE_ASKED)
+"""The columns of every board, in order; documented in leaderboards/README.md, as are those `WHERE_ASKED`."""
+
+
+DEFAULT_HEADLINE = "leakage"
+"""What a board is about where its column `headline` names nothing else."""
+
+
+TEXT = tuple(column for column in ORDER if column not in DECIMALS and column not in COUNTS)
+
+
+GUARANTEES = ("mse_bound", "epsilon", "delta")
+
+
+WORST_CASE = "worst-case"
+"""What the `attack` column says in the row that takes the best reconstruction per image."""
+
+
+FLOOR = "floor"
+"""What it says in the row that takes the best guess per image: the zero of the scale."""
+
+
+def row_key(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a row of any board is matched by: `KEY`, then its `server`, empty where a board has no such column."""
+    server = values.get("server", "")
+    return *(str(values[column]) for column in KEY), server if server == "trusted" else ""
+
+
+def same_leakage(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether leakage means the same in two rows: only then may it be compared, and each of its parts.
+
+    Rows say of which metrics it is made. Rows of older boards do not, and have another scale than those that do; two
+    of them are alike where both or neither have LPIPS.
+    """
+    made_of = [str(row.get("leakage_metrics", "") or "") for row in (one, other)]
+    made_of = ["" if label == "nan" else label for label in made_of]
+    if made_of == ["", ""]:
+        return bool(pd.isna(one["lpips"]) == pd.isna(other["lpips"]))
+    return made_of[0] == made_of[1]
+
+
+def headline_of(board: pd.DataFrame) -> str:
+    """The column that a board is about; the default where its rows do not agree."""
+    named = set(board["headline"]) if "headline" in board else set()
+    return str(named.pop()) if len(named) == 1 else DEFAULT_HEADLINE
+
+
+def tidy(board: pd.DataFrame) -> pd.DataFrame:
+    """Columns in order, with their types, figures rounded to the decimals that are written."""
+    filled = board.columns[(board.notna() & (board != "")).any()]
+    columns = [column for column in ORDER if column in COLUMNS or column in filled]
+    board = board.reindex(columns=columns).reset_index(drop=True)
+    for column in columns:
+        if column in TEXT:
+            board[column] = board[column].astype(object).where(board[column].notna(), "").astype(str)
+        elif column in COUNTS:
+            board[column] = board[column].astype("Int64")  # nullable: a failed cell scored no images
+        else:
+            decimals = DECIMALS[column]
+            figures = board[column].astype("float64").replace([np.inf, -np.inf], np.nan)
+            board[column] = figures.round(decimals) + 0.0  # + 0.0: no -0.0000
+    return board

@@ -1,0 +1,280 @@
+"""The columns of a board, and boards as files: .csv to derive and diff, .md, .html and .tex to read."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import html
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dpbench.board.columns import COLUMNS, COUNTS, DECIMALS, GUARANTEES, KEY, MEANS, ORDER, TEXT, tidy
+from dpbench.errors import DpbenchError
+from dpbench.text.shown_text import LIMIT, clean
+
+
+def _text(value: float, decimals: int) -> str:
+    return "" if np.isnan(value) else f"{value:.{decimals}f}"
+
+
+def as_text(board: pd.DataFrame) -> pd.DataFrame:
+    """Every value as the text that is written: fixed decimals, empty for what is not there."""
+    shown = board.astype(object)
+    for column in (column for column in board if column in DECIMALS):
+        shown[column] = [_text(float(value), DECIMALS[column]) for value in board[column]]
+    for column in (column for column in board if column in COUNTS):
+        shown[column] = ["" if pd.isna(value) else str(value) for value in board[column]]
+    return shown.astype(str)
+
+
+def _to_read(board: pd.DataFrame) -> pd.DataFrame:
+    """As text that says what not every reader knows: guarantees that cannot exist, and what a status does not tell."""
+    from dpbench.board.caveats import (
+        not_converged,  # it brings torch, which reading a board does not need
+        recognised,
+    )
+
+    text = as_text(board)
+    for column in GUARANTEES:
+        text[column] = text[column].where((text[column] != "") | (text["status"] == "failed"), "n/a")
+    found = recognised(board)
+    for place, row in zip(board.index, board.to_dict("records"), strict=True):
+        known = "victims re-identified all the same" if found[place] else ""
+        text.loc[place, "status"] = "; ".join(filter(None, [row["status"], not_converged(row), known]))
+    return text
+
+
+def _readable(board: pd.DataFrame) -> pd.DataFrame:
+    """The columns that fit a page: one for each figure, with its interval in brackets."""
+    text = _to_read(board)
+    page = text[["dataset", "backbone", "split_point"]].copy()
+    page["defense"] = (text["defense"] + " " + text["defense_args"]).str.strip()
+    for column in ("attack", "threat_model", "auxiliary", "releases", "budget", "server", "seed", "images"):
+        if column in text:
+            page[column] = text[column]
+    page["accuracy"] = _with_interval(text, "accuracy")
+    page["drop"] = text["accuracy_drop"]
+    for metric in ("ssim", "psnr_db", "lpips", "reid_top1", "identity_top1", "label_read", "leakage"):
+        if metric not in text:
+            continue
+        page[metric] = _with_interval(text, metric)
+    if "leakage_metrics" in text:
+        page["leakage_metrics"] = text["leakage_metrics"]
+    page["mse_bound"] = text["mse_bound"]
+    page["epsilon"] = [
+        f"{epsilon} (delta {float(delta):g})" if delta not in ("", "n/a") else epsilon
+        for epsilon, delta in zip(text["epsilon"], text["delta"], strict=True)
+    ]
+    page["ensemble"] = text["ensemble"]
+    page["tied"] = text["tied"]
+    page["origin"] = text["origin"]
+    page["status"] = [
+        status if not error else f"{status}: {error}"
+        for status, error in zip(text["status"], text["error"], strict=True)
+    ]
+    return page.astype(str).map(lambda text: clean(text, 2 * LIMIT))
+
+
+def _with_interval(text: pd.DataFrame, metric: str) -> list[str]:
+    parts = zip(text[metric], text[f"{metric}_low"], text[f"{metric}_high"], strict=True)
+    return [f"{mean} [{low}, {high}]" if mean and low else mean for mean, low, high in parts]
+
+
+def _csv(board: pd.DataFrame) -> str:
+    return str(as_text(board).to_csv(index=False, lineterminator="\n"))
+
+
+def _markdown(board: pd.DataFrame) -> str:
+    page = _readable(board)
+    for column in page.columns:
+        for mark, escaped in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("*", "\\*"), ("`", "\\`")):
+            page[column] = page[column].str.replace(mark, escaped, regex=False)
+    table = str(page.to_markdown(index=False, disable_numparse=True))
+    return "\n\n".join([table, *_caveats(board)]) + "\n"
+
+
+def _html(board: pd.DataFrame) -> str:
+    table = _to_read(board).map(lambda text: clean(text, 2 * LIMIT)).to_html(index=False, escape=True, border=0)
+    head = '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>dpbench leaderboard</title>\n'
+    style = "<style>td, th { padding: 0 .6em; text-align: left; white-space: nowrap }</style>\n"
+    notes = "".join(f"<p>{html.escape(line)}</p>\n" for line in _caveats(board))
+    return f"{head}{style}{table}\n{notes}</html>\n"
+
+
+def _latex(board: pd.DataFrame) -> str:
+    table = "% needs \\usepackage{booktabs}\n" + str(_readable(board).to_latex(index=False, escape=True))
+    return table + "".join(f"% {line}\n" for line in _caveats(board))
+
+
+def _caveats(board: pd.DataFrame) -> list[str]:
+    from dpbench.board.caveats import caveats  # as above
+
+    return caveats(board)
+
+
+_WRITERS = {".csv": _csv, ".md": _markdown, ".html": _html, ".tex": _latex}
+
+
+def write_board(board: pd.DataFrame, path: Path) -> None:
+    """Write a board in the format that the ending names: .csv, .md, .html or .tex; whole, or not at all.
+
+    Raises:
+        DpbenchError: another ending, or the disk does not take the file.
+    """
+    from dpbench.machine.writing import write_atomically  # it brings torch, which reading a board does not need
+
+    render = _WRITERS.get(path.suffix.lower())
+    if render is None:
+        raise DpbenchError(
+            f"{path.name}: a board ends in {', '.join(_WRITERS)}, not in {path.suffix or 'no ending'!r}; "
+            "choose one of these endings"
+        )
+    text = render(board)
+    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8", newline="\n"))
+
+
+SHARE = (0.0, 1.0)
+
+
+NOT_NEGATIVE = (0.0, math.inf)
+
+
+RANGES: Mapping[str, tuple[float, float]] = {
+    **dict.fromkeys(("accuracy", "accuracy_top5", "reid_top1", "reid_top5", "identity_top1", "label_read"), SHARE),
+    **dict.fromkeys(("leakage", "leakage_ssim", "leakage_psnr_db", "leakage_lpips"), SHARE),
+    **dict.fromkeys(("reid_chance", "identity_chance", "judge_accuracy", "delta", "mse"), SHARE),
+    "accuracy_drop": (-1.0, 1.0),
+    "ssim": (-1.0, 1.0),
+    "psnr_db": (0.0, 100.0),
+    "releases": (1.0, math.inf),
+}
+"""What a figure can be; of the others: not negative."""
+
+
+MISSING = ("", "nan", "na", "n/a")
+"""What stands where there is no figure, in any case."""
+
+
+NAMED = 5
+"""Missing columns that an error names."""
+
+
+_WORDS = ("status", "threat_model", "auxiliary", "budget", "origin", "converged", "server")
+"""Columns of a few words: their case says nothing."""
+
+
+_AGAIN = "write it again with `dpbench leaderboard DIR --output FILE.csv`"
+
+
+def read_board(path: Path) -> pd.DataFrame:
+    """A board from its CSV file: commas, semicolons or tabs, decimal commas beside semicolons, in any column order.
+
+    Columns that boards do not have are left out, those that only newer boards have may be missing.
+
+    Raises:
+        DpbenchError: no such file, no CSV table, cut short, columns missing (named), or a value that cannot be
+            (named by row and column).
+    """
+    header, rows, separator = _table(path)
+    _refuse_header(header, path)
+    board = pd.DataFrame(rows, columns=header, dtype=object)
+    for column in (column for column in header if column in ORDER):
+        if column in TEXT:
+            board[column] = [_as_written(column, value) for value in board[column]]
+        else:
+            board[column] = [
+                _figure(column, value, separator, f"board {path}, data row {number}")
+                for number, value in enumerate(board[column], start=1)
+            ]
+    for number, row in enumerate(board.to_dict("records"), start=1):
+        _refuse_interval({str(column): value for column, value in row.items()}, f"board {path}, data row {number}")
+    return tidy(board.reindex(columns=[column for column in ORDER if column in header]))
+
+
+def _table(path: Path) -> tuple[list[str], list[list[str]], str]:
+    """Names of the columns, rows of as many values, and what separates them."""
+    try:
+        content = path.read_bytes()
+        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = content.decode("utf-16" if utf16 else "utf-8-sig")
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DpbenchError(f"board {path} cannot be read: {reason}; expected a .csv board") from error
+    told = re.match(r"sep=(.)\r?\n", text)  # what Excel writes and reads
+    if told:
+        text = text[told.end() :]
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    separator = told.group(1) if told else max(",;\t", key=first.count)
+    try:
+        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True))
+    except csv.Error as error:
+        raise DpbenchError(f"board {path} is not a CSV table: {error}; {_AGAIN}") from error
+    filled = [[value.strip() for value in line] for line in lines if any(value.strip() for value in line)]
+    if not filled:
+        raise DpbenchError(f"board {path} is not a CSV table: it is empty; {_AGAIN}")
+    header, rows = [name.casefold() for name in filled[0]], filled[1:]
+    while header and not header[-1]:  # spreadsheets end lines with separators
+        header.pop()
+    for number, row in enumerate(rows, start=1):
+        while len(row) > len(header) and not row[-1]:
+            row.pop()
+        if len(row) != len(header):
+            cut = f"is not a CSV table: data row {number} has {len(row)} of {len(header)} values"
+            raise DpbenchError(f"board {path} {cut}{'; it is cut short' if number == len(rows) else ''}; {_AGAIN}")
+    return header, rows, separator
+
+
+def _refuse_header(header: Sequence[str], path: Path) -> None:
+    if {"condition", "receiver"} <= set(header):
+        raise DpbenchError(f"board {path} is one of the protocol 'sharing'; expected one of the protocol 'inference'")
+    twice = next((name for name in header if name and header.count(name) > 1), None)
+    if twice is not None:
+        raise DpbenchError(f"board {path} has two columns {twice!r}; keep one of them")
+    missing = [column for column in COLUMNS if column not in header]
+    if missing:
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        raise DpbenchError(f"board {path} lacks the columns {', '.join(missing[:NAMED])}{more}; {_AGAIN}")
+
+
+def _as_written(column: str, value: str) -> str:
+    if column == "seed" and re.fullmatch(r"\d+[.,]0*", value):  # a spreadsheet took it for a measurement
+        return re.split("[.,]", value)[0]
+    return value.casefold() if column in _WORDS or (column == "seed" and value.isalpha()) else value
+
+
+def _figure(column: str, value: str, separator: str, where: str) -> float:
+    """A figure, NaN where there is none."""
+    if value.casefold() in MISSING:
+        if column in KEY:
+            raise DpbenchError(f"{where}: {column} is {value!r}; expected a number")
+        return math.nan
+    # beside commas that separate values it could be anything
+    given = value.replace(",", ".") if separator != "," and re.fullmatch(r"[-+]?\d+,\d+", value) else value
+    number = float(given) if re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", given, re.ASCII) else math.nan
+    if not math.isfinite(number):
+        raise DpbenchError(f"{where}: {column} is {value!r}; expected a number")
+    stem = re.sub("_(low|high)$", "", column)
+    low, high = RANGES.get(stem if stem in MEANS else column, NOT_NEGATIVE)
+    whole = column not in COUNTS or number == round(number)
+    if not (whole and low <= number <= high):
+        expected = f"between {low:g} and {high:g}" if math.isfinite(high) else f"at least {low:g}"
+        kind = "a whole number" if column in COUNTS else "a number"
+        raise DpbenchError(f"{where}: {column} is {value}, which it cannot be; expected {kind} {expected}")
+    return number
+
+
+def _refuse_interval(row: Mapping[str, float], where: str) -> None:
+    """An error unless each figure lies in its interval; each end and figure is rounded for itself."""
+    for column in (column for column in MEANS if column in row):
+        mean, low, high = (row.get(f"{column}{end}", math.nan) for end in ("", "_low", "_high"))
+        rounding = 10.0 ** -DECIMALS[column]
+        if math.isnan(mean) and not (math.isnan(low) and math.isnan(high)):
+            raise DpbenchError(f"{where}: {column} is empty beside its interval [{low:g}, {high:g}]; expected a number")
+        if low > mean + rounding or mean > high + rounding:  # never of NaN
+            raise DpbenchError(f"{where}: {column} is {mean:g}, outside its interval [{low:g}, {high:g}]")

@@ -1,0 +1,260 @@
+"""Records -> board: one row per cell, and one worst-case row per defense setting and attacker.
+
+Derived from records alone; the order in which they are read does not matter. The rules are in
+leaderboards/README.md, for people who read boards and not code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dpbench.board.cells import PER_IMAGE, Cell, Figures, Tier, bound_of, cells_of, grouped, in_order
+from dpbench.board.columns import COLUMNS, DEFAULT_HEADLINE, FLOOR, KEY, WORST_CASE, tidy
+from dpbench.board.comparisons import ties
+from dpbench.board.files import read_board as read_board
+from dpbench.board.files import write_board as write_board
+from dpbench.board.leakage import on_scale
+from dpbench.board.rows import Row, Sample, on_common_seeds, over_all_seeds
+from dpbench.board.worst_cases import Scope, ensemble_of, none_converged, outcome, tiers_of, unreliable_cells
+from dpbench.contract.threat import AUXILIARY_DATA, BUDGETS, THREAT_MODELS
+from dpbench.records.record import Record, Utility
+from dpbench.records.store import newest_records
+
+
+def build_board(records: Iterable[Record], *, claimed: Iterable[Record] = ()) -> pd.DataFrame:
+    """The board of some records: columns as in leaderboards/README.md, sorted, figures rounded.
+
+    Args:
+        records: what was measured here.
+        claimed: what others submitted and nobody measured again: rows of their own after the measured ones, which
+            change nothing in those.
+    """
+    boards = [_tabulated(build_rows(given), origin) for given, origin in ((records, "measured"), (claimed, "claimed"))]
+    filled = [board for board in boards if len(board)]
+    return pd.concat(filled, ignore_index=True) if filled else boards[0]
+
+
+def build_rows(records: Iterable[Record]) -> list[Row]:
+    """The rows of a board with the per-image figures they rest on, not sorted."""
+    rows = []
+    for group in grouped(cells_of(records), lambda cell: cell.name.group).values():
+        rows += _rows_of(Scope(group))
+    return rows + _rows_over_seeds(rows)
+
+
+def _tabulated(rows: Sequence[Row], origin: str) -> pd.DataFrame:
+    tied = ties(rows)
+    columns = [row.columns() | {"tied": tied.get(row, ""), "origin": origin} for row in rows]
+    if not columns:
+        return tidy(pd.DataFrame(columns=list(COLUMNS)))
+    return _sorted(tidy(pd.DataFrame(columns)))
+
+
+def _rows_of(scope: Scope) -> list[Row]:
+    """Rows of one dataset, backbone, split point and seed: the scope of accuracy drop and leakage."""
+    unreliable = unreliable_cells(scope)
+    rows = [_cell_row(cell, scope, unreliable.get(cell.record.id)) for cell in scope.cells]
+    for setting in scope.settings():
+        rows += [_worst_row(setting, tier, scope, unreliable) for tier in tiers_of(setting)]
+    if any(cell.floor for cell in scope.reference):
+        rows.append(_floor_row(scope))
+    return rows
+
+
+def _cell_row(cell: Cell, scope: Scope, doubt: str | None) -> Row:
+    record = cell.record
+    status, error = record.status, ""
+    if not cell.ok:
+        error = _one_line(record.error or "no reason given")
+    facts = _facts([cell], [cell]) | {
+        "status": "unreliable" if doubt else status,
+        "error": doubt or error,
+        "converged": {True: "yes", False: "no", None: ""}[record.converged],
+        "cell": record.id,
+    }
+    utility = record.utility if cell.ok else None
+    return Row(cell.name, facts, (_sample([cell], cell.figures, scope, utility),))
+
+
+def _worst_row(setting: list[Cell], tier: Tier, scope: Scope, unreliable: Mapping[str, str]) -> Row:
+    members = scope.members(setting, tier)
+    found, status, error = outcome(members, unreliable)
+    attacks = [cell for cell in members if not cell.floor] or members
+    name = dataclasses.replace(
+        setting[0].name,
+        attack=WORST_CASE,
+        threat_model=tier.threat_model,
+        auxiliary=tier.auxiliary,
+        releases=tier.releases,
+        server=tier.named_server,
+        budget=BUDGETS[max(cell.budget_rank for cell in attacks)],
+    )
+    facts = _facts(members, setting) | {
+        "status": status,
+        "error": error,
+        "ensemble": ensemble_of(members, tier),
+        "converged": "no" if none_converged(members) else "",
+    }
+    own = [cell for cell in attacks if cell in setting]
+    return Row(name, facts, (_sample(own or setting, found, scope, _utility(setting)),))
+
+
+def _floor_row(scope: Scope) -> Row:
+    """The zero of the scale, as a row of the undefended model."""
+    found, status, error = outcome(scope.floors, {})
+    strongest = max((cell.tier for cell in scope.floors), key=lambda tier: tier.strength)
+    name = dataclasses.replace(
+        scope.floors[0].name,
+        attack=FLOOR,
+        threat_model=strongest.threat_model,
+        auxiliary=strongest.auxiliary,
+        releases=strongest.releases,
+        server=strongest.named_server,
+        budget=BUDGETS[max(cell.budget_rank for cell in scope.floors)],
+    )
+    facts = _facts(scope.floors, scope.reference) | {"status": status, "error": error}
+    return Row(name, facts, (_sample(scope.floors, found, scope, _utility(scope.reference)),))
+
+
+def _sample(own: Sequence[Cell], found: Figures | None, scope: Scope, utility: Utility | None) -> Sample:
+    """What a row rests on; `own` are the cells of its setting."""
+    guarantee = _guarantee(own)
+    bound = bound_of(guarantee.record) if guarantee is not None else None
+    trained_on = {metric for cell in own for metric in cell.record.trained_on}
+    reference = _utility(scope.reference)
+    return Sample(
+        seed=own[0].name.seed,
+        figures=found,
+        scaled=on_scale(found, scope.scale_of(own[0]), trained_on),
+        correct=utility.correct if utility else [],
+        top5=utility.top5 or [] if utility else [],
+        undefended_correct=reference.correct if reference else [],
+        test_set=own[0].test_set,
+        bound=in_order(bound) if bound is not None else None,
+    )
+
+
+def _facts(members: Sequence[Cell], setting: Sequence[Cell]) -> dict[str, Any]:
+    """The columns that are no means over images: of the attacks of a row, and of its defense setting."""
+    recognised = [cell.record.recognition for cell in members if cell.record.recognition is not None]
+    bits = [cell.record.release_bits for cell in setting if cell.record.release_bits is not None]
+    guarantee = _guarantee([cell for cell in members if cell in setting])
+    guaranteed = guarantee.record.guarantees if guarantee is not None else None
+    return {
+        "status": "",
+        "error": "",
+        "ensemble": "",
+        "converged": "",
+        "reid_chance": max((1 / found.gallery for found in recognised if found.gallery), default=np.nan),
+        "identity_chance": max((1 / found.identities for found in recognised if found.identities), default=np.nan),
+        "headline": next((cell.record.headline for cell in setting if cell.record.headline != DEFAULT_HEADLINE), ""),
+        "judge_accuracy": recognised[0].judge_accuracy if recognised else np.nan,
+        "release_bits": bits[0] if bits else None,
+        "epsilon": guaranteed.epsilon if guaranteed is not None else None,
+        "delta": guaranteed.delta if guaranteed is not None else None,
+        "trained_on": " ".join(sorted({metric for cell in setting for metric in cell.record.trained_on})),
+        "seconds": sum(sum(cell.record.seconds.values()) for cell in members),
+        "cell": "",
+    }
+
+
+def _guarantee(cells: Sequence[Cell]) -> Cell | None:
+    """Of those with a guarantee the one with the most releases, which weaken it, then with the most victims."""
+    having = [cell for cell in cells if cell.record.guarantees is not None]
+    rank = [(cell.record.cell.releases, len(cell.record.victims), cell.record.id) for cell in having]
+    return having[rank.index(max(rank))] if having else None
+
+
+def _utility(cells: Sequence[Cell]) -> Utility | None:
+    """The accuracy of a setting: measured before the attack, so failed cells may have it too."""
+    return next((cell.record.utility for cell in cells if cell.record.utility is not None), None)
+
+
+def _one_line(text: str, width: int = 160) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 3] + "..."
+
+
+def _rows_over_seeds(rows: Sequence[Row]) -> list[Row]:
+    """One more row for each that exists with several seeds."""
+
+    def apart_from_seed(row: Row) -> tuple[object, ...]:
+        # the budget of a worst case is that of its strongest member, and may differ if a seed lacks that one
+        derived = row.name.attack in (WORST_CASE, FLOOR)
+        return dataclasses.astuple(dataclasses.replace(row.name, seed="", budget="" if derived else row.name.budget))
+
+    found = [over_all_seeds(same) for same in grouped(rows, apart_from_seed).values() if len(same) > 1]
+    settings = grouped(found, lambda row: (row.name.group, row.name.defense, row.name.defense_args))
+    return [row for same in settings.values() for row in on_common_seeds(same)]
+
+
+def _sorted(board: pd.DataFrame) -> pd.DataFrame:
+    """Settings by accuracy and worst-case leakage; in one the worst case, then attacks, closest first."""
+    kind = {WORST_CASE: 0, FLOOR: 2}
+    keyed = board.assign(
+        by_seed=pd.to_numeric(board["seed"], errors="coerce"),  # "all" comes last
+        kind=board["attack"].map(lambda attack: kind.get(attack, 1)),
+        by_threat=-board["threat_model"].map(THREAT_MODELS.index),
+        by_auxiliary=-board["auxiliary"].map(AUXILIARY_DATA.index),
+        by_releases=-board["releases"],
+        by_server=board["server"] if "server" in board else "",  # those whom the server does not help come last
+        by_budget=-board["budget"].map(BUDGETS.index),
+        by_ssim=-board["ssim"],
+    )
+    tier = ["by_threat", "by_auxiliary", "by_releases", "by_server"]
+    setting = ["dataset", "backbone", "split_point", "seed", "defense", "defense_args"]
+    heads = keyed[keyed["attack"] == WORST_CASE].sort_values(tier).drop_duplicates(setting)
+    heads = heads.assign(by_accuracy=-heads["accuracy"], by_leak=_headlines(heads))
+    keyed = keyed.merge(heads[[*setting, "by_accuracy", "by_leak"]], on=setting, how="left")
+    order = ["dataset", "backbone", "split_point", "by_seed", "by_accuracy", "by_leak", "defense", "defense_args"]
+    order += ["kind", *tier, "by_ssim", "attack", "by_budget", "cell"]
+    return keyed.sort_values(order, kind="stable", na_position="last")[list(board.columns)].reset_index(drop=True)
+
+
+def _headlines(rows: pd.DataFrame) -> pd.Series[float]:
+    """The figure that each row is about: leakage, where its suite names no other; SSIM where that is not there."""
+    figures = rows["leakage"].fillna(rows["ssim"])
+    if "headline" in rows:
+        for column in set(rows["headline"]) - {"", DEFAULT_HEADLINE}:
+            figures = rows[column].where(rows["headline"] == column, figures)
+    return figures
+
+
+def load_records(run_dir: Path | str) -> pd.DataFrame:
+    """Per-image figures of a run: one row per cell and victim; a failed cell is one row without figures.
+
+    Columns: those that name the row, `status`, `error`, `cell`, `floor`, `accuracy` of the defense, `victim`
+    (its place), `victim_hash`, `correct` (top-1 on it), `mse`, `psnr_db` (at most 80), `ssim`, `lpips`, `reid_rank`
+    (how many test images are at least as near: 0 is a match), `identity_rank` (likewise of classes), `label_read`.
+
+    Raises:
+        DpbenchError: not a run directory, or a record in it cannot be read.
+    """
+    rows: list[dict[str, Any]] = []
+    for cell in cells_of(newest_records([Path(run_dir)]), as_recorded=True):
+        record = cell.record
+        shared = dataclasses.asdict(cell.name) | {
+            "status": record.status,
+            "error": record.error or "",
+            "cell": record.id,
+        }
+        shared |= {"floor": cell.floor, "accuracy": record.utility.accuracy if record.utility else np.nan}
+        if cell.figures is None:
+            rows.append(shared)
+            continue
+        correct = record.utility.correct if record.utility else []
+        for index, victim in enumerate(record.victims):
+            own = {metric: float(array[index]) for metric, array in cell.figures.values.items()}
+            seen = {"correct": correct[index]} if index < len(correct) else {}
+            rows.append(shared | {"victim": index, "victim_hash": victim} | seen | own)
+    named = [*KEY, *(["server"] if any(row["server"] for row in rows) else [])]
+    columns = [*named, "status", "error", "cell", "floor", "accuracy", "victim", "victim_hash", "correct", *PER_IMAGE]
+    frame = pd.DataFrame(rows).reindex(columns=columns)
+    types = {"victim": "Int64", "correct": "boolean"} | dict.fromkeys(PER_IMAGE, "float64")
+    return frame.astype(types | {"reid_rank": "Int64", "identity_rank": "Int64", "label_read": "boolean"})

@@ -1,0 +1,184 @@
+"""One row of a board before it is rounded: its name, the figures per image and seed that it rests on, its columns."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dpbench.board.cells import Figures
+from dpbench.board.columns import WORST_CASE
+from dpbench.board.leakage import OnScale, leakage, together
+from dpbench.contract.threat import BUDGETS
+from dpbench.metrics.intervals import Floats, interval_columns, resampled_means, resampled_shares
+from dpbench.records.record import METRICS
+from dpbench.suite.names import RowName
+
+ALL_SEEDS = "all"
+"""What the `seed` column says in the row that takes all seeds together."""
+
+SPREAD = ("accuracy", "ssim", "leakage")
+"""Figures whose standard deviation over seeds is told."""
+
+RANKS = {"reid_top1": ("reid_rank", 1), "reid_top5": ("reid_rank", 5), "identity_top1": ("identity_rank", 1)}
+"""Column -> the rank it counts, and below which."""
+
+MEANS = (*METRICS, *RANKS, "label_read")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a row rests on for one seed.
+
+    Attributes:
+        seed: of the cells.
+        figures: per victim, sorted by victim; None where nothing finished.
+        scaled: the same beside the floor and the undefended model, where there is a scale.
+        correct: top-1 per test image, of the defense; empty where not measured.
+        top5: likewise among the first five.
+        undefended_correct: likewise, of the undefended model.
+        test_set: equal where the test images are the same.
+        bound: the guaranteed error per victim, where there is one.
+    """
+
+    seed: str
+    figures: Figures | None
+    scaled: OnScale | None
+    correct: Sequence[bool]
+    undefended_correct: Sequence[bool]
+    test_set: str
+    bound: Figures | None = None
+    top5: Sequence[bool] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A row: `facts` are the columns that are no means over images, `samples` one for each seed."""
+
+    name: RowName
+    facts: dict[str, Any]
+    samples: tuple[Sample, ...]
+
+    def columns(self) -> dict[str, Any]:
+        """Column -> value; columns that are not there have no value."""
+        columns: dict[str, Any] = dataclasses.asdict(self.name) | self.facts
+        found = [sample.figures for sample in self.samples if sample.figures is not None]
+        if found:
+            columns["images"] = len({victim for figures in found for victim in figures.victims})
+        for column in MEANS:
+            columns |= _mean(column, [(figures.victims, per_image(figures, column)) for figures in found])
+        bounds_ = [sample.bound for sample in self.samples if sample.bound is not None]
+        columns |= _mean("mse_bound", [(bound.victims, bound.values["mse_bound"]) for bound in bounds_])
+        return columns | self._leakage() | self._accuracy()
+
+    def _leakage(self) -> dict[str, Any]:
+        scaled = together([sample.scaled for sample in self.samples if sample.scaled is not None])
+        if not scaled:
+            return {}
+        images = len({victim for one in scaled for victim in one.victims})
+        columns: dict[str, Any] = {"leakage_metrics": scaled[0].label, "leakage_images": images}
+        columns |= _estimate("leakage", *leakage(scaled), images)
+        for metric in scaled[0].metrics:
+            columns |= _estimate(f"leakage_{metric}", *leakage(scaled, metric), images)
+        return columns
+
+    def _accuracy(self) -> dict[str, float]:
+        known = [sample for sample in self.samples if sample.correct]
+        if not known:
+            return {}
+        shares = [_share(sample.correct) for sample in known]
+        images = max(len(sample.correct) for sample in known)
+        columns = _estimate("accuracy", shares, resampled_shares([sample.correct for sample in known]), images)
+        five = [sample.top5 for sample in known if sample.top5]
+        if five:
+            columns |= _estimate("accuracy_top5", [_share(hits) for hits in five], resampled_shares(five), images)
+        known = [sample for sample in known if sample.undefended_correct]
+        if known:
+            drawn = resampled_shares([s.correct for s in known] + [s.undefended_correct for s in known])
+            drops = [_share(sample.undefended_correct) - _share(sample.correct) for sample in known]
+            pairs = zip(drawn[len(known) :], drawn[: len(known)], strict=True)
+            columns |= _estimate("accuracy_drop", drops, [reference - own for reference, own in pairs], images)
+        return columns
+
+
+def _share(hits: Sequence[bool]) -> float:
+    return sum(hits) / len(hits)
+
+
+def per_image(figures: Figures, column: str) -> Floats | None:
+    """What `column` averages, (N,); None where it was not measured."""
+    if column in RANKS:
+        rank, below = RANKS[column]
+        ranks = figures.values.get(rank)
+        return None if ranks is None else (ranks < below).astype(np.float64)
+    return figures.values.get(column)
+
+
+def _mean(column: str, seeds: Sequence[tuple[tuple[str, ...], Floats | None]]) -> dict[str, float]:
+    known = [(victims, values) for victims, values in seeds if values is not None and len(values)]
+    if not known:
+        return {}
+    drawn = resampled_means([(victims, values[:, None]) for victims, values in known])
+    images = len({victim for victims, _ in known for victim in victims})
+    return _estimate(column, [float(values.mean()) for _, values in known], [means[:, 0] for means in drawn], images)
+
+
+def _estimate(column: str, seeds: Sequence[float], drawn: Sequence[Floats], images: int) -> dict[str, float]:
+    """Mean over seeds, its interval, and the spread over seeds; `drawn` holds the resamples of each seed."""
+    columns = interval_columns(column, seeds, drawn, images)
+    if column in SPREAD and len(seeds) > 1:
+        columns[f"{column}_spread"] = float(np.std(seeds, ddof=1))
+    return columns
+
+
+def over_all_seeds(rows: Sequence[Row]) -> Row:
+    """One row for what several rows measured with different seeds."""
+    rows = sorted(rows, key=lambda row: int(row.name.seed))
+    budget = max((row.name.budget for row in rows), key=[str(name) for name in BUDGETS].index)
+    name = dataclasses.replace(rows[0].name, seed=ALL_SEEDS, budget=budget)
+    facts = {column: _shared([row.facts.get(column) for row in rows]) for column in rows[0].facts}
+    status, error = _status_over_seeds(rows)
+    facts |= {"status": status, "error": error, "cell": ""}
+    facts["seconds"] = sum(row.facts["seconds"] for row in rows)
+    facts["ensemble"] = "; ".join(sorted({row.facts["ensemble"] for row in rows} - {""}))
+    facts["converged"] = min((row.facts["converged"] for row in rows), key=("no", "yes", "").index)
+    return Row(name, facts, tuple(sample for row in rows for sample in row.samples))
+
+
+def on_common_seeds(rows: Sequence[Row]) -> list[Row]:
+    """Rows over all seeds of one defense setting, with leakage over those seeds in which every worst case has it.
+
+    Else an attacker who failed with the seed that leaks most would show less than a weaker one.
+    """
+    worst = [row for row in rows if row.name.attack == WORST_CASE]
+    known = [seeds for row in worst if (seeds := {sample.seed for sample in row.samples if sample.scaled is not None})]
+    shared = set.intersection(*known) if known else set()
+    return [
+        dataclasses.replace(
+            row,
+            samples=tuple(s if s.seed in shared else dataclasses.replace(s, scaled=None) for s in row.samples),
+        )
+        for row in rows
+    ]
+
+
+def _shared(values: Sequence[Any]) -> Any:
+    """The largest of numbers (the weakest guarantee, the highest chance), the first of texts."""
+    known = [value for value in values if value not in (None, "") and value == value]
+    if not known:
+        return values[0]
+    return known[0] if isinstance(known[0], str) else max(known)
+
+
+def _status_over_seeds(rows: Sequence[Row]) -> tuple[str, str]:
+    worst = [row for row in rows if row.facts["status"] != "ok"]
+    if not worst:
+        return "ok", ""
+    error = "; ".join(f"seed {row.name.seed} {row.facts['status']}: {row.facts['error']}" for row in worst)
+    found = {row.facts["status"] for row in rows}
+    if found == {"failed"}:
+        return "failed", error
+    return "unreliable" if "unreliable" in found else "incomplete", error

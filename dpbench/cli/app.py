@@ -1,0 +1,456 @@
+"""The command line. Heavy imports happen inside the verbs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dpbench.cli.endings import STATUSES, Verbs, run_to_the_end
+from dpbench.cli.share import share
+from dpbench.errors import DEBUG, DpbenchError, unknown
+from dpbench.text.shown_text import ERROR_LIMIT, clean
+from dpbench.text.terminal import make_console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
+    from dpbench.running.runner import Plan
+
+PLOTS = ("tradeoff", "budgets", "depth")
+
+app = typer.Typer(
+    name="dpbench",
+    cls=Verbs,
+    help="Do image features leak the image? Task accuracy beside reconstruction fidelity, for every pairing of a "
+    "defense with a reconstruction attack.\n\nStart with [bold]dpbench run[/bold]: it needs no data, no network and "
+    "no GPU.",
+    epilog=STATUSES,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(share)
+
+
+def main() -> None:
+    """Entry point; see `dpbench.cli.endings`."""
+    run_to_the_end(app)
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  dpbench run\n\n"
+    "  dpbench run cifar10 --data photos/cifar10\n\n"
+    "  dpbench run my_suite.toml --only dpm --seed 1\n\n"
+    "  dpbench run quick --budget large\n\n"
+    "  dpbench run quick --weights resnet10t.safetensors\n\n"
+    "  dpbench run sharing\n\n"
+    "  dpbench run quick --defense my_defense.py:MyDefense --dry-run"
+)
+def run(
+    suite: Annotated[str, typer.Argument(help="A built-in suite (dpbench list suites) or a TOML file.")] = "quick",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Overrides the suite's data: a folder of class folders, leaves, spectra, torch/NAME, hfds/NAME."
+        ),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="The run directory.", show_default="dpbench-runs/SUITE")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="PATTERN", help="Only cells in whose label this shell pattern occurs."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Overrides the suite's seeds.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="What the attacks may spend: small, standard or large. Overrides the suite's.")
+    ] = None,
+    shifted: Annotated[
+        str | None, typer.Option(help="Overrides the data set of the attacker's shifted images, as --data does.")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Weights of the suite's only backbone: a safetensors file or a PyTorch checkpoint; "
+            "or auto, pretrained, fit.",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|N",
+            help="At most so many images in a network at once; auto: from their size and the device's memory. "
+            "Halved when memory runs out.",
+        ),
+    ] = "auto",
+    defense: Annotated[
+        list[str] | None,
+        typer.Option(help="Adds a defense: a name, or path/to/file.py:Name. May be repeated."),
+    ] = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(help="Adds an attack: a name, or path/to/file.py:Name. May be repeated."),
+    ] = None,
+    audit: Annotated[
+        bool,
+        typer.Option(
+            "--audit",
+            help="Runs every plug-in in processes of its own; those from files and other packages always run so.",
+        ),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+) -> None:
+    """Score defenses against attacks; finished cells are skipped, so the same command goes on after a stop.
+
+    Writes a JSON record and a picture per cell under the run directory; at the end board.csv, tradeoff.png and
+    overview.png, budgets.png where it holds several budgets, and depth.png where it holds several split points.
+    Exit status: 0 done, 1 some cells failed, 2 unusable input.
+    """
+    from dpbench.board.files import write_board
+    from dpbench.board.leaderboard import build_board
+    from dpbench.board.leakage import CALIBRATED as OF_LEAKAGE
+    from dpbench.machine.memory import parse_batch_size
+    from dpbench.records.pictures import gone, lost_and_gone
+    from dpbench.records.record import words_of
+    from dpbench.records.store import newest_records, restore_records
+    from dpbench.reporting.display import Display
+    from dpbench.reporting.drawings import write_budgets, write_depth, write_overview, write_tradeoff
+    from dpbench.reporting.plot_style import draw_or_say
+    from dpbench.reporting.table import print_table
+    from dpbench.running.runner import execute, make_plan
+    from dpbench.suite.files import protocol_of
+    from dpbench.suite.suite import extend, load_suite
+
+    console = make_console()
+    at_once = parse_batch_size(batch_size)
+    if protocol_of(suite) == "sharing":
+        from dpbench.protocols.sharing.reporting.verbs import run_sharing
+        from dpbench.protocols.sharing.runner import refuse_shifted
+
+        refuse_shifted(shifted)
+        status = run_sharing(
+            suite,
+            data=data,
+            output=output,
+            device=device,
+            only=only,
+            seed=seed,
+            budget=budget,
+            weights=weights,
+            batch_size=at_once,
+            audit=audit,
+            defenses=defense or [],
+            attacks=attack or [],
+            dry_run=dry_run,
+            console=console,
+        )
+        raise typer.Exit(status)
+    chosen = extend(load_suite(suite), defenses=defense or [], attacks=attack or [])
+    plan = make_plan(
+        chosen,
+        data=data,
+        output=output,
+        only=only,
+        seed=seed,
+        shifted=shifted,
+        budget=budget,
+        weights=weights,
+        audit=audit,
+    )
+    for remark in plan.remarks:
+        console.print(f"note: {remark}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if dry_run:
+        _print_plan(plan, console)
+        return
+    left = len(plan.cells) - len(plan.finished)
+    console.print(
+        clean(f"suite {plan.suite.name}: {left} of {len(plan.cells)} cells to run, into {plan.output}", ERROR_LIMIT),
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    for line in plan.changed:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    with Display(console, plan.cells) as display:
+        records = execute(plan, device=device, batch_size=at_once, audit=audit, watcher=display)
+    finished = [record.id for record in records if record.status == "ok"]
+    removed = lost_and_gone(plan.output, restore_records(plan.output, records), finished)
+    stored = newest_records([plan.output])
+    board = build_board(stored)
+    write_board(board, plan.output / "board.csv")
+    print_table(board if len(stored) == len(records) else build_board(records), console)
+    failed = [record for record in records if record.status == "failed"]
+    for record in failed:
+        line = f"failed: {clean(record.id)}: {clean(record.error, ERROR_LIMIT)}"
+        console.print(line, style="red", markup=False, soft_wrap=True)
+    # a static attacker who fails is no surprise; an adaptive one who does may have had too small a budget
+    stuck = [r for r in records if r.converged is False and r.cell.threat_model != "static"]
+    if stuck:
+        names = "; ".join(clean(words_of(record).label) for record in stuck)
+        line = f"not converged, by their own loss; a larger budget may recover more: {names}"
+        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    for record in records:
+        if "clamped" in record.notes:
+            line = f"clamped to [0, 1]: {words_of(record).label}: {record.notes['clamped']}; expected images in [0, 1]"
+            console.print(clean(line), style="yellow", markup=False, highlight=False, soft_wrap=True)
+    missing = {pair for record in records for pair in record.missing_metrics.items() if pair[0] in OF_LEAKAGE}
+    for metric, reason in sorted(missing):
+        console.print(f"no {metric}: {clean(reason)}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    written = ["board.csv"]
+    if left or not (plan.output / "overview.png").is_file():
+        plots: dict[str, Callable[[], object]] = {
+            "tradeoff.png": lambda: write_tradeoff(board, plan.output / "tradeoff.png"),
+            "budgets.png": lambda: write_budgets(board, plan.output / "budgets.png"),
+            "depth.png": lambda: write_depth(board, stored, plan.output / "depth.png"),
+        }
+        if len(gone(plan.output, finished)) < len(finished):
+            plots["overview.png"] = lambda: write_overview(plan.output, board, plan.output / "overview.png")
+        written += draw_or_say(plots, console)
+    for line in removed:
+        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    pictures = "" if removed else ", and a picture per cell in pictures/"
+    console.print(
+        clean(f"{plan.output}: {', '.join(written)}{pictures}", ERROR_LIMIT),
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    if failed:
+        raise typer.Exit(1)
+
+
+def _print_plan(plan: Plan, console: Console) -> None:
+    from dpbench.suite.words import label
+
+    for cell in plan.cells:
+        state = "finished" if cell.id in plan.finished else "to run"
+        line = f"{state:8}  {clean(label(cell, full=True))}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    left = len(plan.cells) - len(plan.finished)
+    console.print(f"{len(plan.cells)} cells, {left} to run, into {plan.output}", markup=False, soft_wrap=True)
+    for line in plan.changed:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command(
+    "list",
+    epilog="Examples:\n\n  dpbench list attacks\n\n  dpbench list backbones 'resnet*'\n\n"
+    "  dpbench list defenses --json",
+)
+def list_(
+    what: Annotated[str, typer.Argument(help="attacks, defenses, datasets, backbones or suites.")],
+    pattern: Annotated[
+        str, typer.Argument(help="A shell pattern on the names; backbones then show split points.")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> None:
+    """What there is: one line each, parameters with defaults and ranges, what an attack needs, the paper."""
+    from dpbench.cli.listing import KINDS, listing, print_listing
+
+    if what not in KINDS:
+        from dpbench.errors import unknown
+
+        raise unknown("list", what, KINDS)
+    entries = listing(what, pattern)
+    if as_json:
+        import json
+
+        print(json.dumps(entries, indent=1))
+    else:
+        print_listing(entries, make_console())
+
+
+@app.command(
+    epilog="Examples:\n\n  dpbench leaderboard dpbench-runs/quick --output board.csv\n\n"
+    "  dpbench leaderboard run1 run2 --output board.html\n\n"
+    "  dpbench leaderboard run1 run2 --plot depth --output depth.png\n\n"
+    "  dpbench leaderboard mine --claimed theirs --output board.csv"
+)
+def leaderboard(
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run directories.")],
+    output: Annotated[Path, typer.Option(help="FILE ending in .csv, .md, .html or .tex; in .png for a plot.")],
+    plot: Annotated[
+        str,
+        typer.Option(help="What a .png shows: tradeoff, budgets or depth; of a sharing run benefit or transfer."),
+    ] = "tradeoff",
+    claimed: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Run directories of others, not re-run: shown apart. May be repeated."),
+    ] = None,
+) -> None:
+    """Derive a board from records alone: one row per cell and a worst-case row per defense setting."""
+    from dpbench.board.files import write_board
+    from dpbench.board.leaderboard import build_board
+    from dpbench.protocols.sharing.records import is_sharing_run
+    from dpbench.records.store import newest_records
+    from dpbench.reporting.drawings import write_budgets, write_depth, write_tradeoff
+
+    of_sharing = [directory for directory in directories if is_sharing_run(directory)]
+    if of_sharing:
+        from dpbench.protocols.sharing.reporting.verbs import write_sharing_board
+
+        if claimed:
+            raise DpbenchError(f"--claimed {claimed[0]}: boards of sharing runs hold measured rows alone; leave it out")
+        others = [directory for directory in directories if directory not in of_sharing]
+        if others:
+            raise DpbenchError(
+                f"{of_sharing[0]} is a run of the protocol 'sharing', {others[0]} is not; give one kind at a time"
+            )
+        rows = write_sharing_board(of_sharing, output, "benefit" if plot == PLOTS[0] else plot)
+        print(f"{output}: {rows} rows")
+        return
+    if plot not in PLOTS:
+        raise unknown("plot", plot, PLOTS)
+    records = newest_records(directories)
+    board = build_board(records, claimed=newest_records(claimed or []))
+    if output.suffix != ".png":
+        write_board(board, output)
+    elif plot == "tradeoff":
+        write_tradeoff(board, output)
+    elif not (write_budgets(board, output) if plot == "budgets" else write_depth(board, records, output)):
+        several = "budgets" if plot == "budgets" else "split points of an undefended backbone"
+        raise DpbenchError(f"--plot {plot}: these runs do not hold several {several}")
+    print(f"{output}: {len(board)} rows")
+
+
+@app.command(
+    epilog="Examples:\n\n  dpbench check dpbench-runs/quick --baseline leaderboards/quick.csv\n\n"
+    "  dpbench check board.csv --baseline accepted.csv --junit report.xml --ssim 0.05\n\n"
+    "  dpbench check today --baseline yesterday"
+)
+def check(
+    candidate: Annotated[Path, typer.Argument(help="A board (.csv) or a run directory.")],
+    baseline: Annotated[Path, typer.Option(help="The accepted board (.csv) or run directory.")],
+    junit: Annotated[Path | None, typer.Option(help="Also write the result as JUnit XML.")] = None,
+    ssim: Annotated[float, typer.Option(min=0, help="Tolerated rise of SSIM.")] = 0.02,
+    psnr_db: Annotated[float, typer.Option("--psnr-db", min=0, help="Tolerated rise of PSNR, dB.")] = 0.5,
+    lpips: Annotated[float, typer.Option(min=0, help="Tolerated fall of LPIPS.")] = 0.02,
+    leakage: Annotated[float, typer.Option(min=0, help="Tolerated rise of leakage.")] = 0.05,
+    reid_top1: Annotated[float, typer.Option("--reid-top1", min=0, help="Tolerated rise of re-identification.")] = 0.05,
+    identity_top1: Annotated[
+        float, typer.Option("--identity-top1", min=0, help="Tolerated rise of identification.")
+    ] = 0.05,
+    accuracy: Annotated[float, typer.Option(min=0, help="Tolerated fall of accuracy.")] = 0.01,
+) -> None:
+    """The gate: does this leak more, or predict worse, than the accepted baseline?
+
+    A figure got worse when it is beyond its tolerance and outside the baseline's interval; where both are run
+    directories, when it is so image by image. The default tolerances cover what other machines and numbers of threads
+    change, which is in the third decimal. Leakage is compared where it is made of the same metrics on both sides. The
+    verdict says how many figures were compared, and notes say what was not. Exit status: 0 nothing got worse;
+    1 something did, is missing, changed or failed; 2 unusable input, or nothing to compare. In GitHub Actions it
+    annotates and writes the step summary.
+    """
+    import os
+
+    from dpbench.gate.check import run_check
+    from dpbench.gate.findings import Tolerance
+
+    tolerance = Tolerance(
+        ssim=ssim,
+        psnr_db=psnr_db,
+        lpips=lpips,
+        leakage=leakage,
+        reid_top1=reid_top1,
+        identity_top1=identity_top1,
+        accuracy=accuracy,
+    )
+    status = run_check(
+        candidate, baseline, tolerance=tolerance, junit=junit, environment=os.environ, console=make_console()
+    )
+    raise typer.Exit(status)
+
+
+@app.command(
+    epilog="Examples:\n\n  dpbench show dpbench-runs/quick\n\n"
+    "  dpbench show dpbench-runs/quick --cell 'dpm*decoder*weights' --open\n\n"
+    "  dpbench show dpbench-runs/quick --cell 'none*decoder' --cell 'dpm*decoder' --output compared.png"
+)
+def show(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")],
+    cell: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="A shell pattern that occurs in a cell's label. May be repeated."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write the picture of the cell here; of several cells, one row for each.")
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the picture viewer.")] = False,
+) -> None:
+    """Victims and reconstructions side by side: lists the pictures of a run, opens one, or writes it to a file."""
+    from dpbench.cli.showing import shown, write_shown
+
+    found = shown(directory, cell)
+    for one in found:
+        print(one.line)
+    if open_ and output is None and len(found) > 1:
+        raise DpbenchError(f"{len(found)} cells match; narrow --cell to one, or write them to one file with --output")
+    if output is not None:
+        write_shown(directory, found, output)
+        print(f"written to {clean(output, ERROR_LIMIT)}")
+    if open_:
+        typer.launch(str(output or found[0].needed(found[0].picture)))
+
+
+@app.command(epilog="Examples:\n\n  dpbench verify dpbench-runs/quick\n\n  dpbench verify theirs ours")
+def verify(
+    directories: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, of either protocol.")],
+) -> None:
+    """Does a run fit together? Digests and ranges of its records, and their figures computed again from its images.
+
+    MSE, PSNR, SSIM and LPIPS of the images that a run keeps, as far as 8 bits say them; that victims are those that
+    were attacked, that files were not exchanged, that the board is that of the records. No plug-in is imported. Exit
+    status: 0 nothing contradicts itself; 1 something does; 2 no run.
+    """
+    from dpbench.gate.verification import verify as look
+
+    found = look(directories)
+    print(found.verdict)
+    for place, message in found.findings:
+        print(f"{clean(place, ERROR_LIMIT)}: {clean(message, ERROR_LIMIT)}")
+    for remark in found.remarks:
+        print(f"note: {clean(remark, ERROR_LIMIT)}")
+    raise typer.Exit(1 if found.findings else 0)
+
+
+@app.command(epilog="Examples:\n\n  dpbench doctor\n\n  dpbench doctor --json")
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> None:
+    """What this machine can do: device, precision, weights and metrics at hand, and the commands for the rest."""
+    from dpbench.cli.doctor import examine, print_findings
+
+    findings = examine()
+    if as_json:
+        import json
+
+        print(json.dumps([vars(finding) for finding in findings], indent=1))
+        return
+    print_findings(findings, make_console())
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        print(f"dpbench {version('dpbench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help=f"Show tracebacks, of failed cells too; {DEBUG}=1 does the same.")
+    ] = False,
+) -> None:
+    if debug:
+        import os
+
+        os.environ[DEBUG] = "1"

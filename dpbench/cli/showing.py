@@ -1,0 +1,132 @@
+"""What `dpbench show` lists: the finished attacks of a run, of either protocol, and if their pictures are there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dpbench.errors import DpbenchError
+from dpbench.machine.writing import write_atomically
+from dpbench.protocols.sharing import records as sharing_records
+from dpbench.protocols.sharing.records import SharingRecord, is_sharing_run
+from dpbench.protocols.sharing.units import Attacked, Transferred
+from dpbench.records.pictures import reconstructions_path
+from dpbench.records.record import Record, words_of
+from dpbench.records.store import iter_records, picture_path, record_path
+from dpbench.suite.overrides import occurs
+from dpbench.suite.words import ssim_text
+from dpbench.text.shown_text import ERROR_LIMIT, clean
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A finished attack.
+
+    Attributes:
+        name: of its record and picture.
+        patterns: what a pattern may occur in; the first is its label.
+        defense: heads its row in a comparison.
+        note: which attack, and its mean SSIM.
+        record: the file.
+        picture: the file, which may be gone.
+        reconstructions: likewise.
+    """
+
+    name: str
+    patterns: tuple[str, ...]
+    defense: str
+    note: str
+    record: Path
+    picture: Path
+    reconstructions: Path
+
+    @property
+    def line(self) -> str:
+        """For the list: the picture, or that there is none, and the label."""
+        there = clean(self.picture, ERROR_LIMIT) if self.picture.is_file() else "(its picture is gone)"
+        return f"{there}  {clean(self.patterns[0])}"
+
+    def needed(self, file: Path) -> Path:
+        """The file, if it is there.
+
+        Raises:
+            DpbenchError: it is gone.
+        """
+        if not file.is_file():
+            raise DpbenchError(
+                f"{file} of {clean(self.patterns[0])!r} is gone; delete {self.record} and run the suite again, which "
+                "redoes that part alone"
+            )
+        return file
+
+
+def shown(directory: Path, patterns: Sequence[str] | None = None) -> list[Shown]:
+    """The finished attacks of a run, by name; with patterns those in whose label one occurs.
+
+    Raises:
+        DpbenchError: not a run directory, a record in it cannot be read, or nothing to show.
+    """
+    there = list(_attacks(directory))
+    if not there:
+        raise DpbenchError(f"{directory} holds no finished attack: nothing to show; `dpbench run` finishes a run")
+    found = [one for pattern in patterns or ["*"] for one in there if occurs(pattern, one.patterns)]
+    if not found:
+        raise DpbenchError(
+            f"no attack in {directory} matches {clean(', '.join(patterns or []))}; `dpbench show {directory}` "
+            "lists them all"
+        )
+    return list(dict.fromkeys(found))
+
+
+def _attacks(directory: Path) -> Iterable[Shown]:
+    if is_sharing_run(directory):
+        records = sharing_records.iter_records(directory)
+        return [_of_shared(directory, record) for record in records if record.status == "ok" and record.victims]
+    return [_of_cell(directory, record) for record in iter_records(directory) if record.status == "ok"]
+
+
+def _of_cell(directory: Path, record: Record) -> Shown:
+    words = words_of(record)
+    accuracy = "" if record.utility is None else f", top-1 {record.utility.accuracy:.0%}"
+    return Shown(
+        record.id,
+        (words.label, words.full, record.id),
+        f"{record.cell.split_point}, {words.defense}",
+        f"{words.attack}, {record.cell.granted}: {ssim_text(record.fidelity)}{accuracy}",
+        record_path(directory, record.id),
+        picture_path(directory, record.id),
+        reconstructions_path(directory, record.id),
+    )
+
+
+def _of_shared(directory: Path, record: SharingRecord) -> Shown:
+    unit, words = record.unit, sharing_records.words_of(record)
+    knows = f"prepared on fit {unit.fits}" if isinstance(unit, Transferred) else ""
+    knows = unit.knowledge if isinstance(unit, Attacked) else knows
+    return Shown(
+        record.id,
+        (words.label, record.id),
+        words.defense,
+        f"{words.attack}, {knows}: {ssim_text(record.fidelity)}",
+        sharing_records.record_path(directory, record.id),
+        picture_path(directory, record.id),
+        reconstructions_path(directory, record.id),
+    )
+
+
+def write_shown(directory: Path, found: Sequence[Shown], output: Path) -> None:
+    """The picture of one attack, or a row for each of several.
+
+    Raises:
+        DpbenchError: what it takes is gone from the run, the victims differ, or the file cannot be written.
+    """
+    if len(found) == 1:
+        content = found[0].needed(found[0].picture).read_bytes()
+        write_atomically(output, lambda temporary: temporary.write_bytes(content))
+        return
+    from dpbench.reporting.overview import write_comparison
+
+    for one in found:
+        one.needed(one.reconstructions)
+    write_comparison(directory, [(one.defense, one.note, one.name) for one in found], output)

@@ -1,0 +1,70 @@
+"""Images as attacks and defenses receive them: a tensor, or a file that reads as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Images(Protocol):
+    """(N,3,H,W) float images in [0,1]: a tensor, or, where they do not fit in memory, a file that reads as one.
+
+    Index or split them; whatever comes out is a tensor.
+    """
+
+    @property
+    def shape(self) -> torch.Size:
+        """(N, 3, H, W)."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images that are read come to lie."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> Tensor:
+        """The images at a slice or an int64 tensor (n,) -> (n,3,H,W); at a number -> (3,H,W)."""
+
+    def narrow(self, dim: int, start: int, length: int) -> Images:
+        """The images from `start`, as many as `length`; none is read. `dim` is 0."""
+
+    def split(self, split_size: int, /) -> Iterable[Tensor]:
+        """All of them, at most `split_size` at once."""
+
+    def to(self, device: torch.device, /) -> Images:
+        """The same, on another device."""
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images and their class indices.
+
+    Attributes:
+        images: (N,3,H,W) float in [0,1], see `Images`.
+        labels: (N,) int64.
+        batch_size: put at most so many of them through a network at once: a plug-in that trains has a batch size of
+            its own and takes the smaller one. Smaller numbers follow where memory ran out.
+    """
+
+    images: Images
+    labels: Tensor
+    batch_size: int = 1024
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> LabelledImages:
+        """The same images on `device`."""
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    def at_most(self, batch_size: int) -> LabelledImages:
+        """The same images, for networks that take at most `batch_size` at once."""
+        return replace(self, batch_size=batch_size)
+
+    def training_batch(self, wanted: int) -> int:
+        """Images per training step: `wanted` or `batch_size`, whichever is less; at least 2, for batch norm."""
+        return max(2, min(wanted, self.batch_size))

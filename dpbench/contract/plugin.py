@@ -1,0 +1,91 @@
+"""What attacks and defenses have in common: a name, a version, and parameters that are checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+
+def _existing(path: Path) -> Path:
+    """An absolute path of a file that is there."""
+    found = path.expanduser().resolve()
+    if not found.is_file():
+        raise ValueError(f"there is no file {str(path)!r}")
+    return found
+
+
+File = Annotated[Path, AfterValidator(_existing)]
+"""A file that an attack or a defense reads, such as weights: its content is part of a cell's identity, its path is not.
+
+    class Masked(dpbench.Defense):
+        mask: dpbench.File = Path(__file__).with_name("mask.pth")
+"""
+
+
+class Parameters(BaseModel):
+    """Frozen, and strict about keys; numbers are finite, and a boolean is none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    later: ClassVar[tuple[str, ...]] = ()
+    """Fields that came later: left out at their defaults, so that ids that were given before stay valid."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_numbers(cls, given: Any) -> Any:
+        """`true` is no 1 and is refused as the word it is; -0.0, which would have another id, is 0.0."""
+        if not isinstance(given, dict):
+            return given
+        fields = cls.model_fields
+        return {key: _plain(value, fields[key].annotation) if key in fields else value for key, value in given.items()}
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = dump(self)
+        for name in self.later:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                fields.pop(name, None)
+        return fields
+
+
+def _plain(value: Any, annotation: Any) -> Any:
+    if isinstance(value, bool) and _mentions(annotation, int, float) and not _mentions(annotation, bool, Any, object):
+        return str(value).lower()
+    if isinstance(value, list):
+        return [_plain(one, annotation) for one in value]
+    return 0.0 if isinstance(value, float) and value == 0 else value
+
+
+def _mentions(annotation: Any, *types: Any) -> bool:
+    return annotation in types or any(_mentions(one, *types) for one in get_args(annotation))
+
+
+class Plugin(Parameters):
+    """What attacks and defenses have in common: a name, an integer version, parameters that are checked.
+
+    Fields of a subclass are its parameters; give each a default and its range with `pydantic.Field`. Raise
+    `version` whenever the figures change: it is part of a cell's identity.
+    """
+
+    model_config = ConfigDict(validate_default=True)  # a file that is the default is looked for too
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = ""
+
+    def assert_at_hand(self) -> None:
+        """Override where something outside dpbench is needed, such as weights; asked when a run is planned.
+
+        Raises:
+            DpbenchError: it is not on this machine; says how to get it.
+        """
+        return None

@@ -1,0 +1,82 @@
+"""What a suite and a record are made of: frozen, validated tables, and what names a plug-in with its parameters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import Field, PlainSerializer
+
+from dpbench.contract.plugin import Parameters
+
+LARGEST_SEED = (1 << 63) - 1
+
+
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+"""What every generator takes."""
+
+
+class Spec(Parameters):
+    """Anything in a suite."""
+
+
+def _as_unicode(name: str) -> str:
+    return name.encode("utf-8", "replace").decode()
+
+
+PathName = Annotated[str, PlainSerializer(_as_unicode, when_used="json")]
+"""A name that may be a path: bytes of it that are not UTF-8, which JSON cannot hold, are written as question marks."""
+
+
+class PluginSpec(Spec):
+    """An attack or a defense with all its parameters, defaults filled in, and what identifies its code."""
+
+    later = ("files",)
+
+    name: str
+    source: str = Field("v1", description="version of the plug-in, and a content hash of code that is not dpbench's")
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    files: dict[str, str] = Field(
+        {}, description="files of a plug-in's folder, and parameters that are files -> digits of their SHA-256"
+    )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """As JSON without the places of files: neither where the code lies, nor what it is given to read."""
+        spec = self.model_dump(mode="json")
+        if ".py:" in self.name:
+            spec["name"] = _last(self.name)
+
+        def content(name: str, value: Any) -> str:
+            return f"sha256:{self.files[name]}"
+
+        spec["arguments"] = {name: self._with_files(name, value, content) for name, value in self.arguments.items()}
+        return spec
+
+    @property
+    def shown_arguments(self) -> dict[str, Any]:
+        """The arguments as boards show them: of a file its name and the start of its hash, not where it lies."""
+
+        def shown(name: str, value: Any) -> str:
+            return f"{_last(str(value))}:{self.files[name][:8]}"
+
+        return {name: self._with_files(name, value, shown) for name, value in self.arguments.items()}
+
+    def _with_files(self, name: str, value: Any, instead: Callable[[str, Any], str]) -> Any:
+        if name in self.files:
+            return instead(name, value)
+        if isinstance(value, dict):
+            return {key: self._with_files(f"{name}.{key}", inner, instead) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self._with_files(f"{name}.{place}", inner, instead) for place, inner in enumerate(value)]
+        return value
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """As JSON without what identifies code and files: equal for the same request before and after a change."""
+        return self.model_dump(mode="json", exclude={"source", "files"})
+
+
+def _last(path: str) -> str:
+    return re.split(r"[/\\]", path)[-1]

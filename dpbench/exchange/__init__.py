@@ -1,0 +1,1 @@
+"""Released features as files, for a partner."""

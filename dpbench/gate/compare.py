@@ -1,0 +1,303 @@
+"""The rules of the gate: when a board is worse than an accepted one, and when two figures cannot be compared."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Any, TypeAlias, get_args
+
+import pandas as pd
+
+from dpbench.board.columns import KEY, WHERE_ASKED
+from dpbench.errors import DpbenchError
+from dpbench.gate.findings import METRICS, Comparison, Finding, Kind, Metric, Row, Tolerance, and_more, row_name
+
+HIGHER_IS_WORSE = ("ssim", "psnr_db", "leakage", "reid_top1", "identity_top1")
+
+OPTIONAL = ("lpips", "leakage", "reid_top1", "identity_top1")
+"""Need weights that a machine may not have, or a scale: a figure that is gone is said, but does not fail the gate."""
+
+FIGURES = tuple(f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high"))
+
+NEEDED = tuple(column for column in (*KEY, "status", "images", *FIGURES) if column not in WHERE_ASKED)
+"""Columns without which there is nothing to compare."""
+
+READ = (*KEY, "server", "status", "images", *FIGURES, "leakage_metrics", "ensemble", "cell")
+"""Columns that the gate reads; the others of a board may change."""
+
+STATUSES = ("failed", "unreliable", "incomplete", "ok")
+"""Worst first."""
+
+ROUNDING = 1e-9
+
+NAMED = 5
+"""Missing columns that an error names."""
+
+Values: TypeAlias = dict[str, Any]
+
+Paired: TypeAlias = Callable[[Row, str], tuple[float, float] | None]
+"""Row and column -> 95% interval of candidate minus baseline, image by image; None where they share no image."""
+
+
+def compare(
+    candidate: pd.DataFrame,
+    baseline: pd.DataFrame,
+    *,
+    tolerance: Tolerance,
+    paired: Paired | None = None,
+    apart: Callable[[Row], bool] = lambda row: False,
+) -> Comparison:
+    """What differs, and how much was compared.
+
+    Args:
+        candidate: the board under test.
+        baseline: the accepted board.
+        tolerance: a figure is worse when it is so by more than this, and by more than chance: `paired` excludes 0, or
+            without it the figure is outside the interval of the baseline.
+        paired: of the records of both, where they are at hand.
+        apart: whether a row is known to rest on images of which the other side has none.
+
+    Raises:
+        DpbenchError: a board is empty, lacks columns, has two rows of the same name, or there is nothing to compare.
+    """
+    found, accepted = _rows(candidate, "candidate"), _rows(baseline, "baseline")
+    shared = [row for row in accepted if row in found]
+    gone, new = [row for row in accepted if row not in found], [row for row in found if row not in accepted]
+    changed, gone, new = _changed_settings(gone, new)
+    if not shared and not changed:
+        raise DpbenchError(
+            f"candidate and baseline have no row in common: the candidate begins with {row_name(new[0])}, the baseline "
+            f"with {row_name(gone[0])}; give two boards of one suite"
+        )
+    findings = [*changed, *(Finding("missing", row, "in the baseline, but not in the candidate") for row in gone)]
+    findings += [Finding("new", row, f"not in the baseline; status {found[row]['status']}") for row in new]
+    tally = _Tally()
+    for row in shared:
+        findings += _compare_row(row, found[row], accepted[row], tolerance, paired, apart(row), tally)
+    findings += tally.findings()
+    if tally.figures == 0 and not any(finding.fails for finding in findings):
+        raise DpbenchError("neither board has a figure that the other has too: there is nothing to compare")
+    findings.sort(key=lambda finding: get_args(Kind).index(finding.kind))
+    return Comparison(findings, list(accepted), tally.figures, [*tally.notes(), *_identity(shared, found, accepted)])
+
+
+def _rows(board: pd.DataFrame, role: str) -> dict[Row, Values]:
+    missing = [column for column in NEEDED if column not in board.columns]
+    if missing:
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        raise DpbenchError(
+            f"the {role} lacks the columns {', '.join(missing[:NAMED])}{more}; write it again with "
+            "`dpbench leaderboard DIR --output FILE.csv`"
+        )
+    if "origin" in board.columns:
+        board = board[board["origin"] != "claimed"]  # nobody measured these here
+    if board.empty:
+        raise DpbenchError(f"the {role} has no rows; a gate that compares nothing would always pass")
+    rows: dict[Row, Values] = {}
+    for values in board.reindex(columns=list(READ)).to_dict("records"):
+        row = tuple(str(values[column]) for column in KEY)
+        row += (values["server"],) if values["server"] == "trusted" else ()
+        if row in rows:
+            raise DpbenchError(f"the {role} has two rows named {row_name(row)}; keep one of them")
+        if values["status"] not in STATUSES:
+            raise DpbenchError(
+                f"the {role} says status {values['status']!r} for {row_name(row)}; "
+                f"expected one of {', '.join(STATUSES)}"
+            )
+        rows[row] = {str(column): value for column, value in values.items()}
+    empty = [row for row, values in rows.items() if values["status"] == "ok" and _has_no_figure(values)]
+    if empty:
+        raise DpbenchError(
+            f"the {role} says ok, but has no figure in {row_name(empty[0])}{and_more(empty[1:])}: there is nothing to "
+            "compare; write it again with `dpbench leaderboard DIR --output FILE.csv`"
+        )
+    return rows
+
+
+def _has_no_figure(values: Values) -> bool:
+    return all(pd.isna(values[metric]) for metric in METRICS)
+
+
+def _changed_settings(gone: Sequence[Row], new: Sequence[Row]) -> tuple[list[Finding], list[Row], list[Row]]:
+    """Rows that are gone and rows that are new, where one thing alone tells them apart; and what remains of both."""
+    near = {row: [other for other in new if len(_differing(row, other)) == 1] for row in gone}
+    partners = {row: others[0] for row, others in near.items() if len(others) == 1}
+    wanted = list(partners.values())
+    partners = {row: other for row, other in partners.items() if wanted.count(other) == 1}
+    told: dict[str, list[Row]] = defaultdict(list)
+    for row, other in partners.items():
+        told[_change(row, other)].append(row)
+    findings = [
+        Finding("changed setting", rows[0], f"{change}; what was measured before is missing", tuple(rows[1:]))
+        for change, rows in told.items()
+    ]
+    met = set(partners.values())
+    return findings, [row for row in gone if row not in partners], [row for row in new if row not in met]
+
+
+def _differing(row: Row, other: Row) -> list[int]:
+    return [place for place, (one, two) in enumerate(zip_longest(row, other)) if one != two]
+
+
+def _change(row: Row, other: Row) -> str:
+    """`gaussian: std changed from 1.0 to 2.0`."""
+    (place,) = _differing(row, other)
+    column = (*KEY, "server")[place]
+    before, after = (given[place] if place < len(given) else "attacker" for given in (row, other))
+    if column != "defense_args":
+        return f"{column} changed from {before} to {after}"
+    had, has = (dict(part.partition("=")[::2] for part in text.split()) for text in (before, after))
+    parts = [
+        f"{name} changed from {had.get(name, 'none')} to {has.get(name, 'none')}"
+        for name in {**had, **has}
+        if had.get(name) != has.get(name)
+    ]
+    return f"{row[KEY.index('defense')]}: {', '.join(parts)}"
+
+
+@dataclass
+class _Tally:
+    """How much was compared, and what was not: said once for all rows of which it is so.
+
+    Attributes:
+        figures: how many were compared.
+        apart: rows measured on other images, none in common.
+        counts: said of how many images -> rows.
+        empty: metric -> rows for which the baseline has none, and the candidate has.
+        leakage: why leakage is not compared -> rows.
+    """
+
+    figures: int = 0
+    apart: list[Row] = field(default_factory=list)
+    counts: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
+    empty: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
+    leakage: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
+
+    def findings(self) -> list[Finding]:
+        """Rows over other images, and those that cannot be compared: to pass them over would pass whatever leaks."""
+        told = [("measured on other images than the baseline, none in common: no figure was compared", self.apart)]
+        told += [
+            (f"{metric} is empty in the baseline: nothing to compare it with", rows)
+            for metric, rows in self.empty.items()
+            if metric not in OPTIONAL
+        ]
+        found = [Finding("not compared", rows[0], message, tuple(rows[1:])) for message, rows in told if rows]
+        return found + [Finding("other images", rows[0], said, tuple(rows[1:])) for said, rows in self.counts.items()]
+
+    def notes(self) -> list[str]:
+        """Figures that need not be there."""
+        lines = [
+            f"{metric} is not in the baseline in {len(rows)} rows: not compared there"
+            for metric, rows in self.empty.items()
+            if metric in OPTIONAL
+        ]
+        return lines + [f"leakage is not compared in {len(rows)} rows: {why}" for why, rows in self.leakage.items()]
+
+
+def _identity(shared: Sequence[Row], found: Mapping[Row, Values], accepted: Mapping[Row, Values]) -> list[str]:
+    """A line where no cell is the one that the baseline holds, as their identities say."""
+    pairs = [(_text(found[row], "cell"), _text(accepted[row], "cell")) for row in shared]
+    known = [(now, was) for now, was in pairs if now and was]
+    if not known or any(now == was for now, was in known):
+        return []
+    return [
+        f"none of {len(known)} cells has the identity that it has in the baseline: data, or the versions of attacks "
+        "and defenses, are others"
+    ]
+
+
+def _compare_row(
+    row: Row,
+    found: Values,
+    expected: Values,
+    tolerance: Tolerance,
+    paired: Paired | None,
+    apart: bool,
+    tally: _Tally,
+) -> list[Finding]:
+    before, now = (STATUSES.index(values["status"]) for values in (expected, found))
+    findings = []
+    if now != before:
+        kind: Kind = "failed" if now < before else "recovered"
+        message = f"status was {STATUSES[before]} in the baseline and is {STATUSES[now]} now"
+        findings.append(Finding(kind, row, message))
+    if found["status"] == "failed":
+        return findings
+    if apart:
+        tally.apart.append(row)
+        return findings
+    if not pd.isna(found["images"]) and not pd.isna(expected["images"]) and found["images"] != expected["images"]:
+        counts = f"averaged over {int(found['images'])} images, the baseline over {int(expected['images'])}"
+        tally.counts[counts].append(row)
+    for metric in METRICS:
+        if pd.isna(expected[metric]):
+            if not pd.isna(found[metric]) and expected["status"] != "failed":
+                tally.empty[metric].append(row)
+            continue
+        why = _other_leakage(found, expected) if metric == "leakage" else ""
+        if why:
+            tally.leakage[why].append(row)
+            continue
+        tally.figures += not pd.isna(found[metric])
+        finding = _compare_figure(metric, row, found, expected, getattr(tolerance, metric), paired)
+        findings += [finding] if finding is not None else []
+    return findings
+
+
+def _other_leakage(found: Values, expected: Values) -> str:
+    """Why the leakage of two rows is not the same figure; empty where it is, as far as they say."""
+    now, was = _text(found, "leakage_metrics"), _text(expected, "leakage_metrics")
+    if now and was and now != was:
+        return f"it is made of {now}, in the baseline of {was}"
+    if bool(now) != bool(was):
+        older = "baseline" if now else "candidate"
+        return f"the {older} does not say of what it is made: it is of an older dpbench, with another scale"
+    if pd.isna(found["lpips"]) != pd.isna(expected["lpips"]):
+        return f"LPIPS is not at hand in the {'candidate' if pd.isna(found['lpips']) else 'baseline'}"
+    now, was = _text(found, "ensemble"), _text(expected, "ensemble")
+    if now and was and now != was:
+        return f"the worst case is over {now}, in the baseline over {was}"
+    return ""
+
+
+def _text(values: Values, column: str) -> str:
+    return "" if pd.isna(values[column]) else str(values[column])
+
+
+def _compare_figure(
+    metric: Metric,
+    row: Row,
+    found: Values,
+    expected: Values,
+    allowed: float,
+    paired: Paired | None,
+) -> Finding | None:
+    was, now = expected[metric], found[metric]
+    if pd.isna(now):
+        kind: Kind = "missing figure" if metric in OPTIONAL else "missing"
+        return Finding(kind, row, f"{metric} is {_shown(metric, was)} in the baseline and was not measured")
+    low, high = expected[f"{metric}_low"], expected[f"{metric}_high"]
+    change = now - was
+    if abs(change) <= allowed + ROUNDING:  # boards are rounded: equal to the tolerance is within it
+        return None
+    by = paired(row, metric) if paired is not None else None
+    if by is not None:
+        chance = by[0] <= ROUNDING if change > 0 else by[1] >= -ROUNDING
+    else:
+        chance = (change > 0 and now <= high) or (change < 0 and now >= low)
+    if chance:
+        return None
+    worse = (change > 0) == (metric in HIGHER_IS_WORSE)
+    if metric == "accuracy":
+        kind = "predicts worse" if worse else "predicts better"
+    else:
+        kind = "leaks more" if worse else "leaks less"
+    interval = "" if pd.isna(low) or pd.isna(high) else f" [{_shown(metric, low)}, {_shown(metric, high)}]"
+    pairwise = "" if by is None else f", image by image [{_shown(metric, by[0])}, {_shown(metric, by[1])}]"
+    return Finding(kind, row, f"{metric} {_shown(metric, was)}{interval} -> {_shown(metric, now)}{pairwise}")
+
+
+def _shown(metric: str, value: float) -> str:
+    return f"{value:.2f} dB" if metric == "psnr_db" else f"{value:.3f}"

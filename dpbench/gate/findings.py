@@ -1,0 +1,114 @@
+"""What the gate finds: differences between a board and an accepted one, and how much they may differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dpbench.board.columns import KEY
+
+Metric = Literal["ssim", "psnr_db", "lpips", "leakage", "reid_top1", "identity_top1", "accuracy"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+
+Row: TypeAlias = tuple[str, ...]
+"""What names a row: the columns `KEY`, and behind them its server where that is trusted."""
+
+Kind = Literal[
+    "changed setting",
+    "missing",
+    "not compared",
+    "failed",
+    "leaks more",
+    "predicts worse",
+    "missing figure",
+    "other images",
+    "leaks less",
+    "predicts better",
+    "recovered",
+    "new",
+]
+FAILING: tuple[Kind, ...] = ("changed setting", "missing", "not compared", "failed", "leaks more", "predicts worse")
+WARNING: tuple[Kind, ...] = ("missing figure", "other images")
+
+
+class Tolerance(BaseModel):
+    """How much worse a figure may be. A finding must also be more than chance, see `compare`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ssim: float = Field(0.02, ge=0)
+    psnr_db: float = Field(0.5, ge=0, description="dB")
+    lpips: float = Field(0.02, ge=0)
+    leakage: float = Field(0.05, ge=0)
+    reid_top1: float = Field(0.05, ge=0, description="0.05 is five percentage points")
+    identity_top1: float = Field(0.05, ge=0, description="likewise")
+    accuracy: float = Field(0.01, ge=0, description="0.01 is one percentage point")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One difference between candidate and baseline, in one row or in several."""
+
+    kind: Kind
+    row: Row
+    message: str
+    also: tuple[Row, ...] = ()
+    """Further rows of which the same is to be said."""
+
+    @property
+    def fails(self) -> bool:
+        """Whether it makes the gate fail; the others are information."""
+        return self.kind in FAILING
+
+    @property
+    def level(self) -> Literal["error", "warning", "notice"]:
+        """How loud to say it."""
+        return "error" if self.fails else "warning" if self.kind in WARNING else "notice"
+
+    @property
+    def name(self) -> str:
+        """The row in words."""
+        return row_name(self.row) + and_more(self.also)
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """All that it is about."""
+        return self.row, *self.also
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A board beside its baseline.
+
+    Attributes:
+        findings: what differs, what fails the gate first.
+        rows: of the baseline.
+        figures: how many figures were compared.
+        notes: what was not compared, and what else the verdict rests on; a line each.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    figures: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def and_more(rows: Sequence[Row]) -> str:
+    """` and 5 more rows`; nothing of none."""
+    return f" and {len(rows)} more row{'s' if len(rows) > 1 else ''}" if rows else ""
+
+
+def row_name(row: Row) -> str:
+    """`leaves resnet10t layer1 | gaussian noise_std=1.0 | worst-case (weights shifted releases=4, seed 0)`."""
+    dataset, backbone, split_point, defense, arguments, attack, threat_model, auxiliary, releases, budget, seed = row[
+        : len(KEY)
+    ]
+    setting = f"{defense} {arguments}".strip()
+    granted = [threat_model, *(["shifted"] if auxiliary == "shifted" else [])]
+    granted += [f"releases={releases}"] if releases != "1" else []
+    granted += [budget] if budget != "standard" else []
+    granted += [f"server={server}" for server in row[len(KEY) :]]
+    return f"{dataset} {backbone} {split_point} | {setting} | {attack} ({' '.join(granted)}, seed {seed})"

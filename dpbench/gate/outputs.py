@@ -1,0 +1,131 @@
+"""What the gate found, for each reader: a terminal, GitHub Actions, and tools that read JUnit files."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dpbench.errors import DpbenchError
+from dpbench.gate.findings import Comparison, row_name
+from dpbench.text.shown_text import clean
+
+STYLES = {"error": "bold red", "warning": "yellow", "notice": "green"}
+
+
+def verdict(result: Comparison) -> str:
+    """The outcome in one line."""
+    worse = [finding for finding in result.findings if finding.fails]
+    compared = f"{len(result.rows)} rows of the baseline, {result.figures} figures compared"
+    if not worse:
+        return f"passed: nothing got worse in {compared}"
+    rows = {row for finding in worse for row in finding.rows}
+    return f"failed: {len(worse)} findings in {len(rows)} of {compared}"
+
+
+def print_comparison(result: Comparison, console: Console) -> None:
+    """A table of every finding, what fails first; what else there is to know, and the verdict."""
+    if result.findings:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        table.add_column("finding", no_wrap=True)
+        table.add_column("row", overflow="fold")
+        table.add_column("baseline [interval] -> candidate", overflow="fold")
+        for finding in result.findings:
+            kind = Text(finding.kind, style=STYLES[finding.level])
+            table.add_row(kind, Text(clean(finding.name)), Text(clean(finding.message)))
+        console.print(table)
+    for note in result.notes:
+        console.print(Text(f"note: {clean(note)}", style="yellow"), soft_wrap=True)
+    outcome = verdict(result)
+    console.print(Text(outcome, style="bold red" if outcome.startswith("failed") else "bold green"), soft_wrap=True)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _escaped_property(text: str) -> str:
+    return _escaped(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def workflow_commands(result: Comparison) -> list[str]:
+    """One GitHub workflow command per finding and note."""
+    title = _escaped_property("dpbench: note")
+    said = [_escaped(f"{clean(finding.name)}: {clean(finding.message)}") for finding in result.findings]
+    return [
+        *(
+            f"::{finding.level} title={_escaped_property(f'dpbench: {finding.kind}')}::{text}"
+            for finding, text in zip(result.findings, said, strict=True)
+        ),
+        *(f"::notice title={title}::{_escaped(clean(note))}" for note in result.notes),
+    ]
+
+
+def summary(result: Comparison) -> str:
+    """The findings as Markdown, for the summary of a GitHub Actions step."""
+    lines = ["## dpbench check", "", _cell(verdict(result)), ""]
+    if result.findings:
+        lines += ["| finding | row | baseline [interval] -> candidate |", "|---|---|---|"]
+        lines += [
+            f"| {f'**{f.kind}**' if f.fails else f.kind} | {_cell(f.name)} | {_cell(f.message)} |"
+            for f in result.findings
+        ]
+        lines.append("")
+    lines += [f"- {_cell(note)}" for note in result.notes]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _cell(text: str) -> str:
+    escaped = clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*|\[\]])", r"\\\1", escaped)
+
+
+def append_summary(result: Comparison, path: Path) -> None:
+    """Add the Markdown to the step summary, after what other steps wrote."""
+    try:
+        with path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(summary(result))
+    except OSError as error:
+        raise DpbenchError(
+            f"the step summary {path} cannot be written ({error.strerror or error}); "
+            "unset GITHUB_STEP_SUMMARY to do without"
+        ) from error
+
+
+def write_junit(result: Comparison, path: Path) -> None:
+    """A JUnit file: one test case per row of the baseline, with its failures in it."""
+    from dpbench.machine.writing import write_atomically  # it brings torch, which a comparison does not need
+
+    failing = {row for finding in result.findings if finding.fails for row in finding.rows}
+    counts = {"tests": str(len(result.rows)), "failures": str(len(failing)), "errors": "0", "skipped": "0"}
+    root = ET.Element("testsuites", {"name": "dpbench check", **counts})
+    suite = ET.SubElement(root, "testsuite", {"name": "dpbench check", **counts})
+    for row in result.rows:
+        of_row = [finding for finding in result.findings if row in finding.rows]
+        names = {"classname": clean(".".join(row[:3])), "name": clean(row_name(row)), "time": "0"}
+        case = ET.SubElement(suite, "testcase", names)
+        worse = [finding for finding in of_row if finding.fails]
+        if worse:
+            # one failure element per case: several readers count elements, not cases
+            text = "\n".join(clean(f"{finding.kind}: {finding.message}") for finding in worse)
+            first = {"type": worse[0].kind, "message": _xml("; ".join(text.splitlines()))}
+            ET.SubElement(case, "failure", first).text = _xml(text)
+        told = [clean(f"{finding.kind}: {finding.message}") for finding in of_row if not finding.fails]
+        if told:
+            ET.SubElement(case, "system-out").text = _xml("\n".join(told))
+    if result.notes:
+        ET.SubElement(suite, "system-out").text = _xml("\n".join(result.notes))
+    ET.indent(root)
+    text = ET.tostring(root, encoding="unicode", xml_declaration=False)
+    document = f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
+    write_atomically(path, lambda file: file.write_text(document, encoding="utf-8", newline="\n"))
+
+
+def _xml(text: str) -> str:
+    """Without the control characters that XML cannot hold."""
+    return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "", text)

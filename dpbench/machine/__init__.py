@@ -1,0 +1,1 @@
+"""The machine: its devices, memory, files and random numbers."""

@@ -1,0 +1,1 @@
+"""Metrics: how close a reconstruction comes, and what is guaranteed."""

@@ -1,0 +1,117 @@
+"""How close reconstructions are to the victims: per image, in [0,1], in fp32, reduced by nobody here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import piq
+import torch
+from piq.functional import gaussian_filter
+from piq.ssim import _ssim_per_channel
+from torch import Tensor
+
+from dpbench.metrics.lpips_weights import LpipsUnavailable, load_lpips
+
+SMALLEST_LPIPS = 32
+"""Side in pixels below which the pooling of AlexNet leaves nothing."""
+
+SMALLEST_MS_SSIM = 161
+"""Side in pixels that five scales need: 10 * 2**4 + 1 for an 11x11 window at the last."""
+
+
+class TooSmall(Exception):
+    """The images are too small for a metric: nothing is wrong, there is just no such figure."""
+
+
+def mse(images: Tensor, victims: Tensor) -> Tensor:
+    """Mean squared error per image, (N,3,H,W) in [0,1] -> (N,)."""
+    return (images - victims).square().mean(dim=(1, 2, 3))
+
+
+def psnr_db(images: Tensor, victims: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio per image with peak 1.0, (N,3,H,W) in [0,1] -> (N,) dB, at most 80."""
+    value: Tensor = piq.psnr(images, victims, data_range=1.0, reduction="none")
+    return value
+
+
+def ssim(images: Tensor, victims: Tensor) -> Tensor:
+    """Structural similarity per image, (N,3,H,W) in [0,1] -> (N,).
+
+    Wang et al. 2004: 11x11 Gaussian window of standard deviation 1.5, on each colour channel, without down-sampling.
+    """
+    value = piq.ssim(images, victims, data_range=1.0, reduction="none", downsample=False)
+    assert isinstance(value, Tensor)
+    return value
+
+
+def ssim_unchecked(images: Tensor, victims: Tensor) -> Tensor:
+    """`ssim` for training loops: the same figures, without the check of value ranges.
+
+    piq reads the extremes of both inputs back from the device at every call, and a GPU waits for that. Values
+    outside [0, 1] are the caller's affair.
+    """
+    kernel = gaussian_filter(11, 1.5, device=images.device, dtype=images.dtype).repeat(images.shape[1], 1, 1, 1)
+    value: Tensor = _ssim_per_channel(images, victims, kernel=kernel)[0]
+    return value.mean(1)
+
+
+def ms_ssim(images: Tensor, victims: Tensor) -> Tensor:
+    """Multi-scale structural similarity per image, (N,3,H,W) in [0,1] -> (N,).
+
+    Wang et al. 2003: five scales with the weights of the paper, the window of `ssim`, on each colour channel.
+    Differs: negative contrast-structure terms count as 0, as in every implementation that must not return NaN.
+
+    Raises:
+        TooSmall: a side has fewer than 161 pixels.
+    """
+    if min(images.shape[-2:]) < SMALLEST_MS_SSIM:
+        raise TooSmall(f"images smaller than {SMALLEST_MS_SSIM} pixels do not have the five scales of MS-SSIM")
+    value: Tensor = piq.multi_scale_ssim(images, victims, data_range=1.0, reduction="none")
+    return value
+
+
+def lpips(images: Tensor, victims: Tensor) -> Tensor:
+    """Learned perceptual distance per image, (N,3,H,W) in [0,1] -> (N,); lower is closer.
+
+    Zhang et al. 2018, AlexNet, version 0.1, on the images as they are (no resizing).
+
+    Raises:
+        LpipsUnavailable: the weights are not at hand, or the images are too small.
+    """
+    if min(images.shape[-2:]) < SMALLEST_LPIPS:
+        raise LpipsUnavailable(f"images smaller than {SMALLEST_LPIPS} pixels leave nothing after AlexNet's pooling")
+    network = load_lpips().to(images.device)
+    value: Tensor = network(images, victims, normalize=True)  # normalize: [0,1] -> the [-1,1] that it wants
+    return value.flatten()
+
+
+METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": mse,
+    "psnr_db": psnr_db,
+    "ssim": ssim,
+    "ms_ssim": ms_ssim,
+    "lpips": lpips,
+}
+
+
+def grade(images: Tensor, victims: Tensor, batch_size: int = 256) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """All metrics per image, and why any is missing.
+
+    Args:
+        images: reconstructions (N,3,H,W) in [0,1].
+        victims: the true images, the same shape.
+        batch_size: images graded at once; the figures do not depend on it.
+
+    Returns:
+        metric -> N figures; metric -> reason for those that cannot be had.
+    """
+    figures: dict[str, list[float]] = {}
+    missing: dict[str, str] = {}
+    for name, metric in METRICS.items():
+        try:
+            with torch.no_grad():
+                pairs = zip(images.float().split(batch_size), victims.float().split(batch_size), strict=True)
+                figures[name] = torch.cat([metric(a, b).cpu() for a, b in pairs]).tolist()
+        except (LpipsUnavailable, TooSmall) as reason:
+            missing[name] = str(reason)
+    return figures, missing

@@ -1,0 +1,232 @@
+"""A network cut in two at the output of one of its modules.
+
+Everything computed before the module has given its output is the client's, everything after is the server's; what the
+server reads of the client's values is released. That is the module's output alone in most networks. Where more
+feature tensors cross, they are released as one (see `Packing`); tables and sizes that do not depend on the image are
+computed on both sides.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from dpbench.contract.defense import SplitModel
+from dpbench.errors import DpbenchError
+from dpbench.models.backbones import normalisation, resolve_split_point, split_points
+from dpbench.models.packing import Packing, _packing
+from dpbench.models.tracing import Traced, Uncuttable, trace_graph
+
+EXACT = 1e-5
+"""Largest difference between the logits of the halves and of the unsplit network, relative where the largest
+exceeds 1."""
+
+
+def split_model(
+    model: nn.Module, split_point: str | int, *, image_shape: tuple[int, int, int], classes: int, name: str
+) -> SplitModel:
+    """Cut a timm model at the output of one of its modules.
+
+    Args:
+        model: what `create_backbone` made.
+        split_point: a module name such as `layer1` or `blocks.3`, or the index of a stage of `feature_info`.
+        image_shape: (3, H, W) of the images in [0,1].
+        classes: number of logits.
+        name: of the backbone, for messages.
+
+    Raises:
+        DpbenchError: no such module, or the network cannot be cut there; the message names points where it can.
+    """
+    return cut(model, trace_backbone(model, image_shape, name=name), split_point, classes=classes, name=name)
+
+
+def trace_backbone(model: nn.Module, image_shape: tuple[int, int, int], *, name: str) -> Traced:
+    """What `cut` needs of a model, for images of this shape; one trace serves all split points.
+
+    Raises:
+        DpbenchError: the network does not take such images, or what it computes hangs on their number.
+    """
+    try:
+        return trace_graph(model.eval(), image_shape)
+    except DpbenchError as error:
+        raise DpbenchError(f"backbone {name!r} cannot be split: {error}") from error
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise DpbenchError(
+            f"backbone {name!r} does not take images of {image_shape[1]}x{image_shape[2]} pixels "
+            f"({type(error).__name__}: {reason}); try another image_size"
+        ) from error
+
+
+def cut(model: nn.Module, traced: Traced, split_point: str | int, *, classes: int, name: str) -> SplitModel:
+    """The two halves of a traced model, as in `split_model`; checked on images of noise to be exact.
+
+    Raises:
+        DpbenchError: no such module, or the network cannot be cut there; the message names points where it can.
+    """
+    point = resolve_split_point(model, split_point, name=name)
+    normalise = normalisation(model)
+    images = torch.rand(2, *traced.image_shape, generator=torch.Generator().manual_seed(0))
+    images = images.to(next(iter(model.parameters()), images).device)
+    normalise.to(images.device)
+    try:
+        crossing = crossing_values(traced, point)
+        packing = _packing(crossing)
+        split = SplitModel(
+            nn.Sequential(normalise, fx.GraphModule(model, _head(traced, crossing, packing), class_name="ClientHead")),
+            fx.GraphModule(model, _tail(traced, crossing, packing), class_name="ServerTail"),
+            split_point=point,
+            image_shape=traced.image_shape,
+            classes=classes,
+            packed=packing.shapes if packing else (),
+        ).eval()
+        _assert_exact(split, model, images, normalise)
+    except Uncuttable as error:
+        raise DpbenchError(f"split point {point!r} of {name} {error}; {_advice(model, traced, point)}") from error
+    return split
+
+
+def _assert_exact(split: SplitModel, model: nn.Module, images: Tensor, normalise: nn.Module) -> None:
+    # one image of two: what is released of an image must be that image's alone
+    with torch.no_grad():
+        expected = model(normalise(images[:1]))
+        found = split.server_tail(split.client_head(images)[:1])
+    difference = (found - expected).abs().max().item()
+    if not difference <= EXACT * max(1.0, expected.abs().max().item()):
+        raise Uncuttable(f"cannot be cut exactly: the logits of the two halves are off by {difference:.1e}")
+
+
+def crossing_values(traced: Traced, point: str) -> list[fx.Node]:
+    """What the server reads of the client's values, the output of the module first."""
+    output, place = _output(traced, point)
+    released: list[fx.Node] = []
+    fx.node.map_arg(output, released.append)
+    carrying = _carrying(traced)
+    released = [node for node in dict.fromkeys(released) if node in carrying]
+    if not released:
+        raise Uncuttable("gives no tensor that depends on the image")
+    before = set(traced.nodes[:place])
+    before |= {node for node in traced.graph.nodes if _is_item(node) and node.args[0] in before}
+    result = next(node for node in traced.graph.nodes if node.op == "output")
+    needed = _ancestors(result)
+    read = [
+        node
+        for node in traced.graph.nodes
+        if node in carrying
+        and node in before
+        and any(u in needed and u in carrying and u not in before for u in node.users)
+    ]
+    if traced.nodes[0] in read:
+        raise Uncuttable("lets the image itself cross")
+    if not set(released) & set(read):
+        raise Uncuttable("gives nothing that the rest of the network reads")
+    return [node for node in released if node in read] + [node for node in read if node not in released]
+
+
+def _output(traced: Traced, point: str) -> tuple[Any, int]:
+    """What a module gave, and after how many calls; of a list of modules, what the last of them gave."""
+    if point in traced.outputs:
+        return traced.outputs[point]
+    within = [ran for path, ran in traced.outputs.items() if path.startswith(f"{point}.")]
+    if not within:
+        raise Uncuttable("does not run when the network is given an image")
+    return max(within, key=lambda ran: ran[1])
+
+
+def _is_item(node: fx.Node) -> bool:
+    return node.op == "call_function" and getattr(node.target, "__name__", "") == "getitem"
+
+
+def _carrying(traced: Traced) -> set[fx.Node]:
+    """Values computed from the pixels; sizes, tables and parameters are not."""
+    carrying = {traced.nodes[0]}
+    sizes = {traced.batch} | {
+        node for node in traced.graph.nodes if node.target is getattr and node.args[1:] == ("device",)
+    }
+    for node in traced.graph.nodes:
+        if node not in sizes and any(source in carrying for source in node.all_input_nodes):
+            carrying.add(node)
+    return carrying
+
+
+def _ancestors(node: fx.Node, stop: frozenset[fx.Node] = frozenset()) -> set[fx.Node]:
+    found: set[fx.Node] = set()
+    queue = [node]
+    while queue:
+        current = queue.pop()
+        if current in found:
+            continue
+        found.add(current)
+        if current not in stop:
+            queue.extend(current.all_input_nodes)
+    return found
+
+
+def _copied(traced: Traced, wanted: list[fx.Node]) -> fx.Graph:
+    """From images to a tuple of values."""
+    graph = fx.Graph()
+    needed: set[fx.Node] = set().union(*(_ancestors(node) for node in wanted))
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in traced.graph.nodes:
+        if node in needed:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(tuple(copies[node] for node in wanted))
+    return graph
+
+
+def _head(traced: Traced, crossing: list[fx.Node], packing: Packing | None) -> fx.Graph:
+    """From normalised images to the released tensor."""
+    graph = _copied(traced, crossing)
+    images, *_, output = graph.nodes
+    tensors = list(output.args[0])
+    graph.erase_node(output)
+    graph.output(packing.pack(graph, images, tensors) if packing else tensors[0])
+    graph.lint()
+    return graph
+
+
+def _tail(traced: Traced, crossing: list[fx.Node], packing: Packing | None) -> fx.Graph:
+    """From the released tensor to the logits."""
+    graph = fx.Graph()
+    released = graph.placeholder("released")
+    # the network may work in place, but not on what it was sent
+    tensors = packing.unpack(graph, released) if packing else [graph.call_method("clone", (released,))]
+    # sizes and the device are read from whatever comes in
+    copies = {traced.nodes[0]: released, **dict(zip(crossing, tensors, strict=True))}
+    result = next(node for node in traced.graph.nodes if node.op == "output")
+    needed = _ancestors(result, stop=frozenset(crossing))
+    for node in traced.graph.nodes:
+        if node in needed and node not in copies:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.lint()
+    return graph
+
+
+def _advice(model: nn.Module, traced: Traced, point: str) -> str:
+    """Which stages can be cut, the nearest first."""
+    possible: dict[str, int] = {}
+    for stage in split_points(model):
+        try:
+            crossing_values(traced, stage)
+        except Uncuttable:
+            continue
+        possible[stage] = _output(traced, stage)[1]
+    if not possible:
+        return "no stage of it can be split; choose another backbone"
+    place = traced.outputs[point][1] if point in traced.outputs else 0
+    nearest = sorted(possible, key=lambda stage: abs(possible[stage] - place))
+    return f"its split points, nearest first: {', '.join(nearest)}"
+
+
+def client_share(split: SplitModel) -> float:
+    """Multiply-adds of the head over those of head and tail, in [0,1]; convolutions, products and attention count."""
+    some = next(split.parameters(), torch.empty(0))
+    with torch.no_grad(), FlopCounterMode(display=False) as head:
+        released = split.client_head(torch.zeros(1, *split.image_shape, device=some.device))
+    with torch.no_grad(), FlopCounterMode(display=False) as tail:
+        split.server_tail(released)
+    total = head.get_total_flops() + tail.get_total_flops()
+    return head.get_total_flops() / total if total else 0.0

@@ -1,0 +1,270 @@
+"""Where a backbone's weights come from: a file, timm, a package that carries them, or fitted here."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+import timm
+import torch
+from torch import nn
+
+from dpbench.errors import DpbenchError
+from dpbench.machine.cache import State
+from dpbench.models import backbones
+from dpbench.models.carriers import at_hand, carrier_of, read_backbone
+from dpbench.models.checkpoints import Checkpoint, misfit, read_checkpoint, sha256_of
+from dpbench.models.spec import WEIGHTS, BackboneSpec, ClassOrder
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """The weights that a backbone starts from.
+
+    Attributes:
+        label: "fitted", "pretrained:" and timm's tag, "carrier:" and a package, or "file:" and the start of its
+            SHA-256; goes into records and cache keys.
+        pretrained: whether timm loads the weights.
+        classes: of the classifier that comes with them; 0 where that is not known before they are read.
+        read: gives the weights under timm's names, where it is not timm that loads them.
+    """
+
+    label: str
+    pretrained: bool = False
+    classes: int = 0
+    read: Callable[[], Checkpoint] | None = None
+
+
+def fingerprint(spec: BackboneSpec) -> str:
+    """SHA-256 of the weights file that a backbone names; empty where it names none.
+
+    Raises:
+        DpbenchError: there is no such file.
+    """
+    path = spec.weights_file
+    if path is None:
+        return ""
+    if not path.is_file():
+        raise DpbenchError(
+            f"there is no weights file {spec.weights!r} for backbone {spec.name!r}; "
+            f"expected a FILE (.safetensors, .pth), or one of {', '.join(WEIGHTS)}"
+        )
+    return sha256_of(path)
+
+
+def choose(spec: BackboneSpec, *, expected: str = "") -> WeightsSource:
+    """Decide by `spec.weights`; `auto` takes pre-trained weights only if they are already on this machine.
+
+    Args:
+        spec: the backbone.
+        expected: what `fingerprint` gave when the run was planned, if it did.
+
+    Raises:
+        DpbenchError: a file that is not there or has changed; or pre-trained weights were asked for, and there are
+            none for this model.
+    """
+    path = spec.weights_file
+    if path is not None:
+        digest = fingerprint(spec)
+        if expected and digest != expected:
+            raise _changed(spec)
+        return WeightsSource(f"file:{digest[:16]}", read=functools.partial(_read_unchanged, spec, path, digest))
+    if spec.weights == "fit":
+        return WeightsSource("fitted")
+    config = timm.get_pretrained_cfg(spec.name, allow_unregistered=True)
+    of_timm = None
+    if config is not None and config.has_weights:
+        tag = f".{config.tag}" if config.tag else ""
+        of_timm = WeightsSource(f"pretrained:{config.architecture or spec.name}{tag}", True, config.num_classes)
+        if _at_hand(config):
+            return of_timm
+    carrier = carrier_of(spec.name)  # a name with a tag asks for timm's very file
+    if carrier is not None and at_hand(carrier):
+        return WeightsSource(
+            f"carrier:{carrier.requirement}",
+            classes=carrier.classes,
+            read=lambda: Checkpoint(read_backbone(carrier)),
+        )
+    if spec.weights == "auto":
+        return WeightsSource("fitted")
+    if of_timm is None:
+        similar = timm.list_models(spec.name.split(".")[0] + "*", pretrained=True)[:5]
+        raise DpbenchError(
+            f"timm has no pre-trained weights for {spec.name!r}; "
+            f'use weights = "fit", or one of {", ".join(similar) or "(none)"}'
+        )
+    return of_timm
+
+
+def _read_unchanged(spec: BackboneSpec, path: Path, digest: str) -> Checkpoint:
+    """What is in the file, if it is still the one of that hash once it was read."""
+    found = read_checkpoint(path)
+    if fingerprint(spec) != digest:
+        raise _changed(spec)
+    return found
+
+
+def _changed(spec: BackboneSpec) -> DpbenchError:
+    return DpbenchError(f"weights {spec.weights} have changed since the run was planned; run again")
+
+
+def class_order(spec: BackboneSpec, names: Sequence[str], *, folders: bool) -> tuple[ClassOrder, str]:
+    """`spec.class_order` with `auto` decided, and what else is to be known of the weights: lines for the user.
+
+    Where it makes no difference, or there is no classifier for these classes, it stays `auto`.
+
+    Args:
+        spec: the backbone.
+        names: of the data's classes, in the order of the labels; empty where they are not known yet.
+        folders: the data is a folder of class folders.
+    """
+    source = choose(spec)
+    found = source.read() if spec.weights_file is not None and source.read is not None else None
+    averaged = (
+        f"weights {spec.weights} hold {found.averaged} too, which is not taken" if found and found.averaged else ""
+    )
+    known = _classes_in(found.state, spec) if found else source.classes
+    if spec.class_order != "auto" or not names or known != len(names):
+        return spec.class_order, averaged
+    order, said = order_of(names, found.classes if found else (), folders=folders)
+    said = f"weights {spec.weights if found else source.label}: {said}" if said else ""
+    return order, "; ".join(filter(None, (averaged, said)))
+
+
+def create(
+    spec: BackboneSpec, source: WeightsSource, *, image_size: int, classes: int, names: Sequence[str] = ()
+) -> tuple[nn.Module, bool]:
+    """The unsplit network with these weights, and whether it already tells these classes apart.
+
+    A classifier for another number of classes is replaced by a fresh one; everything else has to fit.
+
+    Args:
+        spec: the backbone; `class_order` says how the rows of its classifier follow each other.
+        source: what `choose` gave.
+        image_size: side in pixels.
+        classes: how many there are.
+        names: of the classes, in the order of the labels: the rows of the classifier are put in it. Empty: they stay.
+
+    Raises:
+        DpbenchError: the network cannot be made, or the weights are damaged or of another architecture.
+    """
+    if source.read is None:
+        model = backbones.create_backbone(spec, image_size=image_size, classes=classes, pretrained=source.pretrained)
+        fits = source.pretrained and source.classes == classes
+        if fits and names:
+            _reorder(model, spec, rows_for(spec.class_order, names, ()))
+        return model, fits
+    found = source.read()
+    state = found.state
+    own = _classes_in(state, spec)
+    try:
+        model = backbones.create_backbone(spec, image_size=image_size, classes=own, state=state)
+    except DpbenchError as error:
+        with torch.device("meta"):  # without the weights: is it they that do not fit?
+            bare = backbones.create_backbone(spec, image_size=image_size, classes=own)
+        raise DpbenchError(
+            f"weights {spec.weights if spec.weights_file else source.label} do not fit backbone {spec.name!r}: "
+            f"{misfit(state, bare) or error}; use weights of this architecture, under timm's names"
+        ) from error
+    if own != classes:
+        model.reset_classifier(classes)  # type: ignore[operator]
+    elif names:
+        _reorder(model, spec, rows_for(spec.class_order, names, found.classes))
+    return model.eval(), own == classes
+
+
+def _classes_in(state: State, spec: BackboneSpec) -> int:
+    """Rows of the classifier in a state dict; 0 where it has none."""
+    names = _classifiers(spec)
+    return next((len(state[f"{name}.weight"]) for name in names if f"{name}.weight" in state), 0)
+
+
+def _classifiers(spec: BackboneSpec) -> list[str]:
+    """Names of the last layers: one, or several where a network has them for distillation."""
+    config = timm.get_pretrained_cfg(spec.name, allow_unregistered=True)
+    named = config.classifier if config is not None else None
+    return [named] if isinstance(named, str) else list(named or ())
+
+
+def _reorder(model: nn.Module, spec: BackboneSpec, rows: list[int] | None) -> None:
+    if rows is None:
+        return
+    for name in _classifiers(spec):
+        for value in model.get_submodule(name).parameters():
+            value.data = value.data[rows]
+
+
+def _at_hand(config: timm.models.PretrainedCfg) -> bool:
+    if config.file and Path(config.file).is_file():
+        return True
+    if config.url and (Path(torch.hub.get_dir()) / "checkpoints" / config.url.rsplit("/", 1)[-1]).is_file():
+        return True
+    if not config.hf_hub_id:
+        return False
+    names = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    found = (huggingface_hub.try_to_load_from_cache(config.hf_hub_id, name) for name in names)
+    return any(isinstance(path, str) for path in found)
+
+
+SHOWN = 4
+"""Classes that a message names."""
+
+
+def natural_key(name: str) -> list[str | int]:
+    """As timm sorts class folders: numbers in names by their value, whatever the case."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name.lower())]
+
+
+def rows_for(order: ClassOrder, names: Sequence[str], stated: Sequence[str]) -> list[int] | None:
+    """For each class of the data, the row of the classifier that means it; None where they are in the data's order.
+
+    Args:
+        order: of the rows; `auto` takes them as they are.
+        names: of the data's classes, in the order of the labels.
+        stated: names of the rows, where the file of the weights says.
+
+    Raises:
+        DpbenchError: the file should state the classes, and states none or others.
+    """
+    if order == "auto":
+        return None
+    if order == "stated":
+        if sorted(stated) != sorted(names):
+            raise DpbenchError(
+                f"class_order = 'stated', but the weights state {_some(stated)}, and the data has {_some(names)}; "
+                "use weights that state these classes (class_to_idx, classes), or another class_order"
+            )
+        by_row = list(stated)
+    else:
+        by_row = sorted(names, key=natural_key if order == "natural" else None)
+    rows = [by_row.index(name) for name in names]
+    return rows if rows != sorted(rows) else None
+
+
+def order_of(names: Sequence[str], stated: Sequence[str], *, folders: bool) -> tuple[ClassOrder, str]:
+    """The order of the rows of a classifier for these classes, and what to tell the user about it, if anything.
+
+    Args:
+        names: of the data's classes, in the order of the labels.
+        stated: names of the rows, where the file of the weights says.
+        folders: the data is a folder of class folders, which timm sorts naturally and others alphabetically.
+    """
+    if stated and sorted(stated) == sorted(names):
+        return ("stated", "") if rows_for("stated", names, stated) else ("auto", "")
+    if stated:
+        return "auto", f"they are for the classes {_some(stated)}, and the data has {_some(names)}: taken in that order"
+    if folders and rows_for("natural", names, ()):
+        natural = sorted(names, key=natural_key)
+        return "natural", (
+            f"they do not say how their classes are ordered: taken as timm orders class folders ({_some(natural)}), "
+            f'not alphabetically ({_some(sorted(names))}); class_order = "sorted" under [[backbones]] is the latter'
+        )
+    return "auto", ""
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join([*names[:SHOWN], *(["..."] if len(names) > SHOWN else [])]) or "none"

@@ -1,0 +1,309 @@
+"""What runs in the process of a plug-in: it is told what to hold, answers, and may ask for what it is granted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, cast
+
+import torch
+from torch import Tensor
+
+from dpbench.border import nursery
+from dpbench.border.calls import Calls, FarClient, FarServer, Remote
+from dpbench.border.wire import Ended, Message, Wire
+from dpbench.contract.attack import Attack, Observation
+from dpbench.contract.defense import Defense
+from dpbench.contract.images import LabelledImages
+from dpbench.contract.plugin import Plugin
+from dpbench.errors import DEBUG, DpbenchError, debug, reason
+from dpbench.machine.memory import is_out_of_memory, total_memory
+from dpbench.models.spec import BackboneSpec
+from dpbench.plugins import registry
+from dpbench.plugins.configuring import configure
+from dpbench.plugins.describing import described
+from dpbench.service import fitting
+from dpbench.service.quantisation import quantisation_of
+from dpbench.service.taps import TappedServer
+from dpbench.text.plain_values import plain
+
+
+def copies(control: int) -> None:
+    """Runs in the process that is copied: see `dpbench.border.nursery.copies`."""
+    registry.load_own()
+    nursery.copies(control, serve)
+
+
+def alone() -> None:
+    """Runs in a process that was started anew: see `dpbench.border.nursery.alone`."""
+    registry.load_own()
+    nursery.alone(serve)
+
+
+def serve(incoming: BinaryIO, outgoing: BinaryIO) -> None:
+    """Answer until the engine hangs up."""
+    wire = Wire(incoming, outgoing, largest=total_memory(torch.device("cpu")))
+    if not os.environ.get(DEBUG):
+        _be_silent()
+    registry.vouch_for_all()
+    guest = _Guest(wire)
+    while True:
+        try:
+            message = wire.receive()
+        except Ended:
+            return
+        try:
+            answer = guest.answer(message)
+        except Ended:
+            return
+        except BaseException as error:  # whatever a plug-in raises, SystemExit too, is its failure and no more
+            debug(error)
+            answer = Message("error", {"text": reason(error), "out_of_memory": is_out_of_memory(error)})
+        wire.send(answer)
+
+
+class _Guest:
+    """Holds a plug-in, and a model if it is a defense."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.device = torch.device("cpu")
+        self.calls: Calls | None = None
+
+    def answer(self, message: Message) -> Message:
+        if message.kind in ("call", "gradient"):
+            assert self.calls is not None
+            return self.calls.answer(message)
+        kinds: dict[str, Callable[[Message], Message]] = {
+            "start": self._start,
+            "describe": lambda asked: Message("result", {"found": described(**asked.fields)}),
+            "configure": self._configure,
+            "fit": self._fit,
+            "hold": self._hold,
+            "reconstruct": self._reconstruct,
+        }
+        return kinds[message.kind](message)
+
+    def request(self, message: Message) -> Message:
+        """Ask the engine for something that is granted."""
+        self.wire.send(message)
+        answer = self.wire.receive()
+        if answer.kind == "refused":
+            raise DpbenchError(answer.fields["text"])
+        return answer
+
+    def progress(self, text: str) -> None:
+        self.wire.send(Message("progress", {"text": str(text)[:200]}))
+
+    def _start(self, message: Message) -> Message:
+        self.device = torch.device(message.fields["device"])
+        torch.set_num_threads(message.fields["threads"])
+        torch.backends.cudnn.deterministic = True
+        sys.path[:] = message.fields["search"]
+        with contextlib.suppress(OSError):  # removed in the meantime: relative paths then fail by themselves
+            os.chdir(message.fields["folder"])
+        return Message("result")
+
+    def _configure(self, message: Message) -> Message:
+        plugin = _plugin(message.fields)
+        if message.fields["at_hand"]:
+            plugin.assert_at_hand()
+        return Message("result", {"arguments": plugin.model_dump(mode="json")})
+
+    def _fit(self, message: Message) -> Message:
+        private = self._images(message, "private")
+        learned, _ = fitting.fit(
+            _recipe(message), lambda: _defense(message.fields), private, self.device, self.progress
+        )
+        return Message("result", {}, {name: value.detach() for name, value in learned.items()})
+
+    def _hold(self, message: Message) -> Message:
+        learned = _prefixed(message.tensors, "learned.")
+        model = fitting.assemble(_recipe(message), _defense(message.fields), learned, self.device)
+        server = TappedServer(model)
+        self.calls = Calls(
+            {
+                "release": model.release,
+                "features": model.features,
+                "location": model.location,
+                "predict": model.predict,
+                "activations": server.activations,
+                "activation": server.activation,
+            },
+            self.device,
+        )
+        noise = model.noise()
+        told = {"noise": None if noise is None else vars(noise), "quantisation": quantisation_of(model)}
+        _keep_to_itself()
+        return Message("result", told)
+
+    def _images(self, message: Message, name: str) -> LabelledImages:
+        labels = message.tensors[f"{name}.labels"].to(self.device)
+        given = message.tensors.get(f"{name}.images")
+        images: Any = FarImages(self.request, name, len(labels), message.fields["image_shape"], self.device)
+        if given is not None:
+            images = given.to(self.device)
+        return LabelledImages(images, labels, message.fields["batch_size"])
+
+    def _reconstruct(self, message: Message) -> Message:
+        attack = _plugin(message.fields)
+        assert isinstance(attack, Attack)
+        granted = set(message.fields["granted"])
+        remote = Remote(self, self.device)
+        notes: dict[str, object] = {}
+        released = [message.tensors[f"released{i}"].to(self.device) for i in range(message.fields["releases"])]
+
+        def remember(name: str, train: Any, depends_on: str, *, owner: Any = None) -> dict[str, Tensor]:
+            answer = self.request(Message("remember", {"name": name, "depends_on": depends_on, "owner": owner}))
+            if answer.kind == "train":
+                generator = torch.Generator(self.device)
+                generator.set_state(answer.tensors["generator"])
+                state = {key: value.detach() for key, value in train(generator).items()}
+                answer = self.request(Message("trained", {}, state))
+            return {key: value.to(self.device) for key, value in answer.tensors.items()}
+
+        seen = Observation(
+            released=released[0],
+            again=tuple(released[1:]),
+            image_shape=tuple(message.fields["image_shape"]),
+            auxiliary=self._images(message, "auxiliary"),
+            query=(lambda images: cast(Tensor, remote("query", images))) if "query" in granted else None,
+            client=FarClient(remote, "client") if "client" in granted else None,
+            server=FarServer(remote, "server.") if "server" in granted else None,
+            adaptive=bool(message.fields["adaptive"]),
+            undefended=FarClient(remote, "undefended") if "undefended" in granted else None,
+            found={
+                name: message.tensors[f"found{index}"].to(self.device)
+                for index, name in enumerate(message.fields["found"])
+            },
+            remember=remember,
+            progress=self.progress,
+            notes=notes,
+        )
+        generator = torch.Generator(self.device)
+        generator.set_state(message.tensors["generator"])
+        images = attack.reconstruct(seen, generator=generator)
+        if not isinstance(images, Tensor):
+            raise DpbenchError(f"attack {attack.name!r} returned {type(images).__name__}; expected images as a Tensor")
+        return Message("result", {"notes": plain(notes)}, {"images": images.detach()})
+
+
+class FarImages:
+    """Images that the engine reads for us, a few at a time: see `dpbench.contract.images.Images`."""
+
+    def __init__(
+        self, request: Callable[[Message], Message], name: str, count: int, image_shape: list[int], device: torch.device
+    ) -> None:
+        self.shape = torch.Size((count, *image_shape))
+        self.device = device
+        self._request = request
+        self._name = name
+        self._first = 0
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any, /) -> Tensor:
+        """See `dpbench.contract.images.Images`."""
+        single = isinstance(index, int)
+        chosen = torch.arange(len(self))[torch.tensor([index]) if single else _on_cpu(index)] + self._first
+        answer = self._request(Message("images", {"name": self._name}, {"chosen": chosen}))
+        images = answer.tensors["images"].to(self.device)
+        return images[0] if single else images
+
+    def narrow(self, dim: int, start: int, length: int) -> FarImages:
+        """See `dpbench.contract.images.Images`."""
+        part = FarImages(self._request, self._name, length, list(self.shape[1:]), self.device)
+        part._first = self._first + start
+        return part
+
+    def split(self, split_size: int, /) -> Iterator[Tensor]:
+        """See `dpbench.contract.images.Images`."""
+        for start in range(0, len(self), split_size):
+            yield self[start : start + split_size]
+
+    def to(self, device: torch.device, /) -> FarImages:
+        """See `dpbench.contract.images.Images`."""
+        moved = self.narrow(0, 0, len(self))
+        moved.device = device
+        return moved
+
+
+def _plugin(fields: dict[str, Any]) -> Plugin:
+    find = registry.find_defense if fields["sort"] == "defense" else registry.find_attack
+    return configure(find(fields["reference"]), fields["arguments"])
+
+
+def _defense(fields: dict[str, Any]) -> Defense:
+    defense = _plugin(fields)
+    assert isinstance(defense, Defense)
+    return defense
+
+
+def _recipe(message: Message) -> fitting.Recipe:
+    fields = message.fields["recipe"]
+    backbone = BackboneSpec.model_validate(fields["backbone"])
+    return fitting.Recipe(**{**fields, "backbone": backbone}, state=_prefixed(message.tensors, "state."))
+
+
+def _prefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _on_cpu(index: Any) -> Any:
+    return index.cpu() if isinstance(index, Tensor) else index
+
+
+def _be_silent() -> None:
+    """What a plug-in prints must not end up in the middle of the engine's display."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
+
+
+FORBIDDEN = (
+    *("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.spawn", "os.mkdir"),
+    *("os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.utime", "os.chmod", "os.chown"),
+    *(
+        "os.setxattr",
+        "os.putenv",
+        "shutil.",
+        "tempfile.",
+        "mmap.",
+        "ctypes.",
+        "sqlite3.",
+        "urllib.",
+        "http.",
+        "ftplib.",
+        "smtplib.",
+    ),
+)
+"""Audit events (PEP 578) by which a client could hand something to a server past the border."""
+
+
+SHARING = ("_posixshmem", "multiprocessing.shared_memory")
+"""Modules through which processes share memory, without an audit event of their own."""
+
+
+def _keep_to_itself() -> None:
+    """From here on nothing leaves this process but by the border: no file is written, no connection opened."""
+
+    def refuse(event: str, arguments: tuple[Any, ...]) -> None:
+        writes = event == "open" and _writes(*arguments[1:3])
+        shares = event == "import" and arguments[0] in SHARING
+        if writes or shares or event.startswith(FORBIDDEN):
+            raise DpbenchError(
+                f"the defense wanted to leave a trace outside its process ({event}); a release must depend on the "
+                "image and its generator alone, and a prediction on the release"
+            )
+
+    sys.addaudithook(refuse)
+
+
+def _writes(mode: Any, flags: Any) -> bool:
+    if isinstance(mode, str) and set(mode) & set("wax+"):
+        return True
+    return isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND))

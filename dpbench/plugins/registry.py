@@ -1,0 +1,252 @@
+"""Attacks and defenses by name: built in, from installed packages, or from a single file.
+
+A plug-in registers when its module is imported: `@register` above the class. Installed packages are found through
+the entry-point group `dpbench.plugins`; a file is named as `path/to/file.py:ClassName`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import inspect
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dpbench.contract import plugin_files
+from dpbench.contract.attack import Attack
+from dpbench.contract.defense import Defense
+from dpbench.contract.plugin import Plugin
+from dpbench.errors import DpbenchError, is_interrupt, reason, unknown
+from dpbench.machine.process_state import preserved
+
+GROUP = "dpbench.plugins"
+
+
+OWN = ("dpbench", "dpbench_attacks", "dpbench_defenses")
+"""Packages whose plug-ins dpbench vouches for: their version alone identifies them, and they run in the engine's own
+process."""
+
+
+P = TypeVar("P", bound=Plugin)
+
+
+_attacks: dict[str, type[Attack]] = {}
+
+
+_defenses: dict[str, type[Defense]] = {}
+
+
+_vouched = False
+
+
+def vouch_for_all() -> None:
+    """Import plug-ins from files and from other packages into this process, as one of their own does.
+
+    Without it the engine never runs their code: what it finds are stand-ins (see `dpbench.plugins.stand_in`).
+    """
+    global _vouched
+    _vouched = True
+    load_plugins.cache_clear()
+
+
+def is_own(cls: type[Plugin]) -> bool:
+    """Whether dpbench vouches for a plug-in."""
+    return cls.__module__.partition(".")[0] in OWN
+
+
+def register(cls: type[P]) -> type[P]:
+    """Class decorator: make an `Attack` or a `Defense` known by its `name`; in a file of one's own it may be left out.
+
+    Raises:
+        DpbenchError: the name is missing, taken, or the class is neither an attack nor a defense.
+    """
+    tables: dict[type[Plugin], dict[str, Any]] = {Attack: _attacks, Defense: _defenses}
+    table = next((table for base, table in tables.items() if issubclass(cls, base)), None)
+    if table is None:
+        raise DpbenchError(f"{cls.__name__} is neither an Attack nor a Defense; derive it from one of them")
+    name = getattr(cls, "name", None)
+    if not isinstance(name, str) or not name:
+        raise DpbenchError(f'{cls.__name__} has no name; add `name: ClassVar[str] = "..."` to the class')
+    if plugin_files.loaded_from(cls.__module__) is not None:
+        return cls  # found by its file: two files may use one name, or a built-in's
+    taken = table.get(name)
+    if taken is not None and taken is not cls:
+        raise DpbenchError(f"{name!r} is registered twice: by {_origin(taken)} and by {_origin(cls)}")
+    table[name] = cls
+    return cls
+
+
+def _origin(cls: type) -> str:
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+@functools.cache
+def load_plugins() -> None:
+    """Make every installed plug-in known, once. One that does not import is an error that names its package."""
+    load_own()
+    foreign = [entry for entry in importlib.metadata.entry_points(group=GROUP) if not _of_own(entry)]
+    if foreign and not _vouched:
+        from dpbench.plugins.stand_in import installed  # imports torch, and starts a process
+
+        for cls in installed():
+            register(cls)
+        return
+    for entry in foreign:
+        _load(entry)
+
+
+def load_own() -> None:
+    """Import the plug-ins that dpbench vouches for."""
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        if _of_own(entry):
+            _load(entry)
+
+
+def _of_own(entry: importlib.metadata.EntryPoint) -> bool:
+    return entry.value.partition(":")[0].partition(".")[0] in OWN
+
+
+def _load(entry: importlib.metadata.EntryPoint) -> None:
+    try:
+        with preserved():
+            entry.load()
+    except BaseException as error:  # a module may call sys.exit
+        if is_interrupt(error) or isinstance(error, DpbenchError):
+            raise
+        raise DpbenchError(
+            f"plug-in {entry.name!r} ({entry.value}) does not import: {reason(error)}; "
+            "fix or uninstall the package that provides it"
+        ) from error
+
+
+def attacks() -> dict[str, type[Attack]]:
+    """Every known attack by name."""
+    load_plugins()
+    return dict(sorted(_attacks.items()))
+
+
+def defenses() -> dict[str, type[Defense]]:
+    """Every known defense by name."""
+    load_plugins()
+    return dict(sorted(_defenses.items()))
+
+
+def find_attack(name: str) -> type[Attack]:
+    """The attack of that name, or the class in `path/to/file.py:Name`."""
+    return _find(name, "attack", attacks(), Attack)  # type: ignore[type-abstract]
+
+
+def find_defense(name: str) -> type[Defense]:
+    """The defense of that name, or the class in `path/to/file.py:Name`."""
+    return _find(name, "defense", defenses(), Defense)  # type: ignore[type-abstract]
+
+
+def _find(name: str, kind: str, known: dict[str, type[P]], base: type[P]) -> type[P]:
+    if ".py:" in name:
+        return _from_file(name, kind, base)
+    if name not in known:
+        raise unknown(kind, name, known)
+    return known[name]
+
+
+def _split(reference: str) -> tuple[Path, str]:
+    """`path/to/file.py:ClassName` -> the file, resolved, and the name."""
+    file_name, _, class_name = reference.rpartition(":")
+    return Path(file_name).expanduser().resolve(), class_name
+
+
+def canonical(name: str) -> str:
+    """One spelling of a reference to a file, as seen from the working folder where it lies below; names as they are."""
+    if ".py:" not in name:
+        return name
+    path, class_name = _split(name)
+    here = Path.cwd()
+    return f"{path.relative_to(here) if path.is_relative_to(here) else path}:{class_name}"
+
+
+def _from_file(reference: str, kind: str, base: type[P]) -> type[P]:
+    path, class_name = _split(reference)
+    if not path.is_file():
+        raise DpbenchError(f"{kind} {reference!r}: there is no file {reference.rpartition(':')[0]}")
+    if not _vouched:
+        from dpbench.plugins.stand_in import find
+
+        return find(kind, f"{path}:{class_name}", plugin_files.look_at(path).digest)  # type: ignore[arg-type,return-value]
+    module = _module_of(path, kind, reference)
+    cls = getattr(module, class_name, None)
+    if cls is None:
+        here = [n for n, c in vars(module).items() if inspect.isclass(c) and c.__module__ == module.__name__]
+        raise unknown(f"class in {path.name}", class_name, here)
+    if not (inspect.isclass(cls) and issubclass(cls, base)):
+        raise DpbenchError(f"{kind} {reference!r}: {class_name} is not a subclass of dpbench.{base.__name__}")
+    return cls
+
+
+def _module_of(path: Path, kind: str, reference: str) -> Any:
+    try:
+        with preserved():
+            return plugin_files.load(path)
+    except DpbenchError as error:
+        raise DpbenchError(f"{kind} {reference!r} does not import: {error}") from error
+    except BaseException as error:  # a module may call sys.exit
+        if is_interrupt(error):
+            raise
+        raise DpbenchError(f"{kind} {reference!r} does not import: {reason(error)}; fix {path.name}") from error
+
+
+def source_of(cls: type[Plugin]) -> str:
+    """What identifies a plug-in's code in a cell: its integer version, and the content of what it was loaded from.
+
+    Of a single file that is the file and what it uses of its folder, of an installed package the whole package.
+    """
+    from dpbench.plugins.stand_in import StandIn
+
+    if issubclass(cls, StandIn):
+        return cls.source
+    plugin = plugin_files.loaded_from(cls.__module__)
+    content = plugin.digest if plugin is not None else _content_of(cls.__module__.partition(".")[0])
+    return f"v{cls.version}-{content}" if content else f"v{cls.version}"
+
+
+@functools.cache
+def _content_of(package: str) -> str:
+    """Twelve hex digits of an imported package's files; empty for dpbench's own, and for what has no files."""
+    file = getattr(sys.modules.get(package), "__file__", None)
+    if package in OWN or file is None or not os.path.isfile(file):
+        return ""
+    path = Path(file)
+    return (plugin_files.folder_hash(path.parent) if path.name == "__init__.py" else plugin_files.file_hash(path))[:12]
+
+
+def files_of(plugin: Plugin) -> dict[str, str]:
+    """What a configured plug-in consists of and is given as files: name of a file of its folder, or of a parameter.
+
+    Returns:
+        Name -> hex digits of the SHA-256 of the content; empty for most.
+    """
+    from dpbench.plugins.stand_in import StandIn
+
+    if isinstance(plugin, StandIn):
+        code, values = plugin.code, plugin.values
+    else:
+        loaded = plugin_files.loaded_from(type(plugin).__module__)
+        code = loaded.files if loaded is not None else {}
+        values = {field: getattr(plugin, field) for field in type(plugin).model_fields}
+    given = {name: path for field, value in values.items() for name, path in _given(field, value)}
+    return {**code, **{name: plugin_files.file_hash(path) for name, path in given.items()}}
+
+
+def _given(name: str, value: Any) -> Iterator[tuple[str, Path]]:
+    """The files in a parameter, each under the name of its place."""
+    if isinstance(value, Path):
+        if value.is_file():
+            yield name, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _given(f"{name}.{key}", inner)
+    elif isinstance(value, list | tuple):
+        for place, inner in enumerate(value):
+            yield from _given(f"{name}.{place}", inner)

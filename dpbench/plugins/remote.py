@@ -1,0 +1,278 @@
+"""Defenses and attacks behind the border, handled as if they were here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+
+from dpbench.border.calls import Calls, FarServer, Remote
+from dpbench.border.crowd import Crowd
+from dpbench.border.host import Guest
+from dpbench.border.wire import Message
+from dpbench.contract.attack import Attack, Client, Observation, Server
+from dpbench.contract.defense import AdditiveNoise, Defense, ProtectedModel
+from dpbench.contract.images import LabelledImages
+from dpbench.contract.plugin import Plugin
+from dpbench.errors import DpbenchError
+from dpbench.plugins.stand_in import StandIn
+from dpbench.service.fitting import Recipe, State
+from dpbench.service.quantisation import quantisation_of
+from dpbench.service.taps import Sent, TappedServer
+
+
+def crosses(plugin: Plugin, audit: bool) -> bool:
+    """Whether a plug-in gets a process of its own: all in an audit, else those that dpbench does not vouch for."""
+    return audit or isinstance(plugin, StandIn)
+
+
+def fit(
+    recipe: Recipe,
+    defense: Defense,
+    private: LabelledImages,
+    device: torch.device,
+    progress: Callable[[str], None],
+) -> State:
+    """As `fitting.fit`, in a process that ends with it.
+
+    Raises:
+        DpbenchError: the defense failed.
+    """
+    guest = Guest(_who(defense), device)
+    fields, tensors = _told(recipe, defense)
+    more, images = _shown("private", private)
+    try:
+        done = guest.request(
+            Message("fit", fields | more, tensors | images),
+            {"progress": _shows(progress), "images": _reads({"private": private})},
+        )
+    finally:
+        guest.close()
+    return {name: value.to(device) for name, value in done.tensors.items()}
+
+
+class RemoteModel(ProtectedModel):
+    """A protected model in a process of its own, which starts when it is first asked for something.
+
+    `split` is the undefended network, for its shapes and costs alone.
+
+    Args:
+        recipe: what it is made of.
+        defense: with its parameters.
+        learned: what `fit` gave.
+        device: where it computes, and where what it gives comes to lie.
+    """
+
+    def __init__(self, recipe: Recipe, defense: Defense, learned: State, device: torch.device) -> None:
+        super().__init__(recipe.split().to(device))
+        self._made_of = (recipe, defense, learned, device)
+        self._remote: Remote | None = None
+        self._noise: AdditiveNoise | None = None
+        self._quantisation = (1.0, 0.0)
+        self._serve: Callable[..., Tensor] = lambda images, generator, release: release(images, generator)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RemoteModel:
+        model = self.renewed()
+        model._serve = self._serve
+        return model
+
+    def renewed(self) -> RemoteModel:
+        """The same model in another process: nothing that this one has seen reaches it."""
+        return RemoteModel(*self._made_of)
+
+    def releasing(self, crowd: Crowd) -> RemoteModel:
+        """For the release of test images, in a process of its own: among decoys, and with witnesses."""
+        model = self.renewed()
+        model._serve = crowd.released
+        return model
+
+    def answering(self, crowd: Crowd) -> RemoteModel:
+        """For an attacker, in a process of its own: test images come among those that it asks for."""
+        model = self.renewed()
+        model._serve = crowd.asked
+        return model
+
+    def line(self) -> Remote:
+        """To the process that holds it."""
+        if self._remote is None:
+            recipe, defense, learned, device = self._made_of
+            guest = Guest(_who(defense), device)
+            fields, tensors = _told(recipe, defense)
+            tensors |= {f"learned.{name}": value for name, value in learned.items()}
+            told = guest.request(Message("hold", fields, tensors)).fields
+            try:
+                self._noise = None if told["noise"] is None else AdditiveNoise(**told["noise"])
+                self._quantisation = (float(told["quantisation"][0]), float(told["quantisation"][1]))
+            except (KeyError, IndexError, TypeError, ValueError) as error:
+                raise DpbenchError(f"{_who(defense)} states its noise in a way that nobody understands") from error
+            self._remote = Remote(guest, device)
+        return self._remote
+
+    def features(self, images: Tensor) -> Tensor:
+        """See `ProtectedModel`."""
+        return cast(Tensor, self.line()("features", images))
+
+    def release(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """See `ProtectedModel`."""
+        line = self.line()
+        released: Tensor = self._serve(images, generator, lambda batch, draw: line("release", batch, draw))
+        return released
+
+    def location(self, images: Tensor) -> Tensor:
+        """See `ProtectedModel`."""
+        return cast(Tensor, self.line()("location", images))
+
+    def predict(self, released: Tensor) -> Tensor:
+        """See `ProtectedModel`."""
+        return cast(Tensor, self.line()("predict", released))
+
+    def quantisation(self) -> tuple[float, float]:
+        """See `ProtectedModel`."""
+        self.line()
+        return self._quantisation
+
+    def noise(self) -> AdditiveNoise | None:
+        """See `ProtectedModel`."""
+        self.line()
+        return self._noise
+
+
+def releasing(model: ProtectedModel, crowd: Crowd) -> ProtectedModel:
+    """The model for the release of test images: see `RemoteModel.releasing`."""
+    return model.releasing(crowd) if isinstance(model, RemoteModel) else model
+
+
+def answering(model: ProtectedModel, crowd: Crowd | None) -> ProtectedModel:
+    """The model for an attacker: see `RemoteModel.answering`; without a crowd, another than the defended one."""
+    if not isinstance(model, RemoteModel):
+        return model
+    return model.renewed() if crowd is None else model.answering(crowd)
+
+
+def tapped(model: ProtectedModel, dtype: torch.dtype) -> Server:
+    """The server's half of a model as the attacker holds it, where the model lives; `dtype` is that of its releases."""
+    server: Server = FarServer(model.line()) if isinstance(model, RemoteModel) else TappedServer(model)
+    return server if dtype.is_floating_point else Sent(server, dtype, *quantisation_of(model))
+
+
+def reconstruct(attack: Attack, seen: Observation, generator: torch.Generator) -> Tensor:
+    """`attack.reconstruct`, in a process that ends with it; what it notes is in `seen.notes` afterwards.
+
+    Raises:
+        DpbenchError: the attack failed.
+    """
+    device = seen.released.device
+    guest = Guest(_who(attack), device)
+    functions: dict[str, Callable[..., Any]] = {}
+    granted = []
+    if seen.query is not None:
+        granted.append("query")
+        functions["query"] = seen.query
+    if seen.client is not None:
+        granted.append("client")
+        functions |= _of_client("client", seen.client)
+    if seen.server is not None:
+        granted.append("server")
+        functions["server.activations"] = seen.server.activations
+        functions["server.activation"] = seen.server.activation
+    if seen.undefended is not None:
+        granted.append("undefended")
+        functions |= _of_client("undefended", seen.undefended)
+    calls = Calls(functions, device)
+    releases = (seen.released, *seen.again)
+    more, tensors = _shown("auxiliary", seen.auxiliary)
+    fields = _named(attack) | more | {"granted": granted, "releases": len(releases), "adaptive": seen.adaptive}
+    fields["found"] = list(seen.found)
+    tensors |= {f"released{index}": release for index, release in enumerate(releases)}
+    tensors |= {f"found{index}": images for index, images in enumerate(seen.found.values())}
+    tensors["generator"] = generator.get_state()
+    handlers: dict[str, Callable[[Message], Message]] = {
+        "call": calls.answer,
+        "gradient": calls.answer,
+        "images": _reads({"auxiliary": seen.auxiliary}),
+        "progress": _shows(seen.progress),
+    }
+
+    def remember(message: Message) -> Message:
+        def train(train_generator: torch.Generator) -> State:
+            guest.tell(Message("train", {}, {"generator": train_generator.get_state()}))
+            return guest.serve(handlers, until="trained").tensors
+
+        name, depends_on = str(message.fields["name"]), message.fields["depends_on"]
+        if depends_on not in ("auxiliary", "query"):
+            raise DpbenchError(f"{guest.who}: remember(..., {depends_on!r}) is neither 'auxiliary' nor 'query'")
+        depends: Literal["auxiliary", "query"] = "query" if depends_on == "query" else "auxiliary"
+        # what others would take for theirs is learned anew: nobody vouches for what comes out of this process
+        owner = None if isinstance(attack, StandIn) else message.fields["owner"]
+        state = seen.remember(name, train, depends, owner=owner and (str(owner[0]), str(owner[1])))
+        return Message("state", {}, state)
+
+    try:
+        done = guest.request(Message("reconstruct", fields, tensors), {**handlers, "remember": remember})
+    finally:
+        guest.close()
+    notes = done.fields.get("notes")
+    seen.notes.update(notes if isinstance(notes, dict) else {})
+    if "images" not in done.tensors:
+        raise DpbenchError(f"{guest.who} returned no images")
+    return done.tensors["images"].to(device)
+
+
+def _of_client(name: str, client: Client) -> dict[str, Callable[..., Any]]:
+    return {
+        f"{name}.release": lambda images, generator=None: client.release(images, generator=generator),
+        f"{name}.features": client.features,
+    }
+
+
+def _who(plugin: Plugin) -> str:
+    sort = "defense" if isinstance(plugin, Defense) else "attack"
+    return f"{sort} {plugin.reference if isinstance(plugin, StandIn) else plugin.name!r}"
+
+
+def _named(plugin: Plugin) -> dict[str, Any]:
+    return {
+        "sort": "defense" if isinstance(plugin, Defense) else "attack",
+        "reference": plugin.reference if isinstance(plugin, StandIn) else plugin.name,
+        "arguments": plugin.model_dump(mode="json"),
+    }
+
+
+def _told(recipe: Recipe, defense: Defense) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    about = {
+        "key": recipe.key,
+        "backbone": recipe.backbone.model_dump(mode="json"),
+        "image_size": recipe.image_size,
+        "classes": recipe.classes,
+        "split_point": recipe.split_point,
+    }
+    return _named(defense) | {"recipe": about}, {f"state.{name}": value for name, value in recipe.state.items()}
+
+
+def _shown(name: str, images: LabelledImages) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Labelled images as fields and tensors; those that do not fit in memory are read when they are asked for."""
+    tensors = {f"{name}.labels": images.labels}
+    if isinstance(images.images, Tensor):
+        tensors[f"{name}.images"] = images.images
+    return {"image_shape": list(images.images.shape[1:]), "batch_size": images.batch_size}, tensors
+
+
+def _reads(known: dict[str, LabelledImages]) -> Callable[[Message], Message]:
+    def read(message: Message) -> Message:
+        images = known[message.fields["name"]].images
+        chosen = message.tensors["chosen"].long()
+        if len(chosen) and not 0 <= int(chosen.min()) <= int(chosen.max()) < len(images):
+            raise DpbenchError("there are no such images")
+        return Message("images", {}, {"images": images[chosen.to(images.device)]})
+
+    return read
+
+
+def _shows(progress: Callable[[str], None]) -> Callable[[Message], Message]:
+    def show(message: Message) -> Message:
+        progress(str(message.fields.get("text", ""))[:200])
+        return message
+
+    return show

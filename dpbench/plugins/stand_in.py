@@ -1,0 +1,195 @@
+"""Classes that stand in the engine for plug-ins whose code it never imports."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pydantic
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from dpbench.border.host import Guest
+from dpbench.border.wire import Message
+from dpbench.contract import plugin_files
+from dpbench.contract.attack import Attack, Observation
+from dpbench.contract.defense import Defense, ProtectedModel, SplitModel
+from dpbench.contract.plugin import Plugin
+from dpbench.contract.threat import Needs
+from dpbench.errors import DpbenchError
+
+
+class _Parameter(BaseModel):
+    """A parameter of a plug-in, as its process describes it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    default: Any
+    description: str
+    range: str
+    file: bool
+
+
+class _Facts(BaseModel):
+    """A plug-in, as its process describes it: checked, since nobody vouches for that process."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    sort: Literal["attack", "defense"]
+    reference: str
+    cls: str = Field(alias="class", pattern=r"^[^\W\d]\w*$")
+    doc: str
+    source: str
+    name: str = Field(min_length=1)
+    version: int
+    paper: str
+    later: list[str]
+    fields: dict[str, _Parameter]
+    needs: Needs = "nothing"
+    floor: bool = False
+    combines: bool = False
+    budgets: dict[str, dict[str, float]] = Field(default_factory=dict)
+    trained_on: list[str] = Field(default_factory=list)
+
+
+class StandIn(Plugin):
+    """What the engine knows of a plug-in that lives behind the border."""
+
+    reference: ClassVar[str]
+    source: ClassVar[str]
+    ranges: ClassVar[dict[str, str]]
+    code: ClassVar[dict[str, str]] = {}
+    """Files that the plug-in consists of -> digits of their SHA-256."""
+    file_parameters: ClassVar[frozenset[str]]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Its parameters, files as paths."""
+        return {
+            name: _as_paths(getattr(self, name)) if name in self.file_parameters else getattr(self, name)
+            for name in type(self).model_fields
+        }
+
+    def assert_at_hand(self) -> None:
+        """Asks the plug-in."""
+        configured(type(self), self.model_dump(mode="json"), at_hand=True)
+
+
+def _as_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _as_paths(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_as_paths(inner) for inner in value]
+    return Path(value) if isinstance(value, str) else value
+
+
+class DefenseStandIn(StandIn, Defense):
+    """A defense that is built and fitted in a process of its own; see `dpbench.plugins.remote`."""
+
+    def build(self, split: SplitModel) -> ProtectedModel:
+        """Never here."""
+        raise DpbenchError(f"defense {self.reference!r} is built in its own process alone")
+
+
+class AttackStandIn(StandIn, Attack):
+    """An attack that runs in a process of its own; see `dpbench.plugins.remote`."""
+
+    def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
+        """Never here."""
+        raise DpbenchError(f"attack {self.reference!r} runs in its own process alone")
+
+
+def find(sort: Literal["attack", "defense"], reference: str, content: str) -> type[Plugin]:
+    """The stand-in for `path/to/file.py:Name`.
+
+    Args:
+        sort: what is expected there.
+        reference: the file and the class.
+        content: identifies the code: what is known of it holds while this stays.
+
+    Raises:
+        DpbenchError: no such class, or its code does not import.
+    """
+    return _found(sort, reference, content)
+
+
+@functools.lru_cache(maxsize=64)
+def _found(sort: Literal["attack", "defense"], reference: str, content: str) -> type[Plugin]:
+    guest = Guest(f"{sort} {reference!r}", torch.device("cpu"))
+    return _stand_ins(guest, sort, reference)[0]
+
+
+def installed() -> list[type[Plugin]]:
+    """Stand-ins for everything that installed packages other than dpbench register.
+
+    Raises:
+        DpbenchError: one of them does not import.
+    """
+    return _stand_ins(Guest("an installed plug-in", torch.device("cpu")), "attack", None)
+
+
+def _stand_ins(guest: Guest, sort: str, reference: str | None) -> list[type[Plugin]]:
+    answer = guest.request(Message("describe", {"sort": sort, "reference": reference}))
+    try:
+        described = [_Facts.model_validate(facts) for facts in answer.fields["found"]]
+        if reference is not None and [(facts.sort, facts.reference) for facts in described] != [(sort, reference)]:
+            raise ValueError("another plug-in")
+        return [_made(facts) for facts in described]
+    except (KeyError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DpbenchError(f"{guest.who} describes itself in a way that nobody understands ({reason})") from error
+    finally:
+        guest.close()
+
+
+def _made(facts: _Facts) -> type[Plugin]:
+    base: type[StandIn] = DefenseStandIn if facts.sort == "defense" else AttackStandIn
+    fields: dict[str, Any] = {
+        name: (Any, Field(parameter.default, description=parameter.description))
+        for name, parameter in facts.fields.items()
+    }
+    cls: type[StandIn] = pydantic.create_model(facts.cls, __base__=base, __doc__=facts.doc, **fields)
+    source, code = facts.source, {}
+    if ".py:" in facts.reference:  # its own word for what it consists of is not needed
+        looked_at = plugin_files.look_at(Path(facts.reference.rpartition(":")[0]))
+        source, code = f"v{facts.version}-{looked_at.digest}", looked_at.files
+    known: dict[str, Any] = {
+        **{name: getattr(facts, name) for name in ("name", "version", "paper", "reference")},
+        "later": tuple(facts.later),
+        "source": source,
+        "code": code,
+        "file_parameters": frozenset(name for name, parameter in facts.fields.items() if parameter.file),
+        "ranges": {name: parameter.range for name, parameter in facts.fields.items()},
+    }
+    if facts.sort == "attack":
+        known |= {name: getattr(facts, name) for name in ("needs", "floor", "budgets", "combines")}
+    else:
+        known["trained_on"] = tuple(facts.trained_on)
+    for name, value in known.items():
+        setattr(cls, name, value)
+    return cls
+
+
+def configured(cls: type[StandIn], arguments: dict[str, Any], *, at_hand: bool = False) -> dict[str, Any]:
+    """All parameters, as the plug-in itself accepts them.
+
+    Args:
+        cls: what stands in for it.
+        arguments: those that are given, as JSON values.
+        at_hand: ask too whether what it needs is on this machine.
+
+    Raises:
+        DpbenchError: a value out of its range, or something that is not at hand.
+    """
+    sort = "defense" if issubclass(cls, Defense) else "attack"
+    guest = Guest(f"{sort} {cls.reference!r}", torch.device("cpu"))
+    try:
+        asked = {"sort": sort, "reference": cls.reference, "arguments": arguments, "at_hand": at_hand}
+        accepted = guest.request(Message("configure", asked)).fields.get("arguments")
+    finally:
+        guest.close()
+    if not isinstance(accepted, dict) or set(accepted) - set(cls.model_fields):
+        raise DpbenchError(f"{sort} {cls.reference!r} has other parameters than it said")
+    return accepted

@@ -1,0 +1,1 @@
+"""Protocols: what is measured, beyond the cells of an inference suite."""

@@ -1,0 +1,179 @@
+"""One training, top to bottom: what was shared -> the receiver's tail -> accuracy, and whom else that tail serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dpbench.contract.defense import ProtectedModel
+from dpbench.contract.images import LabelledImages
+from dpbench.contract.spec import PluginSpec
+from dpbench.machine.randomness import derive_generator, derive_seed
+from dpbench.machine.stages import Stages
+from dpbench.protocols.sharing import refinement
+from dpbench.protocols.sharing.pipeline import SharedPipeline
+from dpbench.protocols.sharing.records import Equivalence, Trained
+from dpbench.protocols.sharing.refinement import Shared, refine
+from dpbench.protocols.sharing.units import Training
+from dpbench.running.prepare import Progress, undefended_spec
+from dpbench.service.release import release_in_batches
+from dpbench.text.hashing import content_hash
+from dpbench.toolkit.inversion import channel_axis
+
+WINDOW = 512
+"""Test images whose features are held at once."""
+
+
+class Benefit:
+    """Runs trainings on a pipeline that also runs the attacks: both see the same shared features."""
+
+    def __init__(self, pipeline: SharedPipeline) -> None:
+        self.pipeline = pipeline
+        self.world = pipeline.world
+        self.device = pipeline.device
+
+    def run(self, unit: Training, stages: Stages, progress: Progress) -> Trained:
+        """Train under the unit's condition, and test."""
+        senders = [owner.name for owner in unit.world.owners if owner.name != unit.receiver]
+        with stages("data"):
+            own = self.world.images_of(unit.receiver, progress)
+        with stages("defense"):
+            public = self._client(unit.receiver, None, progress)
+            client = self._client(unit.receiver, unit.own_defense, progress)
+        with stages("release"):
+            shared = self._shared(unit, senders, progress)
+        with stages("training"):
+            # every condition draws its own images and their order alike: paired differences are of what was shared
+            draws = [unit.world.identity, unit.receiver, unit.refinement.model_dump(mode="json"), refinement.VERSION]
+            probe = public.release(own.images[:2])
+            tail = refine(
+                public.split,
+                client,
+                own,
+                shared,
+                unit.refinement,
+                longer=unit.condition == "own-longer",
+                channel_dim=channel_axis(probe.shape),
+                seed=derive_seed(draws, "refine"),
+                generator=derive_generator(self.device, draws, "refine"),
+                of_shared=derive_generator(self.device, draws, "refine shared"),
+                progress=progress,
+            )
+        with stages("test"):
+            test = self.world.test(progress)
+            public_tail = public.split.server_tail
+            clean, before = self._of_public(public, test, progress)
+            (logits,) = self._logits(client, [tail], test, draws)
+            serves, equivalence = {}, {}
+            if unit.condition == "defended-features":
+                for entity, defense in unit.applied.items():
+                    released = self._client(entity, defense, progress)
+                    foreign = entity != unit.receiver
+                    served, changed = self._logits(released, [partial(tail, foreign=foreign), public_tail], test, draws)
+                    serves[entity] = _share(_hits(served, test))
+                    if entity in senders:
+                        distortion = self._distortion(public, released, test, draws)
+                        equivalence[entity] = _equivalence(clean, changed, test, distortion)
+        return Trained(
+            correct=_hits(logits, test),
+            public_correct=before,
+            serves=serves,
+            equivalence=equivalence,
+            own_images=len(own),
+            shared_images=len(shared.labels) if shared is not None else 0,
+        )
+
+    def _client(self, entity: str, defense: PluginSpec | None, progress: Progress) -> ProtectedModel:
+        chosen = defense or undefended_spec()
+        return self.world.protected(self.world.spec.cell(entity, defense=chosen), chosen, progress)
+
+    def _shared(self, unit: Training, senders: list[str], progress: Progress) -> Shared | None:
+        if unit.condition in ("own", "own-longer"):
+            return None
+        if unit.condition == "clean-images":
+            images = [self.world.images_of(sender, progress) for sender in senders]
+            return Shared(
+                labels=torch.cat([one.labels for one in images]), images=torch.cat([one.images[:] for one in images])
+            )
+        features, labels = [], []
+        for sender in senders:
+            given, given_labels = self._features(unit, sender, progress)
+            features.append(given)
+            labels.append(given_labels)
+        return Shared(labels=torch.cat(labels), features=torch.cat(features))
+
+    def _features(self, unit: Training, sender: str, progress: Progress) -> tuple[Tensor, Tensor]:
+        if unit.condition == "clean-features":
+            return self.pipeline.shared(sender, undefended_spec(), progress)
+        defended, labels = self.pipeline.shared(sender, unit.applied[sender], progress)
+        generator = derive_generator(self.device, unit.id, sender, "control")
+        if unit.condition == "shuffled-labels":
+            return defended, labels[torch.randperm(len(labels), generator=generator, device=self.device)]
+        if unit.condition == "equal-noise":
+            clean, _ = self.pipeline.shared(sender, undefended_spec(), progress)
+            power = (defended.float() - clean.float()).square().mean()
+            noise = torch.randn(clean.shape, generator=generator, device=self.device)
+            return clean.float() + power.sqrt() * noise, labels
+        return defended, labels
+
+    def _of_public(self, public: ProtectedModel, test: LabelledImages, progress: Progress) -> tuple[Tensor, list[bool]]:
+        """Logits (N, classes) of the public network, and which are right: before any training, whoever receives."""
+        draws = [self.world.spec.identity, "public"]
+
+        def make() -> tuple[Tensor, list[bool]]:
+            progress("public network")
+            (logits,) = self._logits(public, [public.split.server_tail], test, draws)
+            return logits, _hits(logits, test)
+
+        kept: tuple[Tensor, list[bool]] = self.world.keep("public logits", content_hash(draws), make)
+        return kept
+
+    def _logits(
+        self, client: ProtectedModel, tails: Sequence[Callable[[Tensor], Tensor]], test: LabelledImages, draws: object
+    ) -> list[Tensor]:
+        """Per tail, logits (N, classes) of one release of the test images."""
+        generators = self._generators(draws, "test", "test order")
+        found: list[list[Tensor]] = [[] for _ in tails]
+        for images in test.images.split(WINDOW):
+            features = release_in_batches(client, images, *generators).float()
+            with torch.no_grad():
+                for logits, tail in zip(found, tails, strict=True):
+                    logits.append(tail(features).float())
+        return [torch.cat(logits) for logits in found]
+
+    def _distortion(
+        self, public: ProtectedModel, defended: ProtectedModel, test: LabelledImages, draws: object
+    ) -> float:
+        """Mean squared change of a feature, relative to the variance of clean ones; of the first images."""
+        images = test.images[: min(len(test), WINDOW)]
+        generators = self._generators(draws, "distortion", "order")
+        clean, changed = (release_in_batches(model, images, *generators).float() for model in (public, defended))
+        return float((changed - clean).square().mean() / clean.var())
+
+    def _generators(self, draws: object, noise: str, order: str) -> tuple[torch.Generator, torch.Generator]:
+        """Of a stochastic defense, and of the order of release."""
+        return derive_generator(self.device, draws, noise), derive_generator(self.device, draws, order)
+
+
+def _hits(logits: Tensor, test: LabelledImages) -> list[bool]:
+    hits: list[bool] = (logits.argmax(dim=1) == test.labels).tolist()
+    return hits
+
+
+def _share(hits: Sequence[bool]) -> float:
+    return sum(hits) / len(hits)
+
+
+def _equivalence(clean: Tensor, changed: Tensor, test: LabelledImages, distortion: float) -> Equivalence:
+    """The public tail's logits (N, classes) on clean and on defended features of the same images."""
+    pair = (F.log_softmax(changed, dim=1), F.log_softmax(clean, dim=1))
+    return Equivalence(
+        agreement=_share((clean.argmax(1) == changed.argmax(1)).tolist()),
+        kl=float(F.kl_div(*pair, reduction="batchmean", log_target=True)),
+        accuracy=_share(_hits(changed, test)),
+        distortion=distortion,
+    )

@@ -1,0 +1,1 @@
+"""Boards, tables and plots of sharing suites."""

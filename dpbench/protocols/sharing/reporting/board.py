@@ -1,0 +1,209 @@
+"""Records of sharing runs -> board: per condition and defense what the receiver gained, and what was given away.
+
+Derived from records alone. The columns are in leaderboards/README.md, under "Sharing".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dpbench.board.cells import grouped
+from dpbench.contract.spec import PluginSpec
+from dpbench.contract.threat import UNDEFENDED
+from dpbench.metrics.intervals import Floats, bounds, interval_columns, over_seeds, percentiles, resampled_shares
+from dpbench.protocols.sharing.records import SharingRecord
+from dpbench.protocols.sharing.reporting.leaks import FIGURES, Leaks, with_failures
+from dpbench.protocols.sharing.suite import CONDITIONS, KNOWLEDGE, Refinement
+from dpbench.protocols.sharing.units import Attacked, Training
+from dpbench.suite.names import arguments_text, plugin_names, short_name
+
+FLOOR = "floor"
+"""What the column `condition` says in the row of the best guess per image: the zero of the scale."""
+
+SUBJECT = ("dataset", "backbone", "split_point", "receiver", "senders")
+
+COLUMNS = (
+    *SUBJECT,
+    *("condition", "defense", "defense_args"),
+    *("status", "seeds", "own_images", "shared_images"),
+    *("accuracy", "accuracy_low", "accuracy_high"),
+    *("gain", "gain_low", "gain_high", "share_kept", "share_kept_low", "share_kept_high"),
+    *("serves", "agreement", "kl", "public_accuracy", "distortion"),
+    "victims",
+    *(f"ssim_{knowledge}" for knowledge in KNOWLEDGE),
+    *(f"{metric}{end}" for metric in FIGURES for end in ("", "_low", "_high")),
+    *("reid_top1", "reid_top1_low", "reid_top1_high", "label_read", "label_read_low", "label_read_high"),
+    *("leakage", "leakage_low", "leakage_high", "leakage_metrics", "trained_on", "error"),
+)
+
+DECIMALS = {"psnr_db": 2, "psnr_db_low": 2, "psnr_db_high": 2}
+
+
+def build_sharing_board(records: Iterable[SharingRecord]) -> pd.DataFrame:
+    """The board of some records, all seeds together: columns as in leaderboards/README.md, figures rounded.
+
+    A row is a condition of the receiver; of `defended-features` one for each defense setting, with what the attacks
+    recover from the features shared under it. `clean-features` has the leakage of the undefended features.
+    """
+    rows: list[dict[str, Any]] = []
+    in_order_of_id = sorted(records, key=lambda record: record.id)  # whichever order they come in
+    for group in grouped(in_order_of_id, _scope).values():
+        rows += _rows(group)
+    board = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+    for column in board.columns:
+        if pd.api.types.is_float_dtype(board[column]):
+            board[column] = board[column].round(DECIMALS.get(column, 4)) + 0.0  # + 0.0: no -0.0
+    for column in ("own_images", "shared_images", "victims"):
+        board[column] = board[column].astype("Int64")
+    texts = ["defense", "defense_args", "serves", "leakage_metrics", "trained_on", "error"]
+    board[texts] = board[texts].astype(object).where(board[texts].notna(), "")
+    return board
+
+
+def _scope(record: SharingRecord) -> tuple[str, ...]:
+    """What is compared with each other: same images, network and receiver."""
+    world = record.unit.world
+    same = world.model_dump_json(exclude={"seed", "data_fingerprint"})
+    return world.data_fingerprint, same, record.unit.receiver
+
+
+def _rows(records: Sequence[SharingRecord]) -> list[dict[str, Any]]:
+    trainings = [(record, record.unit) for record in records if isinstance(record.unit, Training)]
+    leaks = Leaks([record for record in records if isinstance(record.unit, Attacked)])
+    called = plugin_names(spec for record in records for spec in _plugins(record))
+    ordered = []
+    for recipe in grouped(trainings, lambda pair: pair[1].refinement.model_dump_json()).values():
+        own = {unit.world.seed: record for record, unit in recipe if unit.condition == "own"}
+        clean = {unit.world.seed: record for record, unit in recipe if unit.condition == "clean-images"}
+        rows = []
+        for same in grouped(recipe, lambda pair: (pair[1].condition, _applied(pair[1]))).values():
+            unit = same[0][1]
+            row = _named(unit, called) | _benefit([record for record, _ in same], own, clean)
+            if unit.condition in ("clean-features", "defended-features"):
+                row |= leaks.of(_sent(unit))
+                row |= with_failures(row, leaks.failures(_sent(unit)))
+            rows.append(row)
+        ordered += sorted(rows, key=_order)
+    if not trainings:
+        untrained = {"status": "incomplete", "error": "attacked, but no training on it is in these runs"}
+        for unit in _only_attacked(records):
+            row = _named(unit, called) | untrained | leaks.of(_sent(unit))
+            ordered.append(row | with_failures(row, leaks.failures(_sent(unit))))
+    if ordered and leaks.floors:
+        of_nobody = {"condition": FLOOR, "defense": "", "defense_args": ""}
+        ordered.append({name: ordered[0][name] for name in SUBJECT} | of_nobody | leaks.floor_row())
+    return ordered
+
+
+def _only_attacked(records: Sequence[SharingRecord]) -> Iterator[Training]:
+    """The trainings that would be beside these attacks: one for each defense that was attacked, undefended first."""
+    attacks = [record.unit for record in records if isinstance(record.unit, Attacked)]
+    settings = grouped(attacks, lambda unit: unit.defense.model_dump_json())
+    for _, same in sorted(settings.items(), key=lambda item: (item[1][0].defense.name != UNDEFENDED, item[0])):
+        undefended = same[0].defense.name == UNDEFENDED
+        yield Training(
+            world=same[0].world,
+            receiver=same[0].receiver,
+            condition="clean-features" if undefended else "defended-features",
+            applied={} if undefended else {unit.sender: unit.defense for unit in same},
+            refinement=Refinement(),
+        )
+
+
+def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    place = CONDITIONS.index(row["condition"])
+    accuracy = row.get("accuracy", np.nan)
+    return place, -accuracy if np.isfinite(accuracy) else np.inf, row["defense"], row["defense_args"]
+
+
+def _sent(unit: Training) -> dict[str, PluginSpec]:
+    """Sender -> what it applied; undefended where nothing is said."""
+    senders = [owner.name for owner in unit.world.owners if owner.name != unit.receiver]
+    return {sender: unit.applied.get(sender, PluginSpec(name=UNDEFENDED)) for sender in senders}
+
+
+def _applied(unit: Training) -> tuple[str, ...]:
+    return tuple(sorted(f"{entity} {spec.model_dump_json()}" for entity, spec in unit.applied.items()))
+
+
+def _plugins(record: SharingRecord) -> list[PluginSpec]:
+    """The defenses that a record is about."""
+    unit = record.unit
+    return list(unit.applied.values()) if isinstance(unit, Training) else [unit.defense]
+
+
+def _named(unit: Training, called: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+    world = unit.world
+    applied = _sent(unit).values() if unit.applied else []
+    distinct = list({spec.model_dump_json(): spec for spec in applied}.values())
+    return {
+        "dataset": short_name(world.dataset.name),
+        "backbone": world.backbone.name,
+        "split_point": world.split_point,
+        "receiver": unit.receiver,
+        "senders": " ".join(_sent(unit)),
+        "condition": unit.condition,
+        "defense": " + ".join(called[spec.name, spec.source] for spec in distinct),
+        "defense_args": " + ".join(arguments_text(spec.shown_arguments) for spec in distinct),
+    }
+
+
+def _benefit(
+    records: Sequence[SharingRecord], own: Mapping[int, SharingRecord], clean: Mapping[int, SharingRecord]
+) -> dict[str, Any]:
+    """Accuracy over seeds, paired with own data only and with the clean images: image by image, seed by seed."""
+    finished = [record for record in records if record.trained is not None]
+    failed = [record for record in records if record.trained is None]
+    row: dict[str, Any] = {
+        "status": "ok" if not failed else "incomplete" if finished else "failed",
+        "error": "; ".join(sorted({f"seed {record.unit.world.seed}: {record.error}" for record in failed})),
+        "seeds": " ".join(str(record.unit.world.seed) for record in finished),
+    }
+    if not finished:
+        return row
+    hits = [_hits(record) for record in finished]
+    images = len(hits[0])
+    row |= interval_columns("accuracy", [float(np.mean(one)) for one in hits], resampled_shares(hits), images)
+    seeds = [record.unit.world.seed for record in finished]
+    paired = [seed for seed in seeds if _of(own, seed)]
+    if paired:
+        theirs, alone = [hits[seeds.index(seed)] for seed in paired], [_hits(own[seed]) for seed in paired]
+        gain, gains = _difference(theirs, alone)
+        row |= interval_columns("gain", [gain], [gains], images)
+        if all(_of(clean, seed) for seed in paired):
+            ceiling, ceilings = _difference([_hits(clean[seed]) for seed in paired], alone)
+            if bounds(ceilings, ceiling, images)[0] > 0:  # else there is no gain to keep a share of
+                kept = gain / ceiling
+                low, high = percentiles(gains / np.maximum(ceilings, 1e-9), kept)
+                row |= {"share_kept": kept, "share_kept_low": low, "share_kept_high": high}
+    trained = [record.trained for record in finished if record.trained is not None]
+    row |= {"own_images": trained[0].own_images, "shared_images": trained[0].shared_images}
+    entities = list(trained[0].serves)
+    row["serves"] = " ".join(f"{name}={np.mean([one.serves[name] for one in trained]):.4f}" for name in entities)
+    told = [found for one in trained for found in one.equivalence.values()]
+    if told:
+        measured = ("agreement", "kl", "distortion")
+        row |= {name: float(np.mean([getattr(one, name) for one in told])) for name in measured}
+        row["public_accuracy"] = float(np.mean([one.accuracy for one in told]))
+    return row
+
+
+def _of(records: Mapping[int, SharingRecord], seed: int) -> bool:
+    return seed in records and records[seed].trained is not None
+
+
+def _hits(record: SharingRecord) -> list[bool]:
+    assert record.trained is not None
+    return record.trained.correct
+
+
+def _difference(one: Sequence[list[bool]], other: Sequence[list[bool]]) -> tuple[float, Floats]:
+    """Of two accuracies, over seeds; the same images are resampled in both."""
+    drawn = resampled_shares([*one, *other])
+    differences = [a - b for a, b in zip(drawn[: len(one)], drawn[len(one) :], strict=True)]
+    mean = float(np.mean([np.mean(a) - np.mean(b) for a, b in zip(one, other, strict=True)]))
+    return mean, over_seeds(differences)

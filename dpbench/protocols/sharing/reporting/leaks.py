@@ -1,0 +1,137 @@
+"""What the attacks recovered from exactly the features that were shared; from records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dpbench.board.cells import Figures, figures_of, in_order, worst_case
+from dpbench.board.leakage import OnScale, leakage, on_scale, scale_of, together
+from dpbench.board.rows import per_image
+from dpbench.contract.spec import PluginSpec
+from dpbench.contract.threat import UNDEFENDED
+from dpbench.metrics.intervals import interval_columns, resampled_means
+from dpbench.protocols.sharing.records import SharingRecord
+from dpbench.protocols.sharing.suite import KNOWLEDGE, Knowledge
+from dpbench.protocols.sharing.units import Attacked
+from dpbench.suite.ensembles import BLIND_FLOORS, FLOORS
+
+FIGURES = ("ssim", "psnr_db", "lpips")
+"""Of the worst case; columns of the board."""
+
+
+class Leaks:
+    """What the attacks of one receiver recovered, by sender, defense, seed and knowledge.
+
+    Args:
+        records: of attacks.
+    """
+
+    def __init__(self, records: Sequence[SharingRecord]) -> None:
+        self.failed = [(r.unit, r.error) for r in records if r.status != "ok" and isinstance(r.unit, Attacked)]
+        self.found: dict[tuple[str, int], list[tuple[Attacked, SharingRecord, Figures]]] = {}
+        for record in records:
+            if record.status == "ok" and isinstance(record.unit, Attacked):
+                unit = record.unit
+                self.found.setdefault((unit.sender, unit.world.seed), []).append(
+                    (unit, record, in_order(figures_of(record)))
+                )
+        self.floors = {
+            place: floor
+            for place, found in self.found.items()
+            if (floor := worst_case([figures for unit, _, figures in found if _is_floor(unit)])) is not None
+        }
+
+    def of(self, sent: Mapping[str, PluginSpec]) -> dict[str, Any]:
+        """Worst cases over the attacks on what was sent, per knowledge and over all; leakage on its scale."""
+        row: dict[str, Any] = {}
+        worst = self._worst(sent, KNOWLEDGE)
+        if not worst:
+            return row
+        for knowledge in {unit.knowledge for unit, _ in self._taken(sent) if not _is_floor(unit)}:
+            weaker = self._worst(sent, KNOWLEDGE[: KNOWLEDGE.index(knowledge) + 1])
+            if weaker.keys() == worst.keys():  # on the same images: what is known more never shows less
+                means = [figures.on(worst[place].victims).values["ssim"].mean() for place, figures in weaker.items()]
+                row[f"ssim_{knowledge}"] = float(np.mean(means))
+        row |= _figures(list(worst.values()))
+        trained_on = {name for _, record in self._taken(sent) for name in record.trained_on}
+        row["trained_on"] = " ".join(sorted(trained_on))
+        scaled = together([one for place in worst if (one := self._scaled(place, worst[place], trained_on))])
+        if scaled:
+            images = len({victim for one in scaled for victim in one.victims})
+            row |= interval_columns("leakage", *leakage(scaled), images)
+            row["leakage_metrics"] = scaled[0].label
+        return row
+
+    def _scaled(self, place: tuple[str, int], worst: Figures, trained_on: Collection[str]) -> OnScale | None:
+        """A worst case between the floor and the undefended features of the same sender and seed."""
+        clean = {place[0]: PluginSpec(name=UNDEFENDED)}
+        alone = [f for u, _, f in self.found[place] if not _is_floor(u) and self._meant(u, clean)]
+        scale = scale_of(self.floors.get(place), self._worst(clean, KNOWLEDGE).get(place), alone)
+        return on_scale(worst, scale.among([worst]) if scale is not None else None, trained_on)
+
+    def failures(self, sent: Mapping[str, PluginSpec]) -> list[str]:
+        """Which attacks on what was sent failed, and why."""
+        return sorted({f"{unit.attack.name}: {error}" for unit, error in self.failed if self._meant(unit, sent)})
+
+    def floor_row(self) -> dict[str, Any]:
+        """The best guess per image; of failed attacks only the name says that they were floors."""
+        failures = sorted({f"{unit.attack.name}: {error}" for unit, error in self.failed if unit.attack.name in FLOORS})
+        row = {"status": "ok", "leakage": 0.0, **_figures(list(self.floors.values()))}
+        return row | with_failures(row, failures)
+
+    def _meant(self, unit: Attacked, sent: Mapping[str, PluginSpec]) -> bool:
+        """Whether an attack was on something sent; of the undefended reference the name says it all."""
+        spec = sent.get(unit.sender)
+        if spec is None:
+            return False
+        return unit.defense.name == UNDEFENDED if spec.name == UNDEFENDED else unit.defense == spec
+
+    def _taken(self, sent: Mapping[str, PluginSpec]) -> list[tuple[Attacked, SharingRecord]]:
+        return [(u, r) for found in self.found.values() for u, r, _ in found if self._meant(u, sent)]
+
+    def _worst(self, sent: Mapping[str, PluginSpec], allowed: Sequence[Knowledge]) -> dict[tuple[str, int], Figures]:
+        """(sender, seed) -> best reconstruction per image, over attacks that know no more than is allowed.
+
+        Floors that look at nothing can be put out by anyone.
+        """
+        worst = {}
+        for place, found in self.found.items():
+            meant = [(u, f) for u, _, f in found if not _is_floor(u) and self._meant(u, sent)]
+            taken = [f for u, f in meant if u.knowledge in allowed]
+            if not taken:
+                continue
+            blind = [f for u, _, f in found if u.attack.name in BLIND_FLOORS]
+            best = worst_case([*taken, *blind])
+            if best is not None and best.victims:
+                worst[place] = best
+        return worst
+
+
+def _is_floor(unit: Attacked) -> bool:
+    """The built-in floors set the zero of the scale, whatever a plug-in says of itself."""
+    return unit.attack.name in FLOORS
+
+
+def with_failures(row: Mapping[str, Any], failures: Sequence[str]) -> dict[str, Any]:
+    """Status and error of a row some of whose attacks failed; nothing where none did."""
+    if not failures:
+        return {}
+    status = "incomplete" if row["status"] == "ok" else row["status"]
+    return {"status": status, "error": "; ".join([*filter(None, [row.get("error")]), *failures])}
+
+
+def _figures(samples: Sequence[Figures]) -> dict[str, Any]:
+    """Means and intervals over victims, senders and seeds."""
+    row: dict[str, Any] = {"victims": sum(len(figures.victims) for figures in samples)}
+    for column in (*FIGURES, "reid_top1", "label_read"):
+        given = [(figures.victims, per_image(figures, column)) for figures in samples]
+        known = [(victims, values) for victims, values in given if values is not None]
+        if len(known) == len(samples):  # else it is a mean over other victims than the rest of the row
+            means = [float(values.mean()) for _, values in known]
+            drawn = resampled_means([(victims, values[:, None]) for victims, values in known])
+            images = len({victim for victims, _ in known for victim in victims})
+            row |= interval_columns(column, means, [resampled[:, 0] for resampled in drawn], images)
+    return row

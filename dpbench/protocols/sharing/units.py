@@ -1,0 +1,263 @@
+"""What a sharing suite consists of: trainings, attacks on what was shared, and transfers; each has a record."""
+
+from __future__ import annotations
+
+import abc
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from dpbench.contract.defense import Defense
+from dpbench.contract.spec import PluginSpec, Spec
+from dpbench.contract.threat import UNDEFENDED, Budget, ThreatModel
+from dpbench.data.spec import DatasetSpec
+from dpbench.models.spec import BackboneSpec
+from dpbench.plugins.registry import find_defense
+from dpbench.protocols.sharing.suite import Condition, Knowledge, Owner, Refinement
+from dpbench.suite.cell import CellSpec, JudgeSpec
+from dpbench.suite.names import short_name
+from dpbench.suite.words import Words, defaults_of, described, in_words
+from dpbench.text.hashing import content_hash
+
+THREAT_MODELS: dict[Knowledge, ThreatModel] = {
+    "public": "static",
+    "own": "static",
+    "query": "query",
+    "weights": "weights",
+}
+"""Knowledge of a sender's defense -> what it grants an attack."""
+
+Describe = Callable[[PluginSpec], str]
+"""A defense -> what it is called: `setting_text` of one's own, `described_defense` of a stranger's record."""
+
+NONE = PluginSpec(name=UNDEFENDED)
+
+
+class WorldSpec(Spec):
+    """Whose images are whose, and the public network that all start from."""
+
+    dataset: DatasetSpec
+    data_fingerprint: str = Field(description="identifies the images, wherever the folder lies")
+    owners: list[Owner]
+    backbone: BackboneSpec
+    weights_fingerprint: str = ""
+    split_point: str
+    judge: JudgeSpec | None = None
+    public_images: bool = True
+    seed: int
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """As JSON, without the places of files."""
+        spec = self.model_dump(mode="json")
+        spec["dataset"].pop("name")
+        if spec.pop("weights_fingerprint"):
+            spec["backbone"]["weights"] = f"file:{self.weights_fingerprint}"
+        return spec
+
+    def cell(self, owner: str = "", attacker: str = "", **settings: Any) -> EntityCell:
+        """What `dpbench.running.pipeline` is told of an owner's images and of who attacks them; see `EntityCell`.
+
+        Without further settings: nothing is defended, and nothing attacked.
+        """
+        nothing = {"defense": NONE, "attack": NONE, "threat_model": "static", "victims": 1}
+        shared: list[Any] = [self.data_fingerprint, self.seed]
+        if owner or attacker:  # the public network and the judge do not depend on who owns what
+            shared += [[one.model_dump(mode="json") for one in self.owners], self.public_images]
+        return EntityCell(
+            dataset=self.dataset,
+            data_fingerprint=content_hash([*shared, owner, attacker])[:40],
+            owner_fingerprint=content_hash([*shared, owner])[:40],
+            backbone=self.backbone,
+            weights_fingerprint=self.weights_fingerprint,
+            split_point=self.split_point,
+            judge=self.judge,
+            seed=self.seed,
+            owner=owner,
+            attacker=attacker,
+            **(nothing | settings),
+        )
+
+
+class EntityCell(CellSpec):
+    """A cell whose victims are images that an entity shared, and whose attacker is another entity."""
+
+    owner: str = Field(description="whose private images are released; empty: the public images")
+    owner_fingerprint: str = Field(description="identifies those images")
+    attacker: str = Field(description="whose private images are the auxiliary ones; empty: nobody's")
+    fit: int = Field(0, ge=0, description="which of several independent fits of the defense")
+    knowledge: Knowledge = "public"
+    prepared_on: list[int] | None = Field(None, description="fits of the owner's defense that the attacker may query")
+
+
+class Unit(Spec, abc.ABC):
+    """What training, attack and transfer have in common."""
+
+    world: WorldSpec
+    receiver: str
+
+    @abc.abstractmethod
+    def words(self, describe: Describe | None = None) -> list[str]:
+        """What tells it apart, for labels and file names; without `describe` by `setting_text`."""
+
+    @abc.abstractmethod
+    def words_by(self, describe: Describe) -> Words:
+        """What it is called, for records; `describe` is asked for the words of each defense."""
+
+    @property
+    def label(self) -> str:
+        """In words: `b trains on a's | dpm | seed 0`."""
+        return self._label(setting_text)
+
+    def _label(self, describe: Describe) -> str:
+        return " | ".join([*self.words(describe), f"seed {self.world.seed}"])
+
+    @property
+    def id(self) -> str:
+        """A readable, file-safe name that ends in a hash of everything that affects the result."""
+        stem = "-".join(re.sub(r"[^A-Za-z0-9_.=]+", "_", word)[:40] for word in self.words())
+        return f"{stem}-s{self.world.seed}-{self.identity}"
+
+    @property
+    def identity(self) -> str:
+        """The end of the id: a hash of everything that affects the result. No plug-in is imported for it."""
+        spec = {**self.model_dump(mode="json"), **self._plugins(), "world": self.world.identity}
+        return content_hash(spec)[:10]
+
+    def _plugins(self) -> dict[str, Any]:
+        """The fields that hold plug-ins, as JSON without the places of files."""
+        return {
+            name: _identified(getattr(self, name)) for name in ("applied", "defense", "attack") if hasattr(self, name)
+        }
+
+    @property
+    def asked(self) -> str:
+        """Identifies it whatever the versions of its plug-ins: the id, but for those."""
+        return content_hash(_unversioned({**self.model_dump(mode="json"), "world": self.world.identity}))
+
+
+def _identified(value: Any) -> Any:
+    return {name: spec.identity for name, spec in value.items()} if isinstance(value, dict) else value.identity
+
+
+def _unversioned(spec: Any) -> Any:
+    """JSON without what identifies the code of plug-ins and their files."""
+    if isinstance(spec, dict):
+        return {name: _unversioned(value) for name, value in spec.items() if name not in ("source", "files")}
+    return [_unversioned(value) for value in spec] if isinstance(spec, list) else spec
+
+
+class Training(Unit):
+    """The receiver trains its server tail under one condition."""
+
+    kind: Literal["training"] = "training"
+    condition: Condition
+    applied: dict[str, PluginSpec] = Field(
+        default_factory=dict, description="entity -> its defense, of senders and receiver; empty where none is applied"
+    )
+    refinement: Refinement
+
+    @property
+    def own_defense(self) -> PluginSpec | None:
+        """What the receiver's own images go through, if anything."""
+        return self.applied.get(self.receiver) if self.refinement.own_features == "defended" else None
+
+    def _setting(self, describe: Describe) -> str:
+        """The senders' defenses, in words; empty where none is applied."""
+        given = [describe(spec) for entity, spec in self.applied.items() if entity != self.receiver]
+        return " + ".join(dict.fromkeys(given))
+
+    def words(self, describe: Describe | None = None) -> list[str]:
+        """Receiver, condition, defense."""
+        setting = self._setting(describe or setting_text)
+        return ["train", self.receiver, self.condition, *([setting] if setting else [])]
+
+    def words_by(self, describe: Describe) -> Words:
+        """See `Unit`; nothing is attacked."""
+        label = self._label(describe)
+        return Words(label=label, full=label, defense=self._setting(describe), attack="")
+
+
+class OnShared(Unit):
+    """An attack of the receiver on what a sender shared."""
+
+    sender: str
+    defense: PluginSpec
+    attack: PluginSpec
+    victims: int = Field(ge=1)
+    budget: Budget
+
+    def _cell(self, knowledge: Knowledge, **settings: Any) -> EntityCell:
+        return self.world.cell(
+            self.sender,
+            self.receiver,
+            defense=self.defense,
+            attack=self.attack,
+            threat_model=THREAT_MODELS[knowledge],
+            knowledge=knowledge,
+            victims=self.victims,
+            budget=self.budget,
+            **settings,
+        )
+
+    def words_by(self, describe: Describe) -> Words:
+        """See `Unit`."""
+        label = self._label(describe)
+        return Words(label=label, full=label, defense=describe(self.defense), attack=short_name(self.attack.name))
+
+    @abc.abstractmethod
+    def cell(self) -> EntityCell:
+        """For the pipeline."""
+
+
+class Attacked(OnShared):
+    """The receiver attacks what a sender shared with it."""
+
+    kind: Literal["attack"] = "attack"
+    knowledge: Knowledge
+
+    def words(self, describe: Describe | None = None) -> list[str]:
+        """Who attacks whom, how, knowing what."""
+        names = [short_name(self.attack.name), self.knowledge]
+        return ["attack", f"{self.receiver} on {self.sender}", (describe or setting_text)(self.defense), *names]
+
+    def cell(self) -> EntityCell:
+        """For the pipeline."""
+        return self._cell(self.knowledge)
+
+
+class Transferred(OnShared):
+    """An attack prepared on some fits of a defense, judged on another (or the same)."""
+
+    kind: Literal["transfer"] = "transfer"
+    prepared_on: list[int] = Field(min_length=1, description="fits that the attacker could query")
+    judged_on: int = Field(ge=0, description="the fit that released the victims' features")
+
+    @property
+    def fits(self) -> str:
+        """From which fits to which: `1+2 to 0`."""
+        return f"{'+'.join(map(str, self.prepared_on))} to {self.judged_on}"
+
+    def words(self, describe: Describe | None = None) -> list[str]:
+        """From which fits to which."""
+        return ["transfer", self.sender, (describe or setting_text)(self.defense), self.fits]
+
+    def cell(self) -> EntityCell:
+        """For the pipeline."""
+        return self._cell("query", fit=self.judged_on, prepared_on=self.prepared_on)
+
+
+AnyUnit = Annotated[Training | Attacked | Transferred, Field(discriminator="kind")]
+
+
+def setting_text(spec: PluginSpec) -> str:
+    """A defense, its first parameter, and those that are not at their defaults: `gaussian std=1.0`."""
+    defense = find_defense(spec.name)
+    return in_words(spec, defense.name, defaults_of(defense), always=1)
+
+
+def described_defense(spec: PluginSpec) -> str:
+    """As `setting_text`, of a record that may be a stranger's: no plug-in is imported."""
+    return described(spec, Defense)

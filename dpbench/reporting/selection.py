@@ -1,0 +1,89 @@
+"""Which rows of a board stand for it: the strongest attackers, and what their parameters are called in short."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from dpbench.board.caveats import leakage_lines, recognised_line
+from dpbench.board.columns import FLOOR, WORST_CASE
+from dpbench.contract.threat import AUXILIARY_DATA, BUDGETS, THREAT_MODELS
+from dpbench.suite.ensembles import FLOORS
+
+SHORT = 20
+"""Characters of parameters that are shown where nothing else needs them to be: the board has them all."""
+
+
+RECOGNITION = {"identified": "identity_top1", "re-id": "reid_top1", "label read": "label_read"}
+
+
+PANEL = ("dataset", "backbone", "split_point", "seed")
+
+
+def headline(panel: pd.DataFrame) -> str:
+    """The strongest threat model among these rows."""
+    present = set(panel["threat_model"])
+    return [threat_model for threat_model in THREAT_MODELS if threat_model in present][-1]
+
+
+def server_of(rows: pd.DataFrame) -> pd.Series[str]:
+    """Who holds the server's half in each row: `trusted`, or empty for the attacker."""
+    return rows["server"] if "server" in rows else pd.Series("", index=rows.index)
+
+
+def strongest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of rows that differ in what is granted and spent the one with the most; none of none."""
+    ranked = rows.assign(
+        threat=rows["threat_model"].map(THREAT_MODELS.index),
+        images_of=rows["auxiliary"].map(AUXILIARY_DATA.index),
+        holds_server=server_of(rows) == "",
+        spent=rows["budget"].map(BUDGETS.index),
+    )
+    return ranked.sort_values(["threat", "images_of", "releases", "holds_server", "spent"], kind="stable").tail(1)
+
+
+def _main(panel: pd.DataFrame) -> tuple[str, str, str]:
+    """Threat model, images and server of the strongest attacker: what the columns without more words are about."""
+    worst = panel[panel["attack"] == WORST_CASE]
+    threat_model = headline(worst if len(worst) else panel)
+    granted = worst[worst["threat_model"] == threat_model]
+    images = "same" if (granted["auxiliary"] == "same").any() else "shifted"
+    server = server_of(granted)
+    return threat_model, images, "trusted" if len(granted) and (server == "trusted").all() else ""
+
+
+def caveat_lines(panel: pd.DataFrame) -> list[str]:
+    """What leakage in the table is made of where that has to be said, and who is re-identified in spite of it."""
+    shown = panel[_of_tier(panel, _main(panel)) & (panel["attack"] == WORST_CASE)]
+    return [*leakage_lines(shown), *filter(None, [recognised_line(panel)])]
+
+
+def _of_tier(rows: pd.DataFrame, tier: tuple[str, str, str]) -> pd.Series[bool]:
+    return (rows["threat_model"] == tier[0]) & (rows["auxiliary"] == tier[1]) & (server_of(rows) == tier[2])
+
+
+def short_arguments(panel: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """Per defense setting what tells it from others of its name; of a single one all, where that is short."""
+    settings = list(panel[["defense", "defense_args"]].drop_duplicates().itertuples(index=False, name=None))
+    shown = {}
+    for defense, arguments in settings:
+        peers = [set(other.split()) for name, other in settings if name == defense]
+        common = set.intersection(*peers)
+        if len(peers) == 1:
+            shown[defense, arguments] = arguments if len(arguments) <= SHORT else ""
+        else:
+            shown[defense, arguments] = " ".join(part for part in arguments.split() if part not in common)
+    return shown
+
+
+def _attack_order(cells: pd.DataFrame) -> list[str]:
+    """Weakest first: the strongest attack comes out beside the worst case.
+
+    By the best mean SSIM over the settings, so that a failed cell does not move an attack.
+    """
+    best = cells.groupby("attack")["ssim"].max().fillna(2.0)
+    return [str(name) for name in best.sort_index().sort_values(kind="stable").index]
+
+
+def _floors(panel: pd.DataFrame) -> list[str]:
+    """The floors among the attacks: a line below the table, since they ran on the undefended reference alone."""
+    return [str(attack) for attack in panel["attack"].unique() if str(attack).split()[0] in (FLOOR, *FLOORS)]

@@ -1,0 +1,1 @@
+"""Running a suite: the cells, their stages, and what they share."""

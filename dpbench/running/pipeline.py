@@ -1,0 +1,397 @@
+"""One cell, top to bottom: data -> backbone -> split -> defense -> release -> attack -> fidelity -> recognition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from dpbench.border.crowd import Crowd
+from dpbench.contract.attack import Observation, Server
+from dpbench.contract.defense import ProtectedModel
+from dpbench.contract.plugin import Plugin
+from dpbench.contract.threat import AUXILIARY_SHARE
+from dpbench.errors import DpbenchError
+from dpbench.machine import cache
+from dpbench.machine.memory import LARGEST_BATCH, Batches, room
+from dpbench.machine.process_state import preserved
+from dpbench.machine.randomness import derive_generator, derive_seed, seeded
+from dpbench.machine.stages import Stages
+from dpbench.metrics import fidelity, recognition
+from dpbench.metrics.guarantees import Guarantees, NotBorneOut, guarantees_of
+from dpbench.metrics.recognition import Recognition
+from dpbench.models.splitting import client_share
+from dpbench.plugins import remote
+from dpbench.plugins.configuring import attack_of, defense_of
+from dpbench.records.record import Utility
+from dpbench.running.observing import Answers
+from dpbench.running.prepare import Prepared, Progress, undefended_spec
+from dpbench.service.lending import Lent
+from dpbench.service.release import RELEASE_BATCH, Release, WhiteBox, checked_images, release_to_server
+from dpbench.service.same_release import assert_same_in_other_batches, assert_same_release
+from dpbench.suite.cell import CellSpec
+from dpbench.suite.ensembles import FLOORS
+from dpbench.text.hashing import content_hash
+from dpbench.text.plain_values import plain
+
+MANY_CLASSES = 50
+"""So many make top-5 accuracy worth a figure."""
+
+
+CLAIMED = 128
+"""Private and auxiliary images whose features must keep to the norm that a defense states."""
+
+
+@dataclass(frozen=True)
+class Released:
+    """What releasing the test images gave.
+
+    Attributes:
+        release: the features, and what the server reads from them.
+        utility: its hits.
+        probe: one batch, to be released again after the attack.
+        client_share: the client's part of the multiply-adds, see `dpbench.models.splitting`.
+        crowd: whom the client serves beside victims and attackers.
+    """
+
+    release: Release
+    utility: Utility
+    probe: Tensor
+    client_share: float
+    crowd: Crowd
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a cell measured, before it becomes a record."""
+
+    utility: Utility
+    fidelity: dict[str, list[float]]
+    missing_metrics: dict[str, str]
+    victims: Tensor
+    victim_hashes: list[str]
+    reconstructions: Tensor
+    floor: bool
+    backbone_weights: str
+    released: dict[str, Any]
+    release_bits: int
+    recognition: Recognition
+    guarantees: Guarantees | None
+    trained_on: list[str]
+    notes: dict[str, Any]
+
+
+class Pipeline:
+    """Runs cells on one device, with one cache folder.
+
+    Args:
+        device: where every tensor lives.
+        cache_dir: fitted networks and decoded images.
+        batch_size: at most so many images in a network at once, from 1; None: `auto_batch_size`.
+        audit: every plug-in runs behind the border, dpbench's own too.
+
+    Raises:
+        DpbenchError: a batch size below 1.
+    """
+
+    def __init__(
+        self, device: torch.device, cache_dir: Path, batch_size: int | None = None, *, audit: bool = False
+    ) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise DpbenchError(f"batch_size = {batch_size} is not usable; expected 1 or more, or None for auto")
+        self.device = device
+        self.cache_dir = cache_dir
+        self.prepared: Prepared = Prepared(device, cache_dir, batch_size, audit=audit)
+
+    @property
+    def batches(self) -> Batches:
+        """How many images went through a network at once in the last cell."""
+        return self.prepared.batches
+
+    def apart(self, cell: CellSpec) -> list[Literal["defense", "attack"]]:
+        """Which plug-ins of a cell run in processes of their own."""
+        plugins: dict[Literal["defense", "attack"], Plugin] = {
+            "defense": defense_of(cell.defense),
+            "attack": attack_of(cell.attack),
+        }
+        return [sort for sort, plugin in plugins.items() if remote.crosses(plugin, self.prepared.audit)]
+
+    def run(
+        self, cell: CellSpec, stages: Stages, progress: Progress, combined: Mapping[str, CellSpec] | None = None
+    ) -> Result:
+        """Measure one cell.
+
+        Args:
+            cell: what to measure.
+            stages: follows the time it takes.
+            progress: shows a short text.
+            combined: by id, at least the cells that it combines.
+
+        Raises:
+            DpbenchError: the defense or the attack broke its contract (shape, range, NaN).
+            Exception: whatever a plug-in raises.
+        """
+        self.prepared.start(cell)
+        with stages("data"):
+            parts = self.prepared.parts(cell, progress)
+        with stages("backbone"):
+            _, _, backbone_weights = self.prepared.backbone(cell, progress)
+        with stages("defense"):
+            protected = self.prepared.protected(cell, cell.defense, progress)
+        with stages("release"):
+            released = self.released(cell, protected, progress)
+        victims = parts.test.images[: cell.victims]
+        with stages("attack"):
+            found = self._found(cell, combined or {}, progress)
+            images, notes = self.batches(lambda size: self._attacked(cell, released, size, victims, found, progress))
+            self._reconstructed(cell)[cell.id] = images.cpu()
+            key = self.prepared.protected_key(cell, cell.defense, progress)
+            seed = derive_seed(key, "probe")
+            assert_same_release(protected, parts.test.images, seed=seed, before=released.probe)
+        with stages("fidelity"):
+            figures, missing = self.batches(lambda size: fidelity.grade(images, victims, min(size, LARGEST_BATCH)))
+        with stages("recognition"):
+            recognised = self._recognise(cell, images, progress)
+        with stages("guarantees"):
+            guarantees, none_because = self._guarantees(cell, protected, victims, progress)
+        return Result(
+            utility=released.utility,
+            fidelity=figures,
+            missing_metrics={**missing, **({"mse_bound": none_because} if none_because else {})},
+            victims=victims.cpu(),
+            victim_hashes=parts.hashes["test"][: cell.victims],
+            reconstructions=images.cpu(),
+            floor=cell.attack.name in FLOORS,
+            backbone_weights=backbone_weights,
+            released={
+                "shape": list(released.release.features[0].shape[1:]),
+                "dtype": str(released.release.dtype).removeprefix("torch."),
+                **({"packed": protected.split.packed} if protected.split.packed else {}),
+                "client_share": round(released.client_share, 4),
+            },
+            release_bits=released.release.bits,
+            recognition=recognised,
+            guarantees=guarantees,
+            trained_on=list(defense_of(cell.defense).trained_on),
+            notes=plain(notes),
+        )
+
+    def released(self, cell: CellSpec, protected: ProtectedModel, progress: Progress) -> Released:
+        """One release of the test images: the server's accuracy and the attacker's view come from the same tensors."""
+        key = self.prepared.protected_key(cell, cell.defense, progress)
+
+        def make() -> Released:
+            test = self.prepared.parts(cell, progress).test
+            probe = assert_same_release(protected, test.images, seed=derive_seed(key, "probe"))
+            assert_same_in_other_batches(protected, test.images, seed=derive_seed(key, "batches"))
+            decoys = self.prepared.auxiliary(cell, progress).images
+            crowd = Crowd(decoys, derive_generator(torch.device("cpu"), key, "crowd"))
+            fit = room(self.device) // (probe[0].numel() * probe.element_size())
+            release = release_to_server(
+                remote.releasing(protected, crowd),
+                self.prepared.protected(cell, cell.defense, progress, apart=True),
+                test.images,
+                releases=cell.releases,
+                kept=max(cell.victims, fit // cell.releases),  # a later cell may have more victims
+                window=max(1, fit // RELEASE_BATCH) * RELEASE_BATCH,
+                generator=derive_generator(self.device, key, "release"),
+                order=derive_generator(self.device, key, "order"),
+            )
+            hits = release.guesses == test.labels[:, None]
+            many = protected.split.classes >= MANY_CLASSES
+            utility = Utility(correct=hits[:, 0].tolist(), top5=hits.any(dim=1).tolist() if many else None)
+            return Released(release, utility, probe, client_share(protected.split), crowd)
+
+        released: Released = self.prepared.keep("released", f"{key} {cell.releases}", make)
+        if len(released.release.features[0]) < cell.victims:
+            released = self.prepared.keep("released", f"{key} {cell.releases} {cell.victims}", make)
+        return released
+
+    def _reconstructed(self, cell: CellSpec) -> dict[str, Tensor | None]:
+        """By cell id, what attacks made of the victims in this run, None where they failed; of the cell's setting."""
+        setting = [
+            cell.data_fingerprint,
+            cell.backbone_identity,
+            cell.split_point,
+            cell.defense.model_dump(),
+            cell.seed,
+        ]
+        kept: dict[str, Tensor | None] = self.prepared.keep("reconstructed", content_hash(setting), dict)
+        return kept
+
+    def _found(self, cell: CellSpec, combined: Mapping[str, CellSpec], progress: Progress) -> dict[str, Tensor]:
+        """What the cells that this one combines made of its victims, by attack; those of earlier runs run again."""
+        kept, found = self._reconstructed(cell), {}
+        for name in cell.combined:
+            other = combined[name]
+            if name not in kept:
+                try:
+                    kept[name] = self._again(other, progress).cpu()
+                except Exception:  # whatever a plug-in raises: its own row says so
+                    kept[name] = None
+            images = kept[name]
+            if images is not None:
+                label = other.attack.name if other.attack.name not in found else f"{other.attack.name} {name}"
+                found[label] = images[: cell.victims].to(self.device)
+        return found
+
+    def _again(self, cell: CellSpec, progress: Progress) -> Tensor:
+        """The reconstructions of another cell of the setting."""
+        released = self.released(cell, self.prepared.protected(cell, cell.defense, progress), progress)
+        victims = self.prepared.parts(cell, progress).test.images[: cell.victims]
+        images, _ = self.batches(lambda size: self._attacked(cell, released, size, victims, {}, progress))
+        return images
+
+    def _attacked(
+        self,
+        cell: CellSpec,
+        released: Released,
+        batch_size: int,
+        victims: Tensor,
+        found: Mapping[str, Tensor],
+        progress: Progress,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Reconstructions (victims,3,H,W) in [0,1], and what the attack noted; the same however often it begins."""
+        notes: dict[str, Any] = {}
+        lent = self.prepared.lend(
+            self.prepared.auxiliary(cell, progress).at_most(batch_size), f"attack {cell.attack.name!r}", "reconstruct"
+        )
+        seen = replace(self._observe(cell, released, lent, notes, progress), found=found)
+        attack = attack_of(cell.attack)
+        generator = derive_generator(self.device, cell.id, "attack")
+        try:
+            # what draws from the global generator draws the same whatever ran before
+            with seeded(derive_seed(cell.id, "attack"), self.device), preserved():
+                if remote.crosses(attack, self.prepared.audit):
+                    images = remote.reconstruct(attack, seen, generator)
+                else:
+                    images = attack.reconstruct(seen, generator=generator)
+        finally:
+            lent.check()
+        attack_of(cell.attack)  # what it read is still what the id says
+        reconstructions, clamped = checked_images(images, victims, cell.attack.name)
+        if clamped:
+            notes["clamped"] = clamped
+        return reconstructions, notes
+
+    def _recognise(self, cell: CellSpec, images: Tensor, progress: Progress) -> Recognition:
+        """Whom and what the reconstructions give away."""
+        judge = self.prepared.judge(cell, progress)
+        parts = self.prepared.parts(cell, progress)
+        return self.batches(
+            lambda size: recognition.recognise(
+                images,
+                parts.test.at_most(size),
+                victims=len(images),
+                judge=judge.network,
+                judge_name=judge.name,
+                judge_accuracy=judge.accuracy,
+                # where the attacker has images of the classes, a guess of the class shows one without reconstructing
+                enrolled=parts.private if cell.dataset.auxiliary_classes else None,
+            )
+        )
+
+    def _guarantees(
+        self, cell: CellSpec, protected: ProtectedModel, victims: Tensor, progress: Progress
+    ) -> tuple[Guarantees | None, str]:
+        """What is guaranteed, and why nothing is where the defense claims something."""
+        key = self.prepared.protected_key(cell, cell.defense, progress)
+        parts = self.prepared.parts(cell, progress)
+        others = [part.images[:CLAIMED] for part in (parts.private, self.prepared.auxiliary(cell, progress))]
+
+        def make(size: int) -> tuple[Guarantees | None, str]:
+            generator = derive_generator(self.device, key, "guarantees")
+            try:
+                found = guarantees_of(
+                    protected, victims, releases=cell.releases, generator=generator, batch_size=size, others=others
+                )
+            except NotBorneOut as error:
+                return None, str(error)
+            return found, ""
+
+        guarantees: tuple[Guarantees | None, str] = self.prepared.keep(
+            "guarantees", f"{key} {cell.releases} {len(victims)}", lambda: self.batches(make)
+        )
+        return guarantees
+
+    def _known_client(self, cell: CellSpec, progress: Progress) -> tuple[ProtectedModel, str]:
+        """The client that the attacker prepares on, and its key."""
+        defense = undefended_spec() if cell.threat_model == "static" else cell.defense
+        model = self.prepared.protected(cell, defense, progress)
+        return model, self.prepared.protected_key(cell, defense, progress)
+
+    def _observe(
+        self, cell: CellSpec, released: Released, lent: Lent, notes: dict[str, Any], progress: Progress
+    ) -> Observation:
+        """What the attacker sees under the cell's threat model, and nothing else."""
+        needs = attack_of(cell.attack).needs
+        model, client_key = self._known_client(cell, progress)
+        # copies: other attacks see the same release
+        first, *again = (features[: cell.victims].clone() for features in released.release.features)
+        same = client_key == self.prepared.protected_key(cell, cell.defense, progress)
+        model = remote.answering(model, released.crowd if same else None)
+        answers = Answers(model, self.device, client_key, cell.id)
+
+        def remember(
+            name: str,
+            train: Callable[[torch.Generator], cache.State],
+            depends_on: Literal["auxiliary", "query"],
+            *,
+            owner: tuple[str, str] | None = None,
+        ) -> cache.State:
+            key = content_hash(
+                {
+                    "attack": owner[0] if owner else cell.attack.identity["name"],
+                    "source": owner[1] if owner else cell.attack.source,
+                    **({"files": cell.attack.files} if cell.attack.files else {}),
+                    "name": name,
+                    "data": cell.data_fingerprint,
+                    "auxiliary": [cell.shifted_fingerprint, AUXILIARY_SHARE[cell.budget]],
+                    "seed": cell.seed,
+                    "client": [client_key, cell.releases] if depends_on == "query" else None,
+                }
+            )
+
+            def make() -> cache.State:
+                # queries inside take their randomness from the key too, whichever cell comes first
+                answers.start(key)
+                with seeded(derive_seed(key, "train"), self.device):
+                    state = train(derive_generator(self.device, key, "train"))
+                lent.check()  # else what it trained on other images would be kept
+                return state
+
+            state = cache.remember(self.cache_dir, "attacks", key, make, progress)
+            answers.start(client_key, cell.id)
+            return {tensor_name: value.to(self.device) for tensor_name, value in state.items()}
+
+        return Observation(
+            released=first,
+            again=tuple(again),
+            image_shape=(3, cell.dataset.image_size, cell.dataset.image_size),
+            auxiliary=lent.images,
+            query=answers if needs != "nothing" else None,
+            client=WhiteBox(model) if needs == "weights" else None,
+            server=self._server(cell, released.release, progress) if cell.server == "attacker" else None,
+            adaptive=cell.threat_model != "static",
+            undefended=self._undefended(cell, progress) if needs == "weights" else None,
+            remember=remember,
+            progress=progress,
+            notes=notes,
+        )
+
+    def _server(self, cell: CellSpec, released: Release, progress: Progress) -> Server:
+        """The server's half of the defended model, as the attacker holds it."""
+
+        def make() -> Server:
+            # an instance that has released nothing: what it computes, it computes from the features
+            return remote.tapped(self.prepared.protected(cell, cell.defense, progress, apart=True), released.dtype)
+
+        server: Server = self.prepared.keep("server", self.prepared.protected_key(cell, cell.defense, progress), make)
+        return server
+
+    def _undefended(self, cell: CellSpec, progress: Progress) -> WhiteBox:
+        return WhiteBox(self.prepared.protected(cell, undefended_spec(), progress))

@@ -1,0 +1,303 @@
+"""What cells share, made once: images, fitted backbones, protected models, the judge.
+
+Kept in memory while cells that use it follow each other, and on disk under a content hash of what it depends on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from dpbench.contract.defense import Defense, ProtectedModel
+from dpbench.contract.images import Images, LabelledImages
+from dpbench.contract.spec import PluginSpec
+from dpbench.contract.threat import AUXILIARY_SHARE, UNDEFENDED
+from dpbench.data.datasets import Parts, load_parts
+from dpbench.data.division import assert_disjoint_hashes
+from dpbench.data.spec import DatasetSpec
+from dpbench.machine import cache
+from dpbench.machine.devices import place, to_device
+from dpbench.machine.memory import LARGEST_BATCH, Batches, auto_batch_size, room
+from dpbench.machine.randomness import derive_generator, derive_seed, seeded
+from dpbench.metrics import recognition
+from dpbench.models import backbones, training, weights
+from dpbench.plugins import remote
+from dpbench.plugins.configuring import defense_of
+from dpbench.plugins.registry import find_defense, source_of
+from dpbench.service import fitting
+from dpbench.service.lending import Lent
+from dpbench.suite.cell import CellSpec
+from dpbench.text.hashing import content_hash
+
+Progress = Callable[[str], None]
+T = TypeVar("T")
+
+LARGEST_FIT = LARGEST_BATCH
+"""Images at once in the fit of a defense, at most: beyond it the batch says nothing about what was fitted."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """An independently trained classifier, its name and its top-1 on the true test images."""
+
+    network: torch.nn.Module
+    name: str
+    accuracy: float
+
+
+class Prepared:
+    """Makes what cells share, on one device, with one cache folder.
+
+    Args:
+        device: where every tensor lives.
+        cache_dir: fitted networks and decoded images.
+        batch_size: at most so many images in a network at once; None: `auto_batch_size`.
+        audit: every plug-in runs behind the border, dpbench's own too.
+    """
+
+    def __init__(
+        self, device: torch.device, cache_dir: Path, batch_size: int | None = None, *, audit: bool = False
+    ) -> None:
+        self.device = device
+        self.audit = audit
+        self.cache_dir = cache_dir
+        self.batch_size = batch_size
+        self.batches = Batches(batch_size or 1)
+        self._kept: dict[str, tuple[str, Any]] = {}
+        self._fitted_with: dict[str, int] = {}
+
+    def start(self, cell: CellSpec) -> None:
+        """A cell begins, with as many images at once as were asked for: what another ran out of is none of its own."""
+        self.batches = Batches(self.batch_size or auto_batch_size(cell.dataset.image_size, self.device))
+
+    def _key(self, about: dict[str, Any], most: int) -> str:
+        """Content hash of a network, and of the batch it was fitted with where that is less than its recipe's `most`.
+
+        What the memory allows beyond the recipe changes nothing, so it stays out.
+        """
+        size = self._fitted_with.get(content_hash(about), self.batches.batch_size)
+        return content_hash({**about, "batch_size": size} if size < most else about)
+
+    def _fitted(self, about: dict[str, Any], most: int, fit: Callable[[str, int], T]) -> T:
+        """`fit(key, batch_size)`, again with half the batch whenever memory runs out; later cells know what fits."""
+        name = content_hash(about)
+        known = self._fitted_with.get(name)
+
+        def attempt(size: int) -> T:
+            self._fitted_with[name] = min(size, known or size)
+            return fit(self._key(about, most), self._fitted_with[name])
+
+        return self.batches(attempt)
+
+    def _keep_fitted(self, slot: str, about: dict[str, Any], most: int, fit: Callable[[str, int], T]) -> T:
+        """`_fitted`, or what it was the last time; either way the cell's batches say how it was fitted."""
+        name = content_hash(about)
+        kept: T = self.keep(slot, name, lambda: self._fitted(about, most, fit))
+        self.batches.smallest = min(self.batches.smallest, self._fitted_with[name])
+        return kept
+
+    def parts(self, cell: CellSpec, progress: Progress) -> Parts:
+        """Private, auxiliary and test images, on the device."""
+
+        def load() -> Parts:
+            progress("loading images")
+            parts = self._load(cell.dataset, cell.data_fingerprint, progress)
+            return Parts(
+                private=self._placed(parts.private),
+                auxiliary=self._placed(parts.auxiliary),
+                test=self._placed(parts.test),
+                classes=parts.classes,
+                hashes=parts.hashes,
+            )
+
+        parts: Parts = self.keep("parts", cell.data_fingerprint, load)
+        return parts
+
+    def _load(self, dataset: DatasetSpec, fingerprint: str, progress: Progress) -> Parts:
+        at_most = min(room(torch.device("cpu")), room(self.device))
+        return load_parts(
+            dataset, cache=self.cache_dir / "datasets", progress=progress, room=at_most, expected=fingerprint
+        )
+
+    def _placed(self, part: LabelledImages) -> LabelledImages:
+        images = part.images
+        if isinstance(images, torch.Tensor):
+            placed: Images = to_device(images, self.device).contiguous(memory_format=torch.channels_last)
+        else:
+            placed = images.to(self.device)
+        return LabelledImages(placed, to_device(part.labels, self.device))
+
+    def lend(self, images: LabelledImages, who: str, method: str) -> Lent:
+        """Images for a plug-in; where it changes them, nothing that was kept is used again."""
+        return Lent(images, who, method, self._kept.clear)
+
+    def auxiliary(self, cell: CellSpec, progress: Progress) -> LabelledImages:
+        """The attacker's images: as many of the cell's auxiliary images as its budget allows."""
+        parts = self.parts(cell, progress)
+        everything = parts.auxiliary if cell.shifted is None else self._shifted(cell, parts, progress)
+        count = max(1, round(AUXILIARY_SHARE[cell.budget] * len(everything)))
+        return LabelledImages(everything.images.narrow(0, 0, count), everything.labels[:count])
+
+    def _shifted(self, cell: CellSpec, parts: Parts, progress: Progress) -> LabelledImages:
+        """Auxiliary images of another data set."""
+        dataset = cell.shifted
+        assert dataset is not None
+
+        def load() -> LabelledImages:
+            shifted = self._load(dataset, cell.shifted_fingerprint, progress)
+            for name in ("private", "test"):
+                assert_disjoint_hashes(name, parts.hashes[name], "shifted auxiliary", shifted.hashes["auxiliary"])
+            return self._placed(shifted.auxiliary)
+
+        images: LabelledImages = self.keep("shifted", f"{cell.data_fingerprint} {cell.shifted_fingerprint}", load)
+        return images
+
+    def backbone(self, cell: CellSpec, progress: Progress) -> tuple[str, cache.State, str]:
+        """The cache key, the weights of the unsplit network, and where those came from."""
+        parts = self.parts(cell, progress)
+        source = weights.choose(cell.backbone, expected=cell.weights_fingerprint)
+        about = {
+            "backbone": cell.backbone_identity,
+            "source": source.label,
+            "data": cell.data_fingerprint,
+            "image_size": cell.dataset.image_size,
+            "seed": cell.seed,
+            "training": training.recipe(cell.dataset.image_size),
+        }
+
+        def fit(key: str, batch_size: int) -> cache.State:
+            name = cell.backbone.name
+            with seeded(derive_seed(key, "fit"), self.device):
+                model, fits = weights.create(
+                    cell.backbone,
+                    source,
+                    image_size=cell.dataset.image_size,
+                    classes=len(parts.classes),
+                    names=parts.classes,
+                )
+                model = place(model, self.device)
+                if not fits:
+                    training.fit_classifier(
+                        torch.nn.Sequential(backbones.normalisation(model).to(self.device), model),
+                        parts.private.at_most(batch_size),
+                        epochs=cell.backbone.epochs,
+                        learning_rate=cell.backbone.learning_rate,
+                        generator=derive_generator(self.device, key, "fit"),
+                        progress=lambda text: progress(f"fitting {name}: {text}"),
+                    )
+            return dict(model.state_dict())
+
+        def load(key: str, batch_size: int) -> tuple[str, cache.State, str]:
+            state = cache.remember(self.cache_dir, "backbones", key, lambda: fit(key, batch_size), progress)
+            return key, state, f"{source.label} sha256:{cache.state_hash(state)[:16]}"
+
+        return self._keep_fitted("backbone", about, training.BATCH_SIZE, load)
+
+    def protected(
+        self, cell: CellSpec, defense_spec: PluginSpec, progress: Progress, *, apart: bool = False
+    ) -> ProtectedModel:
+        """The cell's model behind `defense_spec`, fitted, frozen, in eval mode; `apart`: an instance of its own."""
+        parts = self.parts(cell, progress)
+        _, state, _ = self.backbone(cell, progress)
+        about = self._about_protected(cell, defense_spec, progress)
+        defense = defense_of(defense_spec)
+        size = cell.dataset.image_size
+
+        def recipe(key: str) -> fitting.Recipe:
+            return fitting.Recipe(key, cell.backbone, state, size, len(parts.classes), cell.split_point)
+
+        def shown(text: str) -> None:
+            progress(f"fitting defense {defense_spec.name}: {text}")
+
+        def load(key: str, batch_size: int) -> ProtectedModel:
+            progress(f"defense {defense_spec.name}")
+            private = parts.private.at_most(batch_size)
+            made: list[ProtectedModel] = []
+
+            def fit() -> cache.State:
+                if remote.crosses(defense, self.audit):
+                    learned = remote.fit(recipe(key), defense, private, self.device, shown)
+                else:
+                    lent = self.lend(private, f"defense {defense_spec.name!r}", "fit")
+                    try:
+                        learned, model = fitting.fit(recipe(key), fresh, lent.images, self.device, shown)
+                    finally:
+                        lent.check()
+                    made.append(model)
+                fresh()  # what it read is still what the key says
+                return learned
+
+            def fresh() -> Defense:
+                return defense_of(defense_spec)
+
+            learned = cache.remember(self.cache_dir, "defenses", key, fit, progress)
+            if remote.crosses(defense, self.audit):
+                return remote.RemoteModel(recipe(key), defense, learned, self.device)
+            return made[0] if made else fitting.assemble(recipe(key), fresh(), learned, self.device)
+
+        if apart:
+            return self._fitted(about, LARGEST_FIT, load)
+        slot = "undefended" if defense_spec.name == UNDEFENDED else "protected"
+        return self._keep_fitted(slot, about, LARGEST_FIT, load)
+
+    def protected_key(self, cell: CellSpec, defense: PluginSpec, progress: Progress) -> str:
+        """Content hash of a protected model, once fitted: what everything learned from its releases depends on."""
+        return self._key(self._about_protected(cell, defense, progress), LARGEST_FIT)
+
+    def _about_protected(self, cell: CellSpec, defense: PluginSpec, progress: Progress) -> dict[str, Any]:
+        key, _, _ = self.backbone(cell, progress)
+        return {"backbone": key, "split_point": cell.split_point, "defense": defense.identity}
+
+    def judge(self, cell: CellSpec, progress: Progress) -> Judge:
+        """A classifier that no attack has seen, to read labels from reconstructions; see `recognition`."""
+        parts = self.parts(cell, progress)
+        classes = len(parts.classes)
+        name = cell.backbone.name
+        named = cell.judge.backbone() if cell.judge is not None else None
+        knows = weights.choose(cell.backbone, expected=cell.weights_fingerprint).classes == classes
+        pretrained = recognition.pretrained_judge_spec(name, classes) if knows and named is None else None
+        if pretrained is not None and cell.backbone.class_order == "natural":
+            pretrained = pretrained.model_copy(update={"class_order": "natural"})
+        spec = named or pretrained or recognition.judge_spec(name)
+        shape: dict[str, Any] = {"image_size": cell.dataset.image_size, "classes": classes}
+        about = {
+            "judge": spec.model_dump(mode="json"),
+            **({"weights": weights.choose(spec).label} if pretrained else {}),
+            "data": cell.data_fingerprint,
+            "seed": cell.seed,
+            "training": [training.recipe(cell.dataset.image_size), recognition.VERSION],
+        }
+
+        def fit(key: str, batch_size: int) -> cache.State:
+            if pretrained is not None:
+                return recognition.load_judge(pretrained, image_size=cell.dataset.image_size, names=parts.classes)
+            generator = derive_generator(self.device, key, "fit")
+            private = parts.private.at_most(batch_size)
+            return recognition.fit_judge(
+                spec, private, **shape, generator=generator, device=self.device, progress=progress
+            )
+
+        def load(key: str, batch_size: int) -> Judge:
+            state = cache.remember(self.cache_dir, "judges", key, lambda: fit(key, batch_size), progress)
+            judge = recognition.make_judge(spec, state, **shape, device=self.device)
+            at_once = min(batch_size, LARGEST_BATCH)
+            read = recognition.labels_read(judge, parts.test.images, parts.test.labels, at_once)
+            return Judge(judge, spec.name, sum(read) / len(read))
+
+        return self._keep_fitted("judge", about, training.BATCH_SIZE, load)
+
+    def keep(self, slot: str, key: str, make: Callable[[], Any]) -> Any:
+        """The last thing made for a slot, while its key stays the same."""
+        if slot not in self._kept or self._kept[slot][0] != key:
+            self._kept.pop(slot, None)  # frees the old one first
+            self._kept[slot] = (key, make())
+        return self._kept[slot][1]
+
+
+def undefended_spec() -> PluginSpec:
+    """The defense that does nothing, as a cell names it."""
+    return PluginSpec(name=UNDEFENDED, source=source_of(find_defense(UNDEFENDED)))

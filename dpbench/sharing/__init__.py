@@ -1,1 +1,0 @@
-"""Sharing: what poisoned features do for a partner who trains on them, beside what they give away."""

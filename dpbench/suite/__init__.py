@@ -1,0 +1,1 @@
+"""Suites: what is to be measured, cell by cell."""

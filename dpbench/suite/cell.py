@@ -1,0 +1,94 @@
+"""What a cell is: one pairing of a defense with an attack, in a frozen, validated object."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pydantic import Field
+
+from dpbench.contract.spec import PluginSpec, Seed, Spec
+from dpbench.contract.threat import AuxiliaryData, Budget, ServerRole, ThreatModel
+from dpbench.data.spec import DatasetSpec
+from dpbench.models.spec import BackboneSpec
+from dpbench.text.hashing import content_hash
+
+
+class JudgeSpec(Spec):
+    """The classifier that reads labels from reconstructions: of another architecture than the model under attack."""
+
+    name: str = Field(description="a timm model")
+    epochs: int = Field(6, ge=1, le=1000, description="of fitting, on the private images")
+    learning_rate: float = Field(4e-3, gt=0, le=1, description="peak of the one-cycle schedule, AdamW")
+
+    def backbone(self) -> BackboneSpec:
+        """As a network to fit."""
+        return BackboneSpec(weights="fit", **self.model_dump())
+
+
+class CellSpec(Spec):
+    """One pairing: dataset x backbone x split point x defense x attack x threat model x seed."""
+
+    later = ("judge", "server", "combined")
+
+    dataset: DatasetSpec
+    data_fingerprint: str = Field(description="identifies the images themselves, wherever the folder lies")
+    backbone: BackboneSpec
+    weights_fingerprint: str = Field("", description="SHA-256 of the backbone's weights, if they come from a file")
+    split_point: str
+    defense: PluginSpec
+    attack: PluginSpec
+    threat_model: ThreatModel
+    shifted: DatasetSpec | None = Field(None, description="where the attacker's images come from, if from elsewhere")
+    shifted_fingerprint: str = ""
+    releases: int = Field(1, ge=1, description="of each victim, all seen by the attacker")
+    budget: Budget = "standard"
+    victims: int = Field(ge=1)
+    seed: Seed = 0
+    judge: JudgeSpec | None = Field(None, description="by default the one in `dpbench.metrics.recognition`")
+    server: ServerRole = Field("attacker", description="who holds the server's half")
+    combined: tuple[str, ...] = Field((), description="ids of the cells whose reconstructions the attack combines")
+
+    @property
+    def auxiliary(self) -> AuxiliaryData:
+        """Which images the attacker has."""
+        return "same" if self.shifted is None else "shifted"
+
+    @property
+    def backbone_identity(self) -> dict[str, Any]:
+        """The backbone as JSON, a weights file named by its content: the file may move."""
+        spec = self.backbone.model_dump(mode="json")
+        return {**spec, "weights": f"file:{self.weights_fingerprint}"} if self.weights_fingerprint else spec
+
+    @property
+    def granted(self) -> str:
+        """What the attacker is granted, in words: `query`, `weights shifted releases=4 large`."""
+        words: list[str] = [self.threat_model]
+        words += [self.auxiliary] if self.shifted is not None else []
+        words += [f"releases={self.releases}"] if self.releases > 1 else []
+        words += [self.budget] if self.budget != "standard" else []
+        words += ["server=trusted"] if self.server == "trusted" else []
+        return " ".join(words)
+
+    @property
+    def id(self) -> str:
+        """A readable, file-safe name that ends in a hash of everything that affects the result."""
+        digest = content_hash(self._identified(self.defense.identity, self.attack.identity))
+        words = (self.backbone.name, self.split_point, self.defense.name, self.attack.name, self.granted)
+        stem = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", word.rsplit("/", 1)[-1])[:32] for word in words)
+        return f"{stem}-s{self.seed}-{digest[:10]}"
+
+    @property
+    def asked(self) -> str:
+        """Identifies it whatever the code of its plug-ins and the content of their files: the id, but for those."""
+        return content_hash(self._identified(self.defense.asked, self.attack.asked))
+
+    def _identified(self, defense: dict[str, Any], attack: dict[str, Any]) -> dict[str, Any]:
+        """As JSON without the places of files."""
+        spec = self.model_dump(mode="json") | {"defense": defense, "attack": attack}
+        spec["dataset"].pop("name")  # the fingerprint says which images; the folder may move
+        if self.shifted is not None:
+            spec["shifted"].pop("name")
+        spec.pop("weights_fingerprint")
+        spec["backbone"] = self.backbone_identity
+        return spec

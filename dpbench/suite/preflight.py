@@ -1,0 +1,95 @@
+"""What a suite names, looked up before anything is computed: data, split points, weights, plug-ins' files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from dpbench.contract.plugin import Plugin
+from dpbench.data import datasets
+from dpbench.data.spec import DatasetSpec
+from dpbench.errors import DpbenchError
+from dpbench.machine.process_state import preserved
+from dpbench.models import backbones
+from dpbench.models import backbones as feasibility
+from dpbench.models import weights as sources
+from dpbench.suite.suite import BackboneEntry
+
+
+def data_fingerprint(dataset: DatasetSpec, *, hint: str) -> str:
+    """Identifies the images, wherever they lie.
+
+    Args:
+        dataset: which images.
+        hint: where a suite says they can be had; empty where the user named the data.
+
+    Raises:
+        DpbenchError: no such data; the hint is part of the message.
+    """
+    try:
+        return datasets.fingerprint(dataset)
+    except DpbenchError as error:
+        if not hint:
+            raise
+        raise DpbenchError(f"{error}. {hint}") from error
+
+
+def split_names(entry: BackboneEntry, image_size: int) -> list[str]:
+    """Module names of the split points, each once.
+
+    Raises:
+        DpbenchError: no such backbone or split point, or the backbone cannot classify images of this size.
+    """
+    with torch.device("meta"):  # no memory, no time: only the names are wanted
+        model = backbones.create_backbone(entry.spec(), image_size=image_size, classes=2)
+        feasibility.assert_classifies(model, image_size=image_size, classes=2, name=entry.name)
+    names = [backbones.resolve_split_point(model, point, name=entry.name) for point in entry.split_points]
+    return list(dict.fromkeys(names))
+
+
+def weights_fingerprint(entry: BackboneEntry, image_size: int) -> str:
+    """Of the backbone's weights file; empty where there is none.
+
+    Raises:
+        DpbenchError: weights that are not to be had, or do not fit.
+    """
+    spec = entry.spec()
+    source = sources.choose(spec)
+    if spec.weights_file is not None:
+        sources.create(spec, source, image_size=image_size, classes=2)
+    return sources.fingerprint(spec)
+
+
+def left_out(*data: DatasetSpec) -> list[str]:
+    """What of the folders is not taken, or might be meant otherwise, a line each; of other data sets nothing."""
+    return [f"{one.name}: {line}" for one in data for line in datasets.left_out(one)]
+
+
+def in_order(entries: Sequence[BackboneEntry], dataset: DatasetSpec) -> tuple[list[BackboneEntry], list[str]]:
+    """Backbones with the order of their classifiers' classes decided, and what the user should know of their weights.
+
+    Raises:
+        DpbenchError: weights that are not to be had.
+    """
+    names, folders = datasets.classes_of(dataset)
+    decided, lines = [], []
+    for entry in entries:
+        order, line = sources.class_order(entry.spec(), names, folders=folders)
+        decided.append(entry.model_copy(update={"class_order": order}))
+        lines += [line] if line else []
+    return decided, lines
+
+
+def assert_plugins(plugins: Iterable[Plugin]) -> None:
+    """Refuse what a plug-in lacks now, rather than hours later.
+
+    Raises:
+        DpbenchError: the plug-in's name, and what it says is missing.
+    """
+    for plugin in plugins:
+        try:
+            with preserved():
+                plugin.assert_at_hand()
+        except DpbenchError as error:
+            raise DpbenchError(f"{plugin.name}: {error}") from error

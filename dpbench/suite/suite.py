@@ -1,0 +1,190 @@
+"""A TOML file that names a grid -> the cells of the grid.
+
+Everything a user can get wrong is refused here, before anything is computed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import ConfigDict, Field, StringConstraints
+
+from dpbench.contract.spec import Seed, Spec
+from dpbench.contract.threat import AuxiliaryData, Budget, ServerRole, ThreatModel
+from dpbench.data.spec import DatasetSpec, ShiftedSpec
+from dpbench.errors import DpbenchError, unknown
+from dpbench.models.spec import BackboneSpec
+from dpbench.plugins.registry import find_attack
+from dpbench.suite.cell import JudgeSpec
+from dpbench.suite.ensembles import ENSEMBLES, NEWEST
+from dpbench.suite.files import PROTOCOLS, explain, parse_toml, suite_text
+
+Headline = Literal["leakage", "ssim", "reid_top1", "identity_top1"]
+"""Figures of a board that a suite can be about."""
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
+
+
+class BackboneEntry(BackboneSpec):
+    """`[[backbones]]`: a backbone and the points to split it at."""
+
+    split_points: list[str | int] = Field(min_length=1, description="module names, or stage indices")
+
+    def spec(self) -> BackboneSpec:
+        """The backbone alone."""
+        return BackboneSpec(**self.model_dump(exclude={"split_points"}))
+
+
+class PluginEntry(Spec):
+    """`[[defenses]]`: a name and parameters; a list of values makes one setting of each."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+
+    def settings(self) -> list[dict[str, Any]]:
+        """Every combination of the listed parameter values.
+
+        Raises:
+            DpbenchError: an empty list, which would be no combination at all.
+        """
+        extra = self.model_extra or {}
+        if empty := [key for key, value in extra.items() if isinstance(value, list) and not value]:
+            raise DpbenchError(
+                f"{self.name}: {empty[0]} = [] is an empty list, so that nothing would run; "
+                "list at least one value, or remove it"
+            )
+        values = [value if isinstance(value, list) else [value] for value in extra.values()]
+        return [dict(zip(extra, combination, strict=True)) for combination in itertools.product(*values)]
+
+
+class AttackEntry(PluginEntry):
+    """`[[attacks]]`: as a defense, and on how many victims, granted what, with which auxiliary images."""
+
+    victims: int | None = Field(None, ge=1, description="overrides the suite's number for this attack")
+    threat_models: list[ThreatModel] | None = Field(
+        None, min_length=1, description="the suite's under which this attack runs; all of them by default"
+    )
+    auxiliary: list[AuxiliaryData] | None = Field(None, min_length=1, description="overrides the suite's list")
+
+
+class Suite(Spec):
+    """The content of a suite file."""
+
+    schema_version: Literal[1] = 1
+    protocol: Literal["inference"] = "inference"
+    name: Name
+    description: str = ""
+    seeds: list[Seed] = Field([0], min_length=1)
+    threat_models: list[ThreatModel] = Field(
+        ["weights"],
+        min_length=1,
+        description="static: the attacker prepared on the undefended client; query: the defended client as a "
+        "black box; weights: the defended client itself",
+    )
+    server: ServerRole = Field(
+        "attacker",
+        description="who holds the server's half: attacker: it sees all that the server computes from a release; "
+        "trusted: it listens on the wire alone",
+    )
+    auxiliary: list[AuxiliaryData] = Field(
+        ["same"], min_length=1, description="same: images like the victims'; shifted: those of [shifted]"
+    )
+    shifted: ShiftedSpec | None = None
+    releases: int = Field(1, ge=1, le=1024, description="of each victim, all of which the attacker sees")
+    budget: Budget = Field("standard", description="what the attacks may spend")
+    victims: int = Field(64, ge=1, description="test images that the attacks reconstruct")
+    dataset: DatasetSpec = DatasetSpec()
+    data: str = Field("", description="what a data set that is not there is, and how to get it; added to the error")
+    judge: JudgeSpec | None = Field(None, description="reads labels from reconstructions; by default a small ResNet")
+    headline: Headline = Field("leakage", description="the figure that orders the board, and that its pictures show")
+    backbones: list[BackboneEntry] = Field(min_length=1)
+    defenses: list[PluginEntry] = Field(min_length=1)
+    ensemble: str | None = Field(None, description="a pinned ensemble of attacks; [[attacks]] changes or adds some")
+    attacks: list[AttackEntry] = Field(default_factory=list)
+
+    @property
+    def grants_shifted(self) -> bool:
+        """Whether any attack gets auxiliary images of another data set."""
+        return any("shifted" in (entry.auxiliary or self.auxiliary) for entry in self.all_attacks())
+
+    def all_attacks(self) -> list[AttackEntry]:
+        """Those of the ensemble, as [[attacks]] changes them, and the others of [[attacks]].
+
+        Raises:
+            DpbenchError: no attack at all, an unknown ensemble, or one that pins other versions than these.
+        """
+        names = [entry.name for entry in self.attacks]
+        if self.ensemble is not None and self.ensemble not in ENSEMBLES:
+            raise unknown("ensemble", self.ensemble, ENSEMBLES)
+        pinned = ENSEMBLES[self.ensemble] if self.ensemble is not None else {}
+        for name, version in pinned.items():
+            if find_attack(name).version != version:
+                raise DpbenchError(
+                    f"{self.ensemble} pins {name!r} at version {version}, this dpbench has version "
+                    f"{find_attack(name).version}; use a newer ensemble, or the dpbench that it was made with"
+                )
+        if not pinned and not self.attacks:
+            raise DpbenchError(f"suite {self.name!r} names no attack; add [[attacks]], or ensemble = {NEWEST!r}")
+        return [*(AttackEntry(name=name) for name in pinned if name not in names), *self.attacks]
+
+
+def load_suite(name: str) -> Suite:
+    """A built-in suite by name, or a TOML file by path.
+
+    Raises:
+        DpbenchError: no such suite or file, a TOML syntax error (with its line), an unknown key (with a
+            suggestion), a value that does not fit.
+    """
+    return parse_suite(suite_text(name), origin=name)
+
+
+def parse_suite(text: str, *, origin: str) -> Suite:
+    """TOML text -> a validated suite; `origin` names it in messages."""
+    content = parse_toml(text, origin=origin)
+    if content.get("protocol", PROTOCOLS[0]) == PROTOCOLS[1]:
+        raise DpbenchError(
+            f"{origin} is a suite of the protocol {PROTOCOLS[1]!r}, which has no grid of cells; `dpbench run` and "
+            "`dpbench leaderboard` take it, here a suite without that protocol is expected"
+        )
+    try:
+        return Suite.model_validate(content)
+    except pydantic.ValidationError as error:
+        raise explain(error, origin, _TABLES, Suite) from error
+
+
+_TABLES: dict[str, type[Spec]] = {
+    "dataset": DatasetSpec,
+    "shifted": ShiftedSpec,
+    "judge": JudgeSpec,
+    "backbones": BackboneEntry,
+    "defenses": PluginEntry,
+    "attacks": AttackEntry,
+}
+
+
+def with_weights(suite: Suite, weights: str) -> Suite:
+    """The suite with other weights for its only backbone: a file, or one of `specs.WEIGHTS`.
+
+    Raises:
+        DpbenchError: the suite has several backbones.
+    """
+    if len(suite.backbones) > 1:
+        raise DpbenchError(
+            f"--weights {weights}: suite {suite.name!r} has {len(suite.backbones)} backbones "
+            f"({', '.join(entry.name for entry in suite.backbones)}); write weights = ... under the one it belongs to"
+        )
+    return suite.model_copy(update={"backbones": [suite.backbones[0].model_copy(update={"weights": weights})]})
+
+
+def extend(suite: Suite, *, defenses: list[str], attacks: list[str]) -> Suite:
+    """The suite with further defenses and attacks, by name or as `path/to/file.py:Name`, at their defaults."""
+    return suite.model_copy(
+        update={
+            "defenses": [*suite.defenses, *(PluginEntry(name=name) for name in defenses)],
+            "attacks": [*suite.attacks, *(AttackEntry(name=name) for name in attacks)],
+        }
+    )

@@ -1,0 +1,1 @@
+"""Text: what is shown, stored and hashed, without anything of torch."""

@@ -1,0 +1,1 @@
+"""What attacks and defenses build on."""

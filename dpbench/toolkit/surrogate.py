@@ -1,0 +1,107 @@
+"""A client that has gradients, learned from what one without releases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dpbench.contract.attack import Observation
+from dpbench.machine.devices import autocast, place
+from dpbench.text.hashing import content_hash
+from dpbench.toolkit.inverse_network import features_on_grid
+from dpbench.toolkit.inversion import channel_axis, initialise, victims_per_batch
+from dpbench.toolkit.standardising import Standardising
+
+VERSION = 1
+STEPS = 300
+LEARNING_RATE = 3e-3
+BATCH = 64
+WIDTH = 64
+SIDE = 8
+"""Of the grid from which values without a grid are computed."""
+
+
+class ReleaseNetwork(nn.Module):
+    """Images -> standardised releases of any layout: convolutions where they lie on a grid, and a dense layer.
+
+    Args:
+        feature_shape: releases without the batch axis.
+        image_shape: (3, H, W).
+    """
+
+    def __init__(self, feature_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.feature_shape = feature_shape
+        grid = features_on_grid(torch.empty(1, *feature_shape, device="meta"), image_shape[1:])
+        fits = grid is not None and math.prod(grid.shape) == math.prod(feature_shape)
+        self.grid = (grid.shape[2], grid.shape[3]) if grid is not None and fits else None
+        side = SIDE if self.grid is None else min(self.grid)
+        halvings = max(0, round(math.log2(min(image_shape[1:]) / side)))
+        layers: list[nn.Module] = [nn.Conv2d(3, WIDTH, 3, padding=1), nn.ReLU()]
+        for _ in range(halvings):
+            layers += [nn.Conv2d(WIDTH, WIDTH, 3, stride=2, padding=1), nn.ReLU()]
+        self.trunk = nn.Sequential(*layers, nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.ReLU())
+        self.axis = channel_axis((1, *feature_shape))
+        values = math.prod(feature_shape)
+        self.local = nn.Conv2d(WIDTH, feature_shape[self.axis - 1], 3, padding=1) if self.grid is not None else None
+        self.dense = nn.Sequential(nn.Linear(WIDTH * SIDE**2, min(values, 512)), nn.Linear(min(values, 512), values))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N,3,H,W) in [0,1] -> (N, *feature_shape)."""
+        x = self.trunk(images * 2 - 1)
+        units: Tensor = self.dense(functional.adaptive_avg_pool2d(x, SIDE).flatten(1)).unflatten(1, self.feature_shape)
+        if self.local is not None and self.grid is not None:
+            local = functional.adaptive_avg_pool2d(self.local(x), self.grid).flatten(2)  # (N,C,positions)
+            units = units + local.movedim(1, self.axis if self.axis != 3 else -1).reshape(units.shape)
+        return units
+
+
+def learned_surrogate(
+    seen: Observation, release: Callable[[Tensor], Tensor], shape: tuple[int, ...]
+) -> Callable[[Tensor], Tensor]:
+    """Images -> about what `release` gives, (N, *shape), with gradients; trained once on auxiliary images."""
+    device = seen.released.device
+    network = ReleaseNetwork(shape, seen.image_shape)
+    standardising = Standardising(shape, channel_axis((1, *shape)))
+    both = nn.ModuleDict({"network": network, "standardising": standardising})
+    batch = min(BATCH, victims_per_batch(seen))
+
+    def train(generator: torch.Generator) -> dict[str, Tensor]:
+        initialise(network, generator)
+        place(both, device).train()
+        images = seen.auxiliary.images
+        standardising.fit(torch.cat([release(chunk.to(device)) for chunk in images[: 4 * BATCH].split(batch)]))
+        optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS, pct_start=0.2)
+        for step in range(STEPS):
+            if step % 20 == 0:
+                seen.progress(f"surrogate step {step}/{STEPS}")
+            chosen = torch.randint(len(images), (batch,), generator=generator, device=generator.device)
+            some = images[chosen.to(images.device)].to(device)
+            wanted = standardising(release(some))
+            with torch.enable_grad():
+                with autocast(device):
+                    units = network(some)
+                loss = (units.float() - wanted).square().mean()
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+            optimizer.step()
+            schedule.step()
+        return dict(both.state_dict())
+
+    identity = [VERSION, shape, seen.image_shape, batch]
+    state = seen.remember(
+        f"surrogate-{content_hash(identity)[:16]}", train, "query", owner=("surrogate", f"v{VERSION}")
+    )
+    both.load_state_dict(state)
+    place(both, device).eval().requires_grad_(False)
+
+    def surrogate(images: Tensor) -> Tensor:
+        released: Tensor = standardising.restored(network(images))
+        return released
+
+    return surrogate

@@ -58,7 +58,7 @@ def test_line_ends_and_byte_order_marks_change_nothing(tmp_path: Path, end: str,
 
 def test_no_text_installs_a_stranger() -> None:
     """The name on the public index is another project."""
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     texts = [root / "README.md", root / "CONTRIBUTING.md", root / "leaderboards" / "README.md"]
     texts += [path for folder in ("dpbench", "attacks", "defenses") for path in (root / folder).rglob("*")]
     found = [

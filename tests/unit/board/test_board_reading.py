@@ -17,7 +17,7 @@ from dpbench.board.files import read_board, write_board
 from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
 
-BOARDS = Path(__file__).parents[2] / "leaderboards"
+BOARDS = Path(__file__).parents[3] / "leaderboards"
 
 
 @pytest.fixture(name="board", scope="module")

@@ -111,12 +111,18 @@ def test_debug_by_the_environment(dpbench, monkeypatch) -> None:
 
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
 def test_signals_end_it_as_ctrl_c_does(dpbench, monkeypatch, name: str, status: int) -> None:
-    before = signal.getsignal(getattr(signal, name))
-    monkeypatch.setattr("dpbench.cli.listing.listing", lambda *given: os.kill(os.getpid(), getattr(signal, name)))
-    outcome = dpbench("list", "attacks")
-    assert outcome.status == status
-    assert len(outcome.err.splitlines()) == 1
-    assert signal.getsignal(getattr(signal, name)) == before
+    number = getattr(signal, name)
+    ignored = signal.getsignal(number)  # in the background, under nohup
+    before = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+    signal.signal(number, before)
+    try:
+        monkeypatch.setattr("dpbench.cli.listing.listing", lambda *given: os.kill(os.getpid(), number))
+        outcome = dpbench("list", "attacks")
+        assert outcome.status == status
+        assert len(outcome.err.splitlines()) == 1
+        assert signal.getsignal(number) == before
+    finally:
+        signal.signal(number, ignored)
 
 
 def test_statuses_are_in_the_help(dpbench) -> None:

@@ -10,7 +10,7 @@ from dpbench.cli import doctor
 from dpbench.metrics import lpips_weights
 from dpbench.models import carriers
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def found(about):

@@ -34,6 +34,12 @@ MOST_IMAGES = 2048
 LEFT_OUT = 4
 """One in so many auxiliary images is kept from the linear map, to judge it by and to learn what it leaves open."""
 
+FEWEST_LEFT_OUT = 32
+"""With fewer images to judge a linear map by, and to learn from, there is none."""
+
+CLEARLY = 0.95
+"""Share of the convolutions' loss that the linear map's must stay below."""
+
 RETRY_RATE = 0.25
 """Share of the learning rate at which a decoder that did not converge starts again."""
 
@@ -153,9 +159,11 @@ class InverseTraining(BaseModel):
         to_beat: Tensor,
         generator: torch.Generator,
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """A dense network where its linear map's loss is below `to_beat`, else nothing; and the loss of that map."""
-        seen.progress("a linear map")
+        """A dense network where its linear map's loss is clearly below `to_beat`, else nothing; and the map's loss."""
         device = seen.released.device
+        if len(seen.auxiliary) < LEFT_OUT * FEWEST_LEFT_OUT:
+            return {}, torch.full((), torch.inf, device=device)
+        seen.progress("a linear map")
         images = seen.auxiliary.images.to(device)
         order = torch.arange(min(len(images), MOST_IMAGES), device=device)
         held = images[order[::LEFT_OUT][:STATISTICS_IMAGES]]
@@ -173,8 +181,8 @@ class InverseTraining(BaseModel):
             losses = [self._loss(refining.resize(some), whole) * len(some) for some, whole in chunks]
             return torch.stack(losses).sum() / len(small)
 
-        linear_loss = linear.fit(query, known, held, loss, to_beat)
-        if not linear_loss < to_beat:
+        linear_loss = linear.fit(query, known, held, loss, CLEARLY * to_beat)
+        if not linear_loss < CLEARLY * to_beat:
             return {}, linear_loss
         initialise(refining, generator)
         final_loss = self._train(

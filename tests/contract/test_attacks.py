@@ -262,7 +262,7 @@ def test_a_second_training_counts_where_its_loss_is_lower(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Decoder, "_train", diverge_at_first)
     images = run("decoder", seen, learning_rate=0.016)
-    assert rates == [0.016, 0.004]
+    assert rates[:2] == [0.016, 0.004]  # a third one refines the linear map, where that does better
     assert seen.notes["retried"] is seen.notes["converged"] is True
     assert psnr_db(images, victims) > psnr_db(run("mean-image", seen), victims) + 3
 

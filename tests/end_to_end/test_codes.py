@@ -8,15 +8,15 @@ import dpbench as package
 from dpbench.records.store import iter_records
 
 CODING = Path(__file__).parents[1] / "contract" / "coding.py"
-CODES = ("Tiny", "Lattice", "KeyInAChannel", "KeyedNoise", "Feistel", "Xor")
+CODES = ("Lattice", "KeyedNoise", "Feistel")
 
 SUITE = """
 name = "codes"
-victims = 32
+victims = 16
 threat_models = ["query"]
 [dataset]
 private = 256
-auxiliary = 512
+auxiliary = 256
 test = 64
 [[backbones]]
 name = "resnet10t"
@@ -33,7 +33,7 @@ grid = 2
 {codes}
 [[attacks]]
 name = "decoder"
-steps = 60
+steps = 40
 width = 32
 blocks = 1
 """

@@ -40,6 +40,7 @@ width = 64
 name = "rmle"
 steps = 400
 decoder_steps = 105
+decoder_width = 64
 total_variation = [[0.01, 1.0]]
 nearness = [[0.0, 10.0]]
 """

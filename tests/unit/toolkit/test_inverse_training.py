@@ -18,11 +18,11 @@ def test_small_batches_are_asked_for_together() -> None:
         asked.append(len(images))
         return torch.nn.functional.avg_pool2d(images, 2)
 
-    images = torch.rand(100, 3, 16, 16, generator=derive_generator(CPU, "images"))
+    images = torch.rand(132, 3, 16, 16, generator=derive_generator(CPU, "images"))
     seen = Observation(
         released=query(images[:2]),
         image_shape=(3, 16, 16),
-        auxiliary=LabelledImages(images, torch.zeros(100, dtype=torch.int64)),
+        auxiliary=LabelledImages(images, torch.zeros(132, dtype=torch.int64)),
         query=query,
         client=None,
         remember=lambda name, train, depends_on, owner=None: train(derive_generator(CPU, name)),
@@ -30,11 +30,36 @@ def test_small_batches_are_asked_for_together() -> None:
     asked.clear()
     InverseTraining(steps=10, width=8, blocks=1, batch_size=16, learning_rate=0.01).trained(seen)
     attempts = 2 if "retried" in seen.notes else 1
-    # of 100 images statistics, then of 10 steps of 16 images four, four and two at once
-    convolutions = attempts * [RELEASE_BATCH, 36, RELEASE_BATCH, RELEASE_BATCH, 32]
+    # of 132 images statistics, then of 10 steps of 16 images four, four and two at once
+    convolutions = attempts * [RELEASE_BATCH, RELEASE_BATCH, 4, RELEASE_BATCH, RELEASE_BATCH, 32]
     assert asked[: len(convolutions)] == convolutions
-    linear = asked[len(convolutions) :][:5]  # 75 images and their mirror images, then those that were left out
-    assert linear == [RELEASE_BATCH, RELEASE_BATCH, 11, 11, 25]
+    linear = asked[len(convolutions) :][:5]  # 99 images and their mirror images, then those that were left out
+    assert linear == [RELEASE_BATCH, RELEASE_BATCH, 35, 35, 33]
+
+
+def test_few_images_are_not_judged_by() -> None:
+    images = torch.rand(40, 3, 16, 16, generator=derive_generator(CPU, "few"))
+
+    def query(some: torch.Tensor) -> torch.Tensor:
+        return some.flatten(1)
+
+    states: list[dict[str, torch.Tensor]] = []
+
+    def remember(name, train, depends_on, owner=None):  # type: ignore[no-untyped-def]
+        states.append(train(derive_generator(CPU, name)))
+        return states[-1]
+
+    seen = Observation(
+        released=query(images[:2]),
+        image_shape=(3, 16, 16),
+        auxiliary=LabelledImages(images, torch.zeros(40, dtype=torch.int64)),
+        query=query,
+        client=None,
+        remember=remember,
+    )
+    InverseTraining(steps=2, width=8, blocks=1, batch_size=16).trained(seen)
+    assert states[0]["linear_loss"] == torch.inf
+    assert "linear_loss" not in seen.notes
 
 
 def test_windows_are_the_same_of_both_images() -> None:

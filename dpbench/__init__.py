@@ -16,9 +16,9 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dpbench.api import load_records as load_records
     from dpbench.api import run as run
     from dpbench.board.leaderboard import build_board as build_board
-    from dpbench.board.leaderboard import load_records as load_records
     from dpbench.contract.attack import Attack as Attack
     from dpbench.contract.attack import Observation as Observation
     from dpbench.contract.defense import AdditiveNoise as AdditiveNoise
@@ -38,7 +38,7 @@ _HOMES = {
     "DpbenchError": "errors",
     "File": "contract.plugin",
     "build_board": "board.leaderboard",
-    "load_records": "board.leaderboard",
+    "load_records": "api",
     "register": "plugins.registry",
     "AdditiveNoise": "contract.defense",
     "Attack": "contract.attack",

@@ -7,20 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from dpbench.board.leaderboard import build_board
-from dpbench.protocols.sharing import records as sharing_records
-from dpbench.protocols.sharing.reporting.board import build_sharing_board
-from dpbench.protocols.sharing.runner import execute_sharing, make_sharing_plan, refuse_shifted
-from dpbench.protocols.sharing.suite import SharingSuite
-from dpbench.records.store import restore_records
+from dpbench.contract.spec import Spec
+from dpbench.protocols.known import loaded, of_run
+from dpbench.running.protocol import Options, Plan
 from dpbench.running.runner import execute, make_plan
 from dpbench.running.watching import Watcher
-from dpbench.suite.files import protocol_of
-from dpbench.suite.suite import Suite
 
 
 def run(
-    suite: str | Suite | SharingSuite = "quick",
+    suite: str | Spec = "quick",
     *,
     data: str | None = None,
     output: Path | str | None = None,
@@ -51,21 +46,45 @@ def run(
         watcher: follows the run, see `dpbench.running.watching.Watcher`.
 
     Returns:
-        One row per cell and one `worst-case` row per defense setting; of a suite of the protocol `sharing` one row per
-        condition and defense setting. Columns in `leaderboards/README.md`.
+        One row per cell and one `worst-case` row per defense setting, or what the suite's protocol has instead. Columns
+        in `leaderboards/README.md`.
 
     Raises:
         DpbenchError: input that cannot be used; finished cells are kept.
     """
     settings: dict[str, Any] = {"data": data, "output": output, "only": only, "seed": seed, "budget": budget}
-    weights = None if weights is None else str(weights)
-    if isinstance(suite, SharingSuite) or (isinstance(suite, str) and protocol_of(suite) == "sharing"):
-        refuse_shifted(shifted)
-        sharing = make_sharing_plan(suite, weights=weights, **settings)
-        units = execute_sharing(sharing, device=device, batch_size=batch_size, audit=audit, watcher=watcher)
-        sharing_records.restore_records(sharing.output, units)
-        return build_sharing_board(units)
-    plan = make_plan(suite, shifted=shifted, weights=weights, audit=audit, **settings)
-    records = execute(plan, device=device, batch_size=batch_size, audit=audit, watcher=watcher)
-    restore_records(plan.output, records)
-    return build_board(records)
+    prepared = plan(suite, shifted=shifted, weights=weights, audit=audit, **settings)
+    records = execute(prepared, device=device, batch_size=batch_size, audit=audit, watcher=watcher)
+    prepared.protocol.store.restore(prepared.output, records)
+    return prepared.protocol.board(records)
+
+
+def plan(suite: str | Spec = "quick", *, weights: str | Path | None = None, **options: Any) -> Plan[Any, Any]:
+    """What `run` would do: the units of a suite, and which are finished. Computes nothing.
+
+    Args:
+        suite: as for `run`.
+        weights: likewise.
+        options: fields of `dpbench.running.protocol.Options`.
+
+    Raises:
+        DpbenchError: anything in the suite that cannot be run.
+    """
+    protocol, chosen = loaded(suite)
+    given = Options(weights=None if weights is None else str(weights), **options)
+    return make_plan(protocol, chosen, given)
+
+
+def load_records(run_dir: str | Path) -> pd.DataFrame:
+    """Per-image figures of a run: one row per cell, or attack of another protocol, and victim.
+
+    Columns for cells: those that name the row, `status`, `error`, `cell`, `floor`, `accuracy` of the defense, `victim`
+    (its place), `victim_hash`, `correct` (top-1 on it), `mse`, `psnr_db` (at most 80), `ssim`, `lpips`, `reid_rank`
+    (how many test images are at least as near: 0 is a match), `identity_rank` (likewise of classes), `label_read`. A
+    failed cell is one row without figures.
+
+    Raises:
+        DpbenchError: not a run directory, or a record in it cannot be read.
+    """
+    protocol = of_run(Path(run_dir))
+    return protocol.figures(protocol.newest(protocol.store.all(Path(run_dir))))

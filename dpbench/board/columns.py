@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -145,3 +146,51 @@ def tidy(board: pd.DataFrame) -> pd.DataFrame:
             figures = board[column].astype("float64").replace([np.inf, -np.inf], np.nan)
             board[column] = figures.round(decimals) + 0.0  # + 0.0: no -0.0000
     return board
+
+
+Row: TypeAlias = tuple[str, ...]
+"""What names a row: the columns of a `Layout` that do."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the boards of a protocol name their rows: all that the gate needs to know of them.
+
+    Attributes:
+        key: columns that name a row.
+        said: a row's name in words.
+        further: a column that names a row where it holds anything.
+        count: the column that says over how many images a row averages.
+    """
+
+    key: tuple[str, ...]
+    said: Callable[[Row], str]
+    further: str = ""
+    count: str = "images"
+
+    def name_of(self, values: Mapping[str, Any]) -> Row:
+        """The name of a row."""
+        name = tuple(str(values[column]) for column in self.key)
+        more = values.get(self.further) if self.further else None
+        return (*name, more) if isinstance(more, str) and more else name
+
+    def fits(self, columns: Iterable[str]) -> bool:
+        """Whether a board has the columns that name a row."""
+        return set(self.key) <= set(columns)
+
+
+def row_name(row: Row) -> str:
+    """`leaves resnet10t layer1 | gaussian noise_std=1.0 | worst-case (weights shifted releases=4, seed 0)`."""
+    dataset, backbone, split_point, defense, arguments, attack, threat_model, auxiliary, releases, budget, seed = row[
+        : len(KEY)
+    ]
+    setting = f"{defense} {arguments}".strip()
+    granted = [threat_model, *(["shifted"] if auxiliary == "shifted" else [])]
+    granted += [f"releases={releases}"] if releases != "1" else []
+    granted += [budget] if budget != "standard" else []
+    granted += [f"server={server}" for server in row[len(KEY) :]]
+    return f"{dataset} {backbone} {split_point} | {setting} | {attack} ({' '.join(granted)}, seed {seed})"
+
+
+CELLS = Layout(KEY, row_name, further="server")
+"""Of boards of cells."""

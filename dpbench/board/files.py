@@ -181,7 +181,7 @@ def read_board(path: Path) -> pd.DataFrame:
         DpbenchError: no such file, no CSV table, cut short, columns missing (named), or a value that cannot be
             (named by row and column).
     """
-    header, rows, separator = _table(path)
+    header, rows, separator = read_table(path)
     _refuse_header(header, path)
     board = pd.DataFrame(rows, columns=header, dtype=object)
     for column in (column for column in header if column in ORDER):
@@ -197,7 +197,7 @@ def read_board(path: Path) -> pd.DataFrame:
     return tidy(board.reindex(columns=[column for column in ORDER if column in header]))
 
 
-def _table(path: Path) -> tuple[list[str], list[list[str]], str]:
+def read_table(path: Path) -> tuple[list[str], list[list[str]], str]:
     """Names of the columns, rows of as many values, and what separates them."""
     try:
         content = path.read_bytes()
@@ -231,8 +231,6 @@ def _table(path: Path) -> tuple[list[str], list[list[str]], str]:
 
 
 def _refuse_header(header: Sequence[str], path: Path) -> None:
-    if {"condition", "receiver"} <= set(header):
-        raise DpbenchError(f"board {path} is one of the protocol 'sharing'; expected one of the protocol 'inference'")
     twice = next((name for name in header if name and header.count(name) > 1), None)
     if twice is not None:
         raise DpbenchError(f"board {path} has two columns {twice!r}; keep one of them")

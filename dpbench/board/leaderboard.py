@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,6 @@ from dpbench.board.rows import Row, Sample, on_common_seeds, over_all_seeds
 from dpbench.board.worst_cases import Scope, ensemble_of, none_converged, outcome, tiers_of, unreliable_cells
 from dpbench.contract.threat import AUXILIARY_DATA, BUDGETS, THREAT_MODELS
 from dpbench.records.record import Record, Utility
-from dpbench.records.store import newest_records
 
 
 def build_board(records: Iterable[Record], *, claimed: Iterable[Record] = ()) -> pd.DataFrame:
@@ -226,18 +224,15 @@ def _headlines(rows: pd.DataFrame) -> pd.Series[float]:
     return figures
 
 
-def load_records(run_dir: Path | str) -> pd.DataFrame:
-    """Per-image figures of a run: one row per cell and victim; a failed cell is one row without figures.
+def per_image(records: Iterable[Record]) -> pd.DataFrame:
+    """Per-image figures: one row per cell and victim; a failed cell is one row without figures.
 
     Columns: those that name the row, `status`, `error`, `cell`, `floor`, `accuracy` of the defense, `victim`
     (its place), `victim_hash`, `correct` (top-1 on it), `mse`, `psnr_db` (at most 80), `ssim`, `lpips`, `reid_rank`
     (how many test images are at least as near: 0 is a match), `identity_rank` (likewise of classes), `label_read`.
-
-    Raises:
-        DpbenchError: not a run directory, or a record in it cannot be read.
     """
     rows: list[dict[str, Any]] = []
-    for cell in cells_of(newest_records([Path(run_dir)]), as_recorded=True):
+    for cell in cells_of(list(records), as_recorded=True):
         record = cell.record
         shared = dataclasses.asdict(cell.name) | {
             "status": record.status,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,15 +12,6 @@ from dpbench.cli.share import share
 from dpbench.errors import DEBUG, DpbenchError, unknown
 from dpbench.text.shown_text import ERROR_LIMIT, clean
 from dpbench.text.terminal import make_console
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rich.console import Console
-
-    from dpbench.running.runner import Plan
-
-PLOTS = ("tradeoff", "budgets", "depth")
 
 app = typer.Typer(
     name="dpbench",
@@ -112,48 +103,11 @@ def run(
     overview.png, budgets.png where it holds several budgets, and depth.png where it holds several split points.
     Exit status: 0 done, 1 some cells failed, 2 unusable input.
     """
-    from dpbench.board.files import write_board
-    from dpbench.board.leaderboard import build_board
-    from dpbench.board.leakage import CALIBRATED as OF_LEAKAGE
+    from dpbench.cli.running import run_suite
     from dpbench.machine.memory import parse_batch_size
-    from dpbench.records.pictures import gone, lost_and_gone
-    from dpbench.records.record import words_of
-    from dpbench.records.store import newest_records, restore_records
-    from dpbench.reporting.display import Display
-    from dpbench.reporting.drawings import write_budgets, write_depth, write_overview, write_tradeoff
-    from dpbench.reporting.plot_style import draw_or_say
-    from dpbench.reporting.table import print_table
-    from dpbench.running.runner import execute, make_plan
-    from dpbench.suite.files import protocol_of
-    from dpbench.suite.suite import extend, load_suite
+    from dpbench.running.protocol import Options
 
-    console = make_console()
-    at_once = parse_batch_size(batch_size)
-    if protocol_of(suite) == "sharing":
-        from dpbench.protocols.sharing.reporting.verbs import run_sharing
-        from dpbench.protocols.sharing.runner import refuse_shifted
-
-        refuse_shifted(shifted)
-        status = run_sharing(
-            suite,
-            data=data,
-            output=output,
-            device=device,
-            only=only,
-            seed=seed,
-            budget=budget,
-            weights=weights,
-            batch_size=at_once,
-            audit=audit,
-            defenses=defense or [],
-            attacks=attack or [],
-            dry_run=dry_run,
-            console=console,
-        )
-        raise typer.Exit(status)
-    chosen = extend(load_suite(suite), defenses=defense or [], attacks=attack or [])
-    plan = make_plan(
-        chosen,
+    options = Options(
         data=data,
         output=output,
         only=only,
@@ -162,80 +116,13 @@ def run(
         budget=budget,
         weights=weights,
         audit=audit,
+        defenses=defense or [],
+        attacks=attack or [],
     )
-    for remark in plan.remarks:
-        console.print(f"note: {remark}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    if dry_run:
-        _print_plan(plan, console)
-        return
-    left = len(plan.cells) - len(plan.finished)
-    console.print(
-        clean(f"suite {plan.suite.name}: {left} of {len(plan.cells)} cells to run, into {plan.output}", ERROR_LIMIT),
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+    at_once = parse_batch_size(batch_size)
+    raise typer.Exit(
+        run_suite(suite, options, device=device, batch_size=at_once, dry_run=dry_run, console=make_console())
     )
-    for line in plan.changed:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    with Display(console, plan.cells) as display:
-        records = execute(plan, device=device, batch_size=at_once, audit=audit, watcher=display)
-    finished = [record.id for record in records if record.status == "ok"]
-    removed = lost_and_gone(plan.output, restore_records(plan.output, records), finished)
-    stored = newest_records([plan.output])
-    board = build_board(stored)
-    write_board(board, plan.output / "board.csv")
-    print_table(board if len(stored) == len(records) else build_board(records), console)
-    failed = [record for record in records if record.status == "failed"]
-    for record in failed:
-        line = f"failed: {clean(record.id)}: {clean(record.error, ERROR_LIMIT)}"
-        console.print(line, style="red", markup=False, soft_wrap=True)
-    # a static attacker who fails is no surprise; an adaptive one who does may have had too small a budget
-    stuck = [r for r in records if r.converged is False and r.cell.threat_model != "static"]
-    if stuck:
-        names = "; ".join(clean(words_of(record).label) for record in stuck)
-        line = f"not converged, by their own loss; a larger budget may recover more: {names}"
-        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
-    for record in records:
-        if "clamped" in record.notes:
-            line = f"clamped to [0, 1]: {words_of(record).label}: {record.notes['clamped']}; expected images in [0, 1]"
-            console.print(clean(line), style="yellow", markup=False, highlight=False, soft_wrap=True)
-    missing = {pair for record in records for pair in record.missing_metrics.items() if pair[0] in OF_LEAKAGE}
-    for metric, reason in sorted(missing):
-        console.print(f"no {metric}: {clean(reason)}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    written = ["board.csv"]
-    if left or not (plan.output / "overview.png").is_file():
-        plots: dict[str, Callable[[], object]] = {
-            "tradeoff.png": lambda: write_tradeoff(board, plan.output / "tradeoff.png"),
-            "budgets.png": lambda: write_budgets(board, plan.output / "budgets.png"),
-            "depth.png": lambda: write_depth(board, stored, plan.output / "depth.png"),
-        }
-        if len(gone(plan.output, finished)) < len(finished):
-            plots["overview.png"] = lambda: write_overview(plan.output, board, plan.output / "overview.png")
-        written += draw_or_say(plots, console)
-    for line in removed:
-        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
-    pictures = "" if removed else ", and a picture per cell in pictures/"
-    console.print(
-        clean(f"{plan.output}: {', '.join(written)}{pictures}", ERROR_LIMIT),
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
-    if failed:
-        raise typer.Exit(1)
-
-
-def _print_plan(plan: Plan, console: Console) -> None:
-    from dpbench.suite.words import label
-
-    for cell in plan.cells:
-        state = "finished" if cell.id in plan.finished else "to run"
-        line = f"{state:8}  {clean(label(cell, full=True))}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    left = len(plan.cells) - len(plan.finished)
-    console.print(f"{len(plan.cells)} cells, {left} to run, into {plan.output}", markup=False, soft_wrap=True)
-    for line in plan.changed:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command(
@@ -276,47 +163,35 @@ def leaderboard(
     directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run directories.")],
     output: Annotated[Path, typer.Option(help="FILE ending in .csv, .md, .html or .tex; in .png for a plot.")],
     plot: Annotated[
-        str,
-        typer.Option(help="What a .png shows: tradeoff, budgets or depth; of a sharing run benefit or transfer."),
-    ] = "tradeoff",
+        str | None,
+        typer.Option(
+            help="What a .png shows: tradeoff, budgets or depth; of features for a partner benefit or transfer.",
+            show_default="the first of these",
+        ),
+    ] = None,
     claimed: Annotated[
         list[Path] | None,
         typer.Option(metavar="DIR", help="Run directories of others, not re-run: shown apart. May be repeated."),
     ] = None,
 ) -> None:
     """Derive a board from records alone: one row per cell and a worst-case row per defense setting."""
-    from dpbench.board.files import write_board
-    from dpbench.board.leaderboard import build_board
-    from dpbench.protocols.sharing.records import is_sharing_run
-    from dpbench.records.store import newest_records
-    from dpbench.reporting.drawings import write_budgets, write_depth, write_tradeoff
+    from dpbench.protocols.known import of_run, of_runs
 
-    of_sharing = [directory for directory in directories if is_sharing_run(directory)]
-    if of_sharing:
-        from dpbench.protocols.sharing.reporting.verbs import write_sharing_board
-
-        if claimed:
-            raise DpbenchError(f"--claimed {claimed[0]}: boards of sharing runs hold measured rows alone; leave it out")
-        others = [directory for directory in directories if directory not in of_sharing]
-        if others:
+    protocol = of_runs(directories)
+    chosen = plot or next(iter(protocol.plots), "")
+    if chosen not in protocol.plots and plot is not None:
+        raise unknown("plot", chosen, protocol.plots)
+    for directory in claimed or []:
+        if of_run(directory) is not protocol:
             raise DpbenchError(
-                f"{of_sharing[0]} is a run of the protocol 'sharing', {others[0]} is not; give one kind at a time"
+                f"--claimed {directory}: expected a run of the protocol {protocol.name!r}, like the others"
             )
-        rows = write_sharing_board(of_sharing, output, "benefit" if plot == PLOTS[0] else plot)
-        print(f"{output}: {rows} rows")
-        return
-    if plot not in PLOTS:
-        raise unknown("plot", plot, PLOTS)
-    records = newest_records(directories)
-    board = build_board(records, claimed=newest_records(claimed or []))
-    if output.suffix != ".png":
-        write_board(board, output)
-    elif plot == "tradeoff":
-        write_tradeoff(board, output)
-    elif not (write_budgets(board, output) if plot == "budgets" else write_depth(board, records, output)):
-        several = "budgets" if plot == "budgets" else "split points of an undefended backbone"
-        raise DpbenchError(f"--plot {plot}: these runs do not hold several {several}")
-    print(f"{output}: {len(board)} rows")
+    records, others = (
+        protocol.newest(record for directory in given for record in protocol.store.all(directory))
+        for given in (directories, claimed or [])
+    )
+    rows = protocol.write(records, protocol.board(records, claimed=others), output, chosen)
+    print(f"{output}: {rows} rows")
 
 
 @app.command(

@@ -8,14 +8,10 @@ from pathlib import Path
 
 from dpbench.errors import DpbenchError
 from dpbench.machine.writing import write_atomically
-from dpbench.protocols.sharing import records as sharing_records
-from dpbench.protocols.sharing.records import SharingRecord, is_sharing_run
-from dpbench.protocols.sharing.units import Attacked, Transferred
+from dpbench.protocols.known import of_run
 from dpbench.records.pictures import reconstructions_path
-from dpbench.records.record import Record, words_of
-from dpbench.records.store import iter_records, picture_path, record_path
+from dpbench.records.store import picture_path
 from dpbench.suite.overrides import occurs
-from dpbench.suite.words import ssim_text
 from dpbench.text.shown_text import ERROR_LIMIT, clean
 
 
@@ -80,39 +76,19 @@ def shown(directory: Path, patterns: Sequence[str] | None = None) -> list[Shown]
 
 
 def _attacks(directory: Path) -> Iterable[Shown]:
-    if is_sharing_run(directory):
-        records = sharing_records.iter_records(directory)
-        return [_of_shared(directory, record) for record in records if record.status == "ok" and record.victims]
-    return [_of_cell(directory, record) for record in iter_records(directory) if record.status == "ok"]
-
-
-def _of_cell(directory: Path, record: Record) -> Shown:
-    words = words_of(record)
-    accuracy = "" if record.utility is None else f", top-1 {record.utility.accuracy:.0%}"
-    return Shown(
-        record.id,
-        (words.label, words.full, record.id),
-        f"{record.cell.split_point}, {words.defense}",
-        f"{words.attack}, {record.cell.granted}: {ssim_text(record.fidelity)}{accuracy}",
-        record_path(directory, record.id),
-        picture_path(directory, record.id),
-        reconstructions_path(directory, record.id),
-    )
-
-
-def _of_shared(directory: Path, record: SharingRecord) -> Shown:
-    unit, words = record.unit, sharing_records.words_of(record)
-    knows = f"prepared on fit {unit.fits}" if isinstance(unit, Transferred) else ""
-    knows = unit.knowledge if isinstance(unit, Attacked) else knows
-    return Shown(
-        record.id,
-        (words.label, record.id),
-        words.defense,
-        f"{words.attack}, {knows}: {ssim_text(record.fidelity)}",
-        sharing_records.record_path(directory, record.id),
-        picture_path(directory, record.id),
-        reconstructions_path(directory, record.id),
-    )
+    protocol = of_run(directory)
+    for record in protocol.store.all(directory):
+        if record.status == "ok" and record.attacked and record.victims:
+            heading, note = protocol.caption(record)
+            yield Shown(
+                record.id,
+                (record.named.label, record.named.full, record.id),
+                heading,
+                note,
+                protocol.store.path(directory, record.id),
+                picture_path(directory, record.id),
+                reconstructions_path(directory, record.id),
+            )
 
 
 def write_shown(directory: Path, found: Sequence[Shown], output: Path) -> None:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from dpbench.contract.defense import ProtectedModel
-from dpbench.contract.threat import UNDEFENDED
 from dpbench.errors import DpbenchError
 from dpbench.exchange.entropy import fresh_generator
 from dpbench.exchange.feature_file import SharedFeatures, assert_new, read_features, write_features
@@ -20,13 +19,12 @@ from dpbench.machine.cache import default_cache
 from dpbench.machine.devices import choose_device
 from dpbench.machine.randomness import derive_generator
 from dpbench.plugins.registry import find_defense
+from dpbench.protocols.known import loaded
 from dpbench.running.prepare import Prepared
-from dpbench.running.runner import make_plan
+from dpbench.running.protocol import Options, Shareable
 from dpbench.service.quantisation import quantisation_of
 from dpbench.service.release import checked_features, predict_in_batches, release_in_batches
 from dpbench.suite.cell import CellSpec
-from dpbench.suite.suite import AttackEntry, PluginEntry, load_suite
-from dpbench.suite.words import setting
 
 AT_ONCE = 1024
 """Images whose features are on the device at once. A constant: with a release seed the noise hangs on it."""
@@ -86,8 +84,9 @@ def export_features(
             written.
     """
     assert_new(output)
-    cell = _one(_settings(suite, None, data=data, weights=weights, seed=seed, progress=progress), only)
-    prepared = _prepared(device, cell)
+    options = Options(data=data, weights=weights, seed=seed)
+    chosen = _one(suite, only, options, progress, undefended=False)
+    cell, prepared = chosen.cell, _prepared(device, chosen)
     private = prepared.parts(cell, progress).private
     protected = prepared.protected(cell, cell.defense, progress)
     if release_seed is None:
@@ -143,9 +142,11 @@ def import_features(
         DpbenchError: input that cannot be used, or a file that is damaged or of another network.
     """
     shared = read_features(path)
-    cell = _one(_settings(suite, UNDEFENDED, data=data, weights=weights, seed=seed, progress=progress), only)
+    options = Options(data=data, weights=weights, seed=seed)
+    chosen = _one(suite, only, options, progress, undefended=True)
+    cell = chosen.cell
     assert_agrees(path, shared.header, _cut(cell))  # before minutes of fitting
-    prepared = _prepared(device, cell)
+    prepared = _prepared(device, chosen)
     server = prepared.protected(cell, cell.defense, progress)
     with torch.no_grad():
         smashed = server.features(torch.zeros(1, *server.split.image_shape, device=prepared.device))
@@ -159,38 +160,16 @@ def import_features(
     return Received(shared, torch.cat(logits).argmax(dim=1) == shared.labels)
 
 
-def _settings(
-    suite: str,
-    defense: str | None,
-    *,
-    data: str | None,
-    weights: str | None,
-    seed: int | None,
-    progress: Progress,
-) -> list[CellSpec]:
-    """One cell for each (backbone, split point, defense setting, seed); `defense` replaces the suite's."""
-    chosen = load_suite(suite)
-    # a cell has an attack, and one is as good as another: what the suite's need may not even be at hand
-    changes: dict[str, object] = {
-        "attacks": [AttackEntry(name="decoder", victims=1)],
-        "ensemble": None,
-        "threat_models": ["weights"],
-        "auxiliary": ["same"],
-        "shifted": None,
-    }
-    if defense is not None:
-        changes["defenses"] = [PluginEntry(name=defense)]
-    return make_plan(chosen.model_copy(update=changes), data=data, weights=weights, seed=seed, progress=progress).cells
-
-
-def _one(cells: list[CellSpec], only: str | None) -> CellSpec:
-    """The only cell whose setting is `only`, else the only one in which that pattern occurs."""
-    found = [cell for cell in cells if setting(cell) == only] or [
-        cell for cell in cells if only is None or fnmatch.fnmatchcase(setting(cell), f"*{only}*")
+def _one(suite: str, only: str | None, options: Options, progress: Progress, *, undefended: bool) -> Shareable:
+    """The only setting of a suite that is called `only`, else the only one in which that pattern occurs."""
+    protocol, chosen = loaded(suite)
+    everything = protocol.shareable(chosen, options, progress, undefended=undefended)
+    found = [one for one in everything if one.name == only] or [
+        one for one in everything if only is None or fnmatch.fnmatchcase(one.name, f"*{only}*")
     ]
     if len(found) != 1:
         given = "without --only there are" if only is None else f"--only {only!r} matches"
-        choices = [setting(cell) for cell in found or cells]
+        choices = [one.name for one in found or everything]
         more = f" and {len(choices) - SHOWN} more" if len(choices) > SHOWN else ""
         raise DpbenchError(
             f"{given} {len(found)} settings, expected exactly one; choose one of: {'; '.join(choices[:SHOWN])}{more}"
@@ -198,10 +177,10 @@ def _one(cells: list[CellSpec], only: str | None) -> CellSpec:
     return found[0]
 
 
-def _prepared(device: str, cell: CellSpec) -> Prepared:
+def _prepared(device: str, chosen: Shareable) -> Prepared:
     torch.backends.cudnn.deterministic = True  # as in runs
-    prepared = Prepared(choose_device(device), default_cache())
-    prepared.start(cell)
+    prepared = chosen.prepare(choose_device(device), default_cache())
+    prepared.start(chosen.cell)
     return prepared
 
 

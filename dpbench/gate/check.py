@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from rich.console import Console
 
-from dpbench.board.columns import KEY
-from dpbench.board.files import read_board
+from dpbench.board.columns import CELLS, Layout, Row
 from dpbench.errors import DpbenchError
 from dpbench.gate.compare import compare
-from dpbench.gate.findings import Row, Tolerance
+from dpbench.gate.findings import Tolerance
+from dpbench.protocols.boards import KINDS, read
 
 if TYPE_CHECKING:
     # imported where they are used: a comparison of two CSV files needs no torch, which records bring along
@@ -21,28 +21,18 @@ if TYPE_CHECKING:
     from dpbench.records.record import Record
 
 
-def load_board(path: Path) -> pd.DataFrame:
-    """A board from a CSV file, or derived from the records of a run directory.
+def load_board(path: Path) -> tuple[pd.DataFrame, Layout]:
+    """A board from a CSV file, or derived from the records of a run directory; and how it names its rows.
 
     Raises:
         DpbenchError: neither of the two, or it cannot be read.
     """
     if not path.is_dir():
-        return read_board(path)
-    from dpbench.board.leaderboard import build_board
-    from dpbench.records.store import newest_records
+        return read(path)
+    from dpbench.protocols.known import of_run
 
-    return build_board(newest_records([path]))
-
-
-def _refuse_sharing(directory: Path) -> None:
-    from dpbench.protocols.sharing.records import is_sharing_run  # it brings torch, as in `load_board`
-
-    if is_sharing_run(directory):
-        raise DpbenchError(
-            f"{directory} is a run of the protocol 'sharing'; the gate compares runs and boards of the protocol "
-            "'inference': check the defense there, with the same split point"
-        )
+    protocol = of_run(path)
+    return protocol.board(protocol.newest(protocol.store.all(path))), KINDS[protocol.name].layout
 
 
 class TwoRuns:
@@ -61,7 +51,9 @@ class TwoRuns:
         from dpbench.records.store import newest_records
 
         self.records: tuple[list[Record], list[Record]] = newest_records([candidate]), newest_records([baseline])
-        self.after, self.before = ({_named(row): row for row in build_rows(records)} for records in self.records)
+        self.after, self.before = (
+            {CELLS.name_of(vars(row.name)): row for row in build_rows(records)} for records in self.records
+        )
 
     def difference(self, row: Row, column: str) -> tuple[float, float] | None:
         """The interval of candidate minus baseline, image by image; None where they share no image."""
@@ -82,11 +74,6 @@ class TwoRuns:
         """What a reader of the verdict should know of the two runs; a line each."""
         candidate, baseline = self.records
         return [*_other_machines(candidate, baseline), *_exchanged(candidate, baseline)]
-
-
-def _named(row: BoardRow) -> Row:
-    server = getattr(row.name, "server", "")
-    return *(str(getattr(row.name, column)) for column in KEY), *([server] if server == "trusted" else [])
 
 
 def _victims(row: BoardRow) -> set[str]:
@@ -148,17 +135,16 @@ def run_check(
     """
     from dpbench.gate import outputs as check_output
 
-    for given in (candidate, baseline):
-        if given.is_dir():
-            _refuse_sharing(given)
-    accepted = load_board(baseline)
-    found = load_board(candidate)
-    if candidate.is_dir() and baseline.is_dir():
+    accepted, layout = load_board(baseline)
+    found, other = load_board(candidate)
+    if other is not layout:
+        raise DpbenchError(f"{candidate} and {baseline} are of two protocols; give two boards or runs of one suite")
+    if candidate.is_dir() and baseline.is_dir() and layout is CELLS:
         runs = TwoRuns(candidate, baseline)
         result = compare(found, accepted, tolerance=tolerance, paired=runs.difference, apart=runs.apart)
         result.notes.extend(runs.notes())
     else:
-        result = compare(found, accepted, tolerance=tolerance)
+        result = compare(found, accepted, tolerance=tolerance, layout=layout)
     if candidate.resolve() == baseline.resolve():
         result.notes.append("candidate and baseline are the same: nothing can have got worse")
     check_output.print_comparison(result, console)

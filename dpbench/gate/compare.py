@@ -10,9 +10,9 @@ from typing import Any, TypeAlias, get_args
 
 import pandas as pd
 
-from dpbench.board.columns import KEY, WHERE_ASKED
+from dpbench.board.columns import CELLS, WHERE_ASKED, Layout, Row
 from dpbench.errors import DpbenchError
-from dpbench.gate.findings import METRICS, Comparison, Finding, Kind, Metric, Row, Tolerance, and_more, row_name
+from dpbench.gate.findings import METRICS, Comparison, Finding, Kind, Metric, Tolerance, and_more
 
 HIGHER_IS_WORSE = ("ssim", "psnr_db", "leakage", "reid_top1", "identity_top1")
 
@@ -21,11 +21,8 @@ OPTIONAL = ("lpips", "leakage", "reid_top1", "identity_top1")
 
 FIGURES = tuple(f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high"))
 
-NEEDED = tuple(column for column in (*KEY, "status", "images", *FIGURES) if column not in WHERE_ASKED)
-"""Columns without which there is nothing to compare."""
-
-READ = (*KEY, "server", "status", "images", *FIGURES, "leakage_metrics", "ensemble", "cell")
-"""Columns that the gate reads; the others of a board may change."""
+BESIDE = ("leakage_metrics", "ensemble", "cell")
+"""Columns that say what figures are, where they are there; the others of a board may change."""
 
 STATUSES = ("failed", "unreliable", "incomplete", "ok")
 """Worst first."""
@@ -48,6 +45,7 @@ def compare(
     tolerance: Tolerance,
     paired: Paired | None = None,
     apart: Callable[[Row], bool] = lambda row: False,
+    layout: Layout = CELLS,
 ) -> Comparison:
     """What differs, and how much was compared.
 
@@ -58,18 +56,19 @@ def compare(
             without it the figure is outside the interval of the baseline.
         paired: of the records of both, where they are at hand.
         apart: whether a row is known to rest on images of which the other side has none.
+        layout: how these boards name their rows.
 
     Raises:
         DpbenchError: a board is empty, lacks columns, has two rows of the same name, or there is nothing to compare.
     """
-    found, accepted = _rows(candidate, "candidate"), _rows(baseline, "baseline")
+    found, accepted = (_rows(board, role, layout) for board, role in ((candidate, "candidate"), (baseline, "baseline")))
     shared = [row for row in accepted if row in found]
     gone, new = [row for row in accepted if row not in found], [row for row in found if row not in accepted]
-    changed, gone, new = _changed_settings(gone, new)
+    changed, gone, new = _changed_settings(gone, new, layout)
     if not shared and not changed:
         raise DpbenchError(
-            f"candidate and baseline have no row in common: the candidate begins with {row_name(new[0])}, the baseline "
-            f"with {row_name(gone[0])}; give two boards of one suite"
+            "candidate and baseline have no row in common: the candidate begins with "
+            f"{layout.said(new[0])}, the baseline with {layout.said(gone[0])}; give two boards of one suite"
         )
     findings = [*changed, *(Finding("missing", row, "in the baseline, but not in the candidate") for row in gone)]
     findings += [Finding("new", row, f"not in the baseline; status {found[row]['status']}") for row in new]
@@ -80,11 +79,14 @@ def compare(
     if tally.figures == 0 and not any(finding.fails for finding in findings):
         raise DpbenchError("neither board has a figure that the other has too: there is nothing to compare")
     findings.sort(key=lambda finding: get_args(Kind).index(finding.kind))
-    return Comparison(findings, list(accepted), tally.figures, [*tally.notes(), *_identity(shared, found, accepted)])
+    notes = [*tally.notes(), *_identity(shared, found, accepted)]
+    return Comparison(findings, list(accepted), tally.figures, notes, layout)
 
 
-def _rows(board: pd.DataFrame, role: str) -> dict[Row, Values]:
-    missing = [column for column in NEEDED if column not in board.columns]
+def _rows(board: pd.DataFrame, role: str, layout: Layout) -> dict[Row, Values]:
+    figures = FIGURES if layout is CELLS else tuple(column for column in FIGURES if column in board.columns)
+    needed = [column for column in (*layout.key, "status", layout.count, *figures) if column not in WHERE_ASKED]
+    missing = [column for column in needed if column not in board.columns]
     if missing:
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         raise DpbenchError(
@@ -96,22 +98,22 @@ def _rows(board: pd.DataFrame, role: str) -> dict[Row, Values]:
     if board.empty:
         raise DpbenchError(f"the {role} has no rows; a gate that compares nothing would always pass")
     rows: dict[Row, Values] = {}
-    for values in board.reindex(columns=list(READ)).to_dict("records"):
-        row = tuple(str(values[column]) for column in KEY)
-        row += (values["server"],) if values["server"] == "trusted" else ()
+    read = dict.fromkeys((*layout.key, *filter(None, [layout.further]), "status", layout.count, *FIGURES, *BESIDE))
+    for values in board.reindex(columns=list(read)).rename(columns={layout.count: "images"}).to_dict("records"):
+        row = layout.name_of({str(column): value for column, value in values.items()})
         if row in rows:
-            raise DpbenchError(f"the {role} has two rows named {row_name(row)}; keep one of them")
+            raise DpbenchError(f"the {role} has two rows named {layout.said(row)}; keep one of them")
         if values["status"] not in STATUSES:
             raise DpbenchError(
-                f"the {role} says status {values['status']!r} for {row_name(row)}; "
+                f"the {role} says status {values['status']!r} for {layout.said(row)}; "
                 f"expected one of {', '.join(STATUSES)}"
             )
         rows[row] = {str(column): value for column, value in values.items()}
     empty = [row for row, values in rows.items() if values["status"] == "ok" and _has_no_figure(values)]
     if empty:
         raise DpbenchError(
-            f"the {role} says ok, but has no figure in {row_name(empty[0])}{and_more(empty[1:])}: there is nothing to "
-            "compare; write it again with `dpbench leaderboard DIR --output FILE.csv`"
+            f"the {role} says ok, but has no figure in {layout.said(empty[0])}{and_more(empty[1:])}: there is nothing "
+            "to compare; write it again with `dpbench leaderboard DIR --output FILE.csv`"
         )
     return rows
 
@@ -120,7 +122,9 @@ def _has_no_figure(values: Values) -> bool:
     return all(pd.isna(values[metric]) for metric in METRICS)
 
 
-def _changed_settings(gone: Sequence[Row], new: Sequence[Row]) -> tuple[list[Finding], list[Row], list[Row]]:
+def _changed_settings(
+    gone: Sequence[Row], new: Sequence[Row], layout: Layout
+) -> tuple[list[Finding], list[Row], list[Row]]:
     """Rows that are gone and rows that are new, where one thing alone tells them apart; and what remains of both."""
     near = {row: [other for other in new if len(_differing(row, other)) == 1] for row in gone}
     partners = {row: others[0] for row, others in near.items() if len(others) == 1}
@@ -128,7 +132,7 @@ def _changed_settings(gone: Sequence[Row], new: Sequence[Row]) -> tuple[list[Fin
     partners = {row: other for row, other in partners.items() if wanted.count(other) == 1}
     told: dict[str, list[Row]] = defaultdict(list)
     for row, other in partners.items():
-        told[_change(row, other)].append(row)
+        told[_change(row, other, layout)].append(row)
     findings = [
         Finding("changed setting", rows[0], f"{change}; what was measured before is missing", tuple(rows[1:]))
         for change, rows in told.items()
@@ -141,10 +145,10 @@ def _differing(row: Row, other: Row) -> list[int]:
     return [place for place, (one, two) in enumerate(zip_longest(row, other)) if one != two]
 
 
-def _change(row: Row, other: Row) -> str:
+def _change(row: Row, other: Row, layout: Layout) -> str:
     """`gaussian: std changed from 1.0 to 2.0`."""
     (place,) = _differing(row, other)
-    column = (*KEY, "server")[place]
+    column = (*layout.key, layout.further)[place]
     before, after = (given[place] if place < len(given) else "attacker" for given in (row, other))
     if column != "defense_args":
         return f"{column} changed from {before} to {after}"
@@ -154,7 +158,7 @@ def _change(row: Row, other: Row) -> str:
         for name in {**had, **has}
         if had.get(name) != has.get(name)
     ]
-    return f"{row[KEY.index('defense')]}: {', '.join(parts)}"
+    return f"{row[layout.key.index('defense')]}: {', '.join(parts)}"
 
 
 @dataclass

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dpbench.board.columns import KEY
+from dpbench.board.columns import CELLS, Layout, Row
 
 Metric = Literal["ssim", "psnr_db", "lpips", "leakage", "reid_top1", "identity_top1", "accuracy"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
-
-Row: TypeAlias = tuple[str, ...]
-"""What names a row: the columns `KEY`, and behind them its server where that is trusted."""
 
 Kind = Literal[
     "changed setting",
@@ -69,11 +66,6 @@ class Finding:
         return "error" if self.fails else "warning" if self.kind in WARNING else "notice"
 
     @property
-    def name(self) -> str:
-        """The row in words."""
-        return row_name(self.row) + and_more(self.also)
-
-    @property
     def rows(self) -> tuple[Row, ...]:
         """All that it is about."""
         return self.row, *self.also
@@ -88,27 +80,20 @@ class Comparison:
         rows: of the baseline.
         figures: how many figures were compared.
         notes: what was not compared, and what else the verdict rests on; a line each.
+        layout: says what a row is called.
     """
 
     findings: list[Finding] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     figures: int = 0
     notes: list[str] = field(default_factory=list)
+    layout: Layout = CELLS
+
+    def name(self, finding: Finding) -> str:
+        """What a finding is about, in words."""
+        return self.layout.said(finding.row) + and_more(finding.also)
 
 
 def and_more(rows: Sequence[Row]) -> str:
     """` and 5 more rows`; nothing of none."""
     return f" and {len(rows)} more row{'s' if len(rows) > 1 else ''}" if rows else ""
-
-
-def row_name(row: Row) -> str:
-    """`leaves resnet10t layer1 | gaussian noise_std=1.0 | worst-case (weights shifted releases=4, seed 0)`."""
-    dataset, backbone, split_point, defense, arguments, attack, threat_model, auxiliary, releases, budget, seed = row[
-        : len(KEY)
-    ]
-    setting = f"{defense} {arguments}".strip()
-    granted = [threat_model, *(["shifted"] if auxiliary == "shifted" else [])]
-    granted += [f"releases={releases}"] if releases != "1" else []
-    granted += [budget] if budget != "standard" else []
-    granted += [f"server={server}" for server in row[len(KEY) :]]
-    return f"{dataset} {backbone} {split_point} | {setting} | {attack} ({' '.join(granted)}, seed {seed})"

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dpbench.errors import DpbenchError
-from dpbench.gate.findings import Comparison, row_name
+from dpbench.gate.findings import Comparison
 from dpbench.text.shown_text import clean
 
 STYLES = {"error": "bold red", "warning": "yellow", "notice": "green"}
@@ -37,7 +37,7 @@ def print_comparison(result: Comparison, console: Console) -> None:
         table.add_column("baseline [interval] -> candidate", overflow="fold")
         for finding in result.findings:
             kind = Text(finding.kind, style=STYLES[finding.level])
-            table.add_row(kind, Text(clean(finding.name)), Text(clean(finding.message)))
+            table.add_row(kind, Text(clean(result.name(finding))), Text(clean(finding.message)))
         console.print(table)
     for note in result.notes:
         console.print(Text(f"note: {clean(note)}", style="yellow"), soft_wrap=True)
@@ -56,7 +56,7 @@ def _escaped_property(text: str) -> str:
 def workflow_commands(result: Comparison) -> list[str]:
     """One GitHub workflow command per finding and note."""
     title = _escaped_property("dpbench: note")
-    said = [_escaped(f"{clean(finding.name)}: {clean(finding.message)}") for finding in result.findings]
+    said = [_escaped(f"{clean(result.name(finding))}: {clean(finding.message)}") for finding in result.findings]
     return [
         *(
             f"::{finding.level} title={_escaped_property(f'dpbench: {finding.kind}')}::{text}"
@@ -72,7 +72,7 @@ def summary(result: Comparison) -> str:
     if result.findings:
         lines += ["| finding | row | baseline [interval] -> candidate |", "|---|---|---|"]
         lines += [
-            f"| {f'**{f.kind}**' if f.fails else f.kind} | {_cell(f.name)} | {_cell(f.message)} |"
+            f"| {f'**{f.kind}**' if f.fails else f.kind} | {_cell(result.name(f))} | {_cell(f.message)} |"
             for f in result.findings
         ]
         lines.append("")
@@ -107,7 +107,7 @@ def write_junit(result: Comparison, path: Path) -> None:
     suite = ET.SubElement(root, "testsuite", {"name": "dpbench check", **counts})
     for row in result.rows:
         of_row = [finding for finding in result.findings if row in finding.rows]
-        names = {"classname": clean(".".join(row[:3])), "name": clean(row_name(row)), "time": "0"}
+        names = {"classname": clean(".".join(row[:3])), "name": clean(result.layout.said(row)), "time": "0"}
         case = ET.SubElement(suite, "testcase", names)
         worse = [finding for finding in of_row if finding.fails]
         if worse:

@@ -12,30 +12,21 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from dpbench.board import cells
-from dpbench.board.files import as_text
 from dpbench.contract.attack import Attack
-from dpbench.contract.plugin import Plugin
 from dpbench.data.images import content_hash
 from dpbench.errors import DpbenchError
-from dpbench.machine.environment import same_machine
-from dpbench.protocols.sharing import records as sharing
-from dpbench.protocols.sharing.units import OnShared
+from dpbench.protocols.known import AnyProtocol, of_run
 from dpbench.records.pictures import reconstructions_path
-from dpbench.records.ranges import SLACK, impossible
-from dpbench.records.record import SCHEMA_VERSION, Record
-from dpbench.records.record_files import read_sealed
-from dpbench.records.store import newest, picture_path
+from dpbench.records.ranges import SLACK
+from dpbench.records.record import Envelope
+from dpbench.records.store import picture_path
 from dpbench.running.kept_images import KEPT, load_images
 from dpbench.suite.ensembles import FLOORS
 from dpbench.suite.words import built_in
-
-AnyRecord: TypeAlias = Record | sharing.SharingRecord
 
 ROUNDED = 1 / 255
 """The most by which the difference of two images changes where both are rounded to 8 bits, in [0, 1]."""
@@ -71,40 +62,31 @@ class Verified:
 
 
 def verify(run_dirs: Sequence[Path]) -> Verified:
-    """Look through some runs, of either protocol.
+    """Look through some runs, of any protocol.
 
     Raises:
         DpbenchError: one of them is no run directory.
     """
     found = Verified()
     for run_dir in run_dirs:
-        of_sharing = sharing.is_sharing_run(run_dir)
-        folder = sharing.folder_of(run_dir) if of_sharing else run_dir / "records"
-        if not folder.is_dir():
-            raise DpbenchError(
-                f"{run_dir} is not a run directory: it has neither a folder 'records' nor 'sharing'; expected what "
-                "`dpbench run --output DIR` wrote"
-            )
-        _verify_run(run_dir, folder, found, of_sharing=of_sharing)
+        _verify_run(run_dir, of_run(run_dir), found)
     return found
 
 
-def _verify_run(run_dir: Path, folder: Path, found: Verified, *, of_sharing: bool) -> None:
-    records: list[AnyRecord] = []
+def _verify_run(run_dir: Path, protocol: AnyProtocol, found: Verified) -> None:
+    records: list[Envelope] = []
     unsealed = 0
-    for path in sorted(folder.glob("*.json")):
-        if path.name.startswith("."):
-            continue
+    for path in protocol.store.files(run_dir):
         found.records += 1
         try:
-            record, sealed = _read(path, of_sharing=of_sharing)
+            record, sealed = protocol.store.read_sealed(path)
         except DpbenchError as error:
             found.findings.append((str(path), str(error)))
             continue
         records.append(record)
         unsealed += not sealed
         found.findings += [(str(path), message) for message in _identity(path, record)]
-        if record.status == "ok" and (isinstance(record, Record) or isinstance(record.unit, OnShared)):
+        if record.status == "ok" and record.attacked:
             images = _images(run_dir, record)
             found.findings += [(str(path), message) for message in images.messages]
             found.recomputed += images.count
@@ -114,45 +96,25 @@ def _verify_run(run_dir: Path, folder: Path, found: Verified, *, of_sharing: boo
         found.remarks.append(
             f"{run_dir}: {unsealed} records have no digest: from before there was one, or made to look so"
         )
-    inference = [record for record in records if isinstance(record, Record)]
-    found.findings += [(str(folder / f"{name}.json"), message) for name, message in _siblings(inference)]
-    found.findings += _board(run_dir, records, found.remarks)
+    found.findings += [
+        (str(protocol.store.path(run_dir, name)), message) for name, message in protocol.contradictions(records)
+    ]
+    found.findings += _board(run_dir, protocol, records, found.remarks)
 
 
-def _read(path: Path, *, of_sharing: bool) -> tuple[AnyRecord, bool]:
-    if of_sharing:
-        return read_sealed(path, sharing.SharingRecord, schema=sharing.SCHEMA_VERSION, wrong=sharing.impossible)
-    return read_sealed(path, Record, schema=SCHEMA_VERSION, wrong=impossible)
-
-
-def _identity(path: Path, record: AnyRecord) -> Iterator[str]:
+def _identity(path: Path, record: Envelope) -> Iterator[str]:
     """Does the record say what its name says, and only of a floor that it is one?"""
     if path.stem != record.id:
         yield f"is the record of {record.id}, under another name"
-    expected = record.cell.id if isinstance(record, Record) else record.unit.identity
-    if not record.id.endswith(expected.rpartition("-")[2]):
+    if record.id.rpartition("-")[2] != record.unit_measured.identity:
         yield "its id does not belong to what it says it measured"
-    attack = record.cell.attack if isinstance(record, Record) else getattr(record.unit, "attack", None)
+    attack = getattr(record.unit_measured, "attack", None)
     known = None if attack is None else built_in(Attack).get(attack.name)
     if record.status == "ok" and attack is not None:
         if known is not None and record.floor != getattr(known, "floor", False):
             yield f"says that {attack.name!r} is {'a' if record.floor else 'no'} floor, which it is not"
         elif known is None and record.floor:
             yield f"says that {attack.name!r} is a floor, which only {', '.join(FLOORS)} are"
-    if isinstance(record, Record):
-        for sort, name in (("defense", record.cell.defense.name), ("attack", record.cell.attack.name)):
-            if name not in built_in(Plugin) and sort not in record.apart:
-                yield f"its {sort} {name!r} is none of dpbench's and ran where figures are made; run it again"
-    if record.words is not None and isinstance(record, Record):
-        split, defense = f"{record.cell.backbone.name} {record.cell.split_point}", record.words.defense
-        if not record.words.label.startswith(f"{split} | {defense} | "):
-            yield "its words do not belong to what it says it measured"
-    if isinstance(record, Record) and record.status == "ok" and record.utility is not None:
-        tested = len(record.utility.correct)
-        if tested != record.cell.dataset.test:
-            yield f"has an answer for {tested} test images, the data set has {record.cell.dataset.test}"
-        if record.recognition is not None and record.recognition.gallery != tested:
-            yield f"compared {record.recognition.gallery} test images, the data set has {tested}"
 
 
 @dataclass
@@ -163,7 +125,7 @@ class _Images:
     count: int = 0
 
 
-def _images(run_dir: Path, record: AnyRecord) -> _Images:
+def _images(run_dir: Path, record: Envelope) -> _Images:
     """Are pictures and reconstructions there, are they the ones of the record, and do they give its figures?"""
     found = _Images()
     tensors, picture = reconstructions_path(run_dir, record.id), picture_path(run_dir, record.id)
@@ -196,7 +158,7 @@ def _images(run_dir: Path, record: AnyRecord) -> _Images:
     return found
 
 
-def _hashes(record: AnyRecord, victims: Tensor) -> Iterator[str]:
+def _hashes(record: Envelope, victims: Tensor) -> Iterator[str]:
     """Are the victims that were kept those that were attacked?"""
     for place, (image, known) in enumerate(zip(victims, record.victims, strict=False)):
         if re.fullmatch("[0-9a-f]{16}", known) is None:
@@ -207,7 +169,7 @@ def _hashes(record: AnyRecord, victims: Tensor) -> Iterator[str]:
             return
 
 
-def _figures(record: AnyRecord, victims: Tensor, reconstructions: Tensor) -> Iterator[str]:
+def _figures(record: Envelope, victims: Tensor, reconstructions: Tensor) -> Iterator[str]:
     """Do the images give the figures? 8 bits say them less exactly than the attack had them."""
     from dpbench.metrics.fidelity import grade
 
@@ -240,31 +202,15 @@ def _psnr(mse: float) -> float:
     return -10 * math.log10(mse + 1e-8)  # piq's: at most 80 dB
 
 
-def _siblings(records: Sequence[Record]) -> Iterator[tuple[str, str]]:
-    """Cells of one defense setting share one release: on one machine their accuracy and victims are equal."""
-
-    def setting(record: Record) -> str:
-        cell = record.cell
-        same: list[Any] = [cell.data_fingerprint, cell.backbone_identity, cell.split_point, cell.releases, cell.seed]
-        return f"{same} {cell.defense.model_dump_json()} {record.backbone_weights}"
-
-    for group in cells.grouped([record for record in records if record.status == "ok"], setting).values():
-        first = group[0]
-        for other in group[1:]:
-            shared = min(len(first.victims), len(other.victims))
-            if first.victims[:shared] != other.victims[:shared]:
-                yield other.id, f"attacks other victims than {first.id}, which has the same data"
-            if first.utility != other.utility and same_machine(first.environment, other.environment):
-                yield other.id, f"has another accuracy than {first.id}, which has the same defense and the same release"
-
-
-def _board(run_dir: Path, records: Sequence[AnyRecord], remarks: list[str]) -> Iterator[tuple[str, str]]:
+def _board(
+    run_dir: Path, protocol: AnyProtocol, records: Sequence[Envelope], remarks: list[str]
+) -> Iterator[tuple[str, str]]:
     """Is the board of the run that of its records?"""
     path = run_dir / "board.csv"
     if not path.is_file():
         return
     try:
-        if path.read_text(encoding="utf-8") == _derived(records):
+        if path.read_text(encoding="utf-8") == protocol.as_csv(protocol.board(protocol.newest(records))):
             return
     except (OSError, UnicodeDecodeError) as error:
         yield str(path), f"cannot be read: {error}"
@@ -280,19 +226,7 @@ def _board(run_dir: Path, records: Sequence[AnyRecord], remarks: list[str]) -> I
         remarks.append(f"{path} is not the board that this dpbench derives, records are of others; {mends}")
 
 
-def _derived(records: Sequence[AnyRecord]) -> str:
-    """The board of some records as a CSV file."""
-    from dpbench.board.leaderboard import build_board
-    from dpbench.protocols.sharing.reporting.board import build_sharing_board
-
-    if any(isinstance(record, sharing.SharingRecord) for record in records):
-        of_sharing = sharing.latest([record for record in records if isinstance(record, sharing.SharingRecord)])
-        return str(build_sharing_board(of_sharing).to_csv(index=False, lineterminator="\n"))
-    board = build_board(newest([record for record in records if isinstance(record, Record)]))
-    return str(as_text(board).to_csv(index=False, lineterminator="\n"))
-
-
-def _version(record: AnyRecord) -> object:
+def _version(record: Envelope) -> object:
     versions = record.environment.get("versions")
     return versions.get("dpbench") if isinstance(versions, dict) else None
 

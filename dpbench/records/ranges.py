@@ -8,9 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dpbench.metrics.guarantees import Guarantees
     from dpbench.metrics.recognition import Recognition
-    from dpbench.records.record import Record
 
 RANGES = {
     "mse": (0.0, 1.0),
@@ -26,41 +24,6 @@ SLACK = 1e-4
 
 HEADLINES = ("leakage", "ssim", "reid_top1", "identity_top1")
 """Figures that a suite can be about."""
-
-
-def impossible(record: Record) -> list[str]:
-    """What in the record of a cell cannot be, a phrase for each; empty where all can."""
-    return list(_of_cell(record))
-
-
-def _of_cell(record: Record) -> Iterator[str]:
-    count = len(record.victims)
-    if record.status == "ok" and count != record.cell.victims:
-        yield f"{count} victims, the cell has {record.cell.victims}"
-    yield from of_attack(record.victims, record.fidelity, record.recognition, finished=record.status == "ok")
-    if record.utility is not None:
-        correct, top5 = record.utility.correct, record.utility.top5
-        if not correct:
-            yield "utility.correct is empty"
-        if top5 is not None and len(top5) != len(correct):
-            yield f"utility.top5 has {len(top5)} images, utility.correct {len(correct)}"
-        elif top5 is not None and any(one and not five for one, five in zip(correct, top5, strict=True)):
-            yield "utility.top5 misses what utility.correct has"
-    if record.guarantees is not None:
-        yield from _of_guarantees(record.guarantees, count)
-    yield from number("release_bits", record.release_bits, 0)
-    if record.memory is not None:
-        yield from number("memory.batch_size", record.memory.batch_size, 1)
-        yield from number("memory.halved", record.memory.halved, 0)
-        yield from number("memory.peak_bytes", record.memory.peak_bytes, 0)
-    if "client_share" in record.released:
-        share = record.released["client_share"]
-        yield from number("released.client_share", "nothing" if share is None else share, 0, 1)
-    if record.headline not in HEADLINES:
-        yield f"headline is {record.headline[:40]!r}, expected one of {', '.join(HEADLINES)}"
-    yield from of_times(record.seconds, record.created)
-    for stage, peak in record.peak_memory_mb.items():
-        yield from number(f"peak_memory_mb.{stage[:40]}", peak, 0)
 
 
 def of_attack(
@@ -89,18 +52,18 @@ def of_attack(
         if len(answers) != count:
             yield f"{len(answers)} answers of {name} for {count} victims"
     yield from number("gallery", recognition.gallery, max(1, count))
-    yield from _all("reid_rank", recognition.reid_rank, 0, recognition.gallery - 1)
+    yield from each("reid_rank", recognition.reid_rank, 0, recognition.gallery - 1)
     if recognition.identity_rank is not None:
         if len(recognition.identity_rank) != count or recognition.identities is None:
             yield f"{len(recognition.identity_rank)} answers of identity_rank for {count} victims"
-        yield from _all("identity_rank", recognition.identity_rank, 0, (recognition.identities or 1) - 1)
+        yield from each("identity_rank", recognition.identity_rank, 0, (recognition.identities or 1) - 1)
     yield from number("identities", recognition.identities, 1)
     yield from number("judge_accuracy", recognition.judge_accuracy, 0, 1)
 
 
 def outside(metric: str, values: Sequence[float]) -> Iterator[str]:
     """What of the figures of a metric, one per victim, cannot be."""
-    yield from _all(metric, values, *RANGES.get(metric, (-math.inf, math.inf)))
+    yield from each(metric, values, *RANGES.get(metric, (-math.inf, math.inf)))
 
 
 def sound_figures(
@@ -110,14 +73,6 @@ def sound_figures(
     wrong = {metric: found for metric, values in fidelity.items() for found in outside(metric, values)}
     sound = {metric: values for metric, values in fidelity.items() if metric not in wrong}
     return sound, {**missing, **{metric: f"left out: {found}" for metric, found in wrong.items()}}
-
-
-def _of_guarantees(guarantees: Guarantees, count: int) -> Iterator[str]:
-    if len(guarantees.mse_bound) != count:
-        yield f"{len(guarantees.mse_bound)} values of mse_bound for {count} victims"
-    yield from _all("mse_bound", guarantees.mse_bound, 0, math.inf)
-    yield from number("epsilon", guarantees.epsilon, 0)
-    yield from number("delta", guarantees.delta, 0, 1)
 
 
 def of_times(seconds: Mapping[str, float], created: str) -> Iterator[str]:
@@ -137,10 +92,11 @@ def number(name: str, value: object, low: float, high: float = math.inf) -> Iter
     if isinstance(value, bool) or not isinstance(value, int | float):
         yield f"{name} is no number"
         return
-    yield from _all(name, [value], low, high)
+    yield from each(name, [value], low, high)
 
 
-def _all(name: str, values: Sequence[float], low: float, high: float) -> Iterator[str]:
+def each(name: str, values: Sequence[float], low: float, high: float) -> Iterator[str]:
+    """What is wrong with the first of some figures that is not finite or not in [low, high]."""
     for value in values:
         # a whole number too large for a float is out of every range there is
         finite = isinstance(value, int) or math.isfinite(value)

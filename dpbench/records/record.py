@@ -1,13 +1,16 @@
-"""The stored result of one cell."""
+"""What a run stores: an envelope that every protocol fills in, and the record of one cell of an inference suite."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dpbench.metrics.guarantees import Guarantees
 from dpbench.metrics.recognition import Recognition
+from dpbench.records.ranges import HEADLINES, each, number, of_attack, of_times, sound_figures
 from dpbench.suite.cell import CellSpec
 from dpbench.suite.words import Words, words_of_cell
 
@@ -44,54 +47,171 @@ class Memory(BaseModel):
     )
 
 
-class Record(BaseModel):
-    """The stored result of one cell. Figures are per image; boards average them."""
+class Envelope(BaseModel):
+    """What the record of any unit holds, whichever protocol it belongs to. Figures are per image; boards average them.
+
+    A protocol derives its record from it, with one more field for the unit, which `UNIT` names.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: int = SCHEMA_VERSION
+    SCHEMA: ClassVar[int] = 1
+    """The newest form that is understood, and the first whose records are all sealed with a digest."""
+
+    UNIT: ClassVar[str] = "unit"
+    """The field that holds what was measured."""
+
+    schema_version: int = 1
     id: str
     suite: str
-    headline: str = Field("leakage", description="the figure that the suite is about, as a column of a board")
-    cell: CellSpec
-    words: Words | None = Field(None, description="none in records of before; see `dpbench.records.record.words_of`")
+    words: Words | None = Field(None, description="what it is called; none in records of before")
     status: Literal["ok", "failed"]
-    apart: list[Literal["defense", "attack"]] = Field(
-        default_factory=list, description="plug-ins that ran in processes of their own: see `dpbench.border`"
-    )
     error: str | None = None
     floor: bool = Field(False, description="the attack reconstructs nothing: it sets the zero of the scale")
-    utility: Utility | None = None
     fidelity: dict[str, list[float]] = Field(
         default_factory=dict, description="metric -> one figure per victim: mse, psnr_db, ssim, lpips, ms_ssim"
     )
     missing_metrics: dict[str, str] = Field(default_factory=dict, description="metric or bound -> why it is not there")
     victims: list[str] = Field(default_factory=list, description="content hash of each victim, in order")
     backbone_weights: str = Field("", description="where the weights came from, and their hash")
+    recognition: Recognition | None = None
+    trained_on: list[str] = Field(default_factory=list, description="metrics that the defense optimised against")
+    converged: bool | None = Field(None, description="what the attack says of itself; None where it says nothing")
+    notes: dict[str, Any] = Field(default_factory=dict, description="what the attack said of itself")
+    seconds: dict[str, float] = Field(default_factory=dict, description="wall time per stage")
+    kept: dict[str, str] = Field(
+        default_factory=dict, description="file of the run that shows this attack -> SHA-256 of its content"
+    )
+    environment: dict[str, Any] = Field(default_factory=dict)
+    created: str = ""
+
+    @property
+    def unit_measured(self) -> Any:
+        """The cell or unit that was measured."""
+        return getattr(self, self.UNIT)
+
+    @property
+    def named(self) -> Words:
+        """What it is called; of a record of before what its unit's names and arguments say. No plug-in is imported."""
+        return self.words or Words(label=self.id, full=self.id, defense="", attack="")
+
+    @property
+    def attacked(self) -> bool:
+        """Whether it is the result of an attack, with a picture."""
+        return bool(self.victims)
+
+    def impossible(self) -> list[str]:
+        """What in it cannot be, a phrase for each; empty where all can."""
+        return [
+            *of_attack(self.victims, self.fidelity, self.recognition, finished=False),
+            *of_times(self.seconds, self.created),
+        ]
+
+    def sound(self) -> Self:
+        """The record without figures that are no numbers, or cannot be: they count as not measured, with the reason."""
+        fidelity, missing = sound_figures(self.fidelity, self.missing_metrics)
+        return self.model_copy(update={"fidelity": fidelity, "missing_metrics": missing})
+
+    def without_figures(self, error: str) -> Self:
+        """The record of a unit that failed for this reason."""
+        known = {name: getattr(self, name) for name in self.identifying}
+        return type(self)(**known, status="failed", error=error)
+
+    @property
+    def identifying(self) -> tuple[str, ...]:
+        """Fields that say what was to be measured, and where: they stay where figures do not."""
+        return "id", "suite", self.UNIT, "words", "environment", "created"
+
+
+class Record(Envelope):
+    """The stored result of one cell."""
+
+    SCHEMA: ClassVar[int] = SCHEMA_VERSION
+    UNIT: ClassVar[str] = "cell"
+
+    schema_version: int = SCHEMA_VERSION
+    headline: str = Field("leakage", description="the figure that the suite is about, as a column of a board")
+    cell: CellSpec
+    apart: list[Literal["defense", "attack"]] = Field(
+        default_factory=list, description="plug-ins that ran in processes of their own: see `dpbench.border`"
+    )
+    utility: Utility | None = None
     released: dict[str, Any] = Field(
         default_factory=dict,
         description="shape (per image), dtype; shapes of the tensors packed in one; client_share: of the multiply-adds",
     )
     release_bits: int | None = Field(None, description="bits of one release of one image, at a fixed length per value")
-    recognition: Recognition | None = None
     guarantees: Guarantees | None = Field(None, description="none for releases without additive noise")
-    trained_on: list[str] = Field(default_factory=list, description="metrics that the defense optimised against")
-    converged: bool | None = Field(None, description="what the attack says of itself; None where it says nothing")
-    notes: dict[str, Any] = Field(default_factory=dict, description="what the attack said of itself")
-    seconds: dict[str, float] = Field(default_factory=dict, description="wall time per stage")
     memory: Memory | None = Field(None, description="what bounded it; none in records of before")
     peak_memory_mb: dict[str, float] = Field(default_factory=dict, description="peak memory per stage, MiB")
-    kept: dict[str, str] = Field(
-        default_factory=dict, description="file of the run that shows this cell -> SHA-256 of its content"
-    )
-    environment: dict[str, Any] = Field(default_factory=dict)
-    created: str = ""
+
+    @property
+    def named(self) -> Words:
+        """See `Envelope`."""
+        return self.words or words_of_cell(self.cell)
+
+    def impossible(self) -> list[str]:
+        """See `Envelope`."""
+        return list(_impossible(self))
+
+    def sound(self) -> Self:
+        """See `Envelope`; bounds too."""
+        record = super().sound()
+        missing, guarantees = record.missing_metrics, record.guarantees
+        if guarantees is None:
+            return record
+        sound = [value for value in guarantees.mse_bound if 0 <= value < float("inf")]
+        if wrong := len(guarantees.mse_bound) - len(sound):
+            reason = f"is no number for {wrong} of {len(record.victims)} victims: there is no bound"
+            missing, guarantees = {**missing, "mse_bound": reason}, None
+        elif guarantees.epsilon is not None and not 0 <= guarantees.epsilon < float("inf"):
+            missing = {**missing, "epsilon": f"came out as {guarantees.epsilon}: there is none"}
+            guarantees = guarantees.model_copy(update={"epsilon": None, "delta": None})
+        return record.model_copy(update={"guarantees": guarantees, "missing_metrics": missing})
+
+    @property
+    def identifying(self) -> tuple[str, ...]:
+        """See `Envelope`."""
+        return (*super().identifying, "headline")
 
 
 APART: tuple[Literal["defense", "attack"], ...] = ("defense", "attack")
 """The plug-ins of a cell, as `Record.apart` names them."""
 
 
-def words_of(record: Record) -> Words:
-    """What the cell of a record is called."""
-    return record.words or words_of_cell(record.cell)
+def _impossible(record: Record) -> Iterator[str]:
+    count = len(record.victims)
+    if record.status == "ok" and count != record.cell.victims:
+        yield f"{count} victims, the cell has {record.cell.victims}"
+    yield from of_attack(record.victims, record.fidelity, record.recognition, finished=record.status == "ok")
+    if record.utility is not None:
+        correct, top5 = record.utility.correct, record.utility.top5
+        if not correct:
+            yield "utility.correct is empty"
+        if top5 is not None and len(top5) != len(correct):
+            yield f"utility.top5 has {len(top5)} images, utility.correct {len(correct)}"
+        elif top5 is not None and any(one and not five for one, five in zip(correct, top5, strict=True)):
+            yield "utility.top5 misses what utility.correct has"
+    if record.guarantees is not None:
+        yield from _of_guarantees(record.guarantees, count)
+    yield from number("release_bits", record.release_bits, 0)
+    if record.memory is not None:
+        yield from number("memory.batch_size", record.memory.batch_size, 1)
+        yield from number("memory.halved", record.memory.halved, 0)
+        yield from number("memory.peak_bytes", record.memory.peak_bytes, 0)
+    if "client_share" in record.released:
+        share = record.released["client_share"]
+        yield from number("released.client_share", "nothing" if share is None else share, 0, 1)
+    if record.headline not in HEADLINES:
+        yield f"headline is {record.headline[:40]!r}, expected one of {', '.join(HEADLINES)}"
+    yield from of_times(record.seconds, record.created)
+    for stage, peak in record.peak_memory_mb.items():
+        yield from number(f"peak_memory_mb.{stage[:40]}", peak, 0)
+
+
+def _of_guarantees(guarantees: Guarantees, count: int) -> Iterator[str]:
+    if len(guarantees.mse_bound) != count:
+        yield f"{len(guarantees.mse_bound)} values of mse_bound for {count} victims"
+    yield from each("mse_bound", guarantees.mse_bound, 0, math.inf)
+    yield from number("epsilon", guarantees.epsilon, 0)
+    yield from number("delta", guarantees.delta, 0, 1)

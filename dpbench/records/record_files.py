@@ -87,8 +87,8 @@ def write_json(path: Path, record: R, wrong: Wrong[R]) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def read_json(path: Path, kind: type[R], *, schema: int, wrong: Wrong[R]) -> R:
-    """A record of any kind.
+def read_sealed(path: Path, kind: type[R], *, schema: int, wrong: Wrong[R]) -> tuple[R, bool]:
+    """A record of any kind, and whether it has a digest: those of before had none.
 
     Args:
         path: of the file.
@@ -100,11 +100,6 @@ def read_json(path: Path, kind: type[R], *, schema: int, wrong: Wrong[R]) -> R:
         DpbenchError: the file is cut short or altered, is no such record, holds what cannot be, or was written by a
             newer dpbench.
     """
-    return read_sealed(path, kind, schema=schema, wrong=wrong)[0]
-
-
-def read_sealed(path: Path, kind: type[R], *, schema: int, wrong: Wrong[R]) -> tuple[R, bool]:
-    """As `read_json`, and whether it has a digest: those of before had none."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -162,11 +157,3 @@ def readable(paths: Iterable[Path], read: Callable[[Path], R]) -> Iterator[R]:
             raise
         except DpbenchError:
             continue
-
-
-def restore(records: Iterable[R], path_of: Callable[[R], Path], write: Callable[[R], object]) -> list[R]:
-    """Write the records again whose files are gone, such as after the run directory was removed; returns these."""
-    lost = [record for record in records if not path_of(record).is_file()]
-    for record in lost:
-        write(record)
-    return lost

@@ -1,113 +1,115 @@
-"""One directory per run: a JSON record and a picture per cell, each written whole or not at all.
+"""Records on disk: one JSON file for each unit of a run, written whole or not at all.
 
-DIR/records/CELL.json                  what was measured
-DIR/pictures/CELL.png                  victims and reconstructions side by side
-DIR/reconstructions/CELL.safetensors   the same, as tensors
+DIR/FOLDER/UNIT.json                   what was measured; the folder is the protocol's
+DIR/pictures/UNIT.png                  victims and reconstructions side by side
+DIR/reconstructions/UNIT.safetensors   the same, as tensors
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from dpbench.errors import DpbenchError
-from dpbench.records.ranges import impossible, sound_figures
-from dpbench.records.record import SCHEMA_VERSION, Record
-from dpbench.records.record_files import Unstorable, content_of, read_json, restore, write_json
+from dpbench.records.record import Envelope, Record
+from dpbench.records.record_files import Unstorable, content_of, read_sealed, write_json
+
+R = TypeVar("R", bound=Envelope)
 
 
-def record_path(run_dir: Path, cell_id: str) -> Path:
-    """Where the record of a cell lies."""
-    return run_dir / "records" / f"{cell_id}.json"
+def picture_path(run_dir: Path, unit_id: str) -> Path:
+    """Where the picture of an attack lies."""
+    return run_dir / "pictures" / f"{unit_id}.png"
 
 
-def picture_path(run_dir: Path, cell_id: str) -> Path:
-    """Where the picture of a cell lies."""
-    return run_dir / "pictures" / f"{cell_id}.png"
+class Store(Generic[R]):
+    """The records of one protocol in run directories.
 
-
-def write_record(run_dir: Path, record: Record) -> Record:
-    """Store the record of a cell, atomically; returns what was stored, see `storable`."""
-    stored = storable(record)
-    write_json(record_path(run_dir, record.id), stored, impossible)
-    return stored
-
-
-def storable(record: Record) -> Record:
-    """The record as it can be read again.
-
-    A metric or a bound that came out as no number, or as one that cannot be, counts as not measured, which
-    `missing_metrics` says. Where something else cannot be stored, the record is that of a failed cell.
+    Args:
+        folder: of a run directory in which they lie.
+        kind: what they are.
     """
-    fidelity, missing = sound_figures(record.fidelity, record.missing_metrics)
-    record = record.model_copy(update={"fidelity": fidelity, "missing_metrics": missing})
-    if record.guarantees is not None:
-        bound, count = record.guarantees.mse_bound, len(record.victims)
-        sound = [value for value in bound if 0 <= value < float("inf")]
-        if len(sound) < len(bound):
-            reason = f"is no number for {len(bound) - len(sound)} of {count} victims: there is no bound"
-            missing = {**missing, "mse_bound": reason}
-            record = record.model_copy(update={"guarantees": None, "missing_metrics": missing})
-    if record.guarantees is not None and record.guarantees.epsilon is not None:
-        if not 0 <= record.guarantees.epsilon < float("inf"):
-            missing = {**missing, "epsilon": f"came out as {record.guarantees.epsilon}: there is none"}
-            without = record.guarantees.model_copy(update={"epsilon": None, "delta": None})
-            record = record.model_copy(update={"guarantees": without, "missing_metrics": missing})
-    try:
-        content_of(record, impossible)
-    except Unstorable as error:
-        return Record(
-            id=record.id,
-            suite=record.suite,
-            headline=record.headline,
-            cell=record.cell,
-            words=record.words,
-            status="failed",
-            error=f"what was measured cannot be stored: {error}",
-            environment=record.environment,
-            created=record.created,
-        )
-    return record
+
+    def __init__(self, folder: str, kind: type[R]) -> None:
+        self.folder = folder
+        self.kind = kind
+
+    def path(self, run_dir: Path, unit_id: str) -> Path:
+        """Where the record of a unit lies."""
+        return run_dir / self.folder / f"{unit_id}.json"
+
+    def holds(self, run_dir: Path) -> bool:
+        """Whether `dpbench run` wrote it for a suite of this protocol."""
+        return (run_dir / self.folder).is_dir()
+
+    def files(self, run_dir: Path) -> list[Path]:
+        """The records of a run, by name.
+
+        Raises:
+            DpbenchError: not a run directory of this protocol.
+        """
+        if not self.holds(run_dir):
+            raise DpbenchError(
+                f"{run_dir} is not a run directory: it has no folder {self.folder!r}; expected what "
+                "`dpbench run --output DIR` wrote"
+            )
+        return sorted(path for path in (run_dir / self.folder).glob("*.json") if not path.name.startswith("."))
+
+    def storable(self, record: R) -> R:
+        """The record as it can be read again: `Envelope.sound`, or that of a unit that failed."""
+        record = record.sound()
+        try:
+            content_of(record, self.kind.impossible)
+        except Unstorable as error:
+            return record.without_figures(f"what was measured cannot be stored: {error}")
+        return record
+
+    def write(self, run_dir: Path, record: R) -> R:
+        """Store a record, atomically; returns what was stored, see `storable`."""
+        stored = self.storable(record)
+        write_json(self.path(run_dir, record.id), stored, self.kind.impossible)
+        return stored
+
+    def read(self, path: Path) -> R:
+        """One record.
+
+        Raises:
+            DpbenchError: as `dpbench.records.record_files.read_sealed`.
+        """
+        return self.read_sealed(path)[0]
+
+    def read_sealed(self, path: Path) -> tuple[R, bool]:
+        """As `read`, and whether it has a digest: those of before had none."""
+        return read_sealed(path, self.kind, schema=self.kind.SCHEMA, wrong=self.kind.impossible)
+
+    def all(self, run_dir: Path) -> Iterator[R]:
+        """Every record of a run, by name.
+
+        Raises:
+            DpbenchError: not a run directory of this protocol, or a record in it cannot be read.
+        """
+        return (self.read(path) for path in self.files(run_dir))
+
+    def restore(self, run_dir: Path, records: Iterable[R]) -> int:
+        """Write again those of these whose files are gone, as when the run directory was emptied; returns how many."""
+        lost = [record for record in records if not self.path(run_dir, record.id).is_file()]
+        for record in lost:
+            self.write(run_dir, record)
+        return len(lost)
 
 
-def restore_records(run_dir: Path, records: Iterable[Record]) -> int:
-    """Write again what was removed of these in the meantime; returns how many."""
-    return len(restore(records, lambda r: record_path(run_dir, r.id), lambda r: write_record(run_dir, r)))
-
-
-def read_record(path: Path) -> Record:
-    """The record of a cell.
-
-    Raises:
-        DpbenchError: as `dpbench.records.record_files.read_json`.
-    """
-    return read_json(path, Record, schema=SCHEMA_VERSION, wrong=impossible)
-
-
-def iter_records(run_dir: Path) -> Iterator[Record]:
-    """Every record of a run, by name.
-
-    Raises:
-        DpbenchError: not a run directory, or a record in it cannot be read.
-    """
-    folder = run_dir / "records"
-    if not folder.is_dir():
-        raise DpbenchError(
-            f"{run_dir} is not a run directory: it has no folder 'records'; expected what "
-            "`dpbench run --output DIR` wrote"
-        )
-    for path in sorted(folder.glob("*.json")):
-        if not path.name.startswith("."):
-            yield read_record(path)
+CELLS = Store("records", Record)
+"""The records of cells."""
 
 
 def newest_records(run_dirs: Iterable[Path]) -> list[Record]:
-    """The records of several runs; where one cell was measured again by newer code, only the newest.
+    """The records of cells of several runs; where one was measured again by newer code, only the newest.
 
     Raises:
-        DpbenchError: as `iter_records`.
+        DpbenchError: as `Store.all`.
     """
-    return newest(record for run_dir in run_dirs for record in iter_records(run_dir))
+    return newest(record for run_dir in run_dirs for record in CELLS.all(run_dir))
 
 
 def newest(records: Iterable[Record]) -> list[Record]:

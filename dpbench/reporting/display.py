@@ -1,10 +1,11 @@
-"""The live display of a run: cells done, running and failed, what the stage does, time left."""
+"""The live display of a run: units done, running and failed, what the stage does, time left."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
 from types import TracebackType
+from typing import Generic, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,29 +13,28 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dpbench.records.record import Record
+from dpbench.running.protocol import Plan, R, U
 from dpbench.running.watching import State
-from dpbench.suite.cell import CellSpec
-from dpbench.suite.words import label, ssim_text
 from dpbench.text.shown_text import ERROR_LIMIT, clean
 
 RECENT = 6
 
 
-class Display:
-    """Follows a run on a terminal; elsewhere prints one line per finished cell.
+class Display(Generic[U, R]):
+    """Follows a run on a terminal; elsewhere prints one line per finished unit.
 
     Args:
         console: where to draw.
-        cells: the plan, in order; the time left is estimated from the cells that ran.
+        plan: what runs, in order; the time left is estimated from the units of each kind that ran.
     """
 
-    def __init__(self, console: Console, cells: list[CellSpec]) -> None:
+    def __init__(self, console: Console, plan: Plan[U, R]) -> None:
         self.console = console
-        self.waiting = list(cells)
-        self.total = len(cells)
+        self.protocol = plan.protocol
+        self.waiting = {unit.id: unit for unit in plan.units}
+        self.total = len(plan.units)
         self.counts: dict[State, int] = {"cached": 0, "ok": 0, "failed": 0}
-        self.running: CellSpec | None = None
+        self.running = ""
         self.stage = "looking at the data"
         self.stage_began = time.monotonic()
         self.recent: list[str] = []
@@ -42,7 +42,7 @@ class Display:
         self.seconds: dict[str, list[float]] = defaultdict(list)
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> Self:
         if self.console.is_terminal:
             self._live.start()
         return self
@@ -53,9 +53,9 @@ class Display:
         if self.console.is_terminal:
             self._live.stop()
 
-    def started(self, part: CellSpec) -> None:
-        """A cell begins."""
-        self.running = part
+    def started(self, part: U) -> None:
+        """A unit begins."""
+        self.running = self._label(part)
         self.progress("starting")
 
     def progress(self, text: str) -> None:
@@ -63,33 +63,35 @@ class Display:
         if text != self.stage:
             self.stage, self.stage_began = text, time.monotonic()
 
-    def finished(self, part: CellSpec, state: State, record: Record) -> None:
-        """A cell has its record."""
-        self.running = None
+    def finished(self, part: U, state: State, record: R) -> None:
+        """A unit has its record."""
+        self.running = ""
         self.counts[state] += 1
-        if part in self.waiting:
-            self.waiting.remove(part)
+        self.waiting.pop(part.id, None)
         if state == "cached":
             return
         spent = sum(record.seconds.values())
-        self.seconds[part.attack.name].append(spent)
+        self.seconds[self.protocol.kind_of(part)].append(spent)
         if state == "failed":
-            line = f"failed  {clean(label(part))}: {clean(record.error, ERROR_LIMIT)}"
+            line = f"failed  {self._label(part)}: {clean(record.error, ERROR_LIMIT)}"
         else:
-            line = f"{spent:6.1f} s  {clean(label(part))}: {ssim_text(record.fidelity, decimals=3)}"
+            line = f"{spent:6.1f} s  {self._label(part)}: {self.protocol.progress_of(record)}"
         self.recent = [*self.recent, line][-RECENT:]
         if not self.console.is_terminal:
             done = sum(self.counts.values())
             self.console.print(f"[{done}/{self.total}] {line}", markup=False, highlight=False, soft_wrap=True)
 
     def seconds_left(self) -> float | None:
-        """Estimate from the mean time of cells with the same attack; None before any cell has run."""
+        """Estimate from the mean time of units of the same kind; None before any has run."""
         everything = [value for values in self.seconds.values() for value in values]
         if not everything:
             return None
         mean = sum(everything) / len(everything)
         known = {name: sum(values) / len(values) for name, values in self.seconds.items()}
-        return sum(known.get(cell.attack.name, mean) for cell in self.waiting)
+        return sum(known.get(self.protocol.kind_of(unit), mean) for unit in self.waiting.values())
+
+    def _label(self, unit: U) -> str:
+        return clean(self.protocol.names_of(unit)[0])
 
     def _render(self) -> RenderableType:
         done = sum(self.counts.values())
@@ -97,7 +99,7 @@ class Display:
         head = Table.grid(padding=(0, 2))
         numbers = Text.assemble(
             (f"{done}", "bold"),
-            f" of {self.total} cells",
+            f" of {self.total} {self.protocol.unit}s",
             f"   {self.counts['cached']} from before" if self.counts["cached"] else "",
             f"   {1 if self.running else 0} running",
             (f"   {self.counts['failed']} failed", "bold red") if self.counts["failed"] else "   0 failed",
@@ -110,8 +112,8 @@ class Display:
             for line in self.recent
         ]
         rows.append(head)
-        if self.running is not None:
-            rows.append(Text(clean(label(self.running)), style="bold", no_wrap=True, overflow="ellipsis"))
+        if self.running:
+            rows.append(Text(self.running, style="bold", no_wrap=True, overflow="ellipsis"))
         rows.append(Text(f"  {clean(self.stage)} ({_clock(time.monotonic() - self.stage_began)})", style="cyan"))
         return Group(*rows)
 

@@ -1,28 +1,34 @@
-"""Why a finished cell is to run again: what of its plug-ins is not what it was."""
+"""Why a finished unit is to run again: what of its plug-ins is not what it was."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 from dpbench.contract.spec import PluginSpec
-from dpbench.suite.cell import CellSpec
+from dpbench.running.protocol import Protocol, U
 
 
-def changes(to_run: Iterable[CellSpec], measured: Iterable[CellSpec]) -> list[str]:
+def changes(protocol: Protocol[U, Any], to_run: Iterable[U], measured: Iterable[U]) -> list[str]:
     """One line for everything that changed: `mask.pth changed: 6 cells again`.
 
     Args:
-        to_run: cells without a record.
-        measured: cells with one, in the order in which they were measured.
+        protocol: of the units.
+        to_run: units without a record.
+        measured: units with one, in the order in which they were measured.
     """
-    before = {cell.asked: cell for cell in measured}
+    before = {unit.asked: unit for unit in measured}
     counted: Counter[str] = Counter()
-    for cell in to_run:
-        known = before.get(cell.asked)
+    for unit in to_run:
+        known = before.get(unit.asked)
         if known is not None:
-            counted.update(_changed(known.defense, cell.defense) | _changed(known.attack, cell.attack))
-    return [f"{name} changed: {count} cell{'s' if count > 1 else ''} again" for name, count in sorted(counted.items())]
+            pairs = zip(protocol.plugins(known), protocol.plugins(unit), strict=True)
+            counted.update({name for was, now in pairs for name in _changed(was, now)})
+    return [
+        f"{name} changed: {count} {protocol.unit}{'s' if count > 1 else ''} again"
+        for name, count in sorted(counted.items())
+    ]
 
 
 def _changed(before: PluginSpec, now: PluginSpec) -> set[str]:

@@ -73,10 +73,14 @@ class CellSpec(Spec):
     @property
     def id(self) -> str:
         """A readable, file-safe name that ends in a hash of everything that affects the result."""
-        digest = content_hash(self._identified(self.defense.identity, self.attack.identity))
         words = (self.backbone.name, self.split_point, self.defense.name, self.attack.name, self.granted)
         stem = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", word.rsplit("/", 1)[-1])[:32] for word in words)
-        return f"{stem}-s{self.seed}-{digest[:10]}"
+        return f"{stem}-s{self.seed}-{self.identity}"
+
+    @property
+    def identity(self) -> str:
+        """The end of the id: a hash of everything that affects the result."""
+        return content_hash(self._identified(self.defense.identity, self.attack.identity))[:10]
 
     @property
     def asked(self) -> str:

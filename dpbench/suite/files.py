@@ -14,11 +14,6 @@ from dpbench.contract.spec import Spec
 from dpbench.errors import DpbenchError, unknown
 from dpbench.text.shown_text import clean
 
-PROTOCOLS = ("inference", "sharing")
-"""What a suite may ask: what features leak that are sent to a model, or what they leak and do for a partner who trains
-on them (see `dpbench.protocols.sharing`)."""
-
-
 SHOWN = 120
 """Characters of a value that does not fit."""
 
@@ -74,18 +69,6 @@ def parse_toml(text: str, *, origin: str) -> dict[str, Any]:
         raise DpbenchError(f"{origin}: TOML syntax error: {error}") from error
     except RecursionError as error:
         raise DpbenchError(f"{origin}: TOML syntax error: nested too deeply") from error
-
-
-def protocol_of(name: str) -> str:
-    """What a suite asks, by the name of a built-in one or the path of a file; see `PROTOCOLS`.
-
-    Raises:
-        DpbenchError: no such suite, or a protocol that there is not.
-    """
-    protocol = str(parse_toml(suite_text(name), origin=name).get("protocol", PROTOCOLS[0]))
-    if protocol not in PROTOCOLS:
-        raise unknown(f"protocol in {name}:", protocol, PROTOCOLS)
-    return protocol
 
 
 def explain(

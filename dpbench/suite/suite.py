@@ -19,7 +19,7 @@ from dpbench.models.spec import BackboneSpec
 from dpbench.plugins.registry import find_attack
 from dpbench.suite.cell import JudgeSpec
 from dpbench.suite.ensembles import ENSEMBLES, NEWEST
-from dpbench.suite.files import PROTOCOLS, explain, parse_toml, suite_text
+from dpbench.suite.files import explain, parse_toml, suite_text
 
 Headline = Literal["leakage", "ssim", "reid_top1", "identity_top1"]
 """Figures of a board that a suite can be about."""
@@ -145,11 +145,6 @@ def load_suite(name: str) -> Suite:
 def parse_suite(text: str, *, origin: str) -> Suite:
     """TOML text -> a validated suite; `origin` names it in messages."""
     content = parse_toml(text, origin=origin)
-    if content.get("protocol", PROTOCOLS[0]) == PROTOCOLS[1]:
-        raise DpbenchError(
-            f"{origin} is a suite of the protocol {PROTOCOLS[1]!r}, which has no grid of cells; `dpbench run` and "
-            "`dpbench leaderboard` take it, here a suite without that protocol is expected"
-        )
     try:
         return Suite.model_validate(content)
     except pydantic.ValidationError as error:

@@ -195,7 +195,7 @@ def test_plugins_that_break_their_contract_fail_their_cells_alone(suite, dpbench
     outcome = dpbench("run", suite(), "--output", tmp_path / "run", *added)
     assert outcome.status == 1
     records = {(r.cell.defense.name.rpartition(":")[2], r.cell.attack.name.rpartition(":")[2]): r
-               for r in store.iter_records(tmp_path / "run")}  # fmt: skip
+               for r in store.CELLS.all(tmp_path / "run")}  # fmt: skip
     assert len(records) == 13  # the floor runs on the undefended reference alone
     assert records["none", "mean-image"].status == "ok"
     assert {key for key, record in records.items() if record.status == "ok"} == {("none", "mean-image")}
@@ -241,7 +241,7 @@ def test_a_full_or_unwritable_disk_keeps_what_is_done(suite, dpbench, tmp_path, 
     outcome = dpbench("run", suite(text), "--output", tmp_path / "run")
     refused(outcome, words, "finished cells are kept")
     monkeypatch.undo()
-    assert len(list(store.iter_records(tmp_path / "run"))) == 1
+    assert len(list(store.CELLS.all(tmp_path / "run"))) == 1
     assert not list((tmp_path / "run").rglob(".*"))
 
 
@@ -265,12 +265,12 @@ def test_a_record_cut_short(finished, suite, dpbench, tmp_path):
     refused(dpbench("leaderboard", run, "--output", tmp_path / "b.csv"), "cut short or damaged", "run the suite again")
     assert not (tmp_path / "b.csv").exists()
     assert dpbench("run", suite(), "--output", run).status == 0  # that cell is measured again
-    assert store.read_record(record).status == "ok"
+    assert store.CELLS.read(record).status == "ok"
 
 
 def test_a_record_from_a_newer_schema_is_not_overwritten(finished, suite, dpbench, tmp_path):
     run, record = finished
-    newer = record.read_text().replace(f'"schema_version": {store.SCHEMA_VERSION}', '"schema_version": 99', 1)
+    newer = record.read_text().replace(f'"schema_version": {store.Record.SCHEMA}', '"schema_version": 99', 1)
     record.write_text(newer)
     refused(dpbench("leaderboard", run, "--output", tmp_path / "b.csv"), "schema 99", "upgrade dpbench")
     refused(dpbench("run", suite(), "--output", run), "schema 99", "upgrade dpbench")
@@ -294,7 +294,7 @@ def test_a_damaged_cache_is_made_again(suite, dpbench, tmp_path, monkeypatch):
     for path in (tmp_path / "cache").rglob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:100])
     assert dpbench("run", suite(), "--output", tmp_path / "two").status == 0
-    one, two = (next(iter(store.iter_records(tmp_path / name))) for name in ("one", "two"))
+    one, two = (next(iter(store.CELLS.all(tmp_path / name))) for name in ("one", "two"))
     assert one.fidelity == two.fidelity
     assert one.utility == two.utility
 

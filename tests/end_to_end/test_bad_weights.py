@@ -104,7 +104,7 @@ def test_weights_for_other_classes_are_fine_tuned_and_named_by_content(suite, dp
     saved(tmp_path / "good.pth", "resnet10t", 5)
     outcome = dpbench("run", suite(), "--weights", tmp_path / "good.pth", "--output", tmp_path / "run")
     assert outcome.status == 0, outcome
-    (record,) = store.iter_records(tmp_path / "run")
+    (record,) = store.CELLS.all(tmp_path / "run")
     digest = hashlib.sha256((tmp_path / "good.pth").read_bytes()).hexdigest()
     assert record.backbone_weights.startswith(f"file:{digest[:16]} sha256:")
     (tmp_path / "good.pth").rename(tmp_path / "moved.pth")

@@ -120,7 +120,7 @@ def suite(tmp_path, text):
 def figures(run_dir):
     """Everything that has been measured, by cell."""
     drop = {"seconds", "peak_memory_mb", "memory", "created"}
-    records = store.iter_records(run_dir)
+    records = store.CELLS.all(run_dir)
     return {record.id: record.model_dump(exclude=drop) for record in records}
 
 
@@ -163,7 +163,7 @@ def peak_mib(tmp_path, images, *arguments, attack):
         command, capture_output=True, text=True, env=environment(tmp_path / "cache", OMP_NUM_THREADS="1"), check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    (record,) = store.iter_records(output)
+    (record,) = store.CELLS.all(output)
     peak = int(done.stdout.split()[-1])
     assert 0.5 * peak < record.memory.peak_bytes <= 1.01 * peak
     return peak / 2**20
@@ -190,7 +190,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(tmp_path, dpbench, plugins):
     def run(name, batch_size):
         outcome = dpbench("run", path, "--device", "cpu", "--output", tmp_path / name, "--batch-size", batch_size)
         assert outcome.status == 0, outcome.out
-        (record,) = store.iter_records(tmp_path / name)
+        (record,) = store.CELLS.all(tmp_path / name)
         return record
 
     halved, small = run("halved", "512"), run("small", "128")
@@ -205,7 +205,7 @@ def test_a_fit_that_runs_out_of_memory_is_halved_for_every_cell(tmp_path, dpbenc
     text = SMALL.format(images=70) + '[[attacks]]\nname = "mean-image"\n[[attacks]]\nname = "random-image"\n'
     path = suite(tmp_path, text.replace('"none"', f'"{plugins}:Starving"'))
     assert dpbench("run", path, "--device", "cpu", "--output", tmp_path / "run").status == 0
-    records = list(store.iter_records(tmp_path / "run"))
+    records = list(store.CELLS.all(tmp_path / "run"))
     assert [record.memory.batch_size for record in records] == [64] * len(records)
     assert {record.status for record in records} == {"ok"}
 
@@ -215,7 +215,7 @@ def test_out_of_memory_with_one_image_is_a_failed_row(tmp_path, dpbench, plugins
     path = suite(tmp_path, SMALL.format(images=70) + attacks)
     outcome = dpbench("run", path, "--device", "cpu", "--output", tmp_path / "run", "--batch-size", "4")
     assert outcome.status == 1
-    by_attack = {record.cell.attack.name: record for record in store.iter_records(tmp_path / "run")}
+    by_attack = {record.cell.attack.name: record for record in store.CELLS.all(tmp_path / "run")}
     assert by_attack.pop("mean-image").status == "ok"
     (failed,) = by_attack.values()
     assert failed.status == "failed"
@@ -243,4 +243,4 @@ def test_records_of_before_are_read(tmp_path, dpbench):
     del record["memory"], record["digest"]
     record["schema_version"] = 2
     file.write_text(json.dumps(record))
-    assert store.read_record(file).memory is None
+    assert store.CELLS.read(file).memory is None

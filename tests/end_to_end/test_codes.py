@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import dpbench as package
-from dpbench.records.store import iter_records
+from dpbench.records.store import CELLS
 
 CODING = Path(__file__).parents[1] / "contract" / "coding.py"
 CODES = ("Lattice", "KeyedNoise", "Feistel")
@@ -68,5 +68,5 @@ def test_what_the_server_undoes_leaks_as_if_nothing_were_done(finished, code):
 def test_a_waist_is_judged_by_what_its_server_forms(finished):
     board, run = finished
     assert row(board, "dpm")["ssim"] < 0.9 * row(board, "none")["ssim"]
-    (record,) = [r for r in iter_records(run) if (r.cell.defense.name, r.cell.attack.name) == ("dpm", "decoder")]
+    (record,) = [r for r in CELLS.all(run) if (r.cell.defense.name, r.cell.attack.name) == ("dpm", "decoder")]
     assert record.notes["view"]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dpbench import api
 from dpbench.board.columns import WORST_CASE
 from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
@@ -26,20 +27,20 @@ def portraits(folder, people, each, size):
 
 def test_plans_on_the_database_as_it_comes(tmp_path):
     folder = portraits(tmp_path / "orl_faces", 40, 10, 8)
-    plan = runner.make_plan("faces", data=str(folder), shifted="spectra", output=tmp_path / "run")
-    assert len({cell.id for cell in plan.cells}) == len(plan.cells)
-    assert {cell.dataset.auxiliary_classes for cell in plan.cells} == {10}
-    attacks = {cell.attack.name for cell in plan.cells}
+    plan = api.plan("faces", data=str(folder), shifted="spectra", output=tmp_path / "run")
+    assert len({cell.id for cell in plan.units}) == len(plan.units)
+    assert {cell.dataset.auxiliary_classes for cell in plan.units} == {10}
+    attacks = {cell.attack.name for cell in plan.units}
     assert {"decoder", "rmle", "gan", "gan-faces"} <= attacks
 
 
 def test_says_what_it_needs_where_the_folder_is_not_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DpbenchError, match=r"no folder ./orl-faces; .* ORL Database of Faces .* --data") as caught:
-        runner.make_plan("faces", output=tmp_path / "run")
+        api.plan("faces", output=tmp_path / "run")
     assert "\n" not in str(caught.value)
     with pytest.raises(DpbenchError, match=r"no folder my/faces") as caught:
-        runner.make_plan("faces", data="my/faces", output=tmp_path / "run")
+        api.plan("faces", data="my/faces", output=tmp_path / "run")
     assert "ORL" not in str(caught.value)
 
 
@@ -53,7 +54,7 @@ def test_the_path_in_miniature(tmp_path):
     suite["backbones"] = [{"name": "resnet10t", "weights": "fit", "epochs": 1, "split_points": ["act1"]}]
     suite["defenses"] = [{"name": "none"}]
     suite["attacks"] = [{"name": "mean-image"}, {"name": "decoder", "steps": 64, "width": 16, "blocks": 1}]
-    plan = runner.make_plan(Suite.model_validate(suite), output=tmp_path / "run")
+    plan = api.plan(Suite.model_validate(suite), output=tmp_path / "run")
     records = runner.execute(plan, device="cpu")
     assert [record.error for record in records] == [None] * len(records)
     by_attack = {record.cell.attack.name: record for record in records}

@@ -212,7 +212,7 @@ def run(tmp_path, dpbench, monkeypatch):
         tables += [f'[[attacks]]\nname = "{named(name)}"\n' for name in attacks]
         (tmp_path / "tiny.toml").write_text(SUITE + "".join(tables))
         outcome = dpbench("run", tmp_path / "tiny.toml", "--device", "cpu", "--output", tmp_path / output)
-        records = store.iter_records(tmp_path / output)
+        records = store.CELLS.all(tmp_path / output)
         found = {tuple(spec.name.rpartition(":")[2] for spec in (r.cell.defense, r.cell.attack)): r for r in records}
         return found, outcome
 

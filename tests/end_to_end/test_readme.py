@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from dpbench.api import plan as make_plan
 from dpbench.board.columns import COLUMNS
 from dpbench.cli import app as cli
 from dpbench.plugins import registry
 from dpbench.protocols.sharing.reporting import board as sharing
 from dpbench.protocols.sharing.reporting import transfer
 from dpbench.records import store
-from dpbench.running.runner import make_plan
 from dpbench.suite.words import setting
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,7 +61,7 @@ def test_third_party_plugins_run_as_shown(file_name, kind, tmp_path, dpbench, mo
     monkeypatch.chdir(tmp_path)
     outcome = dpbench("run", "tiny.toml", f"--{kind}", f"{file_name}:{class_name}")
     assert outcome.status == 0, outcome
-    records = list(store.iter_records(tmp_path / "dpbench-runs" / "tiny"))
+    records = list(store.CELLS.all(tmp_path / "dpbench-runs" / "tiny"))
     assert len(records) == 3
     assert {record.status for record in records} == {"ok"}
 
@@ -128,5 +128,5 @@ def test_python_is_new_enough_for_what_is_declared():
 
 def test_the_shared_setting_of_the_readme_is_one_of_the_suite_s():
     suite, pattern = re.search(r"dpbench share export (\w+) --only '([^']+)'", README).groups()
-    settings = {setting(cell) for cell in make_plan(suite).cells}
+    settings = {setting(cell) for cell in make_plan(suite).units}
     assert len([one for one in settings if pattern in one]) == 1

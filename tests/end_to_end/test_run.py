@@ -13,6 +13,7 @@ from conftest import environment
 from PIL import Image
 
 import dpbench as package
+from dpbench import api
 from dpbench.errors import DpbenchError
 from dpbench.records import store
 from dpbench.running import runner
@@ -57,11 +58,11 @@ def tiny(tmp_path):
 def figures(run_dir):
     """What has to be equal between two runs: everything but times, memory and dates."""
     drop = {"seconds", "peak_memory_mb", "memory", "created"}
-    return {record.id: record.model_dump_json(exclude=drop) for record in store.iter_records(run_dir)}
+    return {record.id: record.model_dump_json(exclude=drop) for record in store.CELLS.all(run_dir)}
 
 
 def test_smoke_measures_every_cell(smoke_run):
-    records = list(store.iter_records(smoke_run))
+    records = list(store.CELLS.all(smoke_run))
     assert {record.status for record in records} == {"ok"}
     assert {record.cell.attack.name for record in records} == set(ENSEMBLES["ensemble-v1.1"])
     assert {(r.cell.threat_model, r.cell.auxiliary) for r in records if r.cell.attack.name == "decoder"} == {
@@ -87,7 +88,7 @@ def test_smoke_measures_every_cell(smoke_run):
 
 def test_all_attacks_of_a_setting_see_the_same_victims_and_the_same_utility(smoke_run):
     settings = {}
-    for record in store.iter_records(smoke_run):
+    for record in store.CELLS.all(smoke_run):
         key = json.dumps(record.cell.defense.model_dump())
         settings.setdefault(key, set()).add((tuple(record.victims), tuple(record.utility.correct)))
     assert all(len(seen) == 1 for seen in settings.values())
@@ -176,12 +177,12 @@ def test_a_killed_run_goes_on_where_it_was(tiny, tmp_path, cache, dpbench):
     assert kept
     assert dpbench("run", tiny, "--device", "cpu", "--output", output).status == 0
     assert all((records / name).read_bytes() == content for name, content in kept.items())
-    assert len(list(store.iter_records(output))) == 5
+    assert len(list(store.CELLS.all(output))) == 5
 
 
 def test_ctrl_c_keeps_what_is_done_and_says_so(tiny, tmp_path, dpbench, monkeypatch):
     calls = []
-    original = runner._run_cell
+    original = runner._run
 
     def interrupted(*arguments):
         calls.append(1)
@@ -189,11 +190,11 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(tiny, tmp_path, dpbench, monkeypa
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(runner, "_run_cell", interrupted)
+    monkeypatch.setattr(runner, "_run", interrupted)
     outcome = dpbench("run", tiny, "--device", "cpu", "--output", tmp_path / "run")
     assert outcome.status == 130
     assert "run the same command again" in outcome.err
-    assert len(list(store.iter_records(tmp_path / "run"))) == 2
+    assert len(list(store.CELLS.all(tmp_path / "run"))) == 2
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(tiny, tmp_path, dpbench):
@@ -210,7 +211,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tiny, tmp_path, dpbench):
 def test_show_lists_and_writes_pictures(smoke_run, dpbench, tmp_path):
     listed = dpbench("show", smoke_run)
     assert listed.status == 0
-    assert len(listed.out.splitlines()) == len(list(store.iter_records(smoke_run)))
+    assert len(listed.out.splitlines()) == len(list(store.CELLS.all(smoke_run)))
     written = dpbench("show", smoke_run, "--cell", "dpm*decoder*query small", "--output", tmp_path / "one.png")
     assert written.status == 0
     assert (tmp_path / "one.png").read_bytes()[:4] == b"\x89PNG"
@@ -249,29 +250,29 @@ def test_from_python(tiny, tmp_path, cache):
 
 def test_newest_record_wins_where_a_cell_was_measured_by_newer_code(tiny, tmp_path):
     package.run(str(tiny), device="cpu", output=tmp_path / "run", only="mean-image")
-    record = next(iter(store.iter_records(tmp_path / "run")))
+    record = next(iter(store.CELLS.all(tmp_path / "run")))
     attack = record.cell.attack.model_copy(update={"source": "v0"})
     cell = record.cell.model_copy(update={"attack": attack})
     old = record.model_copy(update={"cell": cell, "id": cell.id, "created": "2000-01-01T00:00:00+00:00"})
-    store.write_record(tmp_path / "run", old)
-    assert len(list(store.iter_records(tmp_path / "run"))) == 2
+    store.CELLS.write(tmp_path / "run", old)
+    assert len(list(store.CELLS.all(tmp_path / "run"))) == 2
     assert old.id not in {record.id for record in store.newest_records([tmp_path / "run"])}
 
 
 def test_folders_move_without_losing_finished_cells(tiny, tmp_path, image_folder):
-    first = runner.make_plan(str(tiny), data=str(image_folder), output=tmp_path / "run")
+    first = api.plan(str(tiny), data=str(image_folder), output=tmp_path / "run")
     moved = tmp_path / "moved"
     shutil.copytree(image_folder, moved)
-    second = runner.make_plan(str(tiny), data=str(moved), output=tmp_path / "run")
-    assert [cell.id for cell in first.cells] == [cell.id for cell in second.cells]
+    second = api.plan(str(tiny), data=str(moved), output=tmp_path / "run")
+    assert [cell.id for cell in first.units] == [cell.id for cell in second.units]
     with pytest.raises(DpbenchError, match="there is no"):
-        runner.make_plan(str(tiny), data=str(tmp_path / "nowhere"), output=tmp_path / "run")
+        api.plan(str(tiny), data=str(tmp_path / "nowhere"), output=tmp_path / "run")
 
 
 def test_several_releases_of_each_victim(tiny, tmp_path):
     tiny.write_text(TINY.replace("victims = 4", "victims = 4\nreleases = 3"))
     board = package.run(str(tiny), device="cpu", output=tmp_path / "run", only="rmle")
-    records = list(store.iter_records(tmp_path / "run"))
+    records = list(store.CELLS.all(tmp_path / "run"))
     assert {record.status for record in records} == {"ok"}
     assert {record.cell.releases for record in records} == {3}
     assert set(board["releases"]) == {3}

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,17 +11,19 @@ import torch
 from PIL import Image
 
 import dpbench as dpbench_package
+from dpbench.api import plan
 from dpbench.cli import app as cli
 from dpbench.errors import DpbenchError
 from dpbench.machine.stages import Stages
 from dpbench.metrics.fidelity import grade
 from dpbench.protocols.sharing.benefit import Benefit
 from dpbench.protocols.sharing.pipeline import SharedPipeline
-from dpbench.protocols.sharing.records import iter_records, record_path
-from dpbench.protocols.sharing.runner import make_sharing_plan
+from dpbench.protocols.sharing.records import SHARED
 from dpbench.protocols.sharing.units import Attacked, Training, Transferred
 from dpbench.records import store
 from dpbench.running.pipeline import Pipeline
+
+BOARDS = Path(__file__).resolve().parents[2] / "leaderboards"
 
 TINY = """
 protocol = "sharing"
@@ -91,7 +94,7 @@ def run(tiny, tmp_path_factory, cache):
 
 @pytest.fixture
 def units(tiny, run):
-    return make_sharing_plan(str(tiny), output=run).units
+    return plan(str(tiny), output=run).units
 
 
 @pytest.fixture(scope="session")
@@ -109,7 +112,7 @@ def quiet(text):
 
 def figures(run_dir):
     drop = {"seconds", "created"}
-    return {record.id: record.model_dump_json(exclude=drop) for record in iter_records(run_dir)}
+    return {record.id: record.model_dump_json(exclude=drop) for record in SHARED.all(run_dir)}
 
 
 def refused(outcome, *words):
@@ -121,7 +124,7 @@ def refused(outcome, *words):
 
 
 def test_a_run_measures_every_unit_and_says_what_it_wrote(run, units):
-    records = {record.id: record for record in iter_records(run)}
+    records = {record.id: record for record in SHARED.all(run)}
     assert records.keys() == {unit.id for unit in units}
     assert len(units) == 9 - 1 + 8 + 12  # trainings, attacks, transfers
     for name in ("board.csv", "benefit.png", "transfer.csv", "transfer.png"):
@@ -159,7 +162,7 @@ def test_the_board_has_a_row_for_each_condition_and_the_floor(run):
 
 
 def test_where_prepared_and_judged_on_the_shared_fit_a_transfer_is_the_tier_query(run):
-    records = list(iter_records(run))
+    records = list(SHARED.all(run))
     queried = of_kind(Attacked, [r.unit for r in records], knowledge="query")
     tier = next(r for r in records if r.unit in queried and r.unit.defense.name == "dpm")
     same = next(
@@ -186,9 +189,9 @@ def test_what_is_missing_or_cut_short_is_redone_alone_with_the_same_figures(run,
     training = of_kind(Training, units, condition="equal-noise")[0]
     attack = next(u for u in of_kind(Attacked, units, knowledge="own") if u.defense.name == "dpm")
     mixed = of_kind(Transferred, units, prepared_on=[0, 2])[0]
-    record_path(copied, training.id).unlink()
-    record_path(copied, mixed.id).unlink()
-    path = record_path(copied, attack.id)
+    SHARED.path(copied, training.id).unlink()
+    SHARED.path(copied, mixed.id).unlink()
+    path = SHARED.path(copied, attack.id)
     path.write_text(path.read_text()[:300])
     refused(dpbench("leaderboard", copied, "--output", tmp_path / "x.csv"), "cut short", "redoes that part alone")
     outcome = dpbench("run", tiny, "--device", "cpu", "--output", copied)
@@ -201,10 +204,10 @@ def test_what_is_missing_or_cut_short_is_redone_alone_with_the_same_figures(run,
 def test_a_training_by_an_older_recipe_is_redone(run, tiny, units, tmp_path):
     copied = tmp_path / "run"
     shutil.copytree(run / "sharing", copied / "sharing")
-    path = record_path(copied, of_kind(Training, units, condition="own")[0].id)
+    path = SHARED.path(copied, of_kind(Training, units, condition="own")[0].id)
     stored = json.loads(path.read_text())
     path.write_text(json.dumps(stored | {"refinement_version": stored["refinement_version"] - 1}))
-    assert len(make_sharing_plan(str(tiny), output=copied).finished) == 27
+    assert len(plan(str(tiny), output=copied).finished) == 27
 
 
 def test_the_features_attacked_are_the_features_trained_on(run, units, pipeline, monkeypatch):
@@ -267,7 +270,7 @@ def test_the_attacker_never_has_an_image_of_the_sender(run, units, pipeline):
     assert [len(one) for one in owned] == [24, 48]
     groups = [*owned, set(everything.hashes["auxiliary"]), set(everything.hashes["test"])]
     assert len(set().union(*groups)) == sum(len(group) for group in groups)
-    for record in iter_records(run):
+    for record in SHARED.all(run):
         if isinstance(record.unit, Attacked | Transferred):
             assert set(record.victims) < owned[1]
     unseen = pipeline.world.spec.model_copy(update={"public_images": False})
@@ -404,7 +407,7 @@ def test_a_unit_that_fails_is_a_record_and_the_others_go_on(tiny, run, units, dp
     own = of_kind(Training, units, condition="own")[0]
     longer = of_kind(Training, units, condition="own-longer")[0]
     for unit in (own, longer):
-        record_path(copied, unit.id).unlink()
+        SHARED.path(copied, unit.id).unlink()
     original = Benefit.run
 
     def breaks(self, unit, *arguments):
@@ -416,7 +419,7 @@ def test_a_unit_that_fails_is_a_record_and_the_others_go_on(tiny, run, units, dp
     outcome = dpbench("run", tiny, "--device", "cpu", "--output", copied)
     assert outcome.status == 1
     assert "on purpose" in outcome.out
-    records = {record.id: record for record in iter_records(copied)}
+    records = {record.id: record for record in SHARED.all(copied)}
     assert records[own.id].status == "failed"
     assert records[longer.id].status == "ok"
     board = pd.read_csv(copied / "board.csv").set_index("condition")
@@ -427,7 +430,7 @@ def test_a_unit_that_fails_is_a_record_and_the_others_go_on(tiny, run, units, dp
 
 def test_what_users_get_wrong_is_refused_in_one_line(tiny, run, dpbench, tmp_path):
     output = tmp_path / "run"
-    refused(dpbench("run", tiny, "--output", output, "--only", "nothing like it"), "matches nothing")
+    refused(dpbench("run", tiny, "--output", output, "--only", "nothing like it"), "matches no part")
     refused(dpbench("run", tiny, "--output", output, "--shifted", "spectra"), "'sharing'", "leave it out")
     refused(dpbench("run", tiny, "--output", output, "--budget", "huge"), "budget")
     refused(dpbench("run", tiny, "--output", output, "--seed", "-1"), "--seed")
@@ -460,8 +463,43 @@ def test_boards_are_derived_from_records_alone(run, dpbench, tmp_path):
     refused(dpbench("leaderboard", run, "--plot", "benfit", "--output", tmp_path / "y.png"), "did you mean 'benefit'")
 
 
-def test_the_gate_and_claimed_boards_are_of_the_other_protocol(run, dpbench, tmp_path):
-    refused(dpbench("check", run, "--baseline", tmp_path / "quick.csv"), "protocol 'sharing'", "'inference'")
+def test_the_gate_compares_runs_and_boards(run, dpbench, tmp_path):
+    same = dpbench("check", run, "--baseline", run / "board.csv")
+    assert same.status == 0, same.out + same.err
+    accepted = pd.read_csv(run / "board.csv")
+    attacked = accepted["ssim"].notna() & (accepted["condition"] != "floor")
+    accepted.loc[attacked, ["ssim", "ssim_low", "ssim_high"]] -= 0.3
+    accepted.loc[attacked, ["leakage", "leakage_low", "leakage_high"]] = 0.0
+    accepted.to_csv(tmp_path / "accepted.csv", index=False)
+    worse = dpbench("check", run, "--baseline", tmp_path / "accepted.csv")
+    assert worse.status == 1
+    assert "leaks more" in worse.out
+    assert "trains on" in worse.out
+    of_another = dpbench("check", run, "--baseline", BOARDS / "quick.csv")
+    refused(of_another, "two protocols")
+
+
+def test_figures_per_victim_are_read_from_python(run):
+    figures = dpbench_package.load_records(run)
+    records = [record for record in SHARED.all(run) if record.victims]
+    assert len(figures) == sum(len(record.victims) for record in records)
+    first = figures[figures["id"] == records[0].id]
+    assert first["ssim"].tolist() == records[0].fidelity["ssim"]
+    assert set(figures["defense"]) == {record.named.defense for record in records}
+
+
+def test_features_of_an_entity_are_exported_and_taken(tiny, dpbench, tmp_path):
+    path = tmp_path / "features.safetensors"
+    arguments = ["share", "export", tiny, "--output", path, "--device", "cpu"]
+    refused(dpbench(*arguments, "--only", "nothing like it"), "matches 0 settings", "hospital | dpm")
+    outcome = dpbench(*arguments, "--only", "hospital | dpm*")
+    assert outcome.status == 0, outcome.err
+    taken = dpbench("share", "import", path, tiny, "--device", "cpu")
+    assert taken.status == 0, taken.err
+    assert "dpm" in taken.out
+
+
+def test_claimed_rows_have_no_place_in_these_boards(run, dpbench, tmp_path):
     outcome = dpbench("leaderboard", run, "--claimed", run, "--output", tmp_path / "x.csv")
     refused(outcome, "--claimed", "leave it out")
     assert not (tmp_path / "x.csv").exists()

@@ -61,7 +61,7 @@ def make_run(run: Path, *, attacks: tuple[str, ...] = ("decoder", "rmle"), board
                 "environment": describe_environment(torch.device("cpu")),
             }
         )
-        written.append(store.write_record(run, record))
+        written.append(store.CELLS.write(run, record))
     if board:
         write_board(build_board(written), run / "board.csv")
     return written
@@ -72,4 +72,4 @@ def make_sharing_run(run: Path) -> sharing.SharingRecord:
     hashes, fidelity = pictures()[2], graded()
     record = sharing_records.attacked("decoder", "query", fidelity["ssim"], "gaussian", victims=hashes)
     record = record.model_copy(update={"fidelity": fidelity, "kept": kept(run, record.id, fidelity)})
-    return sharing.write_record(run, record)
+    return sharing.SHARED.write(run, record)

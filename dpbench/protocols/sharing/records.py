@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dpbench.errors import DpbenchError
-from dpbench.metrics.recognition import Recognition
 from dpbench.protocols.sharing.units import AnyUnit, OnShared, described_defense
-from dpbench.records.ranges import number, of_attack, of_times, sound_figures
-from dpbench.records.record_files import Unstorable, content_of, read_json, restore, write_json
+from dpbench.records.ranges import number, of_attack, of_times
+from dpbench.records.record import Envelope
+from dpbench.records.store import Store
 from dpbench.suite.words import Words
 
 SCHEMA_VERSION = 2
@@ -44,61 +43,30 @@ class Trained(BaseModel):
     shared_images: int = Field(0, description="of all senders together")
 
 
-class SharingRecord(BaseModel):
-    """The stored result of one unit. Figures are per image; boards average them."""
+class SharingRecord(Envelope):
+    """The stored result of one unit."""
 
-    model_config = ConfigDict(extra="forbid")
+    SCHEMA: ClassVar[int] = SCHEMA_VERSION
 
     schema_version: int = SCHEMA_VERSION
     protocol: Literal["sharing"] = "sharing"
-    id: str
-    suite: str
     unit: AnyUnit
-    words: Words | None = Field(None, description="none in records of before; see `words_of`")
-    status: Literal["ok", "failed"]
-    error: str | None = None
     trained: Trained | None = Field(None, description="of a training")
-    floor: bool = Field(False, description="the attack reconstructs nothing: it sets the zero of the scale")
-    fidelity: dict[str, list[float]] = Field(default_factory=dict, description="metric -> one figure per victim")
-    missing_metrics: dict[str, str] = Field(default_factory=dict, description="metric -> why it is not there")
-    victims: list[str] = Field(default_factory=list, description="content hash of each shared image under attack")
-    recognition: Recognition | None = Field(None, description="among all images that the sender shared")
-    trained_on: list[str] = Field(default_factory=list, description="metrics that the defense optimised against")
-    converged: bool | None = None
-    notes: dict[str, Any] = Field(default_factory=dict, description="what the attack said of itself")
-    backbone_weights: str = ""
     refinement_version: int | None = None
-    seconds: dict[str, float] = Field(default_factory=dict, description="wall time per stage")
-    kept: dict[str, str] = Field(
-        default_factory=dict, description="file of the run that shows this attack -> SHA-256 of its content"
-    )
-    environment: dict[str, Any] = Field(default_factory=dict)
-    created: str = ""
 
+    @property
+    def named(self) -> Words:
+        """See `Envelope`."""
+        return self.words or self.unit.words_by(described_defense)
 
-def folder_of(run_dir: Path) -> Path:
-    """Where the records of a run lie."""
-    return run_dir / "sharing"
+    @property
+    def attacked(self) -> bool:
+        """See `Envelope`."""
+        return isinstance(self.unit, OnShared)
 
-
-def record_path(run_dir: Path, unit_id: str) -> Path:
-    """Where the record of a unit lies."""
-    return folder_of(run_dir) / f"{unit_id}.json"
-
-
-def is_sharing_run(run_dir: Path) -> bool:
-    """Whether `dpbench run` wrote it for a suite of this protocol."""
-    return folder_of(run_dir).is_dir()
-
-
-def words_of(record: SharingRecord) -> Words:
-    """What the unit of a record is called; no plug-in is imported."""
-    return record.words or record.unit.words_by(described_defense)
-
-
-def impossible(record: SharingRecord) -> list[str]:
-    """What in a record cannot be, a phrase for each; empty where all can."""
-    return list(_impossible(record))
+    def impossible(self) -> list[str]:
+        """See `Envelope`."""
+        return list(_impossible(self))
 
 
 def _impossible(record: SharingRecord) -> Iterator[str]:
@@ -129,61 +97,8 @@ def _of_training(trained: Trained) -> Iterator[str]:
             yield from number(f"equivalence.{name}", getattr(same, name), 0, largest)
 
 
-def write_record(run_dir: Path, record: SharingRecord) -> SharingRecord:
-    """Store a record, atomically; returns what was stored, see `dpbench.records.store.storable`."""
-    stored = storable(record)
-    write_json(record_path(run_dir, record.id), stored, impossible)
-    return stored
-
-
-def storable(record: SharingRecord) -> SharingRecord:
-    """As `dpbench.records.store.storable`."""
-    fidelity, missing = sound_figures(record.fidelity, record.missing_metrics)
-    record = record.model_copy(update={"fidelity": fidelity, "missing_metrics": missing})
-    try:
-        content_of(record, impossible)
-    except Unstorable as error:
-        return SharingRecord(
-            id=record.id,
-            suite=record.suite,
-            unit=record.unit,
-            words=record.words,
-            status="failed",
-            error=f"what was measured cannot be stored: {error}",
-            environment=record.environment,
-            created=record.created,
-        )
-    return record
-
-
-def restore_records(run_dir: Path, records: Iterable[SharingRecord]) -> int:
-    """Write again what was removed of these in the meantime; returns how many."""
-    return len(restore(records, lambda r: record_path(run_dir, r.id), lambda r: write_record(run_dir, r)))
-
-
-def read_record(path: Path) -> SharingRecord:
-    """One record.
-
-    Raises:
-        DpbenchError: as `dpbench.records.record_files.read_json`.
-    """
-    return read_json(path, SharingRecord, schema=SCHEMA_VERSION, wrong=impossible)
-
-
-def iter_records(run_dir: Path) -> Iterator[SharingRecord]:
-    """Every record of a run, by name.
-
-    Raises:
-        DpbenchError: not a run directory of this protocol, or a record in it cannot be read.
-    """
-    if not is_sharing_run(run_dir):
-        raise DpbenchError(
-            f"{run_dir} holds no run of the protocol 'sharing': it has no folder 'sharing'; expected what "
-            "`dpbench run` wrote for such a suite"
-        )
-    for path in sorted(folder_of(run_dir).glob("*.json")):
-        if not path.name.startswith("."):
-            yield read_record(path)
+SHARED = Store("sharing", SharingRecord)
+"""The records of units."""
 
 
 def all_records(run_dirs: Iterable[Path]) -> list[SharingRecord]:
@@ -191,7 +106,7 @@ def all_records(run_dirs: Iterable[Path]) -> list[SharingRecord]:
 
     Where one was measured again with newer plug-ins, only the newest.
     """
-    return latest(record for run_dir in run_dirs for record in iter_records(run_dir))
+    return latest(record for run_dir in run_dirs for record in SHARED.all(run_dir))
 
 
 def latest(records: Iterable[SharingRecord]) -> list[SharingRecord]:

@@ -120,7 +120,7 @@ REFUSED: dict[str, tuple[Callable[[str], str], str]] = {
     "empty": (lambda text: "\n\n", "it is empty"),
     "of another kind": (
         lambda text: (BOARDS / "sharing-cifar10.csv").read_text(encoding="utf-8"),
-        "one of the protocol 'sharing'",
+        "lacks the columns attack, threat_model",
     ),
 }
 

@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 from record_factory import make_grid, make_record, victim_hashes
 
+from dpbench.api import load_records
 from dpbench.board.columns import COLUMNS, KEY, WHERE_ASKED, WORST_CASE
 from dpbench.board.files import read_board, write_board
-from dpbench.board.leaderboard import build_board, load_records
+from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
-from dpbench.records.store import write_record
+from dpbench.records.store import CELLS
 
 
 def with_interval(column: str) -> list[str]:
@@ -393,7 +394,7 @@ def test_unreadable_boards(tmp_path: Path, content: bytes | str | None, message:
 
 
 def test_load_records_is_one_row_per_cell_and_victim(tmp_path: Path) -> None:
-    write_record(
+    CELLS.write(
         tmp_path,
         make_record(
             ssim=[0.1, 0.2, 0.3, 0.4],
@@ -403,7 +404,7 @@ def test_load_records_is_one_row_per_cell_and_victim(tmp_path: Path) -> None:
             victims=["c", "a", "b", "d"],
         ),
     )
-    write_record(tmp_path, make_record(attack="gan", failed="no"))
+    CELLS.write(tmp_path, make_record(attack="gan", failed="no"))
     frame = load_records(tmp_path)
     assert len(frame) == 5
     decoder = frame[frame.attack == "decoder"]

@@ -16,14 +16,15 @@ from hypothesis import strategies as st
 from record_factory import make_grid, make_record, victim_hashes
 from rich.console import Console
 
+from dpbench.api import load_records
 from dpbench.board.cells import SERVER_ROLES, Tier
 from dpbench.board.columns import FLOOR, KEY, WORST_CASE, row_key, same_leakage
 from dpbench.board.comparisons import difference
 from dpbench.board.files import read_board, write_board
-from dpbench.board.leaderboard import build_board, build_rows, load_records
+from dpbench.board.leaderboard import build_board, build_rows
 from dpbench.contract.threat import AUXILIARY_DATA, THREAT_MODELS
 from dpbench.records.record import Record
-from dpbench.records.store import write_record
+from dpbench.records.store import CELLS
 from dpbench.reporting.drawings import write_tradeoff
 from dpbench.reporting.table import print_table
 
@@ -236,7 +237,7 @@ def test_who_holds_the_servers_half_is_part_of_a_rows_name(tmp_path: Path) -> No
     write_board(board, tmp_path / "board.md")
     assert "| trusted" in (tmp_path / "board.md").read_text()
     for record in records:
-        write_record(tmp_path, record)
+        CELLS.write(tmp_path, record)
     assert set(load_records(tmp_path)["server"]) == {"", "trusted"}
 
 

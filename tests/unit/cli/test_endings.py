@@ -22,10 +22,10 @@ from dpbench.reporting.table import print_table
 from dpbench.text.terminal import make_console, prepare_streams
 
 VERBS = {
-    "run": (["run", "smoke"], "dpbench.running.runner.make_plan"),
-    "run sharing": (["run", "sharing"], "dpbench.protocols.sharing.reporting.verbs.make_sharing_plan"),
+    "run": (["run", "smoke"], "dpbench.cli.running.run_suite"),
+    "run sharing": (["run", "sharing"], "dpbench.cli.running.run_suite"),
     "list": (["list", "attacks"], "dpbench.cli.listing.listing"),
-    "leaderboard": (["leaderboard", "x", "--output", "b.csv"], "dpbench.records.store.newest_records"),
+    "leaderboard": (["leaderboard", "x", "--output", "b.csv"], "dpbench.protocols.known.of_runs"),
     "check": (["check", "a.csv", "--baseline", "b.csv"], "dpbench.gate.check.run_check"),
     "show": (["show", "x"], "dpbench.cli.showing.shown"),
     "doctor": (["doctor"], "dpbench.cli.doctor.examine"),
@@ -264,7 +264,7 @@ def test_plugins_that_want_to_end_the_run_fail_their_cells_alone(dpbench, tmp_pa
     assert outcome.status == 1
     found = {
         (r.cell.defense.name.rpartition(":")[2], r.cell.attack.name.rpartition(":")[2]): r
-        for r in store.iter_records(tmp_path / "run")
+        for r in store.CELLS.all(tmp_path / "run")
     }
     assert {key for key, record in found.items() if record.status == "ok"} == {("none", "mean-image")}
     assert "SystemExit: 0 (quitters.py, line" in str(found["none", "Exits"].error)

@@ -15,15 +15,15 @@ import pytest
 from record_factory import make_grid, make_record
 from rich.console import Console
 
-from dpbench.board.columns import KEY
+from dpbench.board.columns import KEY, row_name
 from dpbench.board.files import write_board
 from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
 from dpbench.gate.check import load_board, run_check
 from dpbench.gate.compare import compare
-from dpbench.gate.findings import Comparison, Finding, Tolerance, row_name
+from dpbench.gate.findings import Comparison, Finding, Tolerance
 from dpbench.gate.outputs import append_summary, print_comparison, summary, workflow_commands, write_junit
-from dpbench.records.store import write_record
+from dpbench.records.store import CELLS
 
 ROW = ("leaves", "resnet10t", "layer1", "gaussian", "noise_std=1.0", "decoder", "weights", "same", "1", "standard", "0")
 
@@ -264,19 +264,19 @@ def check(candidate: Path, baseline: Path, junit: Path | None = None, **environm
 def test_run_check_on_files_and_run_directories(tmp_path: Path) -> None:
     records = make_grid(12, split_points=("layer1",))
     for record in records:
-        write_record(tmp_path / "run", record)
+        CELLS.write(tmp_path / "run", record)
     baseline = tmp_path / "baseline.csv"
     write_board(build_board(records), baseline)
     assert check(tmp_path / "run", baseline)[0] == 0
     assert check(baseline, baseline)[0] == 0
-    assert len(load_board(tmp_path / "run")) == len(load_board(baseline))
+    assert len(load_board(tmp_path / "run")[0]) == len(load_board(baseline)[0])
 
     worse = [r for r in records if not (r.cell.defense.name == "dpm" and r.cell.attack.name == "rmle")]
     settings = {"defense": "dpm", "defense_args": {"weight": 1.0, "rounds": 3}, "attack": "rmle"}
     hits = [True] * 210 + [False] * 90
     worse.append(make_record(**settings, ssim=0.99, psnr_db=40, lpips=0.01, victims=12, correct=hits))
     for record in worse:
-        write_record(tmp_path / "other", record)
+        CELLS.write(tmp_path / "other", record)
     junit, step = tmp_path / "junit.xml", tmp_path / "step.md"
     status, text = check(tmp_path / "other", baseline, junit, GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(step))
     assert status == 1
@@ -285,7 +285,7 @@ def test_run_check_on_files_and_run_directories(tmp_path: Path) -> None:
     assert any(line.startswith("::error title=dpbench%3A leaks more::leaves") for line in text.splitlines())
     assert "**leaks more**" in step.read_text()
     cases = ET.parse(junit).getroot().findall(".//testcase")
-    assert len(cases) == len(load_board(baseline))
+    assert len(cases) == len(load_board(baseline)[0])
     assert "::error" not in check(tmp_path / "other", baseline)[1]
 
 
@@ -298,7 +298,7 @@ def test_two_run_directories_are_compared_image_by_image(tmp_path: Path) -> None
         "other": rng.permutation(before) + 0.03,  # as much on average, by other images
     }
     for name, ssim in runs.items():
-        write_record(tmp_path / name, make_record(defense="dpm", ssim=ssim.tolist(), victims=60))
+        CELLS.write(tmp_path / name, make_record(defense="dpm", ssim=ssim.tolist(), victims=60))
     write_board(build_board([make_record(defense="dpm", ssim=before.tolist(), victims=60)]), tmp_path / "baseline.csv")
     assert check(tmp_path / "shifted", tmp_path / "baseline.csv")[0] == 0
     status, text = check(tmp_path / "shifted", tmp_path / "baseline")
@@ -313,7 +313,7 @@ def test_accuracy_is_compared_image_by_image(tmp_path: Path) -> None:
     fewer = hits.copy()
     fewer[np.flatnonzero(hits)[:10]] = False  # 2.5 points: within the interval, but the same images every time
     for name, correct in (("a", hits), ("b", fewer)):
-        write_record(tmp_path / name, make_record(defense="dpm", correct=correct.tolist()))
+        CELLS.write(tmp_path / name, make_record(defense="dpm", correct=correct.tolist()))
     write_board(build_board([make_record(defense="dpm", correct=hits.tolist())]), tmp_path / "a.csv")
     assert check(tmp_path / "b", tmp_path / "a.csv")[0] == 0
     assert check(tmp_path / "b", tmp_path / "a")[0] == 1
@@ -379,10 +379,11 @@ def test_a_baseline_without_figures_is_refused(board: pd.DataFrame) -> None:
 
 @pytest.mark.parametrize("metric", ["ssim", "psnr_db", "accuracy"])
 def test_a_figure_that_every_row_has_must_be_in_the_baseline(board: pd.DataFrame, metric: str) -> None:
-    (finding,) = compare(board, board.assign(**{metric: np.nan}), tolerance=Tolerance()).findings
+    result = compare(board, board.assign(**{metric: np.nan}), tolerance=Tolerance())
+    (finding,) = result.findings
     assert (finding.kind, finding.fails, len(finding.rows)) == ("not compared", True, 2)
     assert finding.message == f"{metric} is empty in the baseline: nothing to compare it with"
-    assert finding.name.endswith("and 1 more row")
+    assert result.name(finding).endswith("and 1 more row")
 
 
 def test_other_figures_that_the_baseline_lacks_are_noted(board: pd.DataFrame) -> None:
@@ -461,7 +462,7 @@ def test_a_server_names_a_row(board: pd.DataFrame) -> None:
     both = pd.concat([board.assign(server=""), board.assign(server="trusted", ssim=0.2)])
     result = compare(both, board, tolerance=Tolerance())
     assert [finding.kind for finding in result.findings] == ["new", "new"]
-    assert result.findings[0].name.endswith("(weights server=trusted, seed 0)")
+    assert result.name(result.findings[0]).endswith("(weights server=trusted, seed 0)")
 
 
 def test_exchanged_images_are_named_once_and_are_no_leakage(tmp_path: Path) -> None:
@@ -469,7 +470,7 @@ def test_exchanged_images_are_named_once_and_are_no_leakage(tmp_path: Path) -> N
         for record in make_grid(12, split_points=("layer1",)):
             victims = [f"{name}-{victim}" for victim in record.victims]
             fidelity = record.fidelity | {"ssim": [ssim] * len(victims)}
-            write_record(tmp_path / name, record.model_copy(update={"victims": victims, "fidelity": fidelity}))
+            CELLS.write(tmp_path / name, record.model_copy(update={"victims": victims, "fidelity": fidelity}))
     status, text = check(tmp_path / "after", tmp_path / "before")
     assert status == 1
     assert "leaks more" not in text
@@ -482,7 +483,7 @@ def test_notes_of_two_runs(tmp_path: Path) -> None:
     for name, threads, day in (("before", 2, "02"), ("after", 1, "03"), ("early", 2, "01")):
         record = make_record(defense="dpm", victims=12)
         given = {"environment": machine | {"threads": threads}, "created": f"2026-01-{day}T00:00:00+00:00"}
-        write_record(tmp_path / name, record.model_copy(update=given))
+        CELLS.write(tmp_path / name, record.model_copy(update=given))
     said = " ".join(check(tmp_path / "after", tmp_path / "before")[1].split())
     assert "note: measured on other machines (threads 1, in the baseline 2): figures may differ" in said
     said = " ".join(check(tmp_path / "early", tmp_path / "before")[1].split())

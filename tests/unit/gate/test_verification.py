@@ -12,7 +12,7 @@ import torch
 from dpbench.records import store
 from dpbench.records.pictures import reconstructions_path
 from dpbench.records.record_files import digest_of
-from dpbench.records.store import picture_path, record_path
+from dpbench.records.store import CELLS, picture_path
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ def test_show_says_what_is_gone(run, dpbench, tmp_path):
 def test_show_says_that_nothing_finished(tmp_path, dpbench):
     from record_factory import make_record
 
-    store.write_record(tmp_path, make_record(failed="no memory"))
+    store.CELLS.write(tmp_path, make_record(failed="no memory"))
     outcome = dpbench("show", tmp_path)
     assert outcome.status == 2
     assert "holds no finished attack" in outcome.err
@@ -231,9 +231,9 @@ def test_the_picture_goes_to_a_link_s_target_and_to_a_device(run, dpbench, tmp_p
 
 
 def test_lost_records_are_written_again(run):
-    records = list(store.iter_records(run))
+    records = list(store.CELLS.all(run))
     shutil.rmtree(run)
-    assert store.restore_records(run, records) == 2
-    assert list(store.iter_records(run)) == records
-    assert store.restore_records(run, records) == 0
-    assert record_path(run, records[0].id).is_file()
+    assert store.CELLS.restore(run, records) == 2
+    assert list(store.CELLS.all(run)) == records
+    assert store.CELLS.restore(run, records) == 0
+    assert CELLS.path(run, records[0].id).is_file()

@@ -16,19 +16,19 @@ from dpbench.contract.defense import ProtectedModel, SplitModel
 from dpbench.contract.images import LabelledImages
 from dpbench.contract.spec import PluginSpec
 from dpbench.errors import DpbenchError
+from dpbench.protocols.known import loaded
 from dpbench.protocols.sharing.benefit import Benefit
 from dpbench.protocols.sharing.pipeline import Several
 from dpbench.protocols.sharing.plan import plan_sharing
-from dpbench.protocols.sharing.records import all_records, write_record
+from dpbench.protocols.sharing.records import SHARED, latest
 from dpbench.protocols.sharing.refinement import ChannelMap, Shared, Tail, refine
 from dpbench.protocols.sharing.reporting.board import FLOOR, build_sharing_board
 from dpbench.protocols.sharing.reporting.plots import write_benefit
+from dpbench.protocols.sharing.reporting.table import print_sharing
 from dpbench.protocols.sharing.reporting.transfer import build_transfer
-from dpbench.protocols.sharing.reporting.verbs import print_sharing
 from dpbench.protocols.sharing.suite import Owner, Refinement, parse_sharing
 from dpbench.protocols.sharing.units import Attacked, Training, Transferred
 from dpbench.protocols.sharing.world import divide_among
-from dpbench.suite import files as suite_files
 from dpbench.suite import suite as suites
 
 LABELS = np.repeat(np.arange(10), 100)
@@ -193,15 +193,15 @@ def test_bad_plans_are_refused_in_one_line(text, message):
 def test_suites_of_one_protocol_are_refused_where_the_other_is_expected(tmp_path):
     path = tmp_path / "tiny.toml"
     path.write_text(BASE)
-    assert suite_files.protocol_of(str(path)) == "sharing"
-    assert suite_files.protocol_of("smoke") == "inference"
-    assert suite_files.protocol_of("sharing") == "sharing"
-    with pytest.raises(DpbenchError, match="is a suite of the protocol 'sharing', which has no grid") as caught:
+    assert loaded(str(path))[0].name == "sharing"
+    assert loaded("smoke")[0].name == "inference"
+    assert loaded("sharing")[0].name == "sharing"
+    with pytest.raises(DpbenchError, match="protocol: input should be 'inference', got 'sharing'") as caught:
         suites.load_suite(str(path))
     assert "\n" not in str(caught.value)
     path.write_text(BASE.replace('"sharing"', '"sharin"'))
     with pytest.raises(DpbenchError, match="'sharin'; did you mean 'sharing'"):
-        suite_files.protocol_of(str(path))
+        loaded(str(path))
 
 
 def test_every_condition_is_there_and_controls_for_the_named_defenses_alone():
@@ -811,17 +811,17 @@ def test_of_a_unit_measured_again_with_newer_plugins_only_the_newest_counts(tmp_
         record = attacked("decoder", "query", ssim, "dpm", error=error)
         attack = record.unit.attack.model_copy(update={"source": source})
         unit = record.unit.model_copy(update={"attack": attack})
-        write_record(tmp_path, record.model_copy(update={"unit": unit, "id": unit.id, "created": created}))
+        SHARED.write(tmp_path, record.model_copy(update={"unit": unit, "id": unit.id, "created": created}))
         return unit.id
 
     old = stored("old", "2026-01-01", [0.1] * 4)
     new = stored("new", "2026-01-02", [0.2] * 4)
     stored("older", "2025-12-31", None, error="no")
     assert old != new
-    assert [record.id for record in all_records([tmp_path])] == [new]
+    assert [record.id for record in latest(SHARED.all(tmp_path))] == [new]
     other = attacked("decoder", "public", [0.3] * 4, "dpm")
-    write_record(tmp_path, other)
-    assert {record.id for record in all_records([tmp_path, tmp_path])} == {new, other.id}
+    SHARED.write(tmp_path, other)
+    assert {record.id for record in latest([*SHARED.all(tmp_path), *SHARED.all(tmp_path)])} == {new, other.id}
 
 
 def test_the_plot_shows_re_identification_where_leakage_is(tmp_path):

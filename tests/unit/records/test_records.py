@@ -17,8 +17,7 @@ from sharing_records import attacked, trained
 from dpbench.errors import DpbenchError, reason
 from dpbench.protocols.sharing import records as sharing
 from dpbench.records import store
-from dpbench.records.record import words_of
-from dpbench.records.record_files import digest_of, restore
+from dpbench.records.record_files import digest_of
 from dpbench.text.plain_values import LONGEST, plain
 
 PAYLOAD = """
@@ -111,11 +110,11 @@ def test_nothing_that_reads_a_run_imports_a_plugin(tmp_path, protocol):
 def test_words_of_before_are_those_of_today_for_built_in_plugins():
     record = make_record(defense="gaussian", defense_args={"std": 0.5}, attack="decoder", attack_args={"steps": 7})
     assert record.words is None
-    assert words_of(record).label == "resnet10t layer1 | gaussian std=0.5 | decoder | weights | seed 0"
-    assert "decoder steps=7" in words_of(record).full
+    assert record.named.label == "resnet10t layer1 | gaussian std=0.5 | decoder | weights | seed 0"
+    assert "decoder steps=7" in record.named.full
     foreign = make_record(defense="/x/mine.py:A", defense_args={"a": 1, "b": 2}, attack="their.py:B")
-    assert words_of(foreign).defense == "mine.py:A a=1 b=2"
-    assert words_of(foreign).attack == "their.py:B"
+    assert foreign.named.defense == "mine.py:A a=1 b=2"
+    assert foreign.named.attack == "their.py:B"
 
 
 def _set(*path, value):
@@ -156,11 +155,11 @@ IMPOSSIBLE = {
 @pytest.mark.parametrize("name", IMPOSSIBLE)
 def test_what_cannot_be_is_refused_in_one_line(tmp_path, name):
     record = make_record(mse=0.1, psnr_db=20, lpips=0.3, reid_rank=1)
-    store.write_record(tmp_path, record)
-    path = store.record_path(tmp_path, record.id)
+    store.CELLS.write(tmp_path, record)
+    path = store.CELLS.path(tmp_path, record.id)
     forge(path, IMPOSSIBLE[name])
     with pytest.raises(DpbenchError) as refused:
-        store.read_record(path)
+        store.CELLS.read(path)
     assert str(path) in str(refused.value)
     assert "run the suite again" in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -173,17 +172,17 @@ def test_what_is_no_record_is_refused_in_one_line(tmp_path, text):
     path = tmp_path / "x.json"
     path.write_text(text)
     with pytest.raises(DpbenchError, match="cut short or damaged"):
-        store.read_record(path)
+        store.CELLS.read(path)
 
 
 @pytest.mark.parametrize("literal", ["NaN", "Infinity", "1e999", "-1e999"])
 def test_numbers_that_are_none_are_refused(tmp_path, literal):
     record = make_record()
-    store.write_record(tmp_path, record)
-    path = store.record_path(tmp_path, record.id)
+    store.CELLS.write(tmp_path, record)
+    path = store.CELLS.path(tmp_path, record.id)
     path.write_text(path.read_text().replace('"attack": 1.0', f'"attack": {literal}'))
     with pytest.raises(DpbenchError, match="record"):
-        store.read_record(path)
+        store.CELLS.read(path)
 
 
 def test_what_cannot_be_of_sharing_runs_is_refused(tmp_path):
@@ -195,40 +194,40 @@ def test_what_cannot_be_of_sharing_runs_is_refused(tmp_path):
         (attacked("decoder", "query", [0.5] * 4, "dpm"), _set("fidelity", "ssim", value=[7.0] * 4)),
         (attacked("decoder", "query", [0.5] * 4, "dpm"), _set("seconds", value={"attack": -1})),
     ):
-        sharing.write_record(tmp_path, record)
-        path = sharing.record_path(tmp_path, record.id)
-        assert sharing.read_record(path).id == record.id
+        sharing.SHARED.write(tmp_path, record)
+        path = sharing.SHARED.path(tmp_path, record.id)
+        assert sharing.SHARED.read(path).id == record.id
         forge(path, change)
         with pytest.raises(DpbenchError, match="holds what cannot be"):
-            sharing.read_record(path)
+            sharing.SHARED.read(path)
 
 
 def test_what_is_written_is_what_is_read(tmp_path):
     record = make_record(mse=0.1, mse_bound=2.0, epsilon=3.0)
-    assert store.write_record(tmp_path, record) == record
-    assert list(store.iter_records(tmp_path)) == [record]
+    assert store.CELLS.write(tmp_path, record) == record
+    assert list(store.CELLS.all(tmp_path)) == [record]
 
 
 def test_a_bound_that_is_no_number_is_no_bound_and_the_record_says_so(tmp_path):
     for bound in (math.nan, math.inf, -1.0):
-        stored = store.write_record(tmp_path, make_record(mse_bound=[1.0, bound, 1.0, 1.0]))
-        assert list(store.iter_records(tmp_path)) == [stored]
+        stored = store.CELLS.write(tmp_path, make_record(mse_bound=[1.0, bound, 1.0, 1.0]))
+        assert list(store.CELLS.all(tmp_path)) == [stored]
         assert stored.status == "ok"
         assert stored.guarantees is None
         assert "1 of 4 victims" in stored.missing_metrics["mse_bound"]
-    stored = store.write_record(tmp_path, make_record(mse_bound=1.0, epsilon=math.inf))
+    stored = store.CELLS.write(tmp_path, make_record(mse_bound=1.0, epsilon=math.inf))
     assert stored.guarantees.epsilon is None
     assert "inf" in stored.missing_metrics["epsilon"]
 
 
 def test_a_metric_that_is_no_number_counts_as_not_measured(tmp_path):
-    for record, module in (
-        (make_record(ssim=0.5, lpips=[0.1, math.nan, 0.1, 0.1]), store),
-        (attacked("decoder", "query", [0.5] * 4, "dpm"), sharing),
+    for record, kept in (
+        (make_record(ssim=0.5, lpips=[0.1, math.nan, 0.1, 0.1]), store.CELLS),
+        (attacked("decoder", "query", [0.5] * 4, "dpm"), sharing.SHARED),
     ):
         record = record.model_copy(update={"fidelity": {**record.fidelity, "lpips": [0.1, math.nan, 0.1, 0.1]}})
-        stored = module.write_record(tmp_path / module.__name__, record)
-        assert list(module.iter_records(tmp_path / module.__name__)) == [stored]
+        stored = kept.write(tmp_path / kept.folder, record)
+        assert list(kept.all(tmp_path / kept.folder)) == [stored]
         assert "lpips is nan" in stored.missing_metrics["lpips"]
         assert set(stored.fidelity) == {"ssim"}
 
@@ -242,10 +241,10 @@ def test_what_no_record_can_hold_is_a_failed_record_that_can_be_read(tmp_path):
         {"released": {"client_share": math.inf}},
         {"fidelity": {"ssim": [0.5]}},
     ):
-        stored = store.write_record(tmp_path, record.model_copy(update=change))
+        stored = store.CELLS.write(tmp_path, record.model_copy(update=change))
         assert stored.status == "failed"
         assert stored.error.startswith("what was measured cannot be stored: ")
-        assert list(store.iter_records(tmp_path)) == [stored]
+        assert list(store.CELLS.all(tmp_path)) == [stored]
 
 
 class Spiteful:
@@ -285,8 +284,8 @@ def test_notes_become_plain_json(tmp_path, name):
     said, expected = SAID[name]
     assert plain(said) == expected
     record = make_record().model_copy(update={"notes": plain(said)})
-    assert store.write_record(tmp_path, record).status == "ok"
-    (read,) = store.iter_records(tmp_path)
+    assert store.CELLS.write(tmp_path, record).status == "ok"
+    (read,) = store.CELLS.all(tmp_path)
     assert read.notes == expected
 
 
@@ -320,11 +319,6 @@ def test_reasons_are_one_line_that_can_be_stored():
 
 def test_restore_writes_what_is_gone(tmp_path):
     records = [make_record(seed=seed) for seed in range(2)]
-    store.write_record(tmp_path, records[0])
-    lost = restore(
-        records,
-        lambda record: store.record_path(tmp_path, record.id),
-        lambda record: store.write_record(tmp_path, record),
-    )
-    assert lost == records[1:]
+    store.CELLS.write(tmp_path, records[0])
+    assert store.CELLS.restore(tmp_path, records) == 1
     assert len(os.listdir(tmp_path / "records")) == 2

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from dpbench.api import plan as make_plan
 from dpbench.records.record import Record
-from dpbench.running.runner import execute, make_plan
+from dpbench.running.runner import execute
 from dpbench.suite.suite import parse_suite
 
 AVERAGE = """
@@ -78,7 +79,7 @@ def averages(records: list[Record]) -> list[Record]:
 
 def test_an_attack_that_combines_runs_last_and_sees_what_others_found(suite: str, tmp_path: Path) -> None:
     plan = make_plan(parse_suite(suite, origin="test"), output=tmp_path / "run")
-    settings = [cell.defense.name for cell in plan.cells]
+    settings = [cell.defense.name for cell in plan.units]
     assert settings == sorted(settings, key=["none", "gaussian"].index)
     records = execute(plan, device="cpu")
     assert [record.cell.attack.name.endswith("Average") for record in records].count(True) == 2
@@ -101,15 +102,15 @@ def test_an_attack_that_combines_runs_last_and_sees_what_others_found(suite: str
 def test_what_is_combined_is_part_of_the_identity(suite: str, tmp_path: Path) -> None:
     with_three = make_plan(parse_suite(suite, origin="test"), output=tmp_path / "run")
     fewer = make_plan(parse_suite(suite.replace("0.25, ", ""), origin="test"), output=tmp_path / "run")
-    ids = [{cell.id for cell in plan.cells if cell.combined} for plan in (with_three, fewer)]
+    ids = [{cell.id for cell in plan.units if cell.combined} for plan in (with_three, fewer)]
     assert not ids[0] & ids[1]
 
 
 def test_only_weaker_grants_are_combined(suite: str, tmp_path: Path) -> None:
     weak = suite.replace('["query", "weights"]', '["static", "weights"]')
     plan = make_plan(parse_suite(weak, origin="test"), output=tmp_path / "run")
-    cells = {cell.id: cell for cell in plan.cells}
-    combining = [cell for cell in plan.cells if cell.combined]
+    cells = {cell.id: cell for cell in plan.units}
+    combining = [cell for cell in plan.units if cell.combined]
     static = [cell for cell in combining if cell.threat_model == "static"]
     assert static
     assert all(cells[name].threat_model == "static" for cell in static for name in cell.combined)

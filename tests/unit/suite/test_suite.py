@@ -2,6 +2,7 @@ import pytest
 
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
+from dpbench.protocols.known import loaded
 from dpbench.protocols.sharing.suite import parse_sharing
 from dpbench.suite import ensembles
 from dpbench.suite import files as suite_files
@@ -49,11 +50,11 @@ def test_every_built_in_suite_parses():
     texts = suite_files.built_in_suites()
     assert {"quick", "smoke", "cifar10", "faces", "sharing"} <= set(texts)
     for name, text in texts.items():
-        parse = parse_sharing if suite_files.protocol_of(name) == "sharing" else suites.parse_suite
+        parse = parse_sharing if loaded(name)[0].name == "sharing" else suites.parse_suite
         assert parse(text, origin=name).name == name
 
 
-GRIDS = {name for name in suite_files.built_in_suites() if suite_files.protocol_of(name) == "inference"}
+GRIDS = {name for name in suite_files.built_in_suites() if loaded(name)[0].name == "inference"}
 
 
 @pytest.mark.parametrize("name", sorted(GRIDS - {"depth"}))  # which has no defense

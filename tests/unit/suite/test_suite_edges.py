@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from dpbench.api import plan as make_plan
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.models.backbones import create_backbone, resolve_split_point
 from dpbench.models.spec import BackboneSpec
 from dpbench.protocols.sharing.suite import parse_sharing
-from dpbench.running.runner import make_plan
 from dpbench.suite import suite as suites
 from dpbench.suite.files import parse_toml
 from dpbench.suite.grid import plan
@@ -122,7 +122,7 @@ def test_two_backbones_of_one_name_keep_their_own_split_points(tmp_path):
     path = tmp_path / "two.toml"
     path.write_text(text() + TWO.format(epochs=1, points='["layer2", "layer3"]'))
     plan = make_plan(str(path), output=tmp_path / "run")
-    assert {(cell.backbone.epochs, cell.split_point) for cell in plan.cells} == {
+    assert {(cell.backbone.epochs, cell.split_point) for cell in plan.units} == {
         (8, "layer1"),
         (1, "layer2"),
         (1, "layer3"),

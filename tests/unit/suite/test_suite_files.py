@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from dpbench.errors import DpbenchError
-from dpbench.suite.files import LONGEST, built_in_suites, protocol_of
+from dpbench.protocols.known import loaded
+from dpbench.suite.files import LONGEST, built_in_suites
 from dpbench.suite.suite import load_suite
 
 TEXT = built_in_suites()["smoke"]
@@ -53,7 +54,7 @@ def test_line_ends_and_byte_order_marks_change_nothing(tmp_path: Path, end: str,
     path = tmp_path / "suite.toml"
     path.write_bytes(mark + TEXT.replace("\n", end).encode())
     assert load_suite(str(path)) == load_suite("smoke")
-    assert protocol_of(str(path)) == "inference"
+    assert loaded(str(path))[0].name == "inference"
 
 
 def test_no_text_installs_a_stranger() -> None:

@@ -8,6 +8,7 @@ from dpbench_attacks import gan_faces
 from dpbench_attacks.gan_faces import FaceGanInversion, all_grey
 from torch import nn
 
+from dpbench import api
 from dpbench.contract.attack import Observation
 from dpbench.contract.defense import ProtectedModel, SplitModel
 from dpbench.contract.images import LabelledImages
@@ -15,7 +16,6 @@ from dpbench.errors import DpbenchError
 from dpbench.machine.randomness import derive_generator
 from dpbench.metrics.fidelity import ssim_unchecked
 from dpbench.models import carriers
-from dpbench.running import runner
 from dpbench.suite.suite import parse_suite
 
 CPU = torch.device("cpu")
@@ -96,8 +96,8 @@ name = "gan-faces"
 
 def test_without_its_weights_it_is_refused_before_anything_runs(tmp_path, monkeypatch):
     suite = parse_suite(SUITE, origin="tiny.toml")
-    assert len(runner.make_plan(suite, output=tmp_path).cells) == 1
+    assert len(api.plan(suite, output=tmp_path).units) == 1
     absent = dataclasses.replace(carriers.FACE_GAN, module="no_such_package")
     monkeypatch.setattr(gan_faces, "FACE_GAN", absent)
     with pytest.raises(DpbenchError, match=r"gan-faces: .* not at hand; run `pip .*gan_face_generate==1\.1\.1`"):
-        runner.make_plan(suite, output=tmp_path)
+        api.plan(suite, output=tmp_path)

@@ -16,31 +16,11 @@ from dpbench.contract.spec import PluginSpec
 from dpbench.contract.threat import UNDEFENDED
 from dpbench.metrics.intervals import Floats, bounds, interval_columns, over_seeds, percentiles, resampled_shares
 from dpbench.protocols.sharing.records import SharingRecord
-from dpbench.protocols.sharing.reporting.leaks import FIGURES, Leaks, with_failures
-from dpbench.protocols.sharing.suite import CONDITIONS, KNOWLEDGE, Refinement
+from dpbench.protocols.sharing.reporting.columns import COLUMNS, DECIMALS, FLOOR, SUBJECT
+from dpbench.protocols.sharing.reporting.leaks import Leaks, with_failures
+from dpbench.protocols.sharing.suite import CONDITIONS, Refinement
 from dpbench.protocols.sharing.units import Attacked, Training
 from dpbench.suite.names import arguments_text, plugin_names, short_name
-
-FLOOR = "floor"
-"""What the column `condition` says in the row of the best guess per image: the zero of the scale."""
-
-SUBJECT = ("dataset", "backbone", "split_point", "receiver", "senders")
-
-COLUMNS = (
-    *SUBJECT,
-    *("condition", "defense", "defense_args"),
-    *("status", "seeds", "own_images", "shared_images"),
-    *("accuracy", "accuracy_low", "accuracy_high"),
-    *("gain", "gain_low", "gain_high", "share_kept", "share_kept_low", "share_kept_high"),
-    *("serves", "agreement", "kl", "public_accuracy", "distortion"),
-    "victims",
-    *(f"ssim_{knowledge}" for knowledge in KNOWLEDGE),
-    *(f"{metric}{end}" for metric in FIGURES for end in ("", "_low", "_high")),
-    *("reid_top1", "reid_top1_low", "reid_top1_high", "label_read", "label_read_low", "label_read_high"),
-    *("leakage", "leakage_low", "leakage_high", "leakage_metrics", "trained_on", "error"),
-)
-
-DECIMALS = {"psnr_db": 2, "psnr_db_low": 2, "psnr_db_high": 2}
 
 
 def build_sharing_board(records: Iterable[SharingRecord]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from dpbench.errors import DpbenchError
 from dpbench.machine.writing import write_atomically
-from dpbench.protocols.sharing.reporting.board import FLOOR
+from dpbench.protocols.sharing.reporting.columns import FLOOR
 from dpbench.protocols.sharing.reporting.row_labels import varied_arguments
 from dpbench.protocols.sharing.reporting.transfer import matrices
 from dpbench.reporting.plot_style import default_style

@@ -1,8 +1,7 @@
-"""What `dpbench run` and `dpbench leaderboard` do with suites of this protocol."""
+"""Boards of sharing suites as tables, files and pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -12,21 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from dpbench.board.caveats import NO_PRIVACY, leakage_lines
-from dpbench.errors import DpbenchError, unknown
+from dpbench.errors import DpbenchError
 from dpbench.machine.writing import write_atomically
-from dpbench.protocols.sharing.records import SharingRecord, all_records, restore_records, words_of
-from dpbench.protocols.sharing.reporting.board import COLUMNS, FLOOR, SUBJECT, build_sharing_board
-from dpbench.protocols.sharing.reporting.display import SharingDisplay
+from dpbench.protocols.sharing.records import SharingRecord
+from dpbench.protocols.sharing.reporting.columns import COLUMNS, FLOOR, SUBJECT
 from dpbench.protocols.sharing.reporting.plots import write_benefit, write_transfer
 from dpbench.protocols.sharing.reporting.row_labels import varied_arguments
 from dpbench.protocols.sharing.reporting.transfer import build_transfer, matrices
-from dpbench.protocols.sharing.runner import SharingPlan, execute_sharing, make_sharing_plan
-from dpbench.protocols.sharing.units import OnShared
-from dpbench.records.pictures import lost_and_gone
-from dpbench.reporting.plot_style import draw_or_say
 from dpbench.text.shown_text import ERROR_LIMIT, clean
-
-PLOTS = ("benefit", "transfer")
 
 TRAINED_ON = {
     "own": "own data only",
@@ -48,118 +40,21 @@ LEGEND = (
 )
 
 
-def run_sharing(
-    suite: str,
-    *,
-    data: str | None,
-    output: Path | None,
-    device: str,
-    only: str | None,
-    seed: int | None,
-    budget: str | None,
-    weights: str | None,
-    batch_size: int | None,
-    audit: bool,
-    defenses: list[str],
-    attacks: list[str],
-    dry_run: bool,
-    console: Console,
-) -> int:
-    """Run a suite, or what of it is not finished, and show its board; returns the exit status.
-
-    Raises:
-        DpbenchError: input that cannot be used; finished units are kept.
-    """
-    plan = make_sharing_plan(
-        suite,
-        data=data,
-        output=output,
-        only=only,
-        seed=seed,
-        budget=budget,
-        weights=weights,
-        defenses=defenses,
-        attacks=attacks,
-    )
-    for remark in plan.remarks:
-        _say(console, f"note: {remark}")
-    if dry_run:
-        _print_plan(plan, console)
-        return 0
-    left = len(plan.units) - len(plan.finished)
-    _say(console, f"suite {plan.suite.name}: {left} of {len(plan.units)} parts to run, into {plan.output}")
-    with SharingDisplay(console, len(plan.units)) as display:
-        records = execute_sharing(plan, device=device, batch_size=batch_size, audit=audit, watcher=display)
-    attacked = [record.id for record in records if record.status == "ok" and isinstance(record.unit, OnShared)]
-    removed = lost_and_gone(plan.output, restore_records(plan.output, records), attacked)
-    stored = all_records([plan.output])
-    board, matrix = build_sharing_board(stored), build_transfer(stored)
-    written = ["board.csv"]
-    plots: dict[str, Callable[[], object]] = {}
-    _write_csv(board, plan.output / "board.csv")
-    if (board["gain"].notna() & board["ssim"].notna()).any():
-        plots["benefit.png"] = lambda: write_benefit(board, plan.output / "benefit.png")
-    if matrix["ssim"].notna().any():
-        _write_csv(matrix, plan.output / "transfer.csv")
-        written.append("transfer.csv")
-        plots["transfer.png"] = lambda: write_transfer(matrix, plan.output / "transfer.png")
-    print_sharing(board, console)
-    print_transfer(matrix, console)
-    written += draw_or_say(plots, console)
-    return _ending(plan, records, written, removed, console)
-
-
-def _ending(
-    plan: SharingPlan, records: list[SharingRecord], written: list[str], removed: list[str], console: Console
-) -> int:
-    failed = [record for record in records if record.status == "failed"]
-    for record in failed:
-        line = f"failed: {clean(words_of(record).label)}: {clean(record.error, ERROR_LIMIT)}"
-        console.print(line, style="red", markup=False, soft_wrap=True)
-    adaptive = ("query", "weights")
-    stuck = [r for r in records if r.converged is False and getattr(r.unit, "knowledge", "") in adaptive]
-    if stuck:
-        line = "not converged, by their own loss; a larger budget may recover more: "
-        names = "; ".join(clean(words_of(record).label) for record in stuck)
-        console.print(line + names, style="yellow", markup=False, soft_wrap=True)
-    missing = {pair for record in records for pair in record.missing_metrics.items() if pair[0] == "lpips"}
-    for metric, why in sorted(missing):
-        console.print(f"no {metric}: {clean(why)}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    for line in removed:
-        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
-    _say(console, f"{plan.output}: {', '.join(written)}{'' if removed else ', and a picture per attack in pictures/'}")
-    return 1 if failed else 0
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(clean(text, ERROR_LIMIT), markup=False, highlight=False, soft_wrap=True)
-
-
-def _print_plan(plan: SharingPlan, console: Console) -> None:
-    for unit in plan.units:
-        state = "finished" if unit.id in plan.finished else "to run"
-        console.print(f"{state:8}  {clean(unit.label)}", markup=False, highlight=False, soft_wrap=True)
-    left = len(plan.units) - len(plan.finished)
-    _say(console, f"{len(plan.units)} parts, {left} to run, into {plan.output}")
-
-
-def write_sharing_board(directories: list[Path], output: Path, plot: str) -> int:
+def write_sharing_board(records: list[SharingRecord], board: pd.DataFrame, output: Path, plot: str) -> int:
     """Derive a board, a transfer matrix or a picture from records alone; returns how many rows it rests on.
 
     Args:
-        directories: of runs.
+        records: of runs.
+        board: of the same.
         output: ends in .csv or .md for a table, in .png, .pdf or .svg for a picture.
         plot: `benefit` or `transfer`: what a picture shows; with `transfer` a table is the matrix.
 
     Raises:
-        DpbenchError: another plot or ending, or nothing to show.
+        DpbenchError: another ending, or nothing to show.
     """
-    if plot not in PLOTS:
-        raise unknown("plot of a sharing run", plot, PLOTS)
-    records = all_records(directories)
-    table = build_transfer(records) if plot == "transfer" else build_sharing_board(records)
+    table = build_transfer(records) if plot == "transfer" else board
     if output.suffix == ".csv":
-        _write_csv(table, output)
+        write_csv(table, output)
     elif output.suffix == ".md":
         text = str(_readable(table).to_markdown(index=False, disable_numparse=True)) + "\n"
         if plot != "transfer" and table["leakage"].notna().any():
@@ -172,7 +67,8 @@ def write_sharing_board(directories: list[Path], output: Path, plot: str) -> int
     return len(table)
 
 
-def _write_csv(table: pd.DataFrame, path: Path) -> None:
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """A table as a CSV file, atomically."""
     text = str(table.to_csv(index=False, lineterminator="\n"))
     write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
 

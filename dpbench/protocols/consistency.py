@@ -1,0 +1,57 @@
+"""What records of cells say that cannot all be so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from dpbench.board import cells
+from dpbench.contract.plugin import Plugin
+from dpbench.machine.environment import same_machine
+from dpbench.records.record import Record
+from dpbench.suite.words import built_in
+
+
+def contradictions(records: Sequence[Record]) -> Iterator[tuple[str, str]]:
+    """Of each record what contradicts itself, and of records of one defense setting what contradicts another.
+
+    Yields:
+        The id of a record, and a phrase.
+    """
+    for record in records:
+        yield from ((record.id, message) for message in _within(record))
+    yield from _siblings(records)
+
+
+def _within(record: Record) -> Iterator[str]:
+    for sort, name in (("defense", record.cell.defense.name), ("attack", record.cell.attack.name)):
+        if name not in built_in(Plugin) and sort not in record.apart:
+            yield f"its {sort} {name!r} is none of dpbench's and ran where figures are made; run it again"
+    if record.words is not None:
+        split, defense = f"{record.cell.backbone.name} {record.cell.split_point}", record.words.defense
+        if not record.words.label.startswith(f"{split} | {defense} | "):
+            yield "its words do not belong to what it says it measured"
+    if record.status == "ok" and record.utility is not None:
+        tested = len(record.utility.correct)
+        if tested != record.cell.dataset.test:
+            yield f"has an answer for {tested} test images, the data set has {record.cell.dataset.test}"
+        if record.recognition is not None and record.recognition.gallery != tested:
+            yield f"compared {record.recognition.gallery} test images, the data set has {tested}"
+
+
+def _siblings(records: Sequence[Record]) -> Iterator[tuple[str, str]]:
+    """Cells of one defense setting share one release: on one machine their accuracy and victims are equal."""
+
+    def setting(record: Record) -> str:
+        cell = record.cell
+        same: list[Any] = [cell.data_fingerprint, cell.backbone_identity, cell.split_point, cell.releases, cell.seed]
+        return f"{same} {cell.defense.model_dump_json()} {record.backbone_weights}"
+
+    for group in cells.grouped([record for record in records if record.status == "ok"], setting).values():
+        first = group[0]
+        for other in group[1:]:
+            shared = min(len(first.victims), len(other.victims))
+            if first.victims[:shared] != other.victims[:shared]:
+                yield other.id, f"attacks other victims than {first.id}, which has the same data"
+            if first.utility != other.utility and same_machine(first.environment, other.environment):
+                yield other.id, f"has another accuracy than {first.id}, which has the same defense and the same release"

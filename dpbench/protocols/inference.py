@@ -1,0 +1,258 @@
+"""Split inference: do the features that are sent to a model leak the image? A grid of cells, one attack each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pandas as pd
+import torch
+from rich.console import Console
+
+from dpbench.board.columns import CELLS as CELL_ROWS
+from dpbench.board.columns import Layout
+from dpbench.board.files import as_text, read_board, write_board
+from dpbench.board.leaderboard import build_board, per_image
+from dpbench.board.leakage import CALIBRATED
+from dpbench.contract.plugin import Plugin
+from dpbench.contract.spec import PluginSpec, Spec
+from dpbench.contract.threat import UNDEFENDED
+from dpbench.data import datasets
+from dpbench.errors import DpbenchError
+from dpbench.machine.stages import Stages
+from dpbench.plugins.configuring import attack_of, defense_of
+from dpbench.protocols.consistency import contradictions
+from dpbench.protocols.doubts import missing_metrics, not_converged
+from dpbench.records.record import APART, Memory, Record
+from dpbench.records.store import CELLS, Store, newest
+from dpbench.reporting.drawings import write_budgets, write_depth, write_overview, write_tradeoff
+from dpbench.reporting.table import print_table
+from dpbench.running.kept_images import keep_images
+from dpbench.running.pipeline import Pipeline
+from dpbench.running.prepare import Prepared
+from dpbench.running.protocol import Lab, Options, Plan, Planned, Progress, Protocol, Shareable
+from dpbench.suite import preflight
+from dpbench.suite.cell import CellSpec
+from dpbench.suite.grid import plan
+from dpbench.suite.overrides import overrides
+from dpbench.suite.suite import AttackEntry, PluginEntry, Suite, extend, parse_suite, with_weights
+from dpbench.suite.words import label, setting, ssim_text, words_for
+
+
+class Inference(Protocol[CellSpec, Record]):
+    """Task accuracy beside reconstruction fidelity, for every pairing of a defense with an attack."""
+
+    name: ClassVar[str] = "inference"
+    unit: ClassVar[str] = "cell"
+    picture_of: ClassVar[str] = "cell"
+    suite: ClassVar[type[Spec]] = Suite
+    store: ClassVar[Store[Any]] = CELLS
+    layout: ClassVar[Layout] = CELL_ROWS
+    plots: ClassVar[tuple[str, ...]] = ("tradeoff", "budgets", "depth")
+
+    def parse(self, text: str, *, origin: str) -> Suite:
+        """See `Protocol`."""
+        return parse_suite(text, origin=origin)
+
+    def plan(self, suite: Suite, options: Options, progress: Progress) -> Planned[CellSpec]:
+        """See `Protocol`."""
+        chosen = extend(suite, defenses=list(options.defenses), attacks=list(options.attacks))
+        changes = overrides(chosen.dataset, data=options.data, seed=options.seed, budget=options.budget)
+        if options.shifted is not None:
+            if chosen.shifted is None:
+                raise DpbenchError(
+                    f"--shifted {options.shifted}: suite {chosen.name!r} has no table [shifted] to override"
+                )
+            changes["shifted"] = chosen.shifted.model_copy(update={"name": options.shifted})
+        chosen = chosen.model_copy(update=changes)
+        if options.weights is not None:
+            chosen = with_weights(chosen, options.weights)
+        progress("looking at the data")
+        size = chosen.dataset.image_size
+        fingerprint = preflight.data_fingerprint(chosen.dataset, hint="" if options.data is not None else chosen.data)
+        progress("looking at the backbones")
+        entries, of_weights = preflight.in_order(chosen.backbones, chosen.dataset)
+        chosen = chosen.model_copy(update={"backbones": entries})
+        remarks = [*preflight.left_out(chosen.dataset), *of_weights]
+        split_names = [preflight.split_names(entry, size) for entry in chosen.backbones]
+        fingerprints = {entry.weights: preflight.weights_fingerprint(entry, size) for entry in chosen.backbones}
+        shifted_fingerprint = ""
+        if chosen.shifted is not None and chosen.grants_shifted:
+            progress("looking at the shifted data")
+            shifted_fingerprint = datasets.fingerprint(chosen.shifted.dataset(size))
+            remarks += preflight.left_out(chosen.shifted.dataset(size))
+        cells = plan(
+            chosen,
+            data_fingerprint=fingerprint,
+            split_names=split_names,
+            shifted_fingerprint=shifted_fingerprint,
+            weights_fingerprints=fingerprints,
+        )
+        return Planned(chosen, cells, tuple(remarks))
+
+    def names_of(self, unit: CellSpec) -> tuple[str, ...]:
+        """The label, the label with all parameters, the id."""
+        words = words_for(unit)
+        return words.label, words.full, unit.id
+
+    def plugins(self, unit: CellSpec) -> list[PluginSpec]:
+        """See `Protocol`."""
+        return [unit.defense, unit.attack]
+
+    def configured(self, unit: CellSpec) -> list[Plugin]:
+        """See `Protocol`."""
+        return [attack_of(unit.attack), defense_of(unit.defense)]
+
+    def kind_of(self, unit: CellSpec) -> str:
+        """Its attack."""
+        return unit.attack.name
+
+    def is_finished(self, record: Record, unit: CellSpec, *, audit: bool) -> bool:
+        """See `Protocol`."""
+        return record.cell.id == record.id and not (audit and set(record.apart) != set(APART))
+
+    def lab(self, device: torch.device, cache: Path, batch_size: int | None, *, audit: bool) -> CellLab:
+        """See `Protocol`."""
+        return CellLab(Pipeline(device, cache, batch_size, audit=audit))
+
+    def newest(self, records: Iterable[Record]) -> list[Record]:
+        """See `dpbench.records.store.newest`."""
+        return newest(records)
+
+    def board(self, records: Sequence[Record], *, claimed: Sequence[Record] = ()) -> pd.DataFrame:
+        """One row per cell, and a worst-case row per defense setting."""
+        return build_board(records, claimed=claimed)
+
+    def figures(self, records: Sequence[Record]) -> pd.DataFrame:
+        """See `dpbench.board.leaderboard.per_image`."""
+        return per_image(records)
+
+    def as_csv(self, board: pd.DataFrame) -> str:
+        """See `Protocol`."""
+        return str(as_text(board).to_csv(index=False, lineterminator="\n"))
+
+    def read(self, path: Path) -> pd.DataFrame:
+        """See `dpbench.board.files.read_board`."""
+        return read_board(path)
+
+    def write(self, records: Sequence[Record], board: pd.DataFrame, output: Path, plot: str) -> int:
+        """See `Protocol`."""
+        if output.suffix != ".png":
+            write_board(board, output)
+        elif plot == "tradeoff":
+            write_tradeoff(board, output)
+        elif not (write_budgets(board, output) if plot == "budgets" else write_depth(board, records, output)):
+            several = "budgets" if plot == "budgets" else "split points of an undefended backbone"
+            raise DpbenchError(f"--plot {plot}: these runs do not hold several {several}")
+        return len(board)
+
+    def show(self, records: Sequence[Record], board: pd.DataFrame, console: Console) -> None:
+        """See `Protocol`."""
+        print_table(board, console)
+
+    def drawings(
+        self, records: Sequence[Record], board: pd.DataFrame, folder: Path, *, pictures: bool
+    ) -> dict[str, Callable[[], object]]:
+        """See `Protocol`."""
+        plots: dict[str, Callable[[], object]] = {
+            "tradeoff.png": lambda: write_tradeoff(board, folder / "tradeoff.png"),
+            "budgets.png": lambda: write_budgets(board, folder / "budgets.png"),
+            "depth.png": lambda: write_depth(board, records, folder / "depth.png"),
+        }
+        if pictures:
+            plots["overview.png"] = lambda: write_overview(folder, board, folder / "overview.png")
+        return plots
+
+    def doubts(self, records: Sequence[Record]) -> list[str]:
+        """See `Protocol`."""
+        # a static attacker who fails is no surprise; an adaptive one who does may have had too small a budget
+        lines = not_converged([r for r in records if r.cell.threat_model != "static"])
+        lines += [
+            f"clamped to [0, 1]: {record.named.label}: {record.notes['clamped']}; expected images in [0, 1]"
+            for record in records
+            if "clamped" in record.notes
+        ]
+        return lines + missing_metrics(records, CALIBRATED)
+
+    def caption(self, record: Record) -> tuple[str, str]:
+        """See `Protocol`."""
+        accuracy = "" if record.utility is None else f", top-1 {record.utility.accuracy:.0%}"
+        return (
+            f"{record.cell.split_point}, {record.named.defense}",
+            f"{record.named.attack}, {record.cell.granted}: {ssim_text(record.fidelity)}{accuracy}",
+        )
+
+    def contradictions(self, records: Sequence[Record]) -> Iterable[tuple[str, str]]:
+        """See `dpbench.protocols.consistency`."""
+        return contradictions(records)
+
+    def shareable(self, suite: Suite, options: Options, progress: Progress, *, undefended: bool) -> list[Shareable]:
+        """One for each backbone, split point, defense setting and seed."""
+        # a cell has an attack, and one is as good as another: what the suite's need may not even be at hand
+        changes: dict[str, object] = {
+            "attacks": [AttackEntry(name="decoder", victims=1)],
+            "ensemble": None,
+            "threat_models": ["weights"],
+            "auxiliary": ["same"],
+            "shifted": None,
+        }
+        if undefended:
+            changes["defenses"] = [PluginEntry(name=UNDEFENDED)]
+
+        def prepare(device: torch.device, cache: Path) -> Prepared:
+            return Prepared(device, cache)
+
+        planned = self.plan(suite.model_copy(update=changes), options, progress)
+        return [Shareable(setting(cell), cell, prepare) for cell in planned.units]
+
+
+class CellLab(Lab[CellSpec]):
+    """Measures cells.
+
+    Args:
+        pipeline: on the device where every tensor lives.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.device = pipeline.device
+
+    def enter(self, unit: CellSpec, progress: Progress) -> None:
+        """See `Lab`."""
+        self.pipeline.prepared.parts(unit, progress)
+        self.pipeline.prepared.auxiliary(unit, progress)
+
+    def describe(self, unit: CellSpec, plan: Plan[CellSpec, Any]) -> dict[str, Any]:
+        """See `Lab`."""
+        return {"headline": plan.suite.headline, "words": words_for(unit), "apart": self.pipeline.apart(unit)}
+
+    def measure(self, unit: CellSpec, plan: Plan[CellSpec, Any], stages: Stages, progress: Progress) -> dict[str, Any]:
+        """See `Lab`."""
+        result = self.pipeline.run(unit, stages, progress, combined=plan.everything)
+        converged = result.notes.get("converged")
+        return {
+            "floor": result.floor,
+            "utility": result.utility,
+            "fidelity": result.fidelity,
+            "missing_metrics": result.missing_metrics,
+            "victims": result.victim_hashes,
+            "backbone_weights": result.backbone_weights,
+            "released": result.released,
+            "release_bits": result.release_bits,
+            "recognition": result.recognition,
+            "guarantees": result.guarantees,
+            "trained_on": result.trained_on,
+            "converged": converged if isinstance(converged, bool) else None,
+            "notes": result.notes,
+            "kept": keep_images(plan.output, unit.id, result, title=label(unit)),
+        }
+
+    def spent(self, stages: Stages) -> dict[str, Any]:
+        """See `Lab`."""
+        batches = self.pipeline.batches
+        return {
+            "memory": Memory(batch_size=batches.smallest, halved=batches.halved, peak_bytes=stages.peak_bytes),
+            "seconds": stages.seconds,
+            "peak_memory_mb": stages.peak_memory_mb,
+        }

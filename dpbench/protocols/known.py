@@ -1,0 +1,105 @@
+"""The protocols by name, by the suite that is given, and by what lies in a run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dpbench.contract.spec import Spec
+from dpbench.errors import DpbenchError, unknown
+from dpbench.protocols.boards import KINDS, BoardKind
+from dpbench.protocols.inference import Inference
+from dpbench.protocols.sharing.protocol import Sharing
+from dpbench.running.protocol import Protocol
+from dpbench.suite.files import parse_toml, suite_text
+
+AnyProtocol = Protocol[Any, Any]
+
+_PROTOCOLS: dict[str, AnyProtocol] = {}
+
+
+def register_protocol(protocol: AnyProtocol) -> AnyProtocol:
+    """Make a protocol known by its name.
+
+    A protocol is part of the engine: it sees private images and makes figures, so its code must be trusted.
+
+    Raises:
+        DpbenchError: another one has its name, or its folder of records.
+    """
+    for other in _PROTOCOLS.values():
+        if type(other) is not type(protocol) and protocol.name == other.name:
+            raise DpbenchError(f"the protocol {protocol.name!r} is registered twice")
+        if type(other) is not type(protocol) and protocol.store.folder == other.store.folder:
+            raise DpbenchError(
+                f"the protocols {protocol.name!r} and {other.name!r} keep their records in one folder, "
+                f"{protocol.store.folder!r}"
+            )
+    _PROTOCOLS[protocol.name] = protocol
+    KINDS.setdefault(protocol.name, BoardKind(protocol.layout, protocol.read))
+    return protocol
+
+
+DEFAULT = register_protocol(Inference())
+"""Of suites that name none."""
+
+register_protocol(Sharing())
+
+
+def named(name: str, *, origin: str) -> AnyProtocol:
+    """The protocol of that name; `origin` says who asks for it."""
+    if name not in _PROTOCOLS:
+        raise unknown(f"protocol in {origin}:", name, _PROTOCOLS)
+    return _PROTOCOLS[name]
+
+
+def loaded(suite: str | Spec) -> tuple[AnyProtocol, Any]:
+    """A suite with its protocol.
+
+    Args:
+        suite: a built-in name, a path of a TOML file, or what such a file holds.
+
+    Raises:
+        DpbenchError: no such suite, a protocol that there is not, a TOML syntax error (with its line), an unknown key
+            (with a suggestion), a value that does not fit.
+    """
+    if isinstance(suite, str):
+        text = suite_text(suite)
+        name = str(parse_toml(text, origin=suite).get("protocol", DEFAULT.name))
+        protocol = named(name, origin=suite)
+        return protocol, protocol.parse(text, origin=suite)
+    for protocol in _PROTOCOLS.values():
+        if isinstance(suite, protocol.suite):
+            return protocol, suite
+    raise DpbenchError(f"a suite is a name, a path or a Suite, not {type(suite).__name__}")
+
+
+def of_run(run_dir: Path) -> AnyProtocol:
+    """Whose records a run directory holds.
+
+    Raises:
+        DpbenchError: it is none.
+    """
+    for protocol in _PROTOCOLS.values():
+        if protocol.store.holds(run_dir):
+            return protocol
+    folders = " nor ".join(repr(protocol.store.folder) for protocol in _PROTOCOLS.values())
+    raise DpbenchError(
+        f"{run_dir} is not a run directory: it has neither a folder {folders}; expected what "
+        "`dpbench run --output DIR` wrote"
+    )
+
+
+def of_runs(run_dirs: list[Path]) -> AnyProtocol:
+    """Whose records several run directories hold.
+
+    Raises:
+        DpbenchError: one is no run directory, or they are of several protocols.
+    """
+    found = [of_run(run_dir) for run_dir in run_dirs]
+    for run_dir, protocol in zip(run_dirs, found, strict=True):
+        if protocol is not found[0]:
+            raise DpbenchError(
+                f"{run_dirs[0]} is a run of the protocol {found[0].name!r}, {run_dir} of {protocol.name!r}; give one "
+                "kind at a time"
+            )
+    return found[0]

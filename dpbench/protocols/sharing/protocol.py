@@ -1,0 +1,242 @@
+"""Sharing as a protocol: its units, how one is measured, and what is shown of the records."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pandas as pd
+import torch
+from rich.console import Console
+
+from dpbench.board.columns import Layout
+from dpbench.contract.plugin import Plugin
+from dpbench.contract.spec import PluginSpec, Spec
+from dpbench.errors import DpbenchError
+from dpbench.machine.stages import Stages
+from dpbench.plugins.configuring import attack_of, defense_of
+from dpbench.protocols.doubts import missing_metrics, not_converged
+from dpbench.protocols.sharing import refinement
+from dpbench.protocols.sharing.benefit import Benefit
+from dpbench.protocols.sharing.pipeline import SharedPipeline
+from dpbench.protocols.sharing.plan import plan_sharing
+from dpbench.protocols.sharing.records import SHARED, SharingRecord, latest
+from dpbench.protocols.sharing.reporting.board import build_sharing_board
+from dpbench.protocols.sharing.reporting.columns import LAYOUT, read_sharing_board
+from dpbench.protocols.sharing.reporting.plots import write_benefit, write_transfer
+from dpbench.protocols.sharing.reporting.table import print_sharing, print_transfer, write_csv, write_sharing_board
+from dpbench.protocols.sharing.reporting.transfer import build_transfer
+from dpbench.protocols.sharing.suite import SharingAttack, SharingSuite, parse_sharing
+from dpbench.protocols.sharing.units import Attacked, OnShared, Training, Transferred, Unit, WorldSpec, setting_text
+from dpbench.protocols.sharing.world import World
+from dpbench.records.store import Store
+from dpbench.running.kept_images import keep_images
+from dpbench.running.protocol import Lab, Options, Plan, Planned, Progress, Protocol, Shareable
+from dpbench.suite import preflight
+from dpbench.suite.overrides import overrides
+from dpbench.suite.suite import PluginEntry
+from dpbench.suite.words import ssim_text
+
+
+class Sharing(Protocol[Unit, SharingRecord]):
+    """Features for a partner who trains on them: what the partner gains, and what leaks to it."""
+
+    name: ClassVar[str] = "sharing"
+    suite: ClassVar[type[Spec]] = SharingSuite
+    store: ClassVar[Store[Any]] = SHARED
+    layout: ClassVar[Layout] = LAYOUT
+    plots: ClassVar[tuple[str, ...]] = ("benefit", "transfer")
+
+    def parse(self, text: str, *, origin: str) -> SharingSuite:
+        """See `Protocol`."""
+        return parse_sharing(text, origin=origin)
+
+    def plan(self, suite: SharingSuite, options: Options, progress: Progress) -> Planned[Unit]:
+        """See `Protocol`."""
+        if options.shifted is not None:
+            raise DpbenchError(
+                f"--shifted {options.shifted}: in a suite of the protocol {self.name!r} the attacker is a partner with "
+                "images of its own; leave it out"
+            )
+        changes = overrides(suite.dataset, data=options.data, seed=options.seed, budget=options.budget)
+        if options.seed is not None:
+            changes["leakage_seeds"] = None
+        if options.weights is not None:
+            changes["backbone"] = suite.backbone.model_copy(update={"weights": options.weights})
+        changes["defenses"] = [*suite.defenses, *(PluginEntry(name=name) for name in options.defenses)]
+        changes["attacks"] = [*suite.attacks, *(SharingAttack(name=name) for name in options.attacks)]
+        suite = suite.model_copy(update=changes)
+        size = suite.dataset.image_size
+        progress("looking at the data")
+        fingerprint = preflight.data_fingerprint(suite.dataset, hint="" if options.data is not None else suite.data)
+        progress("looking at the backbone")
+        (entry,), of_weights = preflight.in_order([suite.backbone], suite.dataset)
+        suite = suite.model_copy(update={"backbone": entry})
+        units = plan_sharing(
+            suite,
+            data_fingerprint=fingerprint,
+            split_point=preflight.split_names(entry, size)[0],
+            weights_fingerprint=preflight.weights_fingerprint(entry, size),
+        )
+        return Planned(suite, units, (*preflight.left_out(suite.dataset), *of_weights))
+
+    def names_of(self, unit: Unit) -> tuple[str, ...]:
+        """The label, and the id."""
+        return unit.label, unit.id
+
+    def plugins(self, unit: Unit) -> list[PluginSpec]:
+        """See `Protocol`."""
+        if isinstance(unit, Training):
+            return list(unit.applied.values())
+        assert isinstance(unit, OnShared)
+        return [unit.defense, unit.attack]
+
+    def configured(self, unit: Unit) -> list[Plugin]:
+        """See `Protocol`."""
+        if isinstance(unit, Training):
+            return [defense_of(spec) for spec in unit.applied.values()]
+        assert isinstance(unit, OnShared)
+        return [defense_of(unit.defense), attack_of(unit.attack)]
+
+    def kind_of(self, unit: Unit) -> str:
+        """Its attack, or that it is a training."""
+        return unit.attack.name if isinstance(unit, OnShared) else type(unit).__name__
+
+    def is_finished(self, record: SharingRecord, unit: Unit, *, audit: bool) -> bool:
+        """By the recipe of now."""
+        return record.refinement_version in (None, refinement.VERSION) and record.unit.asked == unit.asked
+
+    def lab(self, device: torch.device, cache: Path, batch_size: int | None, *, audit: bool) -> SharingLab:
+        """See `Protocol`."""
+        return SharingLab(SharedPipeline(device, cache, batch_size, audit=audit))
+
+    def newest(self, records: Iterable[SharingRecord]) -> list[SharingRecord]:
+        """See `latest`."""
+        return latest(records)
+
+    def board(self, records: Sequence[SharingRecord], *, claimed: Sequence[SharingRecord] = ()) -> pd.DataFrame:
+        """One row per condition and defense setting."""
+        if claimed:
+            raise DpbenchError("--claimed: boards of sharing runs hold measured rows alone; leave it out")
+        return build_sharing_board(records)
+
+    def read(self, path: Path) -> pd.DataFrame:
+        """See `read_sharing_board`."""
+        return read_sharing_board(path)
+
+    def write(self, records: Sequence[SharingRecord], board: pd.DataFrame, output: Path, plot: str) -> int:
+        """See `write_sharing_board`."""
+        return write_sharing_board(list(records), board, output, plot)
+
+    def show(self, records: Sequence[SharingRecord], board: pd.DataFrame, console: Console) -> None:
+        """The board and the transfer matrices."""
+        print_sharing(board, console)
+        print_transfer(build_transfer(records), console)
+
+    def drawings(
+        self, records: Sequence[SharingRecord], board: pd.DataFrame, folder: Path, *, pictures: bool
+    ) -> dict[str, Callable[[], object]]:
+        """See `Protocol`."""
+        found: dict[str, Callable[[], object]] = {}
+        matrix = build_transfer(records)
+        if (board["gain"].notna() & board["ssim"].notna()).any():
+            found["benefit.png"] = lambda: write_benefit(board, folder / "benefit.png")
+        if matrix["ssim"].notna().any():
+            found["transfer.csv"] = lambda: write_csv(matrix, folder / "transfer.csv")
+            found["transfer.png"] = lambda: write_transfer(matrix, folder / "transfer.png")
+        return found
+
+    def doubts(self, records: Sequence[SharingRecord]) -> list[str]:
+        """See `Protocol`."""
+        adaptive = [r for r in records if getattr(r.unit, "knowledge", "") in ("query", "weights")]
+        return not_converged(adaptive) + missing_metrics(records, ["lpips"])
+
+    def progress_of(self, record: SharingRecord) -> str:
+        """See `Protocol`."""
+        if record.trained is not None:
+            return f"top-1 {sum(record.trained.correct) / len(record.trained.correct):.1%}"
+        return ssim_text(record.fidelity, decimals=3)
+
+    def caption(self, record: SharingRecord) -> tuple[str, str]:
+        """See `Protocol`."""
+        unit = record.unit
+        knows = f"prepared on fit {unit.fits}" if isinstance(unit, Transferred) else ""
+        knows = unit.knowledge if isinstance(unit, Attacked) else knows
+        return record.named.defense, f"{record.named.attack}, {knows}: {ssim_text(record.fidelity)}"
+
+    def shareable(
+        self, suite: SharingSuite, options: Options, progress: Progress, *, undefended: bool
+    ) -> list[Shareable]:
+        """One for each entity and defense that it shares under, or the public network; of each seed."""
+        found: dict[str, Shareable] = {}
+        for unit in self.plan(suite, options, progress).units:
+            world = unit.world
+            shared = dict(unit.applied) if isinstance(unit, Training) else {}
+            if isinstance(unit, OnShared):
+                shared = {unit.sender: unit.defense}
+            cells = (
+                {"public": world.cell()}
+                if undefended
+                else {
+                    f"{entity} | {setting_text(defense)}": world.cell(entity, defense=defense)
+                    for entity, defense in shared.items()
+                    if entity != unit.receiver
+                }
+            )
+            for name, cell in cells.items():
+                name = f"{name} | seed {world.seed}"
+                found.setdefault(name, Shareable(name, cell, functools.partial(_entered, world)))
+        return list(found.values())
+
+
+def _entered(spec: WorldSpec, device: torch.device, cache: Path) -> World:
+    world = World(device, cache)
+    world.enter(spec)
+    return world
+
+
+class SharingLab(Lab[Unit]):
+    """Measures trainings, attacks and transfers.
+
+    Args:
+        pipeline: on the device where every tensor lives.
+    """
+
+    def __init__(self, pipeline: SharedPipeline) -> None:
+        self.pipeline = pipeline
+        self.device = pipeline.device
+
+    def enter(self, unit: Unit, progress: Progress) -> None:
+        """See `Lab`."""
+        world = self.pipeline.world
+        world.enter(unit.world)
+        world.start(world.public_cell())
+        world.divided(progress)
+
+    def describe(self, unit: Unit, plan: Plan[Unit, Any]) -> dict[str, Any]:
+        """See `Lab`."""
+        return {"words": unit.words_by(setting_text)}
+
+    def measure(self, unit: Unit, plan: Plan[Unit, Any], stages: Stages, progress: Progress) -> dict[str, Any]:
+        """See `Lab`."""
+        if isinstance(unit, Training):
+            trained = Benefit(self.pipeline).run(unit, stages, progress)
+            _, _, weights = self.pipeline.world.backbone(self.pipeline.world.public_cell(), progress)
+            return {"trained": trained, "backbone_weights": weights, "refinement_version": refinement.VERSION}
+        assert isinstance(unit, OnShared)
+        result = self.pipeline.run(unit.cell(), stages, progress)
+        converged = result.notes.get("converged")
+        return {
+            "floor": result.floor,
+            "fidelity": result.fidelity,
+            "missing_metrics": result.missing_metrics,
+            "victims": result.victim_hashes,
+            "recognition": result.recognition,
+            "trained_on": result.trained_on,
+            "converged": converged if isinstance(converged, bool) else None,
+            "notes": result.notes,
+            "kept": keep_images(plan.output, unit.id, result, title=unit.label),
+            "backbone_weights": result.backbone_weights,
+        }

@@ -1,0 +1,73 @@
+"""The columns of a board of a sharing suite; they are explained in leaderboards/README.md, under "Sharing"."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from dpbench.board.columns import Layout, Row
+from dpbench.board.files import NAMED, read_table
+from dpbench.errors import DpbenchError
+
+FIGURES = ("ssim", "psnr_db", "lpips")
+KNOWLEDGE = ("public", "own", "query", "weights")
+
+FLOOR = "floor"
+"""What the column `condition` says in the row of the best guess per image: the zero of the scale."""
+
+SUBJECT = ("dataset", "backbone", "split_point", "receiver", "senders")
+
+COLUMNS = (
+    *SUBJECT,
+    *("condition", "defense", "defense_args"),
+    *("status", "seeds", "own_images", "shared_images"),
+    *("accuracy", "accuracy_low", "accuracy_high"),
+    *("gain", "gain_low", "gain_high", "share_kept", "share_kept_low", "share_kept_high"),
+    *("serves", "agreement", "kl", "public_accuracy", "distortion"),
+    "victims",
+    *(f"ssim_{knowledge}" for knowledge in KNOWLEDGE),
+    *(f"{metric}{end}" for metric in FIGURES for end in ("", "_low", "_high")),
+    *("reid_top1", "reid_top1_low", "reid_top1_high", "label_read", "label_read_low", "label_read_high"),
+    *("leakage", "leakage_low", "leakage_high", "leakage_metrics", "trained_on", "error"),
+)
+
+DECIMALS = {"psnr_db": 2, "psnr_db_low": 2, "psnr_db_high": 2}
+
+WORDS = ("condition", "defense", "defense_args", "status", "seeds", "serves", "leakage_metrics", "trained_on", "error")
+"""Columns of text, beside `SUBJECT`."""
+
+NUMBERS = tuple(column for column in COLUMNS if column not in SUBJECT + WORDS)
+"""Columns that hold figures."""
+
+
+def row_name(row: Row) -> str:
+    """`b trains on a | resnet10t layer1 | defended-features dpm strength=5.0 (cifar10)`."""
+    dataset, backbone, split_point, receiver, senders, condition, defense, arguments = row[:8]
+    setting = " ".join(part for part in (condition, defense, arguments) if part)
+    return f"{receiver} trains on {senders} | {backbone} {split_point} | {setting} ({dataset})"
+
+
+LAYOUT = Layout((*SUBJECT, "condition", "defense", "defense_args"), row_name, count="victims")
+
+
+def read_sharing_board(path: Path) -> pd.DataFrame:
+    """A board of a sharing suite from its CSV file.
+
+    Raises:
+        DpbenchError: no such file, no CSV table, a column missing, or a figure that is no number.
+    """
+    header, rows, _ = read_table(path)
+    missing = [column for column in COLUMNS if column not in header]
+    if missing:
+        raise DpbenchError(
+            f"board {path} lacks the columns {', '.join(missing[:NAMED])}; write it again with "
+            "`dpbench leaderboard DIR --output FILE.csv`"
+        )
+    board = pd.DataFrame(rows, columns=header, dtype=object).reindex(columns=list(COLUMNS))
+    for column in NUMBERS:
+        try:
+            board[column] = pd.to_numeric(board[column].replace("", None))
+        except (ValueError, TypeError) as error:
+            raise DpbenchError(f"board {path}: {column}: {error}; expected numbers") from error
+    return board

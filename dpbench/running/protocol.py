@@ -1,0 +1,302 @@
+"""What a protocol is: which units a suite consists of, how one is measured, and what is shown of the records.
+
+One plan, one runner, one display and one set of verbs serve every protocol.
+"""
+
+from __future__ import annotations
+
+import abc
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import pandas as pd
+import pydantic
+import torch
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dpbench.board.columns import Layout
+from dpbench.contract.plugin import Plugin
+from dpbench.contract.spec import PluginSpec, Spec
+from dpbench.errors import DpbenchError
+from dpbench.machine.stages import Stages
+from dpbench.machine.writing import write_atomically
+from dpbench.records.record import Envelope
+from dpbench.records.store import Store
+from dpbench.running.prepare import Prepared
+from dpbench.suite.cell import CellSpec
+from dpbench.suite.files import explain, parse_toml
+from dpbench.suite.words import ssim_text
+from dpbench.text.shown_text import clean
+
+Progress = Callable[[str], None]
+
+
+class Unit(typing.Protocol):
+    """One part of a suite, with a record of its own: a cell, a training, an attack."""
+
+    @property
+    def id(self) -> str:
+        """Readable, file-safe, with a hash of everything that affects the result."""
+
+    @property
+    def identity(self) -> str:
+        """The hash at the end of the id. No plug-in is imported for it."""
+
+    @property
+    def asked(self) -> str:
+        """Identifies it whatever the code of its plug-ins and the content of their files: the id, but for those."""
+
+
+U = TypeVar("U", bound=Unit)
+R = TypeVar("R", bound=Envelope)
+S = TypeVar("S", bound=Spec)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line, or Python, changes of a suite.
+
+    Attributes:
+        data: overrides the suite's data set.
+        output: the run directory; by default `dpbench-runs/NAME`.
+        only: keeps units that this shell pattern picks, see `dpbench.suite.overrides.occurs`.
+        seed: overrides the suite's seeds.
+        shifted: overrides the data set of the shifted auxiliary images.
+        budget: small, standard or large: overrides what the attacks may spend.
+        weights: overrides those of the suite's only backbone: a file, auto, pretrained or fit.
+        audit: every plug-in runs in processes of its own; only what was measured so counts as finished.
+        defenses: further ones, at their defaults.
+        attacks: likewise.
+    """
+
+    data: str | None = None
+    output: Path | str | None = None
+    only: str | None = None
+    seed: int | None = None
+    shifted: str | None = None
+    budget: str | None = None
+    weights: str | None = None
+    audit: bool = False
+    defenses: Sequence[str] = ()
+    attacks: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Planned(Generic[U]):
+    """A suite made concrete.
+
+    Attributes:
+        suite: with data, seed and plug-ins as they were overridden.
+        units: in running order.
+        remarks: what was left out of the data, or read in one of several ways; a line each.
+    """
+
+    suite: Any
+    units: list[U]
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan(Planned[U], Generic[U, R]):
+    """What of a suite is to run, where records go, and which are there already.
+
+    Attributes:
+        protocol: whose suite it is.
+        finished: id of a unit -> its record, for those that are there and ok.
+        output: the run directory.
+        changed: in words, why units that were finished are not: see `dpbench.running.changes`.
+        everything: id -> unit of the whole suite, whatever `only` keeps.
+    """
+
+    protocol: Protocol[U, R] = field(kw_only=True)
+    finished: dict[str, R] = field(kw_only=True)
+    output: Path = field(kw_only=True)
+    changed: tuple[str, ...] = ()
+    everything: Mapping[str, U] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Of the suite."""
+        return str(self.suite.name)
+
+    @property
+    def left(self) -> list[U]:
+        """The units that are not finished."""
+        return [unit for unit in self.units if unit.id not in self.finished]
+
+
+@dataclass(frozen=True)
+class Shareable:
+    """Private images behind one defense, whose released features may be written to a file.
+
+    Attributes:
+        name: in words.
+        cell: backbone, split point, defense and seed.
+        prepare: a device and a cache folder -> what loads the images and fits the networks.
+    """
+
+    name: str
+    cell: CellSpec
+    prepare: Callable[[torch.device, Path], Prepared]
+
+
+class Lab(abc.ABC, Generic[U]):
+    """Measures units, one after another, on one device; keeps what they share."""
+
+    device: torch.device
+
+    def enter(self, unit: U, progress: Progress) -> None:
+        """Get ready for a unit: its data. An error here stops the run, since no unit could go on."""
+        return
+
+    def describe(self, unit: U, plan: Plan[U, Any]) -> dict[str, Any]:
+        """Fields of its record that hold whether or not it can be measured."""
+        return {}
+
+    @abc.abstractmethod
+    def measure(self, unit: U, plan: Plan[U, Any], stages: Stages, progress: Progress) -> dict[str, Any]:
+        """Fields of its record that say what came out. Any exception makes it a failed unit; the others go on."""
+
+    def spent(self, stages: Stages) -> dict[str, Any]:
+        """Fields of its record that say what it took."""
+        return {"seconds": stages.seconds}
+
+
+class Protocol(abc.ABC, Generic[U, R]):
+    """A protocol: what is asked of defenses, in units that each have a record.
+
+    `plan`, `lab` and `board` make one; everything else has a default.
+
+    Attributes:
+        name: what a suite file calls it: `protocol = "NAME"`.
+        unit: what people call a unit: `cell`.
+        picture_of: and one that has a picture.
+        suite: the content of a suite file.
+        store: where its records lie.
+        layout: how its boards name their rows, for the gate.
+        plots: what a `.png` of `dpbench leaderboard` may show, the first by default.
+    """
+
+    name: ClassVar[str]
+    unit: ClassVar[str] = "part"
+    picture_of: ClassVar[str] = "attack"
+    suite: ClassVar[type[Spec]]
+    store: ClassVar[Store[Any]]
+    layout: ClassVar[Layout]
+    plots: ClassVar[tuple[str, ...]] = ()
+
+    @abc.abstractmethod
+    def plan(self, suite: Any, options: Options, progress: Progress) -> Planned[U]:
+        """All units of a suite. Computes nothing; refuses everything that a user can get wrong."""
+
+    @abc.abstractmethod
+    def lab(self, device: torch.device, cache: Path, batch_size: int | None, *, audit: bool) -> Lab[U]:
+        """What measures units."""
+
+    @abc.abstractmethod
+    def board(self, records: Sequence[R], *, claimed: Sequence[R] = ()) -> pd.DataFrame:
+        """Rows from records alone; `claimed` are those of others, not run again."""
+
+    def parse(self, text: str, *, origin: str) -> Any:
+        """TOML text -> a validated suite; `origin` names it in messages."""
+        try:
+            return self.suite.model_validate(parse_toml(text, origin=origin))
+        except pydantic.ValidationError as error:
+            raise explain(error, origin, {}, self.suite) from error
+
+    def names_of(self, unit: U) -> tuple[str, ...]:
+        """What a pattern may pick a unit by: the label first, the id last."""
+        return unit.id, unit.id
+
+    def plugins(self, unit: U) -> list[PluginSpec]:
+        """The plug-ins of a unit, in an order of their own."""
+        return []
+
+    def configured(self, unit: U) -> list[Plugin]:
+        """The same, with their parameters."""
+        return []
+
+    def kind_of(self, unit: U) -> str:
+        """Units of one kind take about as long as each other."""
+        return type(unit).__name__
+
+    def is_finished(self, record: R, unit: U, *, audit: bool) -> bool:
+        """Whether a record that is ok says what measuring its unit would say again."""
+        return True
+
+    def newest(self, records: Iterable[R]) -> list[R]:
+        """Of several records of one unit the one that counts: by default the newest."""
+        return list({record.id: record for record in sorted(records, key=lambda one: one.created)}.values())
+
+    def figures(self, records: Sequence[R]) -> pd.DataFrame:
+        """Per-image figures: a row per unit and victim."""
+        rows = [
+            {
+                "id": record.id,
+                "label": record.named.label,
+                "defense": record.named.defense,
+                "attack": record.named.attack,
+                "victim": place,
+                "victim_hash": victim,
+                **{metric: values[place] for metric, values in record.fidelity.items()},
+            }
+            for record in records
+            for place, victim in enumerate(record.victims)
+        ]
+        return pd.DataFrame(rows)
+
+    def as_csv(self, board: pd.DataFrame) -> str:
+        """A board as `board.csv` has it."""
+        return str(board.to_csv(index=False, lineterminator="\n"))
+
+    def read(self, path: Path) -> pd.DataFrame:
+        """A board from its CSV file."""
+        return pd.read_csv(path)
+
+    def write(self, records: Sequence[R], board: pd.DataFrame, output: Path, plot: str) -> int:
+        """A board or a plot as a file whose ending says what it is; returns how many rows it rests on."""
+        if output.suffix != ".csv":
+            raise DpbenchError(f"{output.name}: boards of the protocol {self.name!r} end in .csv")
+        text = self.as_csv(board)
+        write_atomically(output, lambda path: path.write_text(text, encoding="utf-8", newline="\n"))
+        return len(board)
+
+    def show(self, records: Sequence[R], board: pd.DataFrame, console: Console) -> None:
+        """The table at the end of a run."""
+        table = Table(box=None, pad_edge=False)
+        for column in board.columns:
+            table.add_column(clean(column))
+        for row in board.astype(str).itertuples(index=False):
+            table.add_row(*(Text(clean(value)) for value in row))
+        console.print(table)
+
+    def drawings(
+        self, records: Sequence[R], board: pd.DataFrame, folder: Path, *, pictures: bool
+    ) -> dict[str, Callable[[], object]]:
+        """Name of a file beside the board -> what writes it; `pictures`: reconstructions are there to be shown."""
+        return {}
+
+    def doubts(self, records: Sequence[R]) -> list[str]:
+        """What a reader of the table should know of a run, a line each."""
+        return []
+
+    def progress_of(self, record: R) -> str:
+        """What came out, in a few words: `SSIM 0.831`."""
+        return ssim_text(record.fidelity, decimals=3)
+
+    def caption(self, record: R) -> tuple[str, str]:
+        """Of a finished attack: what heads its row in a picture, and which attack with what came out."""
+        return record.named.defense, record.named.attack
+
+    def contradictions(self, records: Sequence[R]) -> Iterable[tuple[str, str]]:
+        """What records of a run say that cannot be so, beyond their ranges: the id of one, and a phrase."""
+        return ()
+
+    def shareable(self, suite: Any, options: Options, progress: Progress, *, undefended: bool) -> list[Shareable]:
+        """What of a suite can be sent to a partner; `undefended`: the public networks that a partner has."""
+        return []

@@ -47,7 +47,7 @@ def run(
 
     Returns:
         One row per cell and one `worst-case` row per defense setting, or what the suite's protocol has instead. Columns
-        in `leaderboards/README.md`.
+        in `dpbench/guide/boards.md`.
 
     Raises:
         DpbenchError: input that cannot be used; finished cells are kept.

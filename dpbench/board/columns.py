@@ -85,7 +85,7 @@ WHERE_ASKED = (
 
 
 COLUMNS = tuple(column for column in ORDER if column not in WHERE_ASKED)
-"""The columns of every board, in order; documented in leaderboards/README.md, as are those `WHERE_ASKED`."""
+"""The columns of every board, in order; documented in dpbench/guide/boards.md, as are those `WHERE_ASKED`."""
 
 
 DEFAULT_HEADLINE = "leakage"

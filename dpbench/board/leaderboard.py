@@ -1,7 +1,7 @@
 """Records -> board: one row per cell, and one worst-case row per defense setting and attacker.
 
 Derived from records alone; the order in which they are read does not matter. The rules are in
-leaderboards/README.md, for people who read boards and not code.
+dpbench/guide/how-it-is-measured.md, for people who read boards and not code.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dpbench.records.record import Record, Utility
 
 
 def build_board(records: Iterable[Record], *, claimed: Iterable[Record] = ()) -> pd.DataFrame:
-    """The board of some records: columns as in leaderboards/README.md, sorted, figures rounded.
+    """The board of some records: columns as in dpbench/guide/boards.md, sorted, figures rounded.
 
     Args:
         records: what was measured here.

@@ -1,6 +1,7 @@
 """Which cells make up a worst case, a floor, and the undefended reference.
 
-All within one dataset, backbone, split point and seed. The rules are in leaderboards/README.md, under Protocol.
+All within one dataset, backbone, split point and seed. The rules are in
+dpbench/guide/how-it-is-measured.md, under Protocol.
 """
 
 from __future__ import annotations

@@ -310,6 +310,19 @@ def doctor(
     print_findings(findings, make_console())
 
 
+@app.command(epilog="Examples:\n\n  dpbench guide\n\n  dpbench guide threat-models")
+def guide(
+    page: Annotated[str, typer.Argument(help="A page; without one, all pages are listed.", show_default=False)] = "",
+) -> None:
+    """The documentation, page by page: what attackers are granted, suites, boards, plug-ins of your own."""
+    from dpbench.cli import guide as pages
+
+    if page:
+        pages.print_page(pages.page(page), make_console())
+    else:
+        pages.print_pages(make_console())
+
+
 def _version(value: bool) -> None:
     if value:
         from importlib.metadata import version

@@ -1,1 +1,1 @@
-"""Protocols: what is measured, beyond the cells of an inference suite."""
+"""Protocols: what is asked of defenses, a plug-in each, and which one a suite or a run belongs to."""

@@ -1,1 +1,1 @@
-"""Running a suite: the cells, their stages, and what they share."""
+"""Running a suite of any protocol: plan, runner, and the pipeline of a cell."""

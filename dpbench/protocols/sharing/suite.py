@@ -18,7 +18,7 @@ from dpbench.suite.suite import BackboneEntry, Name, PluginEntry
 Condition = Literal[
     "own", "own-longer", "clean-images", "clean-features", "defended-features", "shuffled-labels", "equal-noise"
 ]
-"""What the receiver trains on; see leaderboards/README.md, "Sharing"."""
+"""What the receiver trains on; see dpbench/guide/sharing-features.md."""
 
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 ALONE: tuple[Condition, ...] = ("own", "own-longer")

@@ -1,4 +1,4 @@
-"""The rules of leaderboards/README.md, one by one."""
+"""The rules of dpbench/guide/how-it-is-measured.md, one by one."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def test_columns_are_the_documented_ones() -> None:
     assert list(COLUMNS) == DOCUMENTED
     on_a_scale = {"leakage_metrics", "leakage_images"}
     assert [column for column in build_board(make_grid(4)).columns if column not in on_a_scale] == DOCUMENTED
-    text = (Path(__file__).parents[3] / "leaderboards" / "README.md").read_text()
+    text = (Path(__file__).parents[3] / "dpbench" / "guide" / "boards.md").read_text()
     assert [column for column in (*DOCUMENTED, *WHERE_ASKED) if f"`{column}`" not in text] == []
 
 

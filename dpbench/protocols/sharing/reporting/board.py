@@ -1,6 +1,6 @@
 """Records of sharing runs -> board: per condition and defense what the receiver gained, and what was given away.
 
-Derived from records alone. The columns are in leaderboards/README.md, under "Sharing".
+Derived from records alone. The columns are in dpbench/guide/sharing-features.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dpbench.suite.names import arguments_text, plugin_names, short_name
 
 
 def build_sharing_board(records: Iterable[SharingRecord]) -> pd.DataFrame:
-    """The board of some records, all seeds together: columns as in leaderboards/README.md, figures rounded.
+    """The board of some records, all seeds together: columns as in dpbench/guide/sharing-features.md, figures rounded.
 
     A row is a condition of the receiver; of `defended-features` one for each defense setting, with what the attacks
     recover from the features shared under it. `clean-features` has the leakage of the undefended features.

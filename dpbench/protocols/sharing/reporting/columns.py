@@ -1,4 +1,4 @@
-"""The columns of a board of a sharing suite; they are explained in leaderboards/README.md, under "Sharing"."""
+"""The columns of a board of a sharing suite; they are explained in dpbench/guide/sharing-features.md."""
 
 from __future__ import annotations
 

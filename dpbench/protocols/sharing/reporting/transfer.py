@@ -21,7 +21,7 @@ COLUMNS = (
 
 
 def build_transfer(records: Iterable[SharingRecord]) -> pd.DataFrame:
-    """One row for each pair: columns as in leaderboards/README.md, figures rounded.
+    """One row for each pair: columns as in dpbench/guide/sharing-features.md, figures rounded.
 
     `prepared_on` holds the fits that the attacker could query, `judged_on` the one that released the victims'
     features. Where they are the same fit, this is the tier `query`; `1+2` judged on 0 is leave-one-out.

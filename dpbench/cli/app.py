@@ -216,11 +216,11 @@ def check(
     """The gate: does this leak more, or predict worse, than the accepted baseline?
 
     A figure got worse when it is beyond its tolerance and outside the baseline's interval; where both are run
-    directories, when it is so image by image. The default tolerances cover what other machines and numbers of threads
-    change, which is in the third decimal. Leakage is compared where it is made of the same metrics on both sides. The
-    verdict says how many figures were compared, and notes say what was not. Exit status: 0 nothing got worse;
-    1 something did, is missing, changed or failed; 2 unusable input, or nothing to compare. In GitHub Actions it
-    annotates and writes the step summary.
+    directories, when it is so image by image. Compare runs of one machine with one number of threads: others fit
+    other networks, which the default tolerances do not cover. Leakage is compared where it is made of the same
+    metrics on both sides. The verdict says how many figures were compared, and notes say what was not. Exit status:
+    0 nothing got worse; 1 something did, is missing, changed or failed; 2 unusable input, or nothing to compare. In
+    GitHub Actions it annotates and writes the step summary.
     """
     import os
 

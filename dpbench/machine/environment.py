@@ -2,7 +2,8 @@
 
 Figures are equal, bit for bit, on one machine only, and that is: the same device model (of a CPU also the instructions
 that torch uses), the same torch, the same precision, and the same number of threads. Sums are split over threads, and
-their rounding differs: one thread and two gave an SSIM of 0.3696 and 0.3699.
+their rounding differs: one thread and two gave an SSIM of 0.3696 and 0.3699. Where networks are fitted, the difference
+grows: on the suite quick SSIM moved by up to 0.033, and the accuracy behind one fit of dpm from 88.2% to 92.4%.
 """
 
 from __future__ import annotations

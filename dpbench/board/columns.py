@@ -161,12 +161,14 @@ class Layout:
         said: a row's name in words.
         further: a column that names a row where it holds anything.
         count: the column that says over how many images a row averages.
+        whole: whether the columns of all figures must be there, also where they are empty.
     """
 
     key: tuple[str, ...]
     said: Callable[[Row], str]
     further: str = ""
     count: str = "images"
+    whole: bool = False
 
     def name_of(self, values: Mapping[str, Any]) -> Row:
         """The name of a row."""
@@ -192,5 +194,5 @@ def row_name(row: Row) -> str:
     return f"{dataset} {backbone} {split_point} | {setting} | {attack} ({' '.join(granted)}, seed {seed})"
 
 
-CELLS = Layout(KEY, row_name, further="server")
+CELLS = Layout(KEY, row_name, further="server", whole=True)
 """Of boards of cells."""

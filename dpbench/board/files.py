@@ -1,4 +1,4 @@
-"""The columns of a board, and boards as files: .csv to derive and diff, .md, .html and .tex to read."""
+"""Boards as files: .csv to derive and diff, and to read again; .md, .html and .tex for people."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import html
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from dpbench.board.columns import COLUMNS, COUNTS, DECIMALS, GUARANTEES, KEY, MEANS, ORDER, TEXT, tidy
+from dpbench.board.columns import CELLS, COLUMNS, COUNTS, DECIMALS, GUARANTEES, KEY, MEANS, ORDER, TEXT, Layout, tidy
 from dpbench.errors import DpbenchError
 from dpbench.text.shown_text import LIMIT, clean
 
@@ -276,3 +277,19 @@ def _refuse_interval(row: Mapping[str, float], where: str) -> None:
             raise DpbenchError(f"{where}: {column} is empty beside its interval [{low:g}, {high:g}]; expected a number")
         if low > mean + rounding or mean > high + rounding:  # never of NaN
             raise DpbenchError(f"{where}: {column} is {mean:g}, outside its interval [{low:g}, {high:g}]")
+
+
+@dataclass(frozen=True)
+class BoardKind:
+    """The boards of a protocol.
+
+    Attributes:
+        layout: how they name their rows.
+        read: a CSV file -> the board, checked.
+    """
+
+    layout: Layout
+    read: Callable[[Path], pd.DataFrame]
+
+
+CELL_BOARDS = BoardKind(CELLS, read_board)

@@ -13,7 +13,7 @@ from dpbench.board.columns import CELLS, Layout, Row
 from dpbench.errors import DpbenchError
 from dpbench.gate.compare import compare
 from dpbench.gate.findings import Tolerance
-from dpbench.protocols.boards import KINDS, read
+from dpbench.protocols.boards import read
 
 if TYPE_CHECKING:
     # imported where they are used: a comparison of two CSV files needs no torch, which records bring along
@@ -32,7 +32,7 @@ def load_board(path: Path) -> tuple[pd.DataFrame, Layout]:
     from dpbench.protocols.known import of_run
 
     protocol = of_run(path)
-    return protocol.board(protocol.newest(protocol.store.all(path))), KINDS[protocol.name].layout
+    return protocol.board(protocol.newest(protocol.store.all(path))), protocol.boards.layout
 
 
 class TwoRuns:

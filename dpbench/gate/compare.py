@@ -84,7 +84,7 @@ def compare(
 
 
 def _rows(board: pd.DataFrame, role: str, layout: Layout) -> dict[Row, Values]:
-    figures = FIGURES if layout is CELLS else tuple(column for column in FIGURES if column in board.columns)
+    figures = [column for column in FIGURES if layout.whole or column in board.columns]
     needed = [column for column in (*layout.key, "status", layout.count, *figures) if column not in WHERE_ASKED]
     missing = [column for column in needed if column not in board.columns]
     if missing:

@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from dpbench.board.columns import CELLS, Layout
-from dpbench.board.files import read_board, read_table
-from dpbench.protocols.sharing.reporting.columns import LAYOUT, read_sharing_board
+from dpbench.board.columns import Layout
+from dpbench.board.files import CELL_BOARDS, BoardKind, read_table
+from dpbench.protocols.sharing.reporting.columns import SHARING_BOARDS
 
-
-@dataclass(frozen=True)
-class BoardKind:
-    """The boards of a protocol.
-
-    Attributes:
-        layout: how they name their rows.
-        read: a CSV file -> the board, checked.
-    """
-
-    layout: Layout
-    read: Callable[[Path], pd.DataFrame]
-
-
-KINDS: dict[str, BoardKind] = {
-    "inference": BoardKind(CELLS, read_board),
-    "sharing": BoardKind(LAYOUT, read_sharing_board),
-}
-"""Name of a protocol -> its boards."""
+KINDS: list[BoardKind] = [CELL_BOARDS, SHARING_BOARDS]
+"""The boards of the protocols that are known; `dpbench.protocols.known` adds those of others."""
 
 
 def read(path: Path) -> tuple[pd.DataFrame, Layout]:
@@ -40,5 +21,5 @@ def read(path: Path) -> tuple[pd.DataFrame, Layout]:
         DpbenchError: as `dpbench.board.files.read_board`.
     """
     header, _, _ = read_table(path)
-    kind = next((kind for kind in KINDS.values() if kind.layout.fits(header)), KINDS["inference"])
+    kind = next((kind for kind in KINDS if kind.layout.fits(header)), CELL_BOARDS)
     return kind.read(path), kind.layout

@@ -10,9 +10,7 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from dpbench.board.columns import CELLS as CELL_ROWS
-from dpbench.board.columns import Layout
-from dpbench.board.files import as_text, read_board, write_board
+from dpbench.board.files import CELL_BOARDS, BoardKind, as_text, write_board
 from dpbench.board.leaderboard import build_board, per_image
 from dpbench.board.leakage import CALIBRATED
 from dpbench.contract.plugin import Plugin
@@ -48,7 +46,7 @@ class Inference(Protocol[CellSpec, Record]):
     picture_of: ClassVar[str] = "cell"
     suite: ClassVar[type[Spec]] = Suite
     store: ClassVar[Store[Any]] = CELLS
-    layout: ClassVar[Layout] = CELL_ROWS
+    boards: ClassVar[BoardKind] = CELL_BOARDS
     plots: ClassVar[tuple[str, ...]] = ("tradeoff", "budgets", "depth")
 
     def parse(self, text: str, *, origin: str) -> Suite:
@@ -131,10 +129,6 @@ class Inference(Protocol[CellSpec, Record]):
     def as_csv(self, board: pd.DataFrame) -> str:
         """See `Protocol`."""
         return str(as_text(board).to_csv(index=False, lineterminator="\n"))
-
-    def read(self, path: Path) -> pd.DataFrame:
-        """See `dpbench.board.files.read_board`."""
-        return read_board(path)
 
     def write(self, records: Sequence[Record], board: pd.DataFrame, output: Path, plot: str) -> int:
         """See `Protocol`."""
@@ -230,21 +224,12 @@ class CellLab(Lab[CellSpec]):
     def measure(self, unit: CellSpec, plan: Plan[CellSpec, Any], stages: Stages, progress: Progress) -> dict[str, Any]:
         """See `Lab`."""
         result = self.pipeline.run(unit, stages, progress, combined=plan.everything)
-        converged = result.notes.get("converged")
         return {
-            "floor": result.floor,
+            **result.envelope,
             "utility": result.utility,
-            "fidelity": result.fidelity,
-            "missing_metrics": result.missing_metrics,
-            "victims": result.victim_hashes,
-            "backbone_weights": result.backbone_weights,
             "released": result.released,
             "release_bits": result.release_bits,
-            "recognition": result.recognition,
             "guarantees": result.guarantees,
-            "trained_on": result.trained_on,
-            "converged": converged if isinstance(converged, bool) else None,
-            "notes": result.notes,
             "kept": keep_images(plan.output, unit.id, result, title=label(unit)),
         }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from dpbench.contract.spec import Spec
 from dpbench.errors import DpbenchError, unknown
-from dpbench.protocols.boards import KINDS, BoardKind
+from dpbench.protocols.boards import KINDS
 from dpbench.protocols.inference import Inference
 from dpbench.protocols.sharing.protocol import Sharing
 from dpbench.running.protocol import Protocol
@@ -27,15 +27,18 @@ def register_protocol(protocol: AnyProtocol) -> AnyProtocol:
         DpbenchError: another one has its name, or its folder of records.
     """
     for other in _PROTOCOLS.values():
-        if type(other) is not type(protocol) and protocol.name == other.name:
+        if type(other) is type(protocol):
+            continue
+        if protocol.name == other.name:
             raise DpbenchError(f"the protocol {protocol.name!r} is registered twice")
-        if type(other) is not type(protocol) and protocol.store.folder == other.store.folder:
+        if protocol.store.folder == other.store.folder:
             raise DpbenchError(
                 f"the protocols {protocol.name!r} and {other.name!r} keep their records in one folder, "
                 f"{protocol.store.folder!r}"
             )
     _PROTOCOLS[protocol.name] = protocol
-    KINDS.setdefault(protocol.name, BoardKind(protocol.layout, protocol.read))
+    if protocol.boards not in KINDS:
+        KINDS.append(protocol.boards)
     return protocol
 
 
@@ -43,13 +46,6 @@ DEFAULT = register_protocol(Inference())
 """Of suites that name none."""
 
 register_protocol(Sharing())
-
-
-def named(name: str, *, origin: str) -> AnyProtocol:
-    """The protocol of that name; `origin` says who asks for it."""
-    if name not in _PROTOCOLS:
-        raise unknown(f"protocol in {origin}:", name, _PROTOCOLS)
-    return _PROTOCOLS[name]
 
 
 def loaded(suite: str | Spec) -> tuple[AnyProtocol, Any]:
@@ -65,8 +61,9 @@ def loaded(suite: str | Spec) -> tuple[AnyProtocol, Any]:
     if isinstance(suite, str):
         text = suite_text(suite)
         name = str(parse_toml(text, origin=suite).get("protocol", DEFAULT.name))
-        protocol = named(name, origin=suite)
-        return protocol, protocol.parse(text, origin=suite)
+        if name not in _PROTOCOLS:
+            raise unknown(f"protocol in {suite}:", name, _PROTOCOLS)
+        return _PROTOCOLS[name], _PROTOCOLS[name].parse(text, origin=suite)
     for protocol in _PROTOCOLS.values():
         if isinstance(suite, protocol.suite):
             return protocol, suite

@@ -84,6 +84,22 @@ class Result:
     trained_on: list[str]
     notes: dict[str, Any]
 
+    @property
+    def envelope(self) -> dict[str, Any]:
+        """What the record of an attack holds of it, whichever protocol it belongs to."""
+        converged = self.notes.get("converged")
+        return {
+            "floor": self.floor,
+            "fidelity": self.fidelity,
+            "missing_metrics": self.missing_metrics,
+            "victims": self.victim_hashes,
+            "backbone_weights": self.backbone_weights,
+            "recognition": self.recognition,
+            "trained_on": self.trained_on,
+            "converged": converged if isinstance(converged, bool) else None,
+            "notes": self.notes,
+        }
+
 
 class Pipeline:
     """Runs cells on one device, with one cache folder.

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dpbench.board.columns import Layout
+from dpbench.board.files import BoardKind
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
 from dpbench.errors import DpbenchError
@@ -54,7 +54,6 @@ class Unit(typing.Protocol):
 
 U = TypeVar("U", bound=Unit)
 R = TypeVar("R", bound=Envelope)
-S = TypeVar("S", bound=Spec)
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ class Protocol(abc.ABC, Generic[U, R]):
         picture_of: and one that has a picture.
         suite: the content of a suite file.
         store: where its records lie.
-        layout: how its boards name their rows, for the gate.
+        boards: how its boards name their rows and are read, for the gate.
         plots: what a `.png` of `dpbench leaderboard` may show, the first by default.
     """
 
@@ -187,7 +186,7 @@ class Protocol(abc.ABC, Generic[U, R]):
     picture_of: ClassVar[str] = "attack"
     suite: ClassVar[type[Spec]]
     store: ClassVar[Store[Any]]
-    layout: ClassVar[Layout]
+    boards: ClassVar[BoardKind]
     plots: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
@@ -253,10 +252,6 @@ class Protocol(abc.ABC, Generic[U, R]):
     def as_csv(self, board: pd.DataFrame) -> str:
         """A board as `board.csv` has it."""
         return str(board.to_csv(index=False, lineterminator="\n"))
-
-    def read(self, path: Path) -> pd.DataFrame:
-        """A board from its CSV file."""
-        return pd.read_csv(path)
 
     def write(self, records: Sequence[R], board: pd.DataFrame, output: Path, plot: str) -> int:
         """A board or a plot as a file whose ending says what it is; returns how many rows it rests on."""

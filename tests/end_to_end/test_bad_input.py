@@ -8,29 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from tiny_suite import SUITE
 
 from dpbench.errors import DpbenchError
 from dpbench.records import store
-
-SUITE = """
-name = "tiny"
-victims = 4
-[dataset]
-name = "leaves"
-image_size = 32
-private = 256
-auxiliary = 128
-test = 64
-[[backbones]]
-name = "resnet10t"
-weights = "fit"
-epochs = 2
-split_points = ["layer1"]
-[[defenses]]
-name = "none"
-[[attacks]]
-name = "mean-image"
-"""
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from dpbench.contract.spec import PluginSpec
 from dpbench.contract.threat import UNDEFENDED, grants
 from dpbench.errors import DpbenchError
 from dpbench.plugins.registry import find_attack, find_defense
-from dpbench.protocols.sharing.suite import KNOWLEDGE, Condition, Knowledge, SharingAttack, SharingSuite
+from dpbench.protocols.sharing.reporting.columns import KNOWLEDGE, Knowledge
+from dpbench.protocols.sharing.suite import Condition, SharingAttack, SharingSuite
 from dpbench.protocols.sharing.units import THREAT_MODELS, Attacked, Training, Transferred, Unit, WorldSpec
 from dpbench.running.prepare import undefended_spec
 from dpbench.suite.ensembles import FLOORS

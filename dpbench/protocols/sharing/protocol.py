@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from dpbench.board.columns import Layout
+from dpbench.board.files import BoardKind
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
 from dpbench.errors import DpbenchError
@@ -24,7 +24,7 @@ from dpbench.protocols.sharing.pipeline import SharedPipeline
 from dpbench.protocols.sharing.plan import plan_sharing
 from dpbench.protocols.sharing.records import SHARED, SharingRecord, latest
 from dpbench.protocols.sharing.reporting.board import build_sharing_board
-from dpbench.protocols.sharing.reporting.columns import LAYOUT, read_sharing_board
+from dpbench.protocols.sharing.reporting.columns import SHARING_BOARDS
 from dpbench.protocols.sharing.reporting.plots import write_benefit, write_transfer
 from dpbench.protocols.sharing.reporting.table import print_sharing, print_transfer, write_csv, write_sharing_board
 from dpbench.protocols.sharing.reporting.transfer import build_transfer
@@ -46,7 +46,7 @@ class Sharing(Protocol[Unit, SharingRecord]):
     name: ClassVar[str] = "sharing"
     suite: ClassVar[type[Spec]] = SharingSuite
     store: ClassVar[Store[Any]] = SHARED
-    layout: ClassVar[Layout] = LAYOUT
+    boards: ClassVar[BoardKind] = SHARING_BOARDS
     plots: ClassVar[tuple[str, ...]] = ("benefit", "transfer")
 
     def parse(self, text: str, *, origin: str) -> SharingSuite:
@@ -121,10 +121,6 @@ class Sharing(Protocol[Unit, SharingRecord]):
         if claimed:
             raise DpbenchError("--claimed: boards of sharing runs hold measured rows alone; leave it out")
         return build_sharing_board(records)
-
-    def read(self, path: Path) -> pd.DataFrame:
-        """See `read_sharing_board`."""
-        return read_sharing_board(path)
 
     def write(self, records: Sequence[SharingRecord], board: pd.DataFrame, output: Path, plot: str) -> int:
         """See `write_sharing_board`."""
@@ -227,16 +223,4 @@ class SharingLab(Lab[Unit]):
             return {"trained": trained, "backbone_weights": weights, "refinement_version": refinement.VERSION}
         assert isinstance(unit, OnShared)
         result = self.pipeline.run(unit.cell(), stages, progress)
-        converged = result.notes.get("converged")
-        return {
-            "floor": result.floor,
-            "fidelity": result.fidelity,
-            "missing_metrics": result.missing_metrics,
-            "victims": result.victim_hashes,
-            "recognition": result.recognition,
-            "trained_on": result.trained_on,
-            "converged": converged if isinstance(converged, bool) else None,
-            "notes": result.notes,
-            "kept": keep_images(plan.output, unit.id, result, title=unit.label),
-            "backbone_weights": result.backbone_weights,
-        }
+        return {**result.envelope, "kept": keep_images(plan.output, unit.id, result, title=unit.label)}

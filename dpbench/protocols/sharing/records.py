@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -101,16 +100,11 @@ SHARED = Store("sharing", SharingRecord)
 """The records of units."""
 
 
-def all_records(run_dirs: Iterable[Path]) -> list[SharingRecord]:
-    """The records of several runs, one for each unit: a finished one before a failed one, then the newest.
+def latest(records: Iterable[SharingRecord]) -> list[SharingRecord]:
+    """Of several records of one unit the one that counts: a finished one before a failed one, then the newest.
 
     Where one was measured again with newer plug-ins, only the newest.
     """
-    return latest(record for run_dir in run_dirs for record in SHARED.all(run_dir))
-
-
-def latest(records: Iterable[SharingRecord]) -> list[SharingRecord]:
-    """As `all_records`, of records that were read."""
     found: dict[str, SharingRecord] = {}
     for record in sorted(records, key=lambda r: (r.status == "ok", r.created)):
         found[record.id] = record

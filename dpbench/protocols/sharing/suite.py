@@ -11,8 +11,9 @@ from dpbench.contract.spec import Seed, Spec
 from dpbench.contract.threat import Budget
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
+from dpbench.protocols.sharing.reporting.columns import KNOWLEDGE, Knowledge
 from dpbench.suite.cell import JudgeSpec
-from dpbench.suite.files import explain, parse_toml, suite_text
+from dpbench.suite.files import explain, parse_toml
 from dpbench.suite.suite import BackboneEntry, Name, PluginEntry
 
 Condition = Literal[
@@ -23,14 +24,6 @@ Condition = Literal[
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 ALONE: tuple[Condition, ...] = ("own", "own-longer")
 """Conditions without a partner."""
-
-Knowledge = Literal["public", "own", "query", "weights"]
-"""What the receiver knows of the sender's defense when it attacks what was shared. `public`: the undefended public head
-alone; `own`: a defense of the same kind that it fitted itself, on its own images; `query`: the sender's defended client
-as a black box; `weights`: that client itself."""
-
-KNOWLEDGE: tuple[Knowledge, ...] = get_args(Knowledge)
-"""Weakest first."""
 
 
 class Owner(Spec):
@@ -189,15 +182,6 @@ _TABLES: dict[str, type[Spec]] = {
     "attacks": SharingAttack,
     "transfer": Transfer,
 }
-
-
-def load_sharing(name: str) -> SharingSuite:
-    """A built-in suite of this protocol by name, or a TOML file by path.
-
-    Raises:
-        DpbenchError: as `dpbench.suite.suite.load_suite`, and entities or conditions that do not fit each other.
-    """
-    return parse_sharing(suite_text(name), origin=name)
 
 
 def parse_sharing(text: str, *, origin: str) -> SharingSuite:

@@ -15,7 +15,8 @@ from dpbench.contract.threat import UNDEFENDED, Budget, ThreatModel
 from dpbench.data.spec import DatasetSpec
 from dpbench.models.spec import BackboneSpec
 from dpbench.plugins.registry import find_defense
-from dpbench.protocols.sharing.suite import Condition, Knowledge, Owner, Refinement
+from dpbench.protocols.sharing.reporting.columns import Knowledge
+from dpbench.protocols.sharing.suite import Condition, Owner, Refinement
 from dpbench.suite.cell import CellSpec, JudgeSpec
 from dpbench.suite.names import short_name
 from dpbench.suite.words import Words, defaults_of, described, in_words

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from record_factory import make_grid
+from tiny_suite import SUITE
 
 from dpbench.board.files import write_board
 from dpbench.board.leaderboard import build_board
@@ -201,26 +202,6 @@ def test_the_table_of_a_run_in_any_encoding(monkeypatch, encoding: str) -> None:
     assert text.endswith("photos/\\udce9t\\udce9")
     assert "?: the attack did not beat the floor" in text
 
-
-SUITE = """
-name = "tiny"
-victims = 4
-[dataset]
-name = "leaves"
-image_size = 32
-private = 256
-auxiliary = 128
-test = 64
-[[backbones]]
-name = "resnet10t"
-weights = "fit"
-epochs = 2
-split_points = ["layer1"]
-[[defenses]]
-name = "none"
-[[attacks]]
-name = "mean-image"
-"""
 
 QUITTERS = """
     import sys

@@ -11,6 +11,7 @@ import torch
 
 import dpbench as package
 from dpbench.board.columns import Layout
+from dpbench.board.files import BoardKind
 from dpbench.contract.spec import Spec
 from dpbench.errors import DpbenchError
 from dpbench.metrics.fidelity import grade
@@ -73,7 +74,7 @@ class Dimming(Protocol[Dimmed, DimmingRecord]):
     unit: ClassVar = "lamp"
     suite: ClassVar = DimmingSuite
     store: ClassVar = Store("dimming", DimmingRecord)
-    layout: ClassVar = Layout(("suite", "factor"), lambda row: f"{row[0]} at {row[1]}", count="images")
+    boards: ClassVar = BoardKind(Layout(("suite", "factor"), lambda row: f"{row[0]} at {row[1]}"), pd.read_csv)
 
     def plan(self, suite: DimmingSuite, options: Options, progress) -> Planned[Dimmed]:
         return Planned(suite, [Dimmed(factor=factor) for factor in suite.factors])
@@ -98,12 +99,9 @@ class Dimming(Protocol[Dimmed, DimmingRecord]):
 @pytest.fixture(autouse=True)
 def dimming(monkeypatch):
     monkeypatch.setattr(known, "_PROTOCOLS", dict(known._PROTOCOLS))
-    monkeypatch.setattr(boards, "KINDS", boards.KINDS)
-    before = dict(boards.KINDS)
+    monkeypatch.setattr(known, "KINDS", known.KINDS.copy())
+    monkeypatch.setattr(boards, "KINDS", known.KINDS)
     known.register_protocol(Dimming())
-    yield
-    boards.KINDS.clear()
-    boards.KINDS.update(before)
 
 
 @pytest.fixture

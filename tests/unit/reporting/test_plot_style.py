@@ -12,6 +12,7 @@ import matplotlib
 import pytest
 from record_factory import make_grid
 from rich.console import Console
+from tiny_suite import SUITE
 
 from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
@@ -75,27 +76,6 @@ def test_what_cannot_be_drawn_is_a_line() -> None:
 
     with pytest.raises(DpbenchError, match="the disk is full"):
         draw_or_say({"a.png": full}, console)
-
-
-SUITE = """
-name = "tiny"
-victims = 4
-[dataset]
-name = "leaves"
-image_size = 32
-private = 256
-auxiliary = 128
-test = 64
-[[backbones]]
-name = "resnet10t"
-weights = "fit"
-epochs = 2
-split_points = ["layer1"]
-[[defenses]]
-name = "none"
-[[attacks]]
-name = "mean-image"
-"""
 
 
 def test_a_run_whose_plots_fail_has_its_table(dpbench, tmp_path: Path, monkeypatch) -> None:

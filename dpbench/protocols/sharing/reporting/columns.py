@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, get_args
 
 import pandas as pd
 
 from dpbench.board.columns import Layout, Row
-from dpbench.board.files import NAMED, read_table
+from dpbench.board.files import NAMED, BoardKind, read_table
 from dpbench.errors import DpbenchError
 
 FIGURES = ("ssim", "psnr_db", "lpips")
-KNOWLEDGE = ("public", "own", "query", "weights")
+"""Of the worst case."""
+
+Knowledge = Literal["public", "own", "query", "weights"]
+"""What the receiver knows of the sender's defense when it attacks what was shared. `public`: the undefended public head
+alone; `own`: a defense of the same kind that it fitted itself, on its own images; `query`: the sender's defended client
+as a black box; `weights`: that client itself."""
+
+KNOWLEDGE: tuple[Knowledge, ...] = get_args(Knowledge)
+"""Weakest first."""
 
 FLOOR = "floor"
 """What the column `condition` says in the row of the best guess per image: the zero of the scale."""
@@ -48,9 +57,6 @@ def row_name(row: Row) -> str:
     return f"{receiver} trains on {senders} | {backbone} {split_point} | {setting} ({dataset})"
 
 
-LAYOUT = Layout((*SUBJECT, "condition", "defense", "defense_args"), row_name, count="victims")
-
-
 def read_sharing_board(path: Path) -> pd.DataFrame:
     """A board of a sharing suite from its CSV file.
 
@@ -71,3 +77,8 @@ def read_sharing_board(path: Path) -> pd.DataFrame:
         except (ValueError, TypeError) as error:
             raise DpbenchError(f"board {path}: {column}: {error}; expected numbers") from error
     return board
+
+
+SHARING_BOARDS = BoardKind(
+    Layout((*SUBJECT, "condition", "defense", "defense_args"), row_name, count="victims"), read_sharing_board
+)

@@ -14,12 +14,9 @@ from dpbench.contract.spec import PluginSpec
 from dpbench.contract.threat import UNDEFENDED
 from dpbench.metrics.intervals import interval_columns, resampled_means
 from dpbench.protocols.sharing.records import SharingRecord
-from dpbench.protocols.sharing.suite import KNOWLEDGE, Knowledge
+from dpbench.protocols.sharing.reporting.columns import FIGURES, KNOWLEDGE, Knowledge
 from dpbench.protocols.sharing.units import Attacked
 from dpbench.suite.ensembles import BLIND_FLOORS, FLOORS
-
-FIGURES = ("ssim", "psnr_db", "lpips")
-"""Of the worst case; columns of the board."""
 
 
 class Leaks:

@@ -1,0 +1,21 @@
+"""The smallest suite that measures something: an undefended network and a guess, in seconds."""
+
+SUITE = """
+name = "tiny"
+victims = 4
+[dataset]
+name = "leaves"
+image_size = 32
+private = 256
+auxiliary = 128
+test = 64
+[[backbones]]
+name = "resnet10t"
+weights = "fit"
+epochs = 2
+split_points = ["layer1"]
+[[defenses]]
+name = "none"
+[[attacks]]
+name = "mean-image"
+"""

@@ -9,6 +9,7 @@ import typer
 
 from dpbench.cli.endings import STATUSES, Verbs, run_to_the_end
 from dpbench.cli.share import share
+from dpbench.cli.verbs import ci, gate, new, report, view
 from dpbench.errors import DEBUG, DpbenchError, unknown
 from dpbench.text.shown_text import ERROR_LIMIT, clean
 from dpbench.text.terminal import make_console
@@ -25,6 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+for _verbs in (report.verbs, gate.verbs, ci.verbs, new.verbs, view.verbs):
+    app.registered_commands += _verbs.registered_commands
 app.add_typer(share)
 
 
@@ -161,7 +164,7 @@ def list_(
 )
 def leaderboard(
     directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run directories.")],
-    output: Annotated[Path, typer.Option(help="FILE ending in .csv, .md, .html or .tex; in .png for a plot.")],
+    output: Annotated[Path, typer.Option(help="FILE ending in .csv, .md, .html (a page) or .tex; in .png for a plot.")],
     plot: Annotated[
         str | None,
         typer.Option(

@@ -6,9 +6,11 @@ from typing import Any
 
 from rich.console import Console
 
+from dpbench.cli.verbs.report import NAME, report_of
 from dpbench.machine.writing import write_atomically
 from dpbench.protocols.known import loaded
 from dpbench.records.pictures import gone, lost_and_gone
+from dpbench.report.page import write_page
 from dpbench.reporting.display import Display
 from dpbench.reporting.plot_style import draw_or_say
 from dpbench.running.protocol import Options, Plan
@@ -63,7 +65,10 @@ def run_suite(
         _say(console, f"failed: {clean(record.id)}: {clean(record.error, ERROR_LIMIT)}", style="red")
     for line in protocol.doubts(records):
         _say(console, line, style="yellow")
-    drawings = protocol.drawings(stored, board, plan.output, pictures=len(gone(plan.output, attacked)) < len(attacked))
+    shown = len(gone(plan.output, attacked)) < len(attacked)
+    drawings = dict(protocol.drawings(stored, board, plan.output, pictures=shown))
+    report = plan.output / NAME
+    drawings[NAME] = lambda: write_page(report_of(protocol, stored, board, plan.output), report)
     lacking = any(not (plan.output / name).is_file() for name in drawings)
     written = ["board.csv", *(draw_or_say(drawings, console) if left or lacking else [])]
     for line in removed:

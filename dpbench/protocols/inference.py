@@ -20,10 +20,13 @@ from dpbench.data import datasets
 from dpbench.errors import DpbenchError
 from dpbench.machine.stages import Stages
 from dpbench.plugins.configuring import attack_of, defense_of
+from dpbench.protocols.cell_report import report_of_cells
 from dpbench.protocols.consistency import contradictions
 from dpbench.protocols.doubts import missing_metrics, not_converged
 from dpbench.records.record import APART, Memory, Record
 from dpbench.records.store import CELLS, Store, newest
+from dpbench.report.content import Report
+from dpbench.report.page import write_page
 from dpbench.reporting.drawings import write_budgets, write_depth, write_overview, write_tradeoff
 from dpbench.reporting.table import print_table
 from dpbench.running.kept_images import keep_images
@@ -132,7 +135,9 @@ class Inference(Protocol[CellSpec, Record]):
 
     def write(self, records: Sequence[Record], board: pd.DataFrame, output: Path, plot: str) -> int:
         """See `Protocol`."""
-        if output.suffix != ".png":
+        if output.suffix == ".html":
+            write_page(report_of_cells(board, records), output)
+        elif output.suffix != ".png":
             write_board(board, output)
         elif plot == "tradeoff":
             write_tradeoff(board, output)
@@ -157,6 +162,10 @@ class Inference(Protocol[CellSpec, Record]):
         if pictures:
             plots["overview.png"] = lambda: write_overview(folder, board, folder / "overview.png")
         return plots
+
+    def page(self, records: Sequence[Record], board: pd.DataFrame, folder: Path | None, *, title: str) -> Report:
+        """See `report_of_cells`."""
+        return report_of_cells(board, records, folder, title=title)
 
     def doubts(self, records: Sequence[Record]) -> list[str]:
         """See `Protocol`."""

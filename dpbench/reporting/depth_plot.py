@@ -13,8 +13,8 @@ from dpbench.board.columns import FLOOR, WORST_CASE
 from dpbench.contract.threat import THREAT_MODELS, UNDEFENDED
 from dpbench.machine.writing import write_atomically
 from dpbench.records.record import Record
-from dpbench.reporting.plot_style import default_style
-from dpbench.reporting.tradeoff_plot import COLOURS, MARKERS, bars, drawn, refuse_ending
+from dpbench.reporting.plot_style import COLOURS, MARKERS, default_style
+from dpbench.reporting.tradeoff_plot import bars, drawn, refuse_ending
 
 LABELS = {"ssim": "worst-case SSIM", "reid_top1": "re-identified (%)"}
 SCALE = {"ssim": 1.0, "reid_top1": 100.0}

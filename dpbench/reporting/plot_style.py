@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir, contextmanager
 from pathlib import Path
@@ -13,6 +14,32 @@ from rich.console import Console
 
 from dpbench.errors import DpbenchError, debug, reason
 from dpbench.text.shown_text import clean
+
+
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#7F7F7F",
+    "#8C6BB1",
+    "#B15928",
+    "#66A61E",
+)
+"""Okabe and Ito's and three more: told apart by colour-blind readers; markers differ too, for print in grey."""
+
+MARKERS = "osD^vPX<>h"
+
+_SALT = 43
+"""With it no two built-in defenses have one colour, or one marker."""
+
+
+def style_of(defense: str) -> tuple[str, str]:
+    """Colour and marker of a defense: the same on every plot and page, whichever others stand beside it."""
+    number = zlib.crc32(f"{_SALT} {defense}".encode())
+    return COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % len(MARKERS)]
 
 
 @contextmanager

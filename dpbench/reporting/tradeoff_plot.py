@@ -14,7 +14,7 @@ from dpbench.board.leakage import CALIBRATED
 from dpbench.contract.threat import THREAT_MODELS, UNDEFENDED
 from dpbench.errors import DpbenchError
 from dpbench.machine.writing import write_atomically
-from dpbench.reporting.plot_style import default_style
+from dpbench.reporting.plot_style import default_style, style_of
 from dpbench.reporting.selection import server_of
 from dpbench.suite.names import varying
 from dpbench.text.shown_text import drawn as drawn_text
@@ -22,9 +22,6 @@ from dpbench.text.shown_text import drawn as drawn_text
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
-"""Okabe and Ito: told apart by colour-blind readers; markers differ too, for print in grey."""
-MARKERS = "osD^vPX"
 LABELS = {
     "identity_top1": "identified by other images",
     "reid_top1": "re-identified",
@@ -152,8 +149,7 @@ def differing(names: Any, all_names: list[Any]) -> list[str]:
 
 def styles_of(worst: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """Defense -> colour and marker."""
-    names = sorted(name for name in worst["defense"].unique() if name != UNDEFENDED)
-    return {name: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(names)}
+    return {str(name): style_of(str(name)) for name in worst["defense"].unique() if name != UNDEFENDED}
 
 
 def _references(axes: Axes, panel: pd.DataFrame, rows: pd.DataFrame, metric: str) -> None:

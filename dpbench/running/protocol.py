@@ -276,6 +276,10 @@ class Protocol(abc.ABC, Generic[U, R]):
         """Name of a file beside the board -> what writes it; `pictures`: reconstructions are there to be shown."""
         return {}
 
+    def page(self, records: Sequence[R], board: pd.DataFrame, folder: Path | None, *, title: str) -> Any:
+        """What `report.html` says, a `dpbench.report.content.Report`; None: what can be said of any board."""
+        return None
+
     def doubts(self, records: Sequence[R]) -> list[str]:
         """What a reader of the table should know of a run, a line each."""
         return []

@@ -13,8 +13,8 @@ from dpbench.machine.writing import write_atomically
 from dpbench.protocols.sharing.reporting.columns import FLOOR
 from dpbench.protocols.sharing.reporting.row_labels import varied_arguments
 from dpbench.protocols.sharing.reporting.transfer import matrices
-from dpbench.reporting.plot_style import default_style
-from dpbench.reporting.tradeoff_plot import COLOURS, MARKERS, bars, legible, note, refuse_ending
+from dpbench.reporting.plot_style import default_style, style_of
+from dpbench.reporting.tradeoff_plot import bars, legible, note, refuse_ending
 from dpbench.text.shown_text import drawn
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ def _points(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
         axes.plot(clean[metric], 100 * clean["gain"], "*", color="black", markersize=12, label="clean features")
     defended = rows[(rows["condition"] == "defended-features") & rows[metric].notna() & rows["gain"].notna()]
     short = varied_arguments(defended)
-    for number, (defense, settings) in enumerate(defended.groupby("defense", sort=True)):
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+    for defense, settings in defended.groupby("defense", sort=True):
+        colour, marker = style_of(str(defense))
         settings = settings.sort_values(metric)
         x, y = settings[metric].to_numpy(float), 100 * settings["gain"].to_numpy(float)
         axes.errorbar(

@@ -1,0 +1,132 @@
+"""From figures to plain words: whether images come back, whom they name, and what an attacker is granted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+CLEAR, BLURRED = 0.8, 0.5
+"""SSIM from which images count as coming back, and as coming back blurred."""
+
+Name = Literal["yes", "partly", "traces", "no", "unknown"]
+
+
+class Level(NamedTuple):
+    """How much of the images comes back.
+
+    Attributes:
+        name: of the mark.
+        short: for a table.
+        said: for a sentence: "images come back".
+    """
+
+    name: Name
+    short: str
+    said: str
+
+    @property
+    def recognisable(self) -> bool:
+        """Whether a person would recognise something."""
+        return self.name in ("yes", "partly")
+
+
+RULE = (
+    f"Recovered: 'yes' from SSIM {CLEAR}, 'partly' from {BLURRED}, 'traces' below, each only where the whole 95% "
+    "interval lies above the best blind guess; else 'not by these attacks'. Broken: recovered at least partly, or more "
+    "victims re-identified than the best blind guess names, beyond both intervals."
+)
+"""How figures become words; said on the page."""
+
+
+def level_of(row: Mapping[Any, Any], floor: Mapping[Any, Any] | None) -> Level:
+    """What the SSIM of a worst-case row means beside that of the floor.
+
+    Args:
+        row: of a board, with `ssim` and `ssim_low`.
+        floor: the row of the best blind guess; None where the board has none.
+    """
+    ssim = number(row, "ssim")
+    if math.isnan(ssim):
+        return Level("unknown", "not measured", "nothing was measured")
+    if floor is not None and not _above(row, floor, "ssim"):
+        return Level("no", "not by these attacks", "images do not come back by these attacks")
+    if ssim >= CLEAR:
+        return Level("yes", "yes", "images come back")
+    if ssim >= BLURRED:
+        return Level("partly", "partly", "images come back blurred or in part")
+    return Level("traces", "traces", "traces of the images come back")
+
+
+def names_victims(row: Mapping[Any, Any], floor: Mapping[Any, Any] | None) -> bool:
+    """Whether more victims are re-identified than by the best blind guess, or by chance where there is none."""
+    if floor is not None and not math.isnan(number(floor, "reid_top1")):
+        return _above(row, floor, "reid_top1")
+    chance = number(row, "reid_chance")
+    return number(row, "reid_top1_low") > (0.0 if math.isnan(chance) else chance)
+
+
+def broken(row: Mapping[Any, Any], floor: Mapping[Any, Any] | None) -> bool:
+    """Whether the attacks got through, see `RULE`."""
+    return level_of(row, floor).recognisable or names_victims(row, floor)
+
+
+def _above(row: Mapping[Any, Any], floor: Mapping[Any, Any], column: str) -> bool:
+    low, high = number(row, f"{column}_low"), number(floor, f"{column}_high")
+    low = number(row, column) if math.isnan(low) else low
+    high = number(floor, column) if math.isnan(high) else high
+    return math.isnan(high) or low > high
+
+
+def number(row: Mapping[Any, Any], column: str) -> float:
+    """A figure of a row; NaN where there is none."""
+    value = row.get(column)
+    try:
+        return math.nan if value is None else float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def percent(value: float) -> str:
+    """`83%`; a dash where there is none."""
+    return "\u2013" if math.isnan(value) else f"{value:.0%}"
+
+
+def decimal(value: float) -> str:
+    """`0.83`; a dash where there is none."""
+    return "\u2013" if math.isnan(value) else f"{value:.2f}"
+
+
+ACCESS = {
+    "static": ("does not know the defense", "It knows the undefended client only, and attacks as if nothing was done"),
+    "query": ("may query the client", "It may send images of its own through the defended client and see what comes out, not how"),
+    "weights": ("has the client", "It holds the defended client itself, weights and all"),
+}
+"""Threat model -> in a few words, and in a sentence."""
+
+
+def against(row: Mapping[Any, Any]) -> str:
+    """Whom a row is about, in a few words: `has the client, other images`."""
+    words = [ACCESS.get(str(row["threat_model"]), (str(row["threat_model"]), ""))[0]]
+    words += ["images of another data set"] if row["auxiliary"] == "shifted" else []
+    words += [f"{row['releases']} releases"] if number(row, "releases") > 1 else []
+    words += ["hears the wire alone"] if row.get("server") == "trusted" else []
+    return ", ".join(words)
+
+
+def sentence(row: Mapping[Any, Any]) -> str:
+    """Whom a row is about, in sentences."""
+    access = ACCESS.get(str(row["threat_model"]), ("", f"Its access is {row['threat_model']!r}"))[1]
+    images = (
+        "images of another data set"
+        if row["auxiliary"] == "shifted"
+        else "images like the victims', never the victims themselves"
+    )
+    releases = number(row, "releases")
+    several = f"{releases:.0f} releases of every victim" if releases > 1 else "one release of every victim"
+    server = (
+        "It hears the wire alone: the server is trusted"
+        if row.get("server") == "trusted"
+        else "It holds the server's half"
+    )
+    return f"{access}. {server}. It owns {images}, and has {several}; it may spend a {row['budget']} budget."

@@ -9,7 +9,7 @@ import typer
 
 from dpbench.cli.endings import STATUSES, Verbs, run_to_the_end
 from dpbench.cli.share import share
-from dpbench.cli.verbs import ci, gate, new, report, view
+from dpbench.cli.verbs import ci, gate, new, report
 from dpbench.errors import DEBUG, DpbenchError, unknown
 from dpbench.text.shown_text import ERROR_LIMIT, clean
 from dpbench.text.terminal import make_console
@@ -26,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verbs in (report.verbs, gate.verbs, ci.verbs, new.verbs, view.verbs):
+for _verbs in (report.verbs, gate.verbs, ci.verbs, new.verbs):
     app.registered_commands += _verbs.registered_commands
 app.add_typer(share)
 

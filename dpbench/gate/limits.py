@@ -159,10 +159,16 @@ def judge(board: pd.DataFrame, layout: Layout, allowed: list[Limit], *, defense:
     defended = [row for row in rows if row["defense"] != UNDEFENDED]
     chosen = defended if plain and defended else rows
     splits = len({row["backbone"] for row in chosen}) > 1
-    judged = [(limit.excess(_value(row, limit)), _judged(row, limit, chosen, splits)) for row in chosen for limit in allowed]
+    judged = [
+        (limit.excess(_value(row, limit)), _judged(row, limit, chosen, splits)) for row in chosen for limit in allowed
+    ]
     judged.sort(key=lambda one: (one[1].holds, -one[0]))
     settings = {(row["backbone"], row["split_point"], row["defense"], row["defense_args"]) for row in chosen}
-    return Verdict(list({(one.setting, one.figure, one.said): one for _, one in judged}.values()), len(settings), len(rows) - len(chosen))
+    return Verdict(
+        list({(one.setting, one.figure, one.said): one for _, one in judged}.values()),
+        len(settings),
+        len(rows) - len(chosen),
+    )
 
 
 def _worst(board: pd.DataFrame, layout: Layout) -> pd.DataFrame:
@@ -201,7 +207,12 @@ def _judged(row: Mapping[Any, Any], limit: Limit, rows: list[dict[Any, Any]], se
     setting = f"{row['backbone']} {row['split_point']}" if several else str(row["split_point"])
     name = f"{setting}, {_named(row, rows)}"
     return Judged(
-        clean(name), limit.column, None if math.isnan(value) else value, limit.value, limit.holds(value), f"{said}, limit {limited}"
+        clean(name),
+        limit.column,
+        None if math.isnan(value) else value,
+        limit.value,
+        limit.holds(value),
+        f"{said}, limit {limited}",
     )
 
 

@@ -97,7 +97,9 @@ def verdict(panels: Sequence[Panel]) -> tuple[str, Tone]:
         text = f"Without a defense, the features give their images away at {through} of {len(bare)} places tested."
         return text, "bad" if through == len(bare) else "mixed"
     if got_through == len(known):
-        every = "The defense tested was broken." if len(known) == 1 else f"All {len(known)} defenses tested were broken."
+        every = (
+            "The defense tested was broken." if len(known) == 1 else f"All {len(known)} defenses tested were broken."
+        )
         return every, "bad"
     if got_through:
         return f"{got_through} of {len(known)} defenses tested were broken.", "mixed"
@@ -146,5 +148,8 @@ def told(row: Mapping[Any, Any], floor: Mapping[Any, Any] | None) -> str:
     level = level_of(row, floor)
     named = number(row, "reid_top1")
     known = "" if math.isnan(named) else f", {percent(named)} of the victims re-identified"
-    kinds = {"incomplete": "; an attack failed, it could only be worse", "unreliable": "; the attacks are not calibrated"}
+    kinds = {
+        "incomplete": "; an attack failed, it could only be worse",
+        "unreliable": "; the attacks are not calibrated",
+    }
     return f"{level.said} (SSIM {decimal(number(row, 'ssim'))}){known}{kinds.get(str(row['status']), '')}"

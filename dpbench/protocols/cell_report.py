@@ -14,8 +14,8 @@ from dpbench.board.columns import COUNTS, DECIMALS, FLOOR, WORST_CASE
 from dpbench.board.files import to_read
 from dpbench.contract.attack import Attack
 from dpbench.contract.threat import BUDGETS, UNDEFENDED
-from dpbench.records.record import Envelope, Record
 from dpbench.protocols.answers import Panel, answer, panels_of, verdict
+from dpbench.records.record import Envelope, Record
 from dpbench.report import plots
 from dpbench.report.boards import commands, environment
 from dpbench.report.content import Cell, Column, Line, Report, Table
@@ -105,7 +105,11 @@ def _table(board: pd.DataFrame, panels: Sequence[Panel]) -> Table:
         colour, marker = mark_of(str(row["defense"]))
         cells = [
             Cell(name, about=f"{row['defense']} {row['defense_args']}".strip()),
-            Cell(f"{100 * number(row, 'accuracy'):.1f}%{cost}" if number(row, "accuracy") >= 0 else "\u2013", number(row, "accuracy"), about=_interval(row, "accuracy")),
+            Cell(
+                f"{100 * number(row, 'accuracy'):.1f}%{cost}" if number(row, "accuracy") >= 0 else "\u2013",
+                number(row, "accuracy"),
+                about=_interval(row, "accuracy"),
+            ),
             Cell(recovered + doubt, number(row, "ssim"), level.name, _doubts(text.loc[place], row)),
             Cell(percent(number(row, "reid_top1")), number(row, "reid_top1"), about=_interval(row, "reid_top1")),
             Cell(percent(number(row, "label_read")), number(row, "label_read"), about=_interval(row, "label_read")),
@@ -128,7 +132,9 @@ def _interval(row: Mapping[Any, Any], column: str) -> str:
 
 def _doubts(text: Mapping[Any, Any], row: Mapping[Any, Any]) -> str:
     error = str(row.get("error") or "")
-    return "; ".join(filter(None, [_interval(row, "ssim"), "" if text["status"] == "ok" else str(text["status"]), error]))
+    return "; ".join(
+        filter(None, [_interval(row, "ssim"), "" if text["status"] == "ok" else str(text["status"]), error])
+    )
 
 
 def _cells(board: pd.DataFrame) -> Table:
@@ -188,7 +194,9 @@ def _untested(board: pd.DataFrame) -> list[str]:
         lines.append(
             f"Other images: figures rest on {images.min()} to {images.max()} victims of {_listed(board['dataset'])}."
         )
-    lines.append(f"Other networks and split points than {_listed(board['backbone'])} at {_listed(board['split_point'])}.")
+    lines.append(
+        f"Other networks and split points than {_listed(board['backbone'])} at {_listed(board['split_point'])}."
+    )
     failed = board[board["status"] == "failed"]
     if len(failed):
         lines.append(f"{len(failed)} rows that failed: nothing can be said of them.")

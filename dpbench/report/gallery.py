@@ -96,7 +96,11 @@ def _strongest_cells(panel: pd.DataFrame) -> list[tuple[str, str, str]]:
     best = best.drop_duplicates(["defense", "defense_args"]).sort_index()
     short = short_arguments(panel)
     chosen = [
-        (str(row["defense"]), f"{row['defense']} {short[row['defense'], row['defense_args']]}".strip(), str(row["cell"]))
+        (
+            str(row["defense"]),
+            f"{row['defense']} {short[row['defense'], row['defense_args']]}".strip(),
+            str(row["cell"]),
+        )
         for row in best.to_dict("records")
     ]
     return sorted(chosen, key=lambda one: one[0] != UNDEFENDED)

@@ -99,7 +99,10 @@ def decimal(value: float) -> str:
 
 ACCESS = {
     "static": ("does not know the defense", "It knows the undefended client only, and attacks as if nothing was done"),
-    "query": ("may query the client", "It may send images of its own through the defended client and see what comes out, not how"),
+    "query": (
+        "may query the client",
+        "It may send images of its own through the defended client and see what comes out, not how",
+    ),
     "weights": ("has the client", "It holds the defended client itself, weights and all"),
 }
 """Threat model -> in a few words, and in a sentence."""

@@ -11,7 +11,15 @@ from pathlib import Path
 from dpbench.errors import DpbenchError
 from dpbench.machine.writing import write_atomically
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge", "microsoft-edge")
+BROWSERS = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "chrome",
+    "msedge",
+    "microsoft-edge",
+)
 SECONDS = 120
 
 

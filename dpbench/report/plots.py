@@ -124,8 +124,8 @@ def tradeoff(title: str, panel: pd.DataFrame, shown: pd.DataFrame) -> Plot | Non
     figures = {METRICS[metric][0]: _tradeoff(title, panel, shown, metric) for metric in metrics}
     front = [_named(row, short_arguments(panel)) for row in pareto(shown, metrics[0])]
     about = (
-        "Each point is a defense under the strongest attacker: right predicts better, up leaks more, so the lower right "
-        "corner is best. Hollow points: the same against an attacker who does not know the defense. Bars are 95% "
+        "Each point is a defense under the strongest attacker: right predicts better, up leaks more, so the lower "
+        "right corner is best. Hollow points: the same against an attacker who does not know the defense. Bars are 95% "
         f"intervals. On the Pareto front of {METRICS[metrics[0]][0]}, where no other setting predicts better and leaks "
         f"less: {', '.join(front)}."
     )

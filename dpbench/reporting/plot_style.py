@@ -15,7 +15,6 @@ from rich.console import Console
 from dpbench.errors import DpbenchError, debug, reason
 from dpbench.text.shown_text import clean
 
-
 COLOURS = (
     "#0072B2",
     "#D55E00",

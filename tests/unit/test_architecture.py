@@ -38,6 +38,7 @@ ROOMS = (
     ("board",),
     ("running",),
     ("reporting",),
+    ("report",),
     ("protocols",),
     ("exchange", "gate"),
     ("api",),

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-SUITE = '''\
+SUITE = """\
 # dpbench run {file}
 # What may stand here: dpbench guide suites
 name = "{name}"
@@ -38,7 +38,7 @@ name = "none"
 [[defenses]]
 name = "gaussian"
 std = [0.5, 1.0]         # a list makes one setting of each
-'''
+"""
 
 DEFENSE = '''\
 """dpbench run quick --defense {file}:{cls}."""
@@ -129,7 +129,9 @@ verbs = typer.Typer()
 @verbs.command(epilog="Examples:\n\n  dpbench new suite my-suite.toml\n\n  dpbench new defense my_defense.py")
 def new(
     kind: Annotated[str, typer.Argument(help="suite, defense, attack or metric.")],
-    file: Annotated[Path | None, typer.Argument(help="Where it goes.", show_default="my_KIND.py, my_suite.toml")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="Where it goes.", show_default="my_KIND.py, my_suite.toml")
+    ] = None,
 ) -> None:
     """Write a file to begin with: it runs as it is. An existing file is never overwritten."""
     from dpbench.errors import DpbenchError, unknown

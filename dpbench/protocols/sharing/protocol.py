@@ -150,9 +150,7 @@ class Sharing(Protocol[Unit, SharingRecord]):
             found["transfer.png"] = lambda: write_transfer(matrix, folder / "transfer.png")
         return found
 
-    def page(
-        self, records: Sequence[SharingRecord], board: pd.DataFrame, folder: Path | None, *, title: str
-    ) -> Report:
+    def page(self, records: Sequence[SharingRecord], board: pd.DataFrame, folder: Path | None, *, title: str) -> Report:
         """See `report_of_sharing`."""
         return report_of_sharing(records, board, folder, title=title)
 

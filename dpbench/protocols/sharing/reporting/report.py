@@ -92,14 +92,15 @@ def _defended(rows: pd.DataFrame) -> list[dict[Any, Any]]:
 
 
 def _verdict(board: pd.DataFrame) -> tuple[str, Tone]:
-    known = [
-        (row, _floor(rows)) for _, rows in board.groupby(list(SUBJECT), sort=False) for row in _defended(rows)
-    ]
+    known = [(row, _floor(rows)) for _, rows in board.groupby(list(SUBJECT), sort=False) for row in _defended(rows)]
     got_through = sum(broken(row, floor) for row, floor in known)
     if not known:
         return "No defended features were both shared and attacked.", "open"
     if got_through == len(known):
-        return f"The receiver broke {'the defense' if got_through == 1 else f'all {got_through} defenses'} tested.", "bad"
+        return (
+            f"The receiver broke {'the defense' if got_through == 1 else f'all {got_through} defenses'} tested.",
+            "bad",
+        )
     if got_through:
         return f"The receiver broke {got_through} of {len(known)} defenses tested.", "mixed"
     return "The receiver broke no defense tested by these attacks. That is not proof of privacy.", "good"
@@ -159,7 +160,9 @@ def _table(board: pd.DataFrame) -> Table:
         cells = [
             Cell(name, about=_setting(values)),
             Cell(
-                "\u2013" if math.isnan(accuracy) else f"{accuracy:.1%}" + ("" if gain != gain else f" ({100 * gain:+.1f})"),
+                "\u2013"
+                if math.isnan(accuracy)
+                else f"{accuracy:.1%}" + ("" if gain != gain else f" ({100 * gain:+.1f})"),
                 accuracy,
             ),
             Cell(f"{level.short} \u00b7 SSIM {decimal(number(values, 'ssim'))}", number(values, "ssim"), level.name)

@@ -85,7 +85,8 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
     """PyTorch's default initial weights (biases zero), drawn from `generator` instead of the global one."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
+            drawn = torch.empty_like(layer.weight, device=generator.device)  # the network may still be elsewhere
+            layer.weight.data.copy_(nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator))
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.BatchNorm2d | nn.LayerNorm):

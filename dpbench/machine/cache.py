@@ -78,7 +78,7 @@ def state_hash(state: State) -> str:
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode())
-        digest.update(state[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(state[name].cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

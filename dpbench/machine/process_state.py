@@ -244,7 +244,7 @@ SWITCHES: tuple[Switch, ...] = (
     (_deterministic, lambda before: torch.use_deterministic_algorithms(before[0], warn_only=before[1])),
     (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-    *(_attribute(torch.backends.cudnn, name) for name in ("enabled", "benchmark", "deterministic")),
+    *(_attribute(torch.backends.cudnn, name) for name in ("enabled", "benchmark", "deterministic", "allow_tf32")),
     _attribute(torch.backends.mkldnn, "enabled"),
     *(
         (getattr(torch.backends.cuda, f"{name}_sdp_enabled"), getattr(torch.backends.cuda, f"enable_{name}_sdp"))

@@ -19,6 +19,7 @@ from dpbench.contract.defense import Defense
 from dpbench.contract.images import LabelledImages
 from dpbench.contract.plugin import Plugin
 from dpbench.errors import DEBUG, DpbenchError, debug, reason
+from dpbench.machine.devices import compute_exactly
 from dpbench.machine.memory import is_out_of_memory, total_memory
 from dpbench.models.spec import BackboneSpec
 from dpbench.plugins import registry
@@ -100,7 +101,7 @@ class _Guest:
     def _start(self, message: Message) -> Message:
         self.device = torch.device(message.fields["device"])
         torch.set_num_threads(message.fields["threads"])
-        torch.backends.cudnn.deterministic = True
+        compute_exactly()
         sys.path[:] = message.fields["search"]
         with contextlib.suppress(OSError):  # removed in the meantime: relative paths then fail by themselves
             os.chdir(message.fields["folder"])

@@ -7,11 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dpbench.errors import DpbenchError, debug, is_interrupt, reason
 from dpbench.machine.cache import default_cache
-from dpbench.machine.devices import choose_device
+from dpbench.machine.devices import choose_device, compute_exactly
 from dpbench.machine.environment import describe_environment
 from dpbench.machine.stages import Stages
 from dpbench.machine.writing import Unwritable, sweep
@@ -106,7 +104,7 @@ def execute(
     """
     watcher = watcher or Nobody()
     chosen = choose_device(device)
-    torch.backends.cudnn.deterministic = True
+    compute_exactly()
     sweep([plan.output, default_cache()])
     lab = plan.protocol.lab(chosen, default_cache(), batch_size, audit=audit)
     environment = describe_environment(chosen)

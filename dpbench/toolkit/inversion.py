@@ -211,7 +211,8 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
     """Draw every convolution and linear weight anew (He et al. 2015) from `generator`; biases become zero."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight, a=1.0, generator=generator)
+            drawn = torch.empty_like(module.weight, device=generator.device)  # the network may still be elsewhere
+            module.weight.data.copy_(nn.init.kaiming_normal_(drawn, a=1.0, generator=generator))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 

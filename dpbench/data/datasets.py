@@ -21,7 +21,6 @@ from dpbench.data.images import Pixels
 from dpbench.data.spec import DatasetSpec
 from dpbench.data.timm_sets import TORCH_NAMES, fetch_pools, timm_name
 from dpbench.errors import DpbenchError, unknown
-from dpbench.machine.writing import write_atomically
 from dpbench.text.hashing import content_hash as json_hash
 
 if TYPE_CHECKING:
@@ -192,7 +191,7 @@ def load_parts(
     folder = _kind(spec.name) == "folder"
     if folder and expected and found != expected:
         raise _changed(spec)
-    path = cache / f"{found}.safetensors"
+    path = cache / f"{found}.npy"
     import torch
 
     from dpbench.contract.images import LabelledImages
@@ -211,7 +210,7 @@ def load_parts(
     labelled = {
         name: LabelledImages(
             # one part after the other, so that no more than one is there as bytes too
-            torch.from_numpy(stored.images[name].pixels(0, len(part.hashes))).float().div_(255)
+            torch.from_numpy(stored.images[name].pixels(np.arange(len(part.hashes)))).float().div_(255)
             if fits
             else stored.images[name],
             torch.from_numpy(part.labels),
@@ -250,7 +249,6 @@ def _decode(path: Path, spec: DatasetSpec, cache: Path, progress: Progress, unch
     kind = _kind(spec.name)
     if kind == "embedded":
         embedded = EMBEDDED[spec.name]
-        classes = embedded.classes
 
         def fill(write: Write) -> Decoded:
             return _draw(spec, embedded, progress, write)
@@ -265,12 +263,14 @@ def _decode(path: Path, spec: DatasetSpec, cache: Path, progress: Progress, unch
         def fill(write: Write) -> Decoded:
             return divide(spec, train, test, classes, progress, write)
 
-    def write_unchanged(temporary: Path) -> None:
-        write_images(temporary, spec, classes, fill)
+    def fill_unchanged(write: Write) -> Decoded:
+        decoded = fill(write)
         if not unchanged():
             raise _changed(spec)
+        return decoded
 
-    write_atomically(path, write_unchanged)
+    write_images(path, spec, fill_unchanged)
+    path.with_suffix(".safetensors").unlink(missing_ok=True)  # where dpbench kept the same images before 0.6
 
 
 def _draw(

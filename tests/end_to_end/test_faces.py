@@ -8,7 +8,7 @@ from dpbench import api
 from dpbench.board.columns import WORST_CASE
 from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
-from dpbench.reporting.drawings import write_overview
+from dpbench.reporting.overview import write_overview
 from dpbench.running import runner
 from dpbench.suite.suite import Suite, load_suite
 

@@ -112,19 +112,6 @@ def row_key(values: Mapping[str, Any]) -> tuple[str, ...]:
     return *(str(values[column]) for column in KEY), server if server == "trusted" else ""
 
 
-def same_leakage(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether leakage means the same in two rows: only then may it be compared, and each of its parts.
-
-    Rows say of which metrics it is made. Rows of older boards do not, and have another scale than those that do; two
-    of them are alike where both or neither have LPIPS.
-    """
-    made_of = [str(row.get("leakage_metrics", "") or "") for row in (one, other)]
-    made_of = ["" if label == "nan" else label for label in made_of]
-    if made_of == ["", ""]:
-        return bool(pd.isna(one["lpips"]) == pd.isna(other["lpips"]))
-    return made_of[0] == made_of[1]
-
-
 def headline_of(board: pd.DataFrame) -> str:
     """The column that a board is about; the default where its rows do not agree."""
     named = set(board["headline"]) if "headline" in board else set()
@@ -194,5 +181,5 @@ def row_name(row: Row) -> str:
     return f"{dataset} {backbone} {split_point} | {setting} | {attack} ({' '.join(granted)}, seed {seed})"
 
 
-CELLS = Layout(KEY, row_name, further="server", whole=True)
+CELL_LAYOUT = Layout(KEY, row_name, further="server", whole=True)
 """Of boards of cells."""

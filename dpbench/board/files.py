@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import html
 import io
@@ -15,7 +16,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dpbench.board.columns import CELLS, COLUMNS, COUNTS, DECIMALS, GUARANTEES, KEY, MEANS, ORDER, TEXT, Layout, tidy
+from dpbench.board.columns import (
+    CELL_LAYOUT,
+    COLUMNS,
+    COUNTS,
+    DECIMALS,
+    GUARANTEES,
+    KEY,
+    MEANS,
+    ORDER,
+    TEXT,
+    Layout,
+    tidy,
+)
 from dpbench.errors import DpbenchError
 from dpbench.text.shown_text import LIMIT, clean
 
@@ -182,15 +195,19 @@ def read_board(path: Path) -> pd.DataFrame:
         DpbenchError: no such file, no CSV table, cut short, columns missing (named), or a value that cannot be
             (named by row and column).
     """
-    header, rows, separator = read_table(path)
+    return _cell_board(read_table(path))
+
+
+def _cell_board(table: CsvTable) -> pd.DataFrame:
+    path, header = table.path, table.header
     _refuse_header(header, path)
-    board = pd.DataFrame(rows, columns=header, dtype=object)
+    board = pd.DataFrame(table.rows, columns=header, dtype=object)
     for column in (column for column in header if column in ORDER):
         if column in TEXT:
             board[column] = [_as_written(column, value) for value in board[column]]
         else:
             board[column] = [
-                _figure(column, value, separator, f"board {path}, data row {number}")
+                _figure(column, value, table.separator, f"board {path}, data row {number}")
                 for number, value in enumerate(board[column], start=1)
             ]
     for number, row in enumerate(board.to_dict("records"), start=1):
@@ -198,8 +215,29 @@ def read_board(path: Path) -> pd.DataFrame:
     return tidy(board.reindex(columns=[column for column in ORDER if column in header]))
 
 
-def read_table(path: Path) -> tuple[list[str], list[list[str]], str]:
-    """Names of the columns, rows of as many values, and what separates them."""
+@dataclass(frozen=True)
+class CsvTable:
+    """A CSV file as text.
+
+    Attributes:
+        path: of the file.
+        header: names of the columns, in lower case.
+        rows: each of as many values.
+        separator: what stands between two values.
+    """
+
+    path: Path
+    header: list[str]
+    rows: list[list[str]]
+    separator: str
+
+
+def read_table(path: Path) -> CsvTable:
+    """A CSV file of any columns.
+
+    Raises:
+        DpbenchError: no such file, no CSV table, or cut short.
+    """
     try:
         content = path.read_bytes()
         utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -228,7 +266,7 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]], str]:
         if len(row) != len(header):
             cut = f"is not a CSV table: data row {number} has {len(row)} of {len(header)} values"
             raise DpbenchError(f"board {path} {cut}{'; it is cut short' if number == len(rows) else ''}; {_AGAIN}")
-    return header, rows, separator
+    return CsvTable(path, header, rows, separator)
 
 
 def _refuse_header(header: Sequence[str], path: Path) -> None:
@@ -279,17 +317,26 @@ def _refuse_interval(row: Mapping[str, float], where: str) -> None:
             raise DpbenchError(f"{where}: {column} is {mean:g}, outside its interval [{low:g}, {high:g}]")
 
 
+def with_numbers(table: CsvTable) -> pd.DataFrame:
+    """A board of any columns: those that hold nothing but numbers, and gaps, as numbers."""
+    board = pd.DataFrame(table.rows, columns=table.header, dtype=object)
+    for column in board.columns:
+        with contextlib.suppress(ValueError):
+            board[column] = pd.to_numeric(board[column].replace("", None))
+    return board
+
+
 @dataclass(frozen=True)
 class BoardKind:
     """The boards of a protocol.
 
     Attributes:
         layout: how they name their rows.
-        read: a CSV file -> the board, checked.
+        read: the text of a CSV file -> the board; refuses what it cannot be.
     """
 
     layout: Layout
-    read: Callable[[Path], pd.DataFrame]
+    read: Callable[[CsvTable], pd.DataFrame] = with_numbers
 
 
-CELL_BOARDS = BoardKind(CELLS, read_board)
+CELL_BOARDS = BoardKind(CELL_LAYOUT, _cell_board)

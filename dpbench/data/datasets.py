@@ -174,7 +174,7 @@ def load_parts(
     """The three parts, decoded, or taken from `cache` where they were decoded before.
 
     Decoding streams into the cache. Afterwards the images are tensors where all parts together fit, and otherwise
-    `ImageFile`s, which hold nothing.
+    read when they are asked for.
 
     Args:
         spec: which images, and how many.
@@ -206,13 +206,13 @@ def load_parts(
             raise DpbenchError(f"{path} is damaged right after it was written; check the disk, or choose another cache")
     assert_disjoint(stored.decoded)
     room = memory.room(torch.device("cpu")) if room is None else room
-    fits = 4 * sum(images.shape.numel() for images in stored.images.values()) <= room
+    fits = 4 * sum(file.shape.numel() for file in stored.files.values()) <= room
     labelled = {
         name: LabelledImages(
             # one part after the other, so that no more than one is there as bytes too
-            torch.from_numpy(stored.images[name].pixels(np.arange(len(part.hashes)))).float().div_(255)
+            torch.from_numpy(stored.files[name].pixels(np.arange(len(part.hashes)))).float().div_(255)
             if fits
-            else stored.images[name],
+            else stored.files[name].images,
             torch.from_numpy(part.labels),
         )
         for name, part in stored.decoded.parts.items()

@@ -7,10 +7,9 @@ Whatever is read is checked against its hash.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dpbench.contract.images import LazyImages
 from dpbench.data.division import PARTS, Decoded, Part
 from dpbench.data.images import Pixels, content_hash
 from dpbench.data.spec import DatasetSpec
@@ -35,27 +35,19 @@ CHECKED = 256
 
 @dataclass(frozen=True)
 class ImageFile:
-    """Images in a file, looked at as a tensor (N,3,S,S) float32 in [0,1]: see `dpbench.contract.images.Images`.
-
-    Nothing is held: what an index or a slice asks for is read, checked, moved to the device as bytes and converted
-    there, to the same numbers as in memory, in channels_last.
+    """Images in a file, each checked against its hash when it is read.
 
     Attributes:
         path: of the pixels.
         first: place of the first image in the file.
         hashes: content hash of each of these images.
         shape: (N,3,S,S).
-        device: where what is read comes to lie.
     """
 
     path: Path
     first: int
     hashes: list[str]
     shape: torch.Size
-    device: torch.device
-
-    def __len__(self) -> int:
-        return self.shape[0]
 
     def pixels(self, places: NDArray[np.int64]) -> Pixels:
         """The images at these places (n,) -> (n,3,S,S) uint8.
@@ -72,38 +64,26 @@ class ImageFile:
             raise DpbenchError(f"{self.path} is damaged: an image is not what was written; run again, it is made anew")
         return pixels
 
-    def __getitem__(self, index: Any, /) -> Tensor:
-        """The images at a slice or an integer tensor (n,) -> (n,3,S,S); at a number -> (3,S,S)."""
-        places = np.arange(len(self))[index.numpy(force=True) if isinstance(index, Tensor) else index]
-        floats = to_device(torch.from_numpy(self.pixels(places.reshape(-1))), self.device).float()
+    def read(self, places: Tensor, device: torch.device) -> Tensor:
+        """Images at places (n,) -> (n,3,S,S) float32 in [0,1], channels_last: the same numbers as in memory."""
+        # moved as bytes, a quarter of the size
+        floats = to_device(torch.from_numpy(self.pixels(places.numpy())), device).float()
         # by a tensor: by a number, CUDA multiplies with the reciprocal, which is not the same to the last bit
-        floats /= torch.tensor(255.0, device=self.device)
-        floats = floats.contiguous(memory_format=torch.channels_last)
-        return floats if places.ndim else floats[0]
+        floats /= torch.tensor(255.0, device=device)
+        return floats.contiguous(memory_format=torch.channels_last)
 
-    def narrow(self, dim: int, start: int, length: int) -> ImageFile:
-        """`length` images from `start` on; none is read."""
-        if dim != 0 or not 0 <= start <= start + length <= len(self):
-            raise IndexError(f"narrow({dim}, {start}, {length}) of {tuple(self.shape)}")
-        hashes = self.hashes[start : start + length]
-        return ImageFile(self.path, self.first + start, hashes, torch.Size((length, *self.shape[1:])), self.device)
-
-    def split(self, split_size: int, /) -> Iterator[Tensor]:
-        """All images, at most `split_size` at once."""
-        for first in range(0, len(self), split_size):
-            yield self[first : first + split_size]
-
-    def to(self, device: torch.device, /) -> ImageFile:
-        """The same images, for another device."""
-        return ImageFile(self.path, self.first, self.hashes, self.shape, device)
+    @property
+    def images(self) -> LazyImages:
+        """All of them, on the CPU, read when they are asked for."""
+        return LazyImages(self.read, self.shape, torch.device("cpu"))
 
 
 @dataclass(frozen=True)
 class Stored:
-    """An image file, opened: its labels and hashes, and its images by part, on the CPU."""
+    """A data set on disk: labels and hashes, and the images of each part."""
 
     decoded: Decoded
-    images: dict[str, ImageFile]
+    files: dict[str, ImageFile]
 
 
 def _firsts(spec: DatasetSpec) -> dict[str, int]:
@@ -150,7 +130,7 @@ def _write_pixels(path: Path, spec: DatasetSpec, fill: Callable[[Write], Decoded
 def read_images(path: Path, spec: DatasetSpec) -> Stored | None:
     """What was decoded before, checked whole; None where it is missing or damaged, so that it is made again."""
     firsts = _firsts(spec)
-    images, parts = {}, {}
+    files, parts = {}, {}
     try:
         stored = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         about = stored["about"]
@@ -167,9 +147,9 @@ def read_images(path: Path, spec: DatasetSpec) -> Stored | None:
                 return None
             parts[name] = Part(labels, hashes)
             shape = torch.Size((len(places), *pixels.shape[1:]))
-            images[name] = ImageFile(path, firsts[name], hashes, shape, torch.device("cpu"))
+            files[name] = ImageFile(path, firsts[name], hashes, shape)
             for first in range(0, len(places), CHECKED):
-                images[name].pixels(places[first : first + CHECKED])
+                files[name].pixels(places[first : first + CHECKED])
     except (DpbenchError, OSError, ValueError, KeyError, TypeError):
         return None
-    return Stored(Decoded(parts, tuple(about["classes"])), images)
+    return Stored(Decoded(parts, tuple(about["classes"])), files)

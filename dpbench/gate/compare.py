@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, get_args
 
 import pandas as pd
 
-from dpbench.board.columns import CELLS, WHERE_ASKED, Layout, Row
+from dpbench.board.columns import CELL_LAYOUT, WHERE_ASKED, Layout, Row
 from dpbench.errors import DpbenchError
 from dpbench.gate.findings import METRICS, Comparison, Finding, Kind, Metric, Tolerance, and_more
 
@@ -45,7 +45,7 @@ def compare(
     tolerance: Tolerance,
     paired: Paired | None = None,
     apart: Callable[[Row], bool] = lambda row: False,
-    layout: Layout = CELLS,
+    layout: Layout = CELL_LAYOUT,
 ) -> Comparison:
     """What differs, and how much was compared.
 
@@ -109,17 +109,14 @@ def _rows(board: pd.DataFrame, role: str, layout: Layout) -> dict[Row, Values]:
                 f"expected one of {', '.join(STATUSES)}"
             )
         rows[row] = {str(column): value for column, value in values.items()}
-    empty = [row for row, values in rows.items() if values["status"] == "ok" and _has_no_figure(values)]
+    finished = [(row, values) for row, values in rows.items() if values["status"] == "ok"]
+    empty = [row for row, values in finished if all(pd.isna(values[metric]) for metric in METRICS)]
     if empty:
         raise DpbenchError(
             f"the {role} says ok, but has no figure in {layout.said(empty[0])}{and_more(empty[1:])}: there is nothing "
             "to compare; write it again with `dpbench leaderboard DIR --output FILE.csv`"
         )
     return rows
-
-
-def _has_no_figure(values: Values) -> bool:
-    return all(pd.isna(values[metric]) for metric in METRICS)
 
 
 def _changed_settings(
@@ -146,19 +143,17 @@ def _differing(row: Row, other: Row) -> list[int]:
 
 
 def _change(row: Row, other: Row, layout: Layout) -> str:
-    """`gaussian: std changed from 1.0 to 2.0`."""
+    """`gaussian: std=1.0 changed to std=2.0`."""
     (place,) = _differing(row, other)
     column = (*layout.key, layout.further)[place]
     before, after = (given[place] if place < len(given) else "attacker" for given in (row, other))
     if column != "defense_args":
         return f"{column} changed from {before} to {after}"
-    had, has = (dict(part.partition("=")[::2] for part in text.split()) for text in (before, after))
-    parts = [
-        f"{name} changed from {had.get(name, 'none')} to {has.get(name, 'none')}"
-        for name in {**had, **has}
-        if had.get(name) != has.get(name)
-    ]
-    return f"{row[layout.key.index('defense')]}: {', '.join(parts)}"
+    gone = [part for part in before.split() if part not in after.split()]
+    new = [part for part in after.split() if part not in before.split()]
+    return (
+        f"{row[layout.key.index('defense')]}: {' '.join(gone) or 'defaults'} changed to {' '.join(new) or 'defaults'}"
+    )
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dpbench.board.columns import CELLS, Layout, Row
+from dpbench.board.columns import CELL_LAYOUT, Layout, Row
 
 Metric = Literal["ssim", "psnr_db", "lpips", "leakage", "reid_top1", "identity_top1", "accuracy"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -87,7 +87,7 @@ class Comparison:
     rows: list[Row] = field(default_factory=list)
     figures: int = 0
     notes: list[str] = field(default_factory=list)
-    layout: Layout = CELLS
+    layout: Layout = CELL_LAYOUT
 
     def name(self, finding: Finding) -> str:
         """What a finding is about, in words."""

@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from dpbench.contract.defense import SplitModel
 from dpbench.errors import DpbenchError
 from dpbench.models.backbones import normalisation, resolve_split_point, split_points
-from dpbench.models.packing import Packing, _packing
-from dpbench.models.tracing import Traced, Uncuttable, trace_graph
+from dpbench.models.packing import Packing, Uncuttable, packing_of
+from dpbench.models.tracing import Traced, trace_graph
 
 EXACT = 1e-5
 """Largest difference between the logits of the halves and of the unsplit network, relative where the largest
@@ -74,7 +74,7 @@ def cut(model: nn.Module, traced: Traced, split_point: str | int, *, classes: in
     normalise.to(images.device)
     try:
         crossing = crossing_values(traced, point)
-        packing = _packing(crossing)
+        packing = packing_of(crossing)
         split = SplitModel(
             nn.Sequential(normalise, fx.GraphModule(model, _head(traced, crossing, packing), class_name="ClientHead")),
             fx.GraphModule(model, _tail(traced, crossing, packing), class_name="ServerTail"),

@@ -20,6 +20,6 @@ def read(path: Path) -> tuple[pd.DataFrame, Layout]:
     Raises:
         DpbenchError: as `dpbench.board.files.read_board`.
     """
-    header, _, _ = read_table(path)
-    kind = next((kind for kind in KINDS if kind.layout.fits(header)), CELL_BOARDS)
-    return kind.read(path), kind.layout
+    table = read_table(path)
+    kind = next((kind for kind in KINDS if kind.layout.fits(table.header)), CELL_BOARDS)
+    return kind.read(table), kind.layout

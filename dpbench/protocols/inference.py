@@ -10,9 +10,11 @@ import pandas as pd
 import torch
 from rich.console import Console
 
+from dpbench.board.columns import Row
 from dpbench.board.files import CELL_BOARDS, BoardKind, as_text, write_board
-from dpbench.board.leaderboard import build_board, per_image
+from dpbench.board.leaderboard import build_board, build_rows, per_image
 from dpbench.board.leakage import CALIBRATED
+from dpbench.board.rows import Row as BoardRow
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
 from dpbench.contract.threat import UNDEFENDED
@@ -37,7 +39,7 @@ from dpbench.suite import preflight
 from dpbench.suite.cell import CellSpec
 from dpbench.suite.grid import plan
 from dpbench.suite.overrides import overrides
-from dpbench.suite.suite import AttackEntry, PluginEntry, Suite, extend, parse_suite, with_weights
+from dpbench.suite.suite import AttackEntry, PluginEntry, Suite, extend, with_weights
 from dpbench.suite.words import label, setting, ssim_text, words_for
 
 
@@ -51,10 +53,6 @@ class Inference(Protocol[CellSpec, Record]):
     store: ClassVar[Store[Any]] = CELLS
     boards: ClassVar[BoardKind] = CELL_BOARDS
     plots: ClassVar[tuple[str, ...]] = ("tradeoff", "budgets", "depth")
-
-    def parse(self, text: str, *, origin: str) -> Suite:
-        """See `Protocol`."""
-        return parse_suite(text, origin=origin)
 
     def plan(self, suite: Suite, options: Options, progress: Progress) -> Planned[CellSpec]:
         """See `Protocol`."""
@@ -97,13 +95,9 @@ class Inference(Protocol[CellSpec, Record]):
         words = words_for(unit)
         return words.label, words.full, unit.id
 
-    def plugins(self, unit: CellSpec) -> list[PluginSpec]:
+    def plugins(self, unit: CellSpec) -> list[tuple[Callable[[PluginSpec], Plugin], PluginSpec]]:
         """See `Protocol`."""
-        return [unit.defense, unit.attack]
-
-    def configured(self, unit: CellSpec) -> list[Plugin]:
-        """See `Protocol`."""
-        return [attack_of(unit.attack), defense_of(unit.defense)]
+        return [(attack_of, unit.attack), (defense_of, unit.defense)]
 
     def kind_of(self, unit: CellSpec) -> str:
         """Its attack."""
@@ -124,6 +118,10 @@ class Inference(Protocol[CellSpec, Record]):
     def board(self, records: Sequence[Record], *, claimed: Sequence[Record] = ()) -> pd.DataFrame:
         """One row per cell, and a worst-case row per defense setting."""
         return build_board(records, claimed=claimed)
+
+    def rows(self, records: Sequence[Record]) -> dict[Row, BoardRow]:
+        """See `Protocol`."""
+        return {CELL_BOARDS.layout.name_of(vars(row.name)): row for row in build_rows(records)}
 
     def figures(self, records: Sequence[Record]) -> pd.DataFrame:
         """See `dpbench.board.leaderboard.per_image`."""

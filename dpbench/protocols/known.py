@@ -11,7 +11,7 @@ from dpbench.protocols.boards import KINDS
 from dpbench.protocols.inference import Inference
 from dpbench.protocols.sharing.protocol import Sharing
 from dpbench.running.protocol import Protocol
-from dpbench.suite.files import parse_toml, suite_text
+from dpbench.suite.files import parse_toml, suite_text, validated
 
 AnyProtocol = Protocol[Any, Any]
 
@@ -59,11 +59,11 @@ def loaded(suite: str | Spec) -> tuple[AnyProtocol, Any]:
             (with a suggestion), a value that does not fit.
     """
     if isinstance(suite, str):
-        text = suite_text(suite)
-        name = str(parse_toml(text, origin=suite).get("protocol", DEFAULT.name))
+        content = parse_toml(suite_text(suite), origin=suite)
+        name = str(content.get("protocol", DEFAULT.name))
         if name not in _PROTOCOLS:
             raise unknown(f"protocol in {suite}:", name, _PROTOCOLS)
-        return _PROTOCOLS[name], _PROTOCOLS[name].parse(text, origin=suite)
+        return _PROTOCOLS[name], validated(_PROTOCOLS[name].suite, content, origin=suite)
     for protocol in _PROTOCOLS.values():
         if isinstance(suite, protocol.suite):
             return protocol, suite

@@ -103,15 +103,6 @@ CELLS = Store("records", Record)
 """The records of cells."""
 
 
-def newest_records(run_dirs: Iterable[Path]) -> list[Record]:
-    """The records of cells of several runs; where one was measured again by newer code, only the newest.
-
-    Raises:
-        DpbenchError: as `Store.all`.
-    """
-    return newest(record for run_dir in run_dirs for record in CELLS.all(run_dir))
-
-
 def newest(records: Iterable[Record]) -> list[Record]:
     """Of several records of one cell, but for the code of its plug-ins, the newest."""
     found: dict[str, Record] = {}

@@ -24,7 +24,7 @@ def changes(protocol: Protocol[U, Any], to_run: Iterable[U], measured: Iterable[
         known = before.get(unit.asked)
         if known is not None:
             pairs = zip(protocol.plugins(known), protocol.plugins(unit), strict=True)
-            counted.update({name for was, now in pairs for name in _changed(was, now)})
+            counted.update({name for (_, was), (_, now) in pairs for name in _changed(was, now)})
     return [
         f"{name} changed: {count} {protocol.unit}{'s' if count > 1 else ''} again"
         for name, count in sorted(counted.items())

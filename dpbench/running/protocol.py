@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import pandas as pd
-import pydantic
 import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dpbench.board.columns import Row
 from dpbench.board.files import BoardKind
+from dpbench.board.rows import Row as BoardRow
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
 from dpbench.errors import DpbenchError
@@ -29,7 +30,6 @@ from dpbench.records.record import Envelope
 from dpbench.records.store import Store
 from dpbench.running.prepare import Prepared
 from dpbench.suite.cell import CellSpec
-from dpbench.suite.files import explain, parse_toml
 from dpbench.suite.words import ssim_text
 from dpbench.text.shown_text import clean
 
@@ -201,23 +201,12 @@ class Protocol(abc.ABC, Generic[U, R]):
     def board(self, records: Sequence[R], *, claimed: Sequence[R] = ()) -> pd.DataFrame:
         """Rows from records alone; `claimed` are those of others, not run again."""
 
-    def parse(self, text: str, *, origin: str) -> Any:
-        """TOML text -> a validated suite; `origin` names it in messages."""
-        try:
-            return self.suite.model_validate(parse_toml(text, origin=origin))
-        except pydantic.ValidationError as error:
-            raise explain(error, origin, {}, self.suite) from error
-
     def names_of(self, unit: U) -> tuple[str, ...]:
         """What a pattern may pick a unit by: the label first, the id last."""
         return unit.id, unit.id
 
-    def plugins(self, unit: U) -> list[PluginSpec]:
-        """The plug-ins of a unit, in an order of their own."""
-        return []
-
-    def configured(self, unit: U) -> list[Plugin]:
-        """The same, with their parameters."""
+    def plugins(self, unit: U) -> list[tuple[Callable[[PluginSpec], Plugin], PluginSpec]]:
+        """The plug-ins of a unit, each with what makes it: `attack_of` or `defense_of` of `plugins.configuring`."""
         return []
 
     def kind_of(self, unit: U) -> str:
@@ -231,6 +220,10 @@ class Protocol(abc.ABC, Generic[U, R]):
     def newest(self, records: Iterable[R]) -> list[R]:
         """Of several records of one unit the one that counts: by default the newest."""
         return list({record.id: record for record in sorted(records, key=lambda one: one.created)}.values())
+
+    def rows(self, records: Sequence[R]) -> Mapping[Row, BoardRow]:
+        """Name of a row of the board -> the per-image figures it rests on, by which the gate compares two runs."""
+        return {}
 
     def figures(self, records: Sequence[R]) -> pd.DataFrame:
         """Per-image figures: a row per unit and victim."""

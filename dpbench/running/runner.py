@@ -69,7 +69,7 @@ def make_plan(
         changed=_changed(protocol, [unit for unit in units if unit.id not in finished], output),
         everything={unit.id: unit for unit in planned.units},
     )
-    preflight.assert_plugins(plugin for unit in plan.left for plugin in protocol.configured(unit))
+    preflight.assert_plugins(make(spec) for unit in plan.left for make, spec in protocol.plugins(unit))
     return plan
 
 

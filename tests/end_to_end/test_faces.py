@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from parsing import load_suite
 from PIL import Image
 
 from dpbench import api
@@ -10,7 +11,7 @@ from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
 from dpbench.reporting.overview import write_overview
 from dpbench.running import runner
-from dpbench.suite.suite import Suite, load_suite
+from dpbench.suite.suite import Suite
 
 
 def portraits(folder, people, each, size):

@@ -28,7 +28,7 @@ from dpbench.protocols.sharing.reporting.columns import SHARING_BOARDS
 from dpbench.protocols.sharing.reporting.plots import write_benefit, write_transfer
 from dpbench.protocols.sharing.reporting.table import print_sharing, print_transfer, write_csv, write_sharing_board
 from dpbench.protocols.sharing.reporting.transfer import build_transfer
-from dpbench.protocols.sharing.suite import SharingAttack, SharingSuite, parse_sharing
+from dpbench.protocols.sharing.suite import SharingAttack, SharingSuite
 from dpbench.protocols.sharing.units import Attacked, OnShared, Training, Transferred, Unit, WorldSpec, setting_text
 from dpbench.protocols.sharing.world import World
 from dpbench.records.store import Store
@@ -48,10 +48,6 @@ class Sharing(Protocol[Unit, SharingRecord]):
     store: ClassVar[Store[Any]] = SHARED
     boards: ClassVar[BoardKind] = SHARING_BOARDS
     plots: ClassVar[tuple[str, ...]] = ("benefit", "transfer")
-
-    def parse(self, text: str, *, origin: str) -> SharingSuite:
-        """See `Protocol`."""
-        return parse_sharing(text, origin=origin)
 
     def plan(self, suite: SharingSuite, options: Options, progress: Progress) -> Planned[Unit]:
         """See `Protocol`."""
@@ -86,19 +82,12 @@ class Sharing(Protocol[Unit, SharingRecord]):
         """The label, and the id."""
         return unit.label, unit.id
 
-    def plugins(self, unit: Unit) -> list[PluginSpec]:
+    def plugins(self, unit: Unit) -> list[tuple[Callable[[PluginSpec], Plugin], PluginSpec]]:
         """See `Protocol`."""
         if isinstance(unit, Training):
-            return list(unit.applied.values())
+            return [(defense_of, spec) for spec in unit.applied.values()]
         assert isinstance(unit, OnShared)
-        return [unit.defense, unit.attack]
-
-    def configured(self, unit: Unit) -> list[Plugin]:
-        """See `Protocol`."""
-        if isinstance(unit, Training):
-            return [defense_of(spec) for spec in unit.applied.values()]
-        assert isinstance(unit, OnShared)
-        return [defense_of(unit.defense), attack_of(unit.attack)]
+        return [(defense_of, unit.defense), (attack_of, unit.attack)]
 
     def kind_of(self, unit: Unit) -> str:
         """Its attack, or that it is a training."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-import pydantic
 from pydantic import ConfigDict, Field, model_validator
 
 from dpbench.contract.spec import Seed, Spec
@@ -13,7 +12,6 @@ from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.protocols.sharing.reporting.columns import KNOWLEDGE, Knowledge
 from dpbench.suite.cell import JudgeSpec
-from dpbench.suite.files import explain, parse_toml
 from dpbench.suite.suite import BackboneEntry, Name, PluginEntry
 
 Condition = Literal[
@@ -170,27 +168,3 @@ def _of_partners(suite: SharingSuite, names: list[str]) -> str:
 def _of_seeds(suite: SharingSuite) -> str:
     beyond = next((seed for seed in suite.leakage_seeds or [] if seed not in suite.seeds), None)
     return f"leakage_seeds has {beyond}, which is not in seeds; add it there" if beyond is not None else ""
-
-
-_TABLES: dict[str, type[Spec]] = {
-    "dataset": DatasetSpec,
-    "judge": JudgeSpec,
-    "backbone": BackboneEntry,
-    "entities": EntitySpec,
-    "controls": Controls,
-    "refinement": Refinement,
-    "attacks": SharingAttack,
-    "transfer": Transfer,
-}
-
-
-def parse_sharing(text: str, *, origin: str) -> SharingSuite:
-    """TOML text -> a validated suite; `origin` names it in messages."""
-    content: dict[str, Any] = parse_toml(text, origin=origin)
-    try:
-        return SharingSuite.model_validate(content)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        if first["type"] == "value_error" and isinstance(first.get("ctx", {}).get("error"), _Disagrees):
-            raise DpbenchError(f"{origin}: {first['ctx']['error']}") from error
-        raise explain(error, origin, _TABLES, SharingSuite) from error

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from parsing import load_suite, parse_suite
 from record_factory import make_grid, make_record
 from rich.console import Console
 
@@ -24,7 +25,6 @@ from dpbench.reporting import overview
 from dpbench.reporting.table import print_table
 from dpbench.reporting.tradeoff_plot import write_tradeoff
 from dpbench.suite.grid import plan
-from dpbench.suite.suite import load_suite, parse_suite
 
 NOBODY, EVERYONE = [29] * 4, [0] * 4
 

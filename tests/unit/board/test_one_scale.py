@@ -18,7 +18,7 @@ from rich.console import Console
 
 from dpbench.api import load_records
 from dpbench.board.cells import SERVER_ROLES, Tier
-from dpbench.board.columns import FLOOR, KEY, WORST_CASE, row_key, same_leakage
+from dpbench.board.columns import FLOOR, KEY, WORST_CASE, row_key
 from dpbench.board.comparisons import difference
 from dpbench.board.files import read_board, write_board
 from dpbench.board.leaderboard import build_board, build_rows
@@ -160,19 +160,6 @@ def test_leakage_says_what_it_is_made_of_and_is_compared_with_its_like_alone() -
     assert difference(rows["a"], rows["b"], "leakage") is None
     assert difference(rows["a"], rows["none"], "leakage") is not None
     assert worst(board, defense="a").tied == "b"  # by SSIM, which both have
-
-
-def test_rows_are_alike_in_leakage_where_they_name_the_same_metrics() -> None:
-    old = {"lpips": 0.1}
-    assert same_leakage(old, old)
-    assert same_leakage({"lpips": math.nan}, {"lpips": math.nan})
-    assert not same_leakage(old, {"lpips": math.nan})  # as the gate has always told them apart
-    new = {"lpips": 0.1, "leakage_metrics": "ssim psnr_db lpips"}
-    assert same_leakage(new, dict(new))
-    assert not same_leakage(new, old)  # another scale
-    assert not same_leakage(new, old | {"leakage_metrics": math.nan})
-    assert not same_leakage(new, new | {"leakage_metrics": "ssim psnr_db"})
-    assert not same_leakage(new, new | {"leakage_metrics": "ssim psnr_db lpips (trained on)"})
 
 
 def test_a_metric_that_cannot_tell_takes_no_part() -> None:

@@ -74,7 +74,7 @@ class Dimming(Protocol[Dimmed, DimmingRecord]):
     unit: ClassVar = "lamp"
     suite: ClassVar = DimmingSuite
     store: ClassVar = Store("dimming", DimmingRecord)
-    boards: ClassVar = BoardKind(Layout(("suite", "factor"), lambda row: f"{row[0]} at {row[1]}"), pd.read_csv)
+    boards: ClassVar = BoardKind(Layout(("suite", "factor"), lambda row: f"{row[0]} at {row[1]}"))
 
     def plan(self, suite: DimmingSuite, options: Options, progress) -> Planned[Dimmed]:
         return Planned(suite, [Dimmed(factor=factor) for factor in suite.factors])

@@ -2,14 +2,13 @@
 
 import pytest
 import torch
+from parsing import parse_sharing, parse_suite
 
 from dpbench.api import plan as make_plan
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.models.backbones import create_backbone, resolve_split_point
 from dpbench.models.spec import BackboneSpec
-from dpbench.protocols.sharing.suite import parse_sharing
-from dpbench.suite import suite as suites
 from dpbench.suite.files import parse_toml
 from dpbench.suite.grid import plan
 from dpbench.suite.overrides import occurs, overrides
@@ -42,7 +41,7 @@ def text(**parts):
 
 
 def cells(**parts):
-    suite = suites.parse_suite(text(**parts), origin="edges.toml")
+    suite = parse_suite(text(**parts), origin="edges.toml")
     return plan(suite, data_fingerprint="data", split_names=[["layer1"] for _ in suite.backbones])
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal, get_args
 
 import pandas as pd
 
 from dpbench.board.columns import Layout, Row
-from dpbench.board.files import NAMED, BoardKind, read_table
+from dpbench.board.files import NAMED, BoardKind, CsvTable
 from dpbench.errors import DpbenchError
 
 FIGURES = ("ssim", "psnr_db", "lpips")
@@ -57,25 +56,24 @@ def row_name(row: Row) -> str:
     return f"{receiver} trains on {senders} | {backbone} {split_point} | {setting} ({dataset})"
 
 
-def read_sharing_board(path: Path) -> pd.DataFrame:
-    """A board of a sharing suite from its CSV file.
+def read_sharing_board(table: CsvTable) -> pd.DataFrame:
+    """A board of a sharing suite from the text of its CSV file.
 
     Raises:
-        DpbenchError: no such file, no CSV table, a column missing, or a figure that is no number.
+        DpbenchError: a column is missing, or a figure is no number.
     """
-    header, rows, _ = read_table(path)
-    missing = [column for column in COLUMNS if column not in header]
+    missing = [column for column in COLUMNS if column not in table.header]
     if missing:
         raise DpbenchError(
-            f"board {path} lacks the columns {', '.join(missing[:NAMED])}; write it again with "
+            f"board {table.path} lacks the columns {', '.join(missing[:NAMED])}; write it again with "
             "`dpbench leaderboard DIR --output FILE.csv`"
         )
-    board = pd.DataFrame(rows, columns=header, dtype=object).reindex(columns=list(COLUMNS))
+    board = pd.DataFrame(table.rows, columns=table.header, dtype=object).reindex(columns=list(COLUMNS))
     for column in NUMBERS:
         try:
             board[column] = pd.to_numeric(board[column].replace("", None))
         except (ValueError, TypeError) as error:
-            raise DpbenchError(f"board {path}: {column}: {error}; expected numbers") from error
+            raise DpbenchError(f"board {table.path}: {column}: {error}; expected numbers") from error
     return board
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from dpbench.contract.attack import Attack
 from dpbench.contract.plugin import Plugin
-from dpbench.plugins.configuring import describe_parameter
+from dpbench.plugins.configuring import limits
 from dpbench.plugins.registry import attacks, defenses
 
 KINDS = ("attacks", "defenses", "datasets", "backbones", "suites")
@@ -49,7 +49,7 @@ def _plugin(cls: type[Plugin]) -> dict[str, Any]:
             name: {
                 "default": field.default,
                 "about": field.description or "",
-                "range": describe_parameter(cls, name).partition(" (")[2].rstrip(")"),
+                "range": limits(cls)[name],
             }
             for name, field in cls.model_fields.items()
         },

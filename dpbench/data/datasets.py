@@ -22,6 +22,7 @@ from dpbench.data.spec import DatasetSpec
 from dpbench.data.timm_sets import TORCH_NAMES, fetch_pools, timm_name
 from dpbench.errors import DpbenchError, unknown
 from dpbench.text.hashing import content_hash as json_hash
+from dpbench.text.limits import fields_of, limits_of
 
 if TYPE_CHECKING:
     from dpbench.contract.images import LabelledImages
@@ -100,17 +101,8 @@ class DatasetInfo:
 def known_datasets() -> list[DatasetInfo]:
     """Every kind of data set, with the parameters of `[dataset]` in a suite."""
     parameters = {
-        name: {
-            "default": field.default,
-            "about": field.description or "",
-            "range": ", ".join(
-                f"{sign} {getattr(bound, key)}"
-                for bound in field.metadata
-                for key, sign in (("ge", ">="), ("le", "<="))
-                if hasattr(bound, key)
-            ),
-        }
-        for name, field in DatasetSpec.model_fields.items()
+        name: {"default": field["default"], "about": field.get("description", ""), "range": limits_of(field)}
+        for name, field in fields_of(DatasetSpec).items()
         if name != "name"
     }
     return [

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import typing
-from pathlib import Path
 from typing import Any
 
 from pydantic_core import PydanticUndefined
@@ -14,7 +12,7 @@ from dpbench.contract.attack import Attack
 from dpbench.contract.defense import Defense
 from dpbench.contract.plugin import Plugin
 from dpbench.plugins import registry
-from dpbench.plugins.configuring import describe_parameter
+from dpbench.text.limits import fields_of, limits_of
 
 
 def described(sort: str, reference: str | None) -> list[dict[str, Any]]:
@@ -41,7 +39,7 @@ def _facts(cls: type[Plugin], reference: str) -> dict[str, Any]:
         "class": cls.__name__,
         "doc": inspect.cleandoc(cls.__doc__ or ""),
         "source": registry.source_of(cls),
-        "fields": {name: _field(cls, name) for name in cls.model_fields},
+        "fields": {name: _field(cls, name, schema) for name, schema in fields_of(cls).items()},
     }
     for name in ("name", "version", "paper", "later"):
         facts[name] = getattr(cls, name)
@@ -52,20 +50,11 @@ def _facts(cls: type[Plugin], reference: str) -> dict[str, Any]:
     return facts
 
 
-def _field(cls: type[Plugin], name: str) -> dict[str, Any]:
-    field = cls.model_fields[name]
-    default = field.get_default(call_default_factory=True, validated_data={})
-    if default is PydanticUndefined:
-        default = None
+def _field(cls: type[Plugin], name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    default = cls.model_fields[name].get_default(call_default_factory=True, validated_data={})
     return {
-        "default": json.loads(json.dumps(default, default=str)),
-        "file": _is_file(field.annotation),
-        "description": field.description or "",
-        "range": describe_parameter(cls, name),
+        "default": None if default is PydanticUndefined else json.loads(json.dumps(default, default=str)),
+        "file": '"format": "path"' in json.dumps(schema),
+        "description": schema.get("description", ""),
+        "range": limits_of(schema),
     }
-
-
-def _is_file(annotation: Any) -> bool:
-    if inspect.isclass(annotation) and issubclass(annotation, Path):
-        return True
-    return any(_is_file(inner) for inner in typing.get_args(annotation))

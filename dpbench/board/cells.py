@@ -14,7 +14,7 @@ from dpbench.metrics.intervals import Floats
 from dpbench.metrics.recognition import Recognition
 from dpbench.records.record import METRICS, Record
 from dpbench.suite.cell import CellSpec
-from dpbench.suite.ensembles import FLOORS
+from dpbench.suite.ensembles import is_floor
 from dpbench.suite.names import RowName, name_rows, plugin_names
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ class Cell:
     @property
     def floor(self) -> bool:
         """Whether its attack only sets the zero of the scale: the built-in floors do, whatever a plug-in says."""
-        return self.record.cell.attack.name in FLOORS
+        return is_floor(self.record.cell.attack.name)
 
     @property
     def tier(self) -> Tier:

@@ -135,6 +135,22 @@ def tidy(board: pd.DataFrame) -> pd.DataFrame:
     return board
 
 
+Arguments: TypeAlias = Mapping[str, Mapping[Any, str]]
+"""What `defense_args` says in a row -> parameter -> value; where several defenses meet, number and parameter."""
+
+
+def with_arguments(board: pd.DataFrame, arguments: Arguments) -> pd.DataFrame:
+    """The same board, and beside its text what the arguments of its defenses are."""
+    board.attrs["arguments"] = arguments
+    return board
+
+
+def arguments_of(board: pd.DataFrame) -> Arguments:
+    """What the arguments of the defenses on a board are; of one that was read from a file its text says all."""
+    arguments: Arguments = board.attrs.get("arguments", {})
+    return arguments
+
+
 Row: TypeAlias = tuple[str, ...]
 """What names a row: the columns of a `Layout` that do."""
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from dpbench.board.cells import PER_IMAGE, Cell, Figures, Tier, bound_of, cells_of, grouped, in_order
-from dpbench.board.columns import COLUMNS, DEFAULT_HEADLINE, FLOOR, KEY, WORST_CASE, tidy
+from dpbench.board.columns import COLUMNS, DEFAULT_HEADLINE, FLOOR, KEY, WORST_CASE, tidy, with_arguments
 from dpbench.board.comparisons import ties
 from dpbench.board.files import read_board as read_board
 from dpbench.board.files import write_board as write_board
@@ -33,9 +33,12 @@ def build_board(records: Iterable[Record], *, claimed: Iterable[Record] = ()) ->
         claimed: what others submitted and nobody measured again: rows of their own after the measured ones, which
             change nothing in those.
     """
-    boards = [_tabulated(build_rows(given), origin) for given, origin in ((records, "measured"), (claimed, "claimed"))]
+    by_origin = {"measured": build_rows(records), "claimed": build_rows(claimed)}
+    boards = [_tabulated(rows, origin) for origin, rows in by_origin.items()]
     filled = [board for board in boards if len(board)]
-    return pd.concat(filled, ignore_index=True) if filled else boards[0]
+    board = pd.concat(filled, ignore_index=True) if filled else boards[0]
+    names = (row.name for rows in by_origin.values() for row in rows)
+    return with_arguments(board, {name.defense_args: dict(name.arguments) for name in names})
 
 
 def build_rows(records: Iterable[Record]) -> list[Row]:
@@ -234,7 +237,7 @@ def per_image(records: Iterable[Record]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for cell in cells_of(list(records), as_recorded=True):
         record = cell.record
-        shared = dataclasses.asdict(cell.name) | {
+        shared = cell.name.columns() | {
             "status": record.status,
             "error": record.error or "",
             "cell": record.id,

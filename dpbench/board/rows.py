@@ -64,7 +64,7 @@ class Row:
 
     def columns(self) -> dict[str, Any]:
         """Column -> value; columns that are not there have no value."""
-        columns: dict[str, Any] = dataclasses.asdict(self.name) | self.facts
+        columns: dict[str, Any] = self.name.columns() | self.facts
         found = [sample.figures for sample in self.samples if sample.figures is not None]
         if found:
             columns["images"] = len({victim for figures in found for victim in figures.victims})

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dpbench.board.cells import LOWER_IS_CLOSER, Cell, Figures, Tier, common, grouped, worst_case
 from dpbench.board.leakage import CALIBRATED, Scale, scale_of
 from dpbench.contract.threat import UNDEFENDED
-from dpbench.suite.ensembles import BLIND_FLOORS, ensemble_label
+from dpbench.suite.ensembles import ensemble_label, is_blind
 from dpbench.suite.names import arguments_text
 
 
@@ -24,7 +24,7 @@ class Scope:
         self.floors = _strongest([cell for cell in self.reference if cell.floor]) or _strongest(
             [cell for cell in cells if cell.floor]
         )
-        self.blind_floors = [cell for cell in self.floors if cell.attack in BLIND_FLOORS]
+        self.blind_floors = [cell for cell in self.floors if is_blind(cell.attack)]
         self.scale = self._scale()
         self._scales: dict[str, Scale | None] = {}
 
@@ -39,7 +39,7 @@ class Scope:
         """
         own = [cell for cell in setting if tier.includes(cell.tier)]
         attacks = [cell for cell in own if not cell.floor]
-        seeing = [cell for cell in own if cell.floor and cell.attack not in BLIND_FLOORS]
+        seeing = [cell for cell in own if cell.floor and not is_blind(cell.attack)]
         return attacks + seeing + self.blind_floors
 
     def scale_of(self, cell: Cell) -> Scale | None:

@@ -132,6 +132,8 @@ class Attack(Plugin, abc.ABC):
     needs: ClassVar[Needs] = "nothing"
     floor: ClassVar[bool] = False
     """True for guesses that reconstruct nothing, at most look something up: they set the floor of the scale."""
+    blind: ClassVar[bool] = False
+    """True for floors that do not look at the released features: anyone can output them against any defense."""
     combines: ClassVar[bool] = False
     """True where `Observation.found` is read: such an attack runs after the others of its setting."""
     budgets: ClassVar[dict[str, dict[str, float]]] = {}

@@ -25,7 +25,7 @@ from dpbench.records.ranges import SLACK
 from dpbench.records.record import Envelope
 from dpbench.records.store import picture_path
 from dpbench.running.kept_images import KEPT, load_images
-from dpbench.suite.ensembles import FLOORS
+from dpbench.suite.ensembles import floors
 from dpbench.suite.words import built_in
 
 ROUNDED = 1 / 255
@@ -114,7 +114,7 @@ def _identity(path: Path, record: Envelope) -> Iterator[str]:
         if known is not None and record.floor != getattr(known, "floor", False):
             yield f"says that {attack.name!r} is {'a' if record.floor else 'no'} floor, which it is not"
         elif known is None and record.floor:
-            yield f"says that {attack.name!r} is a floor, which only {', '.join(FLOORS)} are"
+            yield f"says that {attack.name!r} is a floor, which only {', '.join(floors())} are"
 
 
 @dataclass

@@ -15,6 +15,7 @@ from dpbench.board.files import CELL_BOARDS, BoardKind, as_text, write_board
 from dpbench.board.leaderboard import build_board, build_rows, per_image
 from dpbench.board.leakage import CALIBRATED
 from dpbench.board.rows import Row as BoardRow
+from dpbench.contract.attack import Attack
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
 from dpbench.contract.threat import UNDEFENDED
@@ -40,7 +41,7 @@ from dpbench.suite.cell import CellSpec
 from dpbench.suite.grid import plan
 from dpbench.suite.overrides import overrides
 from dpbench.suite.suite import AttackEntry, PluginEntry, Suite, extend, with_weights
-from dpbench.suite.words import label, setting, ssim_text, words_for
+from dpbench.suite.words import built_in, label, setting, ssim_text, words_for
 
 
 class Inference(Protocol[CellSpec, Record]):
@@ -185,8 +186,9 @@ class Inference(Protocol[CellSpec, Record]):
     def shareable(self, suite: Suite, options: Options, progress: Progress, *, undefended: bool) -> list[Shareable]:
         """One for each backbone, split point, defense setting and seed."""
         # a cell has an attack, and one is as good as another: what the suite's need may not even be at hand
+        some = min(name for name, cls in built_in(Attack).items() if cls.needs == "query" and not cls.combines)
         changes: dict[str, object] = {
-            "attacks": [AttackEntry(name="decoder", victims=1)],
+            "attacks": [AttackEntry(name=some, victims=1)],
             "ensemble": None,
             "threat_models": ["weights"],
             "auxiliary": ["same"],

@@ -11,7 +11,7 @@ from dpbench.contract.threat import BUDGETS, UNDEFENDED
 from dpbench.reporting.plot_style import bars, panels, refuse_ending
 from dpbench.reporting.selection import short_arguments, strongest
 from dpbench.reporting.tradeoff_plot import PANEL, differing, plotted_rows, styles_of
-from dpbench.suite.ensembles import FLOORS
+from dpbench.suite.ensembles import floors
 
 DASHES = ("-", "--", ":", "-.")
 
@@ -30,7 +30,7 @@ def write_budgets(board: pd.DataFrame, path: Path) -> bool:
     """
     refuse_ending(path)
     cells = plotted_rows(board)
-    floor = cells["attack"].str.split().str[0].isin([FLOOR, WORST_CASE, *FLOORS])
+    floor = cells["attack"].str.split().str[0].isin([FLOOR, WORST_CASE, *floors()])
     cells = cells[~floor & cells["ssim"].notna() & (cells["threat_model"] != "static")]
     budgets = [budget for budget in BUDGETS if (cells["budget"] == budget).any()]
     if len(budgets) < 2:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
+from dpbench.board.columns import arguments_of, with_arguments
 from dpbench.errors import DpbenchError, debug, reason
 from dpbench.machine.writing import write_atomically
 from dpbench.text.shown_text import clean, drawn
@@ -94,7 +95,10 @@ def style_of(number: int) -> tuple[str, str]:
 def legible(board: pd.DataFrame) -> pd.DataFrame:
     """The board with its names as matplotlib may draw them; see `dpbench.text.shown_text.drawn`."""
     names = [name for name in NAMES if name in board.columns]
-    return board.assign(**{name: board[name].map(drawn) for name in names})
+    arguments = {
+        drawn(text): {key: drawn(value) for key, value in given.items()} for text, given in arguments_of(board).items()
+    }
+    return with_arguments(board.assign(**{name: board[name].map(drawn) for name in names}), arguments)
 
 
 def note(axes: Axes, text: str, place: tuple[float, float], colour: str) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from dpbench.board.caveats import leakage_lines, recognised_line
-from dpbench.board.columns import FLOOR, WORST_CASE
+from dpbench.board.columns import FLOOR, WORST_CASE, arguments_of
 from dpbench.contract.threat import AUXILIARY_DATA, BUDGETS, THREAT_MODELS
-from dpbench.suite.ensembles import FLOORS
+from dpbench.suite.ensembles import floors
+from dpbench.suite.names import arguments_text, varying
 
 SHORT = 20
 """Characters of parameters that are shown where nothing else needs them to be: the board has them all."""
@@ -64,14 +65,17 @@ def _of_tier(rows: pd.DataFrame, tier: tuple[str, str, str]) -> pd.Series[bool]:
 def short_arguments(panel: pd.DataFrame) -> dict[tuple[str, str], str]:
     """Per defense setting what tells it from others of its name; of a single one all, where that is short."""
     settings = list(panel[["defense", "defense_args"]].drop_duplicates().itertuples(index=False, name=None))
+    known = arguments_of(panel)
     shown = {}
-    for defense, arguments in settings:
-        peers = [set(other.split()) for name, other in settings if name == defense]
-        common = set.intersection(*peers)
+    for defense, text in settings:
+        peers = [known.get(other, {}) for name, other in settings if name == defense]
         if len(peers) == 1:
-            shown[defense, arguments] = arguments if len(arguments) <= SHORT else ""
+            shown[defense, text] = text if len(text) <= SHORT else ""
         else:
-            shown[defense, arguments] = " ".join(part for part in arguments.split() if part not in common)
+            own = known.get(text)
+            shown[defense, text] = (
+                text if own is None else arguments_text({n: own[n] for n in varying(peers) if n in own})
+            )
     return shown
 
 
@@ -86,4 +90,4 @@ def _attack_order(cells: pd.DataFrame) -> list[str]:
 
 def _floors(panel: pd.DataFrame) -> list[str]:
     """The floors among the attacks: a line below the table, since they ran on the undefended reference alone."""
-    return [str(attack) for attack in panel["attack"].unique() if str(attack).split()[0] in (FLOOR, *FLOORS)]
+    return [str(attack) for attack in panel["attack"].unique() if str(attack).split()[0] in (FLOOR, *floors())]

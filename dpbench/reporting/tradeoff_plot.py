@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from dpbench.board.caveats import made_of, metrics_of
-from dpbench.board.columns import FLOOR, WORST_CASE, headline_of
+from dpbench.board.columns import FLOOR, WORST_CASE, arguments_of, headline_of
 from dpbench.board.leakage import CALIBRATED
 from dpbench.contract.threat import THREAT_MODELS, UNDEFENDED
 from dpbench.reporting.plot_style import bars, legible, note, panels, style_of
@@ -184,7 +184,8 @@ def _say_made_of(axes: Axes, panel: pd.DataFrame) -> None:
 
 def _by_strength(points: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     """The parameter that varies, and the points ordered by it; by accuracy where several vary or none does."""
-    arguments = [dict(part.split("=", 1) for part in text.split() if "=" in part) for text in points["defense_args"]]
+    known = arguments_of(points)
+    arguments = [known.get(text, {}) for text in points["defense_args"]]
     varied = varying(arguments)
     points = points.assign(strength=[",".join(given.get(name, "-") for name in varied) for given in arguments])
     numbers = pd.to_numeric(points["strength"], errors="coerce")

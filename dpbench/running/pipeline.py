@@ -34,7 +34,7 @@ from dpbench.service.lending import Lent
 from dpbench.service.release import RELEASE_BATCH, Release, WhiteBox, checked_images, release_to_server
 from dpbench.service.same_release import assert_same_in_other_batches, assert_same_release
 from dpbench.suite.cell import CellSpec
-from dpbench.suite.ensembles import FLOORS
+from dpbench.suite.ensembles import is_floor
 from dpbench.text.hashing import content_hash
 from dpbench.text.plain_values import plain
 
@@ -181,7 +181,7 @@ class Pipeline:
             victims=victims.cpu(),
             victim_hashes=parts.hashes["test"][: cell.victims],
             reconstructions=images.cpu(),
-            floor=cell.attack.name in FLOORS,
+            floor=is_floor(cell.attack.name),
             backbone_weights=backbone_weights,
             released={
                 "shape": list(released.release.features[0].shape[1:]),

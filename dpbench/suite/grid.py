@@ -13,7 +13,7 @@ from dpbench.models.spec import BackboneSpec
 from dpbench.plugins.configuring import P, configure
 from dpbench.plugins.registry import canonical, files_of, find_attack, find_defense, source_of
 from dpbench.suite.cell import CellSpec
-from dpbench.suite.ensembles import FLOORS
+from dpbench.suite.ensembles import is_floor
 from dpbench.suite.suite import AttackEntry, PluginEntry, Suite
 
 
@@ -72,7 +72,7 @@ def plan(
         for split_point, (defense, _) in itertools.product(points, defenses):
             alone: list[CellSpec] = []  # of this setting, by attacks that could be combined
             for attack, attack_class, entry in attacks:
-                if attack.name in FLOORS and has_reference and defense.name != UNDEFENDED:
+                if is_floor(attack.name) and has_reference and defense.name != UNDEFENDED:
                     continue
                 victims = entry.victims or suite.victims
                 if victims > suite.dataset.test:
@@ -102,7 +102,7 @@ def plan(
                     )
                     if attack_class.combines:
                         cell = cell.model_copy(update={"combined": _combined(cell, alone)})
-                    elif attack.name not in FLOORS:
+                    elif not is_floor(attack.name):
                         alone.append(cell)
                     cells.append(cell)
     return cells
@@ -156,7 +156,7 @@ def _auxiliary(suite: Suite, entry: AttackEntry) -> list[AuxiliaryData]:
             'with the name of another data set, such as name = "spectra"'
         )
     listed = [auxiliary for auxiliary in AUXILIARY_DATA if auxiliary in wanted]
-    return listed[-1:] if entry.name in FLOORS else listed
+    return listed[-1:] if is_floor(entry.name) else listed
 
 
 def plugin_settings(
@@ -207,6 +207,6 @@ def _threat_models(suite: Suite, entry: AttackEntry, attack: type[Attack], defen
             "add a threat model that grants it, or remove the attack"
         )
     chosen = [t for t in adaptive if grants(t, attack.needs)][:1]
-    if "static" in listed and (not chosen or not (entry.name in FLOORS or defense.name == UNDEFENDED)):
+    if "static" in listed and (not chosen or not (is_floor(entry.name) or defense.name == UNDEFENDED)):
         chosen.append("static")
     return chosen

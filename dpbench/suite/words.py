@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,6 +20,8 @@ from dpbench.contract.spec import PluginSpec
 from dpbench.plugins.registry import GROUP, find_attack, find_defense
 from dpbench.suite.cell import CellSpec
 from dpbench.suite.names import short_name
+
+P = TypeVar("P", bound=Plugin)
 
 
 class Words(BaseModel):
@@ -83,7 +85,7 @@ def defaults_of(cls: type[Plugin]) -> dict[str, Any]:
 
 
 @functools.cache
-def built_in(kind: type[Plugin]) -> dict[str, type[Plugin]]:
+def built_in(kind: type[P]) -> dict[str, type[P]]:
     """The built-in plug-ins of a kind by name; no other package is imported."""
     for entry in importlib.metadata.entry_points(group=GROUP):
         if entry.value in BUILT_IN:
@@ -99,7 +101,7 @@ def ssim_text(fidelity: Mapping[str, Sequence[float]], decimals: int = 2) -> str
     return f"SSIM {sum(values) / len(values):.{decimals}f}" if values else "no SSIM"
 
 
-def _below(cls: type[Plugin]) -> list[type[Plugin]]:
+def _below(cls: type[P]) -> list[type[P]]:
     return [found for below in cls.__subclasses__() for found in (below, *_below(below))]
 
 

@@ -14,7 +14,7 @@ from dpbench.protocols.sharing.reporting.columns import KNOWLEDGE, Knowledge
 from dpbench.protocols.sharing.suite import Condition, SharingAttack, SharingSuite
 from dpbench.protocols.sharing.units import THREAT_MODELS, Attacked, Training, Transferred, Unit, WorldSpec
 from dpbench.running.prepare import undefended_spec
-from dpbench.suite.ensembles import FLOORS
+from dpbench.suite.ensembles import is_floor
 from dpbench.suite.grid import plugin_settings
 from dpbench.suite.suite import PluginEntry
 
@@ -168,7 +168,7 @@ def _knowledge(suite: SharingSuite, entry: SharingAttack, attack: type[Attack], 
     if defense.name == UNDEFENDED:
         # everyone knows the public head: what is granted makes no difference
         return ["public"]
-    if entry.name in FLOORS:
+    if is_floor(entry.name):
         return []
     granted = [k for k in listed if k in ("public", "own")] + fitting
     if not granted:  # it would count in the undefended reference, and against no defense

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+import tomllib
+from importlib import resources
+from typing import Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -20,6 +22,9 @@ Condition = Literal[
 """What the receiver trains on; see dpbench/guide/sharing-features.md."""
 
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
+DEFAULTS: dict[str, Any] = tomllib.loads((resources.files("dpbench.protocols.sharing") / "defaults.toml").read_text())
+"""Plug-ins that a suite takes which names none."""
+
 ALONE: tuple[Condition, ...] = ("own", "own-longer")
 """Conditions without a partner."""
 
@@ -64,14 +69,14 @@ class Controls(Spec):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    defenses: list[str] = Field(default_factory=lambda: ["dpm"], description="names of [[defenses]]")
+    defenses: list[str] = Field(default_factory=lambda: list(DEFAULTS["controls"]), description="names of [[defenses]]")
 
 
 class Transfer(Spec):
     """`[transfer]`: attackers prepared on one fit of a defense, judged on another, and on all but one."""
 
     defense: PluginEntry
-    attack: PluginEntry = PluginEntry(name="decoder")
+    attack: PluginEntry = PluginEntry(name=DEFAULTS["transfer"])
     fits: int = Field(3, ge=2, le=32, description="independent fits of the defense; the first is the one shared")
 
 

@@ -16,7 +16,7 @@ from dpbench.metrics.intervals import interval_columns, resampled_means
 from dpbench.protocols.sharing.records import SharingRecord
 from dpbench.protocols.sharing.reporting.columns import FIGURES, KNOWLEDGE, Knowledge
 from dpbench.protocols.sharing.units import Attacked
-from dpbench.suite.ensembles import BLIND_FLOORS, FLOORS
+from dpbench.suite.ensembles import is_blind, is_floor
 
 
 class Leaks:
@@ -75,7 +75,7 @@ class Leaks:
 
     def floor_row(self) -> dict[str, Any]:
         """The best guess per image; of failed attacks only the name says that they were floors."""
-        failures = sorted({f"{unit.attack.name}: {error}" for unit, error in self.failed if unit.attack.name in FLOORS})
+        failures = sorted({f"{unit.attack.name}: {error}" for unit, error in self.failed if is_floor(unit.attack.name)})
         row = {"status": "ok", "leakage": 0.0, **_figures(list(self.floors.values()))}
         return row | with_failures(row, failures)
 
@@ -100,7 +100,7 @@ class Leaks:
             taken = [f for u, f in meant if u.knowledge in allowed]
             if not taken:
                 continue
-            blind = [f for u, _, f in found if u.attack.name in BLIND_FLOORS]
+            blind = [f for u, _, f in found if is_blind(u.attack.name)]
             best = worst_case([*taken, *blind])
             if best is not None and best.victims:
                 worst[place] = best
@@ -109,7 +109,7 @@ class Leaks:
 
 def _is_floor(unit: Attacked) -> bool:
     """The built-in floors set the zero of the scale, whatever a plug-in says of itself."""
-    return unit.attack.name in FLOORS
+    return is_floor(unit.attack.name)
 
 
 def with_failures(row: Mapping[str, Any], failures: Sequence[str]) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def _points(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
             for hollow, filled, height in zip(settings["ssim_public"], x, y, strict=True):
                 axes.plot([hollow, filled], [height, height], color=colour, linewidth=0.6, alpha=0.5, zorder=1)
         for place, setting in settings.iterrows():
-            note(axes, _values(short[place]), (setting[metric], 100 * setting["gain"]), colour)
+            note(axes, ", ".join(short[place].values()), (setting[metric], 100 * setting["gain"]), colour)
             for control, (sign, label) in CONTROLS.items():
                 same = rows[(rows["condition"] == control) & (rows["defense_args"] == setting["defense_args"])]
                 same = same[(same["defense"] == defense) & same["gain"].notna()]
@@ -115,14 +115,10 @@ def _points(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
                     axes.plot(setting[metric], 100 * same["gain"].iloc[0], sign, color=colour, label=label)
 
 
-def _legend(defense: str, given: list[str]) -> str:
+def _legend(defense: str, given: list[dict[str, str]]) -> str:
     """With the names of the parameters whose values stand beside the points."""
-    names = dict.fromkeys(argument.partition("=")[0] for text in given for argument in text.split())
+    names = dict.fromkeys(name for arguments in given for name in arguments)
     return f"{defense} ({', '.join(names)})" if names else defense
-
-
-def _values(arguments: str) -> str:
-    return ", ".join(argument.partition("=")[2] for argument in arguments.split())
 
 
 def write_transfer(transfer: pd.DataFrame, path: Path) -> None:

@@ -19,10 +19,10 @@ ONE_SEED = (
 )
 
 NOT_CONVERGED = {False: "the attack did not converge", True: "a static attack that did not converge"}
-"""By whether the row is static: who does not know the defense may well fail against it."""
+"""Is the row of the static tier? -> what is said of it: an attacker who does not know the defense may well fail."""
 
 LOW = 0.1
-"""Leakage below it reads as none."""
+"""Leakage below this looks like none: readers are told where victims are re-identified all the same."""
 
 SHORT = {"ssim": "SSIM", "psnr_db": "PSNR", "lpips": "LPIPS"}
 

@@ -25,7 +25,7 @@ SERVER_ROLES: tuple[ServerRole, ...] = ("trusted", "attacker")
 
 
 class Tier(NamedTuple):
-    """What an attacker is granted."""
+    """What an attacker is granted: threat model, auxiliary images, releases of each victim, and the server's half."""
 
     threat_model: ThreatModel
     auxiliary: AuxiliaryData
@@ -34,13 +34,13 @@ class Tier(NamedTuple):
 
     @classmethod
     def together(cls, tiers: Iterable[Tier]) -> Self:
-        """All that any of them grants."""
+        """The tier that grants all that any of these grants."""
         most = [max(grants) for grants in zip(*(tier.strength for tier in tiers), strict=True)]
         return cls(THREAT_MODELS[most[0]], AUXILIARY_DATA[most[1]], most[2], SERVER_ROLES[most[3]])
 
     @property
     def strength(self) -> tuple[int, int, int, int]:
-        """Compares tiers that differ in several grants by the first."""
+        """Its grants as numbers, larger for more: tuples of them order tiers, by the threat model first."""
         return (
             THREAT_MODELS.index(self.threat_model),
             AUXILIARY_DATA.index(self.auxiliary),
@@ -50,11 +50,11 @@ class Tier(NamedTuple):
 
     @property
     def named_server(self) -> str:
-        """As in `RowName.server`."""
+        """The column `server` of its rows: `trusted`, or empty where the attacker holds the server's half."""
         return "trusted" if self.server == "trusted" else ""
 
     def includes(self, other: Tier) -> bool:
-        """Whether it grants at least as much of everything."""
+        """Whether this tier grants at least as much as the other, in each of its parts."""
         return all(own >= theirs for own, theirs in zip(self.strength, other.strength, strict=True))
 
 
@@ -89,7 +89,7 @@ class Cell:
 
     @property
     def budget_rank(self) -> int:
-        """0 for the smallest."""
+        """Place of its budget among `BUDGETS`: 0 is the smallest."""
         return BUDGETS.index(self.record.cell.budget)
 
     @property
@@ -137,7 +137,7 @@ def grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> dict[Hashable, 
 
 
 PSNR_CAP_DB = 80.0
-"""Of identical images, whose PSNR is infinite otherwise, which no mean survives: as `psnr_db` of `dpbench.metrics`."""
+"""The largest PSNR per image that counts: that of identical images is infinite, and no mean would survive it."""
 
 
 LOWER_IS_CLOSER = ("mse", "lpips", "reid_rank", "identity_rank")
@@ -153,7 +153,7 @@ class Figures:
     victims: tuple[str, ...]
     values: dict[str, Floats]
 
-    def on(self, victims: Sequence[str]) -> Figures:
+    def restrict_to(self, victims: Sequence[str]) -> Figures:
         """The same figures for some of the victims, in the order given."""
         if tuple(victims) == self.victims:
             return self
@@ -163,11 +163,11 @@ class Figures:
 
 
 class Measured(Protocol):
-    """What of a record figures are made of; see `dpbench.records.record.Record`."""
+    """The part of a record that figures are made of; `dpbench.records.record.Record` has it."""
 
     @property
     def id(self) -> str:
-        """Of what was measured."""
+        """The id of what was measured, for messages."""
 
     @property
     def fidelity(self) -> Mapping[str, Sequence[float]]:
@@ -175,7 +175,7 @@ class Measured(Protocol):
 
     @property
     def victims(self) -> Sequence[str]:
-        """Content hashes."""
+        """Content hash of each victim."""
 
     @property
     def recognition(self) -> Recognition | None:
@@ -222,8 +222,8 @@ def _distinct(victims: Sequence[str]) -> tuple[str, ...]:
 
 
 def in_order(figures: Figures) -> Figures:
-    """The same, with the victims sorted: whatever is resampled together is then aligned."""
-    return figures.on(sorted(figures.victims))
+    """The same figures with the victims sorted, so that figures that are resampled together are aligned."""
+    return figures.restrict_to(sorted(figures.victims))
 
 
 def worst_case(cells: Sequence[Figures]) -> Figures | None:
@@ -231,7 +231,7 @@ def worst_case(cells: Sequence[Figures]) -> Figures | None:
     if not cells:
         return None
     shared = common(cells)
-    aligned = [cell.on(shared) for cell in cells]
+    aligned = [cell.restrict_to(shared) for cell in cells]
     best = {}
     for metric in PER_IMAGE:
         if all(metric in cell.values for cell in aligned):
@@ -241,6 +241,6 @@ def worst_case(cells: Sequence[Figures]) -> Figures | None:
 
 
 def common(cells: Sequence[Figures]) -> tuple[str, ...]:
-    """The victims that all have, in the order of the first."""
+    """The victims that all of these have figures for, in the order of the first."""
     others = [set(cell.victims) for cell in cells[1:]]
     return tuple(victim for victim in cells[0].victims if all(victim in other for other in others))

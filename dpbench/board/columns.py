@@ -74,22 +74,22 @@ ORDER = (
 )
 
 
-WHERE_ASKED = (
+OPTIONAL_COLUMNS = (
     "server",
     "headline",
     *("leakage_metrics", "leakage_images"),
     *("accuracy_top5", "accuracy_top5_low", "accuracy_top5_high"),
     *("identity_top1", "identity_top1_low", "identity_top1_high", "identity_chance"),
 )
-"""Columns that only those boards have in which they are not empty: the others stay what they were, byte for byte."""
+"""Columns that are written only when some row has a value, so that older boards stay byte-identical."""
 
 
-COLUMNS = tuple(column for column in ORDER if column not in WHERE_ASKED)
-"""The columns of every board, in order; documented in dpbench/guide/boards.md, as are those `WHERE_ASKED`."""
+COLUMNS = tuple(column for column in ORDER if column not in OPTIONAL_COLUMNS)
+"""The columns of every board, in order; documented in dpbench/guide/boards.md, as are those `OPTIONAL_COLUMNS`."""
 
 
 DEFAULT_HEADLINE = "leakage"
-"""What a board is about where its column `headline` names nothing else."""
+"""The figure that orders a board and that its pictures show, where the column `headline` names no other."""
 
 
 TEXT = tuple(column for column in ORDER if column not in DECIMALS and column not in COUNTS)
@@ -103,7 +103,7 @@ WORST_CASE = "worst-case"
 
 
 FLOOR = "floor"
-"""What it says in the row that takes the best guess per image: the zero of the scale."""
+"""What the `attack` column says in the row that takes the best guess per image: the zero of the scale."""
 
 
 def row_key(values: Mapping[str, Any]) -> tuple[str, ...]:
@@ -152,7 +152,7 @@ def arguments_of(board: pd.DataFrame) -> Arguments:
 
 
 Row: TypeAlias = tuple[str, ...]
-"""What names a row: the columns of a `Layout` that do."""
+"""The name of a row: the values of the columns that a `Layout` lists as its key."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class Layout:
     whole: bool = False
 
     def name_of(self, values: Mapping[str, Any]) -> Row:
-        """The name of a row."""
+        """The values that name a row with these values, as text."""
         name = tuple(str(values[column]) for column in self.key)
         more = values.get(self.further) if self.further else None
         return (*name, more) if isinstance(more, str) and more else name
@@ -198,4 +198,4 @@ def row_name(row: Row) -> str:
 
 
 CELL_LAYOUT = Layout(KEY, row_name, further="server", whole=True)
-"""Of boards of cells."""
+"""How boards of cells, one attack on one defense each, name their rows."""

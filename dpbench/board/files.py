@@ -48,7 +48,7 @@ def as_text(board: pd.DataFrame) -> pd.DataFrame:
 
 
 def _to_read(board: pd.DataFrame) -> pd.DataFrame:
-    """As text that says what not every reader knows: guarantees that cannot exist, and what a status does not tell."""
+    """The board as text for people: n/a for guarantees that cannot be, and in `status` what else one must know."""
     from dpbench.board.caveats import (
         not_converged,  # it brings torch, which reading a board does not need
         recognised,
@@ -168,11 +168,11 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "psnr_db": (0.0, 100.0),
     "releases": (1.0, math.inf),
 }
-"""What a figure can be; of the others: not negative."""
+"""Column -> the smallest and largest value it can have; columns that are not listed are 0 or more."""
 
 
 MISSING = ("", "nan", "na", "n/a")
-"""What stands where there is no figure, in any case."""
+"""Texts that stand for a figure that is not there, whatever their case."""
 
 
 NAMED = 5
@@ -180,7 +180,7 @@ NAMED = 5
 
 
 _WORDS = ("status", "threat_model", "auxiliary", "budget", "origin", "converged", "server")
-"""Columns of a few words: their case says nothing."""
+"""Columns that hold one of a few words, whose case says nothing."""
 
 
 _AGAIN = "write it again with `dpbench leaderboard DIR --output FILE.csv`"

@@ -60,12 +60,12 @@ class Scope:
 
 
 def figures(cells: Sequence[Cell]) -> list[Figures]:
-    """Of those that finished."""
+    """The figures of those of these cells that finished."""
     return [cell.figures for cell in cells if cell.figures is not None]
 
 
 def tiers_of(setting: Sequence[Cell]) -> list[Tier]:
-    """Those of its attacks, of its floors where it has no others, and all their grants together; weakest first.
+    """Tiers of a setting's attacks (of its floors, if it has no others), then all their grants together; weakest first.
 
     Together they are the headline: an attacker with weights and several releases can do what either alone allows.
     """
@@ -104,7 +104,7 @@ def none_converged(members: Sequence[Cell]) -> bool:
 
 
 def ensemble_of(members: Sequence[Cell], tier: Tier) -> str:
-    """What the worst case over these is called."""
+    """The name of the ensemble that these cells form under a tier; see `ensemble_label`."""
     granted: dict[str, str] = {}
     weaker = set()
     for cell in members:
@@ -151,11 +151,11 @@ def _reason(reference: Cell, scope: Scope) -> str | None:
 
 
 def _beats(attack: Figures, floors: Sequence[Figures]) -> bool:
-    """Whether its mean is clearly above that of the best floor, in any metric."""
+    """Whether an attack's mean is clearly closer to the victims than that of the best floor, in any metric."""
     victims = common([attack, *floors])
     if not victims:
         return False
-    attack, floors = attack.on(victims), [floor.on(victims) for floor in floors]
+    attack, floors = attack.restrict_to(victims), [floor.restrict_to(victims) for floor in floors]
     for metric, margin in CALIBRATED.items():
         known = [floor.values[metric].mean() for floor in floors if metric in floor.values]
         if metric in attack.values and known:

@@ -89,6 +89,9 @@ class LazyImages:
 class LabelledImages:
     """Images and their class indices.
 
+        >>> dpbench.LabelledImages(torch.rand(8, 3, 16, 16), torch.arange(8), batch_size=4).training_batch(64)
+        4
+
     Attributes:
         images: (N,3,H,W) float in [0,1], see `Images`.
         labels: (N,) int64.

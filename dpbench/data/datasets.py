@@ -38,7 +38,7 @@ class Generator(Protocol):
 
 
 DRAWN = 1024
-"""Embedded images that are drawn at once."""
+"""How many embedded images are drawn at once."""
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ class ImageFile:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredSet:
     """A data set on disk: labels and hashes, and the images of each part."""
 
     decoded: Decoded
@@ -127,7 +127,7 @@ def _write_pixels(path: Path, spec: DatasetSpec, fill: Callable[[Write], Decoded
         return fill(write)
 
 
-def read_images(path: Path, spec: DatasetSpec) -> Stored | None:
+def read_images(path: Path, spec: DatasetSpec) -> StoredSet | None:
     """What was decoded before, checked whole; None where it is missing or damaged, so that it is made again."""
     firsts = _firsts(spec)
     files, parts = {}, {}
@@ -152,4 +152,4 @@ def read_images(path: Path, spec: DatasetSpec) -> Stored | None:
                 files[name].pixels(places[first : first + CHECKED])
     except (DpbenchError, OSError, ValueError, KeyError, TypeError):
         return None
-    return Stored(Decoded(parts, tuple(about["classes"])), files)
+    return StoredSet(Decoded(parts, tuple(about["classes"])), files)

@@ -18,7 +18,7 @@ from dpbench.protocols.boards import read
 
 if TYPE_CHECKING:
     # imported where they are used: a comparison of two CSV files needs no torch, which records bring along
-    from dpbench.board.rows import Row as BoardRow
+    from dpbench.board.rows import BoardRow
     from dpbench.records.record import Envelope
 
 

@@ -10,14 +10,14 @@ from typing import Any, TypeAlias, get_args
 
 import pandas as pd
 
-from dpbench.board.columns import CELL_LAYOUT, WHERE_ASKED, Layout, Row
+from dpbench.board.columns import CELL_LAYOUT, OPTIONAL_COLUMNS, Layout, Row
 from dpbench.errors import DpbenchError
 from dpbench.gate.findings import METRICS, Comparison, Finding, Kind, Metric, Tolerance, and_more
 
 HIGHER_IS_WORSE = ("ssim", "psnr_db", "leakage", "reid_top1", "identity_top1")
 
 OPTIONAL = ("lpips", "leakage", "reid_top1", "identity_top1")
-"""Need weights that a machine may not have, or a scale: a figure that is gone is said, but does not fail the gate."""
+"""Metrics that may be gone without failing the gate: they need weights that not every machine has, or a scale."""
 
 FIGURES = tuple(f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high"))
 
@@ -25,12 +25,12 @@ BESIDE = ("leakage_metrics", "ensemble", "cell")
 """Columns that say what figures are, where they are there; the others of a board may change."""
 
 STATUSES = ("failed", "unreliable", "incomplete", "ok")
-"""Worst first."""
+"""What the column `status` may say, worst first."""
 
 ROUNDING = 1e-9
 
 NAMED = 5
-"""Missing columns that an error names."""
+"""How many missing columns an error names."""
 
 Values: TypeAlias = dict[str, Any]
 
@@ -85,7 +85,7 @@ def compare(
 
 def _rows(board: pd.DataFrame, role: str, layout: Layout) -> dict[Row, Values]:
     figures = [column for column in FIGURES if layout.whole or column in board.columns]
-    needed = [column for column in (*layout.key, "status", layout.count, *figures) if column not in WHERE_ASKED]
+    needed = [column for column in (*layout.key, "status", layout.count, *figures) if column not in OPTIONAL_COLUMNS]
     missing = [column for column in needed if column not in board.columns]
     if missing:
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""

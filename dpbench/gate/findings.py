@@ -53,7 +53,7 @@ class Finding:
     row: Row
     message: str
     also: tuple[Row, ...] = ()
-    """Further rows of which the same is to be said."""
+    """Further rows with the same finding."""
 
     @property
     def fails(self) -> bool:
@@ -62,12 +62,12 @@ class Finding:
 
     @property
     def level(self) -> Literal["error", "warning", "notice"]:
-        """How loud to say it."""
+        """The level of its GitHub annotation: error, warning or notice."""
         return "error" if self.fails else "warning" if self.kind in WARNING else "notice"
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """All that it is about."""
+        """All rows that it is about."""
         return self.row, *self.also
 
 

@@ -46,7 +46,7 @@ class Carrier:
 
     @property
     def requirement(self) -> str:
-        """As pip and the records name it."""
+        """Package and version, as pip takes them and records name them: `package==1.0`."""
         return f"{self.package}=={self.version}"
 
     @property
@@ -142,7 +142,7 @@ def read_carried(carrier: Carrier, key: str | None = None) -> State:
 
 
 def checked_file(carrier: Carrier) -> Path:
-    """The file that was tried.
+    """The path of a carrier's file, once its hash is checked.
 
     Raises:
         DpbenchError: the package is not installed, or its file is another one.

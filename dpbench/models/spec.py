@@ -21,7 +21,7 @@ ClassOrder = Literal["auto", "stated", "natural", "sorted"]
 class BackboneSpec(Spec):
     """A timm model and where its weights come from."""
 
-    later = ("class_order",)
+    ids_skip_default = ("class_order",)
 
     name: str
     weights: PathName = Field(

@@ -28,7 +28,7 @@ DEPENDS = "what it computes depends on the number of images"
 
 
 @dataclass(frozen=True)
-class Result:
+class Given:
     """What an earlier call gave: the place of the call, and which of its results where there are several."""
 
     call: int
@@ -62,7 +62,7 @@ class Trace:
 
     Attributes:
         calls: the first stands for the images.
-        outputs: module path -> what it gave, tensors as `Result`, and how many calls there were then.
+        outputs: module path -> what it gave, tensors as `Given`, and how many calls there were then.
         result: the logits.
     """
 
@@ -80,7 +80,7 @@ class _Watch(TorchFunctionMode):
         self.within_leaf = 0
         self.stored = {id(t): path for path, t in (*model.named_parameters(), *model.named_buffers())}
         # results by identity; held, so that no identity is given twice
-        self.known: dict[int, tuple[Tensor, Result]] = {}
+        self.known: dict[int, tuple[Tensor, Given]] = {}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -102,7 +102,7 @@ class _Watch(TorchFunctionMode):
         place = len(self.trace.calls) - 1
         for item, value in [(None, outcome)] if isinstance(outcome, Tensor) else enumerate(outcome):
             if isinstance(value, Tensor):
-                self.known[id(value)] = (value, Result(place, item))
+                self.known[id(value)] = (value, Given(place, item))
                 call.made[item] = Made(tuple(value.shape), value.is_floating_point())
 
     def references(self, values: Any) -> Any:
@@ -121,7 +121,7 @@ class _Watch(TorchFunctionMode):
 def trace(model: nn.Module, images: Tensor) -> Trace:
     """Run the model (in eval mode) on normalised images (N,3,H,W) and write down what it does."""
     watch = _Watch(model)
-    watch.known[id(images)] = (images, Result(0))
+    watch.known[id(images)] = (images, Given(0))
     with _watched_modules(model, watch), torch.no_grad(), watch:
         result = model(images)
     watch.trace.result = watch.references(result)
@@ -248,10 +248,10 @@ class _Builder:
         self.nodes: list[fx.Node] = []
         self.made: list[dict[int | None, Made]] = [{}]
         self.stored: dict[str, fx.Node] = {}
-        self.items: dict[Result, fx.Node] = {}
+        self.items: dict[Given, fx.Node] = {}
 
     def joined(self, one: Any, other: Any) -> Any:
-        if isinstance(one, Result):
+        if isinstance(one, Given):
             return self._result(one)
         if isinstance(one, Stored):
             return self._stored(one.path)
@@ -276,7 +276,7 @@ class _Builder:
             raise DpbenchError(DEPENDS)
         return self.graph.call_function(operator.mul, (self.batch, factor)) if factor != 1 else self.batch
 
-    def _result(self, result: Result) -> fx.Node:
+    def _result(self, result: Given) -> fx.Node:
         node = self.nodes[result.call]
         if result.item is not None:
             if result not in self.items:

@@ -41,7 +41,7 @@ def _facts(cls: type[Plugin], reference: str) -> dict[str, Any]:
         "source": registry.source_of(cls),
         "fields": {name: _field(cls, name, schema) for name, schema in fields_of(cls).items()},
     }
-    for name in ("name", "version", "paper", "later"):
+    for name in ("name", "version", "paper", "ids_skip_default"):
         facts[name] = getattr(cls, name)
     if issubclass(cls, Attack):
         facts |= {"needs": cls.needs, "floor": cls.floor, "combines": cls.combines, "budgets": cls.budgets}

@@ -248,7 +248,7 @@ SHARING = ("_posixshmem", "multiprocessing.shared_memory")
 
 
 def _keep_to_itself() -> None:
-    """From here on nothing leaves this process but by the border: no file is written, no connection opened."""
+    """Refuse, from here on, whatever would leave this process past the border: writing files, opening connections."""
 
     def refuse(event: str, arguments: tuple[Any, ...]) -> None:
         writes = event == "open" and _writes(*arguments[1:3])

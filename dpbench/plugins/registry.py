@@ -60,6 +60,16 @@ def is_own(cls: type[Plugin]) -> bool:
 def register(cls: type[P]) -> type[P]:
     """Class decorator: make an `Attack` or a `Defense` known by its `name`; in a file of one's own it may be left out.
 
+        >>> @dpbench.register
+        ... class Grey(dpbench.Attack):
+        ...     name = "grey"
+        ...
+        ...     def reconstruct(self, seen, *, generator):
+        ...         return torch.full((len(seen.released), *seen.image_shape), 0.5)
+        >>> from dpbench.plugins.registry import find_attack
+        >>> find_attack("grey") is Grey
+        True
+
     Raises:
         DpbenchError: the name is missing, taken, or the class is neither an attack nor a defense.
     """
@@ -240,7 +250,7 @@ def files_of(plugin: Plugin) -> dict[str, str]:
 
 
 def _given(name: str, value: Any) -> Iterator[tuple[str, Path]]:
-    """The files in a parameter, each under the name of its place."""
+    """The files in a parameter's value, each under the place where it stands: `masks.0`, `weights.head`."""
     if isinstance(value, Path):
         if value.is_file():
             yield name, value

@@ -45,7 +45,7 @@ class _Facts(BaseModel):
     name: str = Field(min_length=1)
     version: int
     paper: str
-    later: list[str]
+    ids_skip_default: list[str]
     fields: dict[str, _Parameter]
     needs: Needs = "nothing"
     floor: bool = False
@@ -73,7 +73,7 @@ class StandIn(Plugin):
         }
 
     def assert_at_hand(self) -> None:
-        """Asks the plug-in."""
+        """Asks the plug-in, in its own process, whether what it needs is on this machine."""
         configured(type(self), self.model_dump(mode="json"), at_hand=True)
 
 
@@ -89,7 +89,7 @@ class DefenseStandIn(StandIn, Defense):
     """A defense that is built and fitted in a process of its own; see `dpbench.plugins.remote`."""
 
     def build(self, split: SplitModel) -> ProtectedModel:
-        """Never here."""
+        """Raises: a stand-in holds no code of the plug-in."""
         raise DpbenchError(f"defense {self.reference!r} is built in its own process alone")
 
 
@@ -97,7 +97,7 @@ class AttackStandIn(StandIn, Attack):
     """An attack that runs in a process of its own; see `dpbench.plugins.remote`."""
 
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
-        """Never here."""
+        """Raises: a stand-in holds no code of the plug-in."""
         raise DpbenchError(f"attack {self.reference!r} runs in its own process alone")
 
 
@@ -157,7 +157,7 @@ def _made(facts: _Facts) -> type[Plugin]:
         source, code = f"v{facts.version}-{looked_at.digest}", looked_at.files
     known: dict[str, Any] = {
         **{name: getattr(facts, name) for name in ("name", "version", "paper", "reference")},
-        "later": tuple(facts.later),
+        "ids_skip_default": tuple(facts.ids_skip_default),
         "source": source,
         "code": code,
         "file_parameters": frozenset(name for name, parameter in facts.fields.items() if parameter.file),

@@ -14,7 +14,7 @@ from dpbench.board.columns import Row
 from dpbench.board.files import CELL_BOARDS, BoardKind, as_text, write_board
 from dpbench.board.leaderboard import build_board, build_rows, per_image
 from dpbench.board.leakage import CALIBRATED
-from dpbench.board.rows import Row as BoardRow
+from dpbench.board.rows import BoardRow
 from dpbench.contract.attack import Attack
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
@@ -101,7 +101,7 @@ class Inference(Protocol[CellSpec, Record]):
         return [(attack_of, unit.attack), (defense_of, unit.defense)]
 
     def kind_of(self, unit: CellSpec) -> str:
-        """Its attack."""
+        """The name of its attack: cells of one attack take about as long as each other."""
         return unit.attack.name
 
     def is_finished(self, record: Record, unit: CellSpec, *, audit: bool) -> bool:

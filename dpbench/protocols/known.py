@@ -43,7 +43,7 @@ def register_protocol(protocol: AnyProtocol) -> AnyProtocol:
 
 
 DEFAULT = register_protocol(Inference())
-"""Of suites that name none."""
+"""The protocol of suites that name none."""
 
 register_protocol(Sharing())
 
@@ -71,7 +71,7 @@ def loaded(suite: str | Spec) -> tuple[AnyProtocol, Any]:
 
 
 def of_run(run_dir: Path) -> AnyProtocol:
-    """Whose records a run directory holds.
+    """The protocol whose records a run directory holds.
 
     Raises:
         DpbenchError: it is none.
@@ -87,7 +87,7 @@ def of_run(run_dir: Path) -> AnyProtocol:
 
 
 def of_runs(run_dirs: list[Path]) -> AnyProtocol:
-    """Whose records several run directories hold.
+    """The protocol whose records all of these run directories hold.
 
     Raises:
         DpbenchError: one is no run directory, or they are of several protocols.

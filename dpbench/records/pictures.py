@@ -26,7 +26,7 @@ PAPER, INK, FAINT = "white", (30, 30, 30), (110, 110, 110)
 
 
 LABEL = 100
-"""Characters of a label beside a row of images."""
+"""Most characters of a label beside a row of images."""
 
 
 GAP, MARGIN, LABEL_PX, TITLE_PX = 4, 10, 13, 16

@@ -1,4 +1,4 @@
-"""What figures can be. Asked when a record is written and when it is read: what cannot be was edited or is a fault."""
+"""The values that figures can have, checked when a record is written and when it is read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RANGES = {
 """Metric -> its least and its largest value, on images in [0, 1]; any other metric is finite."""
 
 SLACK = 1e-4
-"""How far rounding takes a figure out of its range."""
+"""How far a figure may lie outside its range: rounding takes it there."""
 
 HEADLINES = ("leakage", "ssim", "reid_top1", "identity_top1")
 """Figures that a suite can be about."""

@@ -36,7 +36,7 @@ class Utility(BaseModel):
 
 
 class Memory(BaseModel):
-    """How the memory of a cell was bounded, and what it came to."""
+    """How many images a network took at once while a cell was measured, and the most memory that was in use."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -87,7 +87,7 @@ class Envelope(BaseModel):
 
     @property
     def unit_measured(self) -> Any:
-        """The cell or unit that was measured."""
+        """The cell, or unit of another protocol, that this record is the result of."""
         return getattr(self, self.UNIT)
 
     @property
@@ -101,7 +101,7 @@ class Envelope(BaseModel):
         return bool(self.victims)
 
     def impossible(self) -> list[str]:
-        """What in it cannot be, a phrase for each; empty where all can."""
+        """What in this record cannot be true, a phrase for each; empty where all can be."""
         return [
             *of_attack(self.victims, self.fidelity, self.recognition, finished=False),
             *of_times(self.seconds, self.created),

@@ -100,7 +100,7 @@ class Store(Generic[R]):
 
 
 CELLS = Store("records", Record)
-"""The records of cells."""
+"""Where records of cells lie: in `records/` of a run directory."""
 
 
 def newest(records: Iterable[Record]) -> list[Record]:

@@ -1,4 +1,4 @@
-"""Which rows of a board stand for it: the strongest attackers, and what their parameters are called in short."""
+"""What a table or plot shows of a board: rows of the strongest attackers, and settings by what tells them apart."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dpbench.suite.ensembles import floors
 from dpbench.suite.names import arguments_text, varying
 
 SHORT = 20
-"""Characters of parameters that are shown where nothing else needs them to be: the board has them all."""
+"""Parameters of a defense's only setting are shown up to this many characters: the board has them all."""
 
 
 RECOGNITION = {"identified": "identity_top1", "re-id": "reid_top1", "label read": "label_read"}
@@ -32,7 +32,7 @@ def server_of(rows: pd.DataFrame) -> pd.Series[str]:
 
 
 def strongest(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of rows that differ in what is granted and spent the one with the most; none of none."""
+    """The row, of several that differ in grants and budget, with the most of both; empty where there are none."""
     ranked = rows.assign(
         threat=rows["threat_model"].map(THREAT_MODELS.index),
         images_of=rows["auxiliary"].map(AUXILIARY_DATA.index),
@@ -63,7 +63,7 @@ def _of_tier(rows: pd.DataFrame, tier: tuple[str, str, str]) -> pd.Series[bool]:
 
 
 def short_arguments(panel: pd.DataFrame) -> dict[tuple[str, str], str]:
-    """Per defense setting what tells it from others of its name; of a single one all, where that is short."""
+    """(Defense, `defense_args`) -> parameters that tell it from its namesakes; of an only one all, where few."""
     settings = list(panel[["defense", "defense_args"]].drop_duplicates().itertuples(index=False, name=None))
     known = arguments_of(panel)
     shown = {}

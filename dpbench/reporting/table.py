@@ -52,7 +52,7 @@ MARKS = {"incomplete": "*", "unreliable": "?"}
 
 
 NOT_CONVERGED = {False: "?", True: "~"}
-"""Mark of a row whose attacks did not converge, by whether they are static."""
+"""Is the row of the static tier? -> the mark of one whose attacks did not converge."""
 
 
 def print_table(board: pd.DataFrame, console: Console) -> None:

@@ -175,7 +175,7 @@ def _of_one_leakage(panel: pd.DataFrame) -> pd.DataFrame:
 
 
 def _say_made_of(axes: Axes, panel: pd.DataFrame) -> None:
-    """In small print, where leakage is not made of all its metrics."""
+    """Write on the axes, small, which metrics leakage is made of, where these are not all."""
     labels = {metrics_of(label) for label in panel.get("leakage_metrics", []) if label}
     if labels and labels != {tuple(CALIBRATED)}:
         text = f"from {made_of(' '.join(labels.pop()))}"

@@ -18,10 +18,10 @@ def changes(protocol: Protocol[U, Any], to_run: Iterable[U], measured: Iterable[
         to_run: units without a record.
         measured: units with one, in the order in which they were measured.
     """
-    before = {unit.asked: unit for unit in measured}
+    before = {unit.version_free_id: unit for unit in measured}
     counted: Counter[str] = Counter()
     for unit in to_run:
-        known = before.get(unit.asked)
+        known = before.get(unit.version_free_id)
         if known is not None:
             pairs = zip(protocol.plugins(known), protocol.plugins(unit), strict=True)
             counted.update({name for (_, was), (_, now) in pairs for name in _changed(was, now)})

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from dpbench.board.columns import Row
 from dpbench.board.files import BoardKind
-from dpbench.board.rows import Row as BoardRow
+from dpbench.board.rows import BoardRow
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
 from dpbench.errors import DpbenchError
@@ -48,8 +48,8 @@ class Unit(typing.Protocol):
         """The hash at the end of the id. No plug-in is imported for it."""
 
     @property
-    def asked(self) -> str:
-        """Identifies it whatever the code of its plug-ins and the content of their files: the id, but for those."""
+    def version_free_id(self) -> str:
+        """As `identity`, without the versions of its plug-ins and their files: equal before and after they change."""
 
 
 U = TypeVar("U", bound=Unit)
@@ -63,7 +63,7 @@ class Options:
     Attributes:
         data: overrides the suite's data set.
         output: the run directory; by default `dpbench-runs/NAME`.
-        only: keeps units that this shell pattern picks, see `dpbench.suite.overrides.occurs`.
+        only: keeps units that this shell pattern picks, see `dpbench.suite.overrides.matches_any`.
         seed: overrides the suite's seeds.
         shifted: overrides the data set of the shifted auxiliary images.
         budget: small, standard or large: overrides what the attacks may spend.

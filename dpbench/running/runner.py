@@ -20,7 +20,7 @@ from dpbench.running.changes import changes
 from dpbench.running.protocol import Lab, Options, Plan, Protocol, R, U
 from dpbench.running.watching import Nobody, Watcher
 from dpbench.suite import preflight
-from dpbench.suite.overrides import occurs
+from dpbench.suite.overrides import matches_any
 
 
 def make_plan(
@@ -44,7 +44,7 @@ def make_plan(
     planned = protocol.plan(suite, options, progress)
     units, name = planned.units, planned.suite.name
     if options.only is not None:
-        units = [unit for unit in units if occurs(options.only, protocol.names_of(unit))]
+        units = [unit for unit in units if matches_any(options.only, protocol.names_of(unit))]
         if not units:
             raise DpbenchError(
                 f"--only {options.only!r} matches no {protocol.unit} of suite {name!r}; its {protocol.unit}s look like "

@@ -22,14 +22,14 @@ class JudgeSpec(Spec):
     learning_rate: float = Field(4e-3, gt=0, le=1, description="peak of the one-cycle schedule, AdamW")
 
     def backbone(self) -> BackboneSpec:
-        """As a network to fit."""
+        """The judge as a network to fit."""
         return BackboneSpec(weights="fit", **self.model_dump())
 
 
 class CellSpec(Spec):
     """One pairing: dataset x backbone x split point x defense x attack x threat model x seed."""
 
-    later = ("judge", "server", "combined")
+    ids_skip_default = ("judge", "server", "combined")
 
     dataset: DatasetSpec
     data_fingerprint: str = Field(description="identifies the images themselves, wherever the folder lies")
@@ -83,9 +83,9 @@ class CellSpec(Spec):
         return content_hash(self._identified(self.defense.identity, self.attack.identity))[:10]
 
     @property
-    def asked(self) -> str:
-        """Identifies it whatever the code of its plug-ins and the content of their files: the id, but for those."""
-        return content_hash(self._identified(self.defense.asked, self.attack.asked))
+    def version_free_id(self) -> str:
+        """As `identity`, without the versions of its plug-ins and their files: equal before and after they change."""
+        return content_hash(self._identified(self.defense.version_free, self.attack.version_free))
 
     def _identified(self, defense: dict[str, Any], attack: dict[str, Any]) -> dict[str, Any]:
         """As JSON without the places of files."""

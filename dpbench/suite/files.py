@@ -17,10 +17,10 @@ from dpbench.text.shown_text import clean
 S = TypeVar("S", bound=Spec)
 
 SHOWN = 120
-"""Characters of a value that does not fit."""
+"""Characters of a refused value that a message shows."""
 
 LONGEST = 1_000_000
-"""Bytes of a suite file: what is longer is something else."""
+"""Most bytes that a suite file may have: a longer one is no suite file."""
 
 
 def built_in_suites() -> dict[str, str]:

@@ -12,7 +12,7 @@ from dpbench.data.spec import DatasetSpec
 from dpbench.suite.cell import CellSpec
 
 K = TypeVar("K", str, tuple[int, str])
-"""A parameter, or the number of a defense and its parameter."""
+"""Key of a setting: a parameter, or, where several defenses meet, the number of the defense and its parameter."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _dataset_name(dataset: DatasetSpec) -> str:
 
 
 def short_name(name: str) -> str:
-    """Nothing of the machine: the last component of a path; `path/to/mine.py:Mine` becomes `mine.py:Mine`."""
+    """A name without what is of this machine: `path/to/mine.py:Mine` becomes `mine.py:Mine`."""
     last = re.split(r"[/\\]", name.rstrip("/\\"))[-1]
     return last if last not in ("", ".", "..", "~") else "folder"
 
@@ -145,7 +145,7 @@ def _compact(value: Any) -> str:
 
 
 def _labels(items: Sequence[tuple[str, dict[str, Any], str]], *, scopes: Sequence[str] = ()) -> list[str]:
-    """`name`, with the settings that vary among items of that name (and scope); if not enough, the last part."""
+    """Labels that tell items apart: the name, with what varies among its namesakes, if need be with the last part."""
     scoped = list(zip(items, scopes or [""] * len(items), strict=True))
     values: dict[tuple[str, str, str], set[str]] = {}
     for (name, settings, _), scope in scoped:

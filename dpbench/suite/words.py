@@ -41,12 +41,12 @@ BUILT_IN = ("dpbench_attacks", "dpbench_defenses")
 
 def words_of_cell(cell: CellSpec) -> Words:
     """What a cell is called by its names and arguments alone."""
-    defense = described(cell.defense, Defense)
+    defense = words_of_plugin(cell.defense, Defense)
     known = built_in(Attack).get(cell.attack.name)
     attack = known.name if known is not None else short_name(cell.attack.name)
     return Words(
         label=label_of(cell, defense, attack),
-        full=label_of(cell, defense, described(cell.attack, Attack)),
+        full=label_of(cell, defense, words_of_plugin(cell.attack, Attack)),
         defense=defense,
         attack=attack,
     )
@@ -57,7 +57,7 @@ def label_of(cell: CellSpec, defense: str, attack: str) -> str:
     return f"{cell.backbone.name} {cell.split_point} | {defense} | {attack} | {cell.granted} | seed {cell.seed}"
 
 
-def described(spec: PluginSpec, kind: type[Plugin]) -> str:
+def words_of_plugin(spec: PluginSpec, kind: type[Plugin]) -> str:
     """A plug-in in words, without importing it: of a built-in one `gaussian std=0.5`, of others all arguments."""
     known = built_in(kind).get(spec.name)
     if known is not None:

@@ -135,7 +135,7 @@ class ReadingErrors:
         self.known: dict[tuple[object, ...], float] = {}
 
     def error(self, features: list[Tensor], *, reach: int = 0) -> float:
-        """From the features (N, ...) together: patch by patch where they lie on a grid, as decoders do, else at once.
+        """Share of the small images' variance that is not read: patch by patch where features lie on a grid.
 
         Args:
             features: any number of taps.
@@ -211,7 +211,7 @@ def _standard(features: Tensor) -> Tensor:
 
 
 def _fingerprint(features: Tensor) -> tuple[object, ...]:
-    """The same for copies, another one where the order differs."""
+    """A few numbers that are equal for copies of the same features, and others where the order differs."""
     ends = exact(torch.stack([features[0], features[-1]]).flatten(1))
     weights = torch.arange(1, ends.shape[1] + 1, device=ends.device).to(ends).sqrt()
     return tuple(features.shape), *(ends @ weights).tolist()

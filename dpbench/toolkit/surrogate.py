@@ -24,7 +24,7 @@ LEARNING_RATE = 3e-3
 BATCH = 64
 WIDTH = 64
 SIDE = 8
-"""Of the grid from which values without a grid are computed."""
+"""Positions a side of the grid from which values that lie on no grid are computed."""
 
 STEP_SIZES = (0.003, 0.01, 0.03)
 """RMS per pixel of the steps that put a gradient to the test."""

@@ -34,7 +34,7 @@ ALIKE = 1.03
 LIKE_FEATURES = 0.4
 """Distance from undefended features within which a static attacker takes a tap for them."""
 
-Kind = Literal["release", "tap", "both"]
+ViewKind = Literal["release", "tap", "both"]
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class View:
         place: of the tap in `Server.activations`.
     """
 
-    kind: Kind = "release"
+    kind: ViewKind = "release"
     place: int = 0
 
     def of(self, server: Server, released: Tensor) -> Tensor:
-        """What it shows of a release (N, ...)."""
+        """What this view shows of a release (N, ...): a tensor with one row per image."""
         if self.kind == "release":
             return released
         tap = server.activation(released, self.place)
@@ -115,9 +115,9 @@ class _Client:
 
 
 def _chosen(seen: Observation, server: Server) -> tuple[View, str]:
-    """By how well small auxiliary images can be read from each tap, linearly."""
+    """The view, and it in words, chosen by how well small auxiliary images are read linearly from each tap."""
     query = seen.granted_query()
-    kinds: list[Kind] = ["release", "tap", "both"]
+    kinds: list[ViewKind] = ["release", "tap", "both"]
 
     def choose(generator: torch.Generator) -> dict[str, Tensor]:
         seen.progress("looking at the server")
@@ -166,7 +166,7 @@ def _best(taps: tuple[Tensor, ...], images: Tensor) -> tuple[View, list[float]]:
 
 @torch.no_grad()
 def _static(seen: Observation, server: Server) -> tuple[View, str]:
-    """By what looks most like features of the undefended client, among what has their shape.
+    """The view, and it in words, of a static attacker: the tap most like features of the undefended client.
 
     How much of the victims' features can be composed of those of auxiliary images, and how much there is beside: an
     order that is not that of undefended features shows in both.

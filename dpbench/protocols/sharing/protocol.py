@@ -90,12 +90,15 @@ class Sharing(Protocol[Unit, SharingRecord]):
         return [(defense_of, unit.defense), (attack_of, unit.attack)]
 
     def kind_of(self, unit: Unit) -> str:
-        """Its attack, or that it is a training."""
+        """The name of its attack, or `Training`: such units take about as long as each other."""
         return unit.attack.name if isinstance(unit, OnShared) else type(unit).__name__
 
     def is_finished(self, record: SharingRecord, unit: Unit, *, audit: bool) -> bool:
         """By the recipe of now."""
-        return record.refinement_version in (None, refinement.VERSION) and record.unit.asked == unit.asked
+        return (
+            record.refinement_version in (None, refinement.VERSION)
+            and record.unit.version_free_id == unit.version_free_id
+        )
 
     def lab(self, device: torch.device, cache: Path, batch_size: int | None, *, audit: bool) -> SharingLab:
         """See `Protocol`."""

@@ -13,7 +13,7 @@ from parsing import load_suite, parse_suite
 from record_factory import make_grid, make_record
 from rich.console import Console
 
-from dpbench.board.columns import COLUMNS, WHERE_ASKED, WORST_CASE, headline_of
+from dpbench.board.columns import COLUMNS, OPTIONAL_COLUMNS, WORST_CASE, headline_of
 from dpbench.board.files import read_board, write_board
 from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
@@ -81,8 +81,8 @@ def test_boards_that_ask_nothing_of_it_keep_their_columns(tmp_path: Path) -> Non
     assert set(board.columns) == {*COLUMNS, *on_a_scale}
     assert tuple(build_board([make_record()]).columns) == COLUMNS
     asked = build_board(records())
-    elsewhere = {column for column in WHERE_ASKED if column.startswith("accuracy_top5")} | {"server"}
-    assert set(asked.columns) == {*COLUMNS, *WHERE_ASKED} - elsewhere
+    elsewhere = {column for column in OPTIONAL_COLUMNS if column.startswith("accuracy_top5")} | {"server"}
+    assert set(asked.columns) == {*COLUMNS, *OPTIONAL_COLUMNS} - elsewhere
     for name, table in (("without.csv", board), ("with.csv", asked)):
         write_board(table, tmp_path / name)
         again = read_board(tmp_path / name)

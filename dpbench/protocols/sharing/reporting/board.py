@@ -47,7 +47,7 @@ def build_sharing_board(records: Iterable[SharingRecord]) -> pd.DataFrame:
 
 
 def _scope(record: SharingRecord) -> tuple[str, ...]:
-    """What is compared with each other: same images, network and receiver."""
+    """A key, equal for records that are compared with each other: same images, network and receiver."""
     world = record.unit.world
     same = world.model_dump_json(exclude={"seed", "data_fingerprint"})
     return world.data_fingerprint, same, record.unit.receiver
@@ -189,7 +189,7 @@ def _hits(record: SharingRecord) -> list[bool]:
 
 
 def _difference(one: Sequence[list[bool]], other: Sequence[list[bool]]) -> tuple[float, Floats]:
-    """Of two accuracies, over seeds; the same images are resampled in both."""
+    """The difference of two accuracies over seeds, and its resamples: the same images are resampled in both."""
     drawn = resampled_shares([*one, *other])
     differences = [a - b for a, b in zip(drawn[: len(one)], drawn[len(one) :], strict=True)]
     mean = float(np.mean([np.mean(a) - np.mean(b) for a, b in zip(one, other, strict=True)]))

@@ -11,7 +11,7 @@ from dpbench.board.files import NAMED, BoardKind, CsvTable
 from dpbench.errors import DpbenchError
 
 FIGURES = ("ssim", "psnr_db", "lpips")
-"""Of the worst case."""
+"""Metrics of the worst case over all attacks that have a column and an interval each."""
 
 Knowledge = Literal["public", "own", "query", "weights"]
 """What the receiver knows of the sender's defense when it attacks what was shared. `public`: the undefended public head
@@ -19,7 +19,7 @@ alone; `own`: a defense of the same kind that it fitted itself, on its own image
 as a black box; `weights`: that client itself."""
 
 KNOWLEDGE: tuple[Knowledge, ...] = get_args(Knowledge)
-"""Weakest first."""
+"""All of them, weakest first: each knows what those before it know."""
 
 FLOOR = "floor"
 """What the column `condition` says in the row of the best guess per image: the zero of the scale."""
@@ -43,13 +43,13 @@ COLUMNS = (
 DECIMALS = {"psnr_db": 2, "psnr_db_low": 2, "psnr_db_high": 2}
 
 WORDS = ("condition", "defense", "defense_args", "status", "seeds", "serves", "leakage_metrics", "trained_on", "error")
-"""Columns of text, beside `SUBJECT`."""
+"""Columns of text, beside those of `SUBJECT`."""
 
 NUMBERS = tuple(column for column in COLUMNS if column not in SUBJECT + WORDS)
 """Columns that hold figures."""
 
 
-def row_name(row: Row) -> str:
+def sharing_row_name(row: Row) -> str:
     """`b trains on a | resnet10t layer1 | defended-features dpm strength=5.0 (cifar10)`."""
     dataset, backbone, split_point, receiver, senders, condition, defense, arguments = row[:8]
     setting = " ".join(part for part in (condition, defense, arguments) if part)
@@ -78,5 +78,5 @@ def read_sharing_board(table: CsvTable) -> pd.DataFrame:
 
 
 SHARING_BOARDS = BoardKind(
-    Layout((*SUBJECT, "condition", "defense", "defense_args"), row_name, count="victims"), read_sharing_board
+    Layout((*SUBJECT, "condition", "defense", "defense_args"), sharing_row_name, count="victims"), read_sharing_board
 )

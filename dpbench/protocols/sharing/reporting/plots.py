@@ -18,15 +18,15 @@ from dpbench.text.shown_text import drawn
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PANEL = ["dataset", "backbone", "split_point", "receiver"]
+RECEIVERS = ["dataset", "backbone", "split_point", "receiver"]
 FRAME = {"own": "own data only", "clean-images": "+ clean images", "own-longer": "own data, more epochs"}
-"""Conditions that are lines: nothing but one's own leaks, or everything does."""
+"""Conditions without attacked features, drawn as lines -> their legend entry."""
 LEAKS = {
     "ssim": "worst-case SSIM",
     "leakage": "leakage (0 floor: no privacy, 1 undefended)",
     "reid_top1": "re-identified",
 }
-"""Columns that say what leaks, in words: re-identification wherever leakage is, which 0 does not make private."""
+"""Columns that say what leaks -> axis label; beside leakage stands re-identification, since leakage 0 is no privacy."""
 TRANSFERRED = {"ssim": "mean SSIM", "reid_top1": "re-identified"}
 """Figures of the transfer matrix, in words."""
 CONTROLS = {"shuffled-labels": ("x", "labels shuffled"), "equal-noise": ("+", "noise of the same power")}
@@ -48,7 +48,7 @@ def write_benefit(board: pd.DataFrame, path: Path) -> None:
     """
     refuse_ending(path)
     board = legible(board)
-    receivers = list(board.groupby(PANEL, sort=False))
+    receivers = list(board.groupby(RECEIVERS, sort=False))
     both = board["gain"].notna() & board["ssim"].notna()
     if not both.any():
         raise DpbenchError(
@@ -116,7 +116,7 @@ def _points(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
 
 
 def _legend(defense: str, given: list[dict[str, str]]) -> str:
-    """With the names of the parameters whose values stand beside the points."""
+    """Legend entry of a defense: its name, and the parameters whose values stand beside its points."""
     names = dict.fromkeys(name for arguments in given for name in arguments)
     return f"{defense} ({', '.join(names)})" if names else defense
 

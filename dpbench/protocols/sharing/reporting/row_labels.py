@@ -1,4 +1,4 @@
-"""What tells settings of one defense apart on a sharing board, in few words."""
+"""Which parameters tell the settings of one defense apart on a sharing board."""
 
 from __future__ import annotations
 

@@ -75,13 +75,13 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 
 
 def _readable(table: pd.DataFrame) -> pd.DataFrame:
-    """Columns that hold anything, as text."""
+    """The columns in which some row has a value, as text that is safe to show."""
     shown = table.loc[:, table.notna().any() & (table != "").any()]
     return shown.astype(object).where(shown.notna(), "").astype(str).map(lambda text: clean(text, ERROR_LIMIT))
 
 
 def print_sharing(board: pd.DataFrame, console: Console) -> None:
-    """One table per network and receiver."""
+    """Print a sharing board: one table per network and receiver, with its floor, its caveats and the legend."""
     assert list(board.columns) == list(COLUMNS)
     for names, rows in board.groupby(list(SUBJECT), sort=False):
         dataset, backbone, split_point, receiver, senders = (clean(name) for name in names)

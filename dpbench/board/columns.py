@@ -1,9 +1,11 @@
-"""The columns of a board: what they are called, how they are ordered and rounded, which name a row."""
+"""The columns of boards: what they are called, how they are ordered and rounded, which of them name a row."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,7 +24,7 @@ KEY = (
     "budget",
     "seed",
 )
-"""What names a row, beside its `server`: see `row_key`."""
+"""The columns that name a row, beside its `server`: see `CELL_LAYOUT`."""
 
 
 MEANS = {
@@ -104,12 +106,6 @@ WORST_CASE = "worst-case"
 
 FLOOR = "floor"
 """What the `attack` column says in the row that takes the best guess per image: the zero of the scale."""
-
-
-def row_key(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a row of any board is matched by: `KEY`, then its `server`, empty where a board has no such column."""
-    server = values.get("server", "")
-    return *(str(values[column]) for column in KEY), server if server == "trusted" else ""
 
 
 def headline_of(board: pd.DataFrame) -> str:
@@ -199,3 +195,42 @@ def row_name(row: Row) -> str:
 
 CELL_LAYOUT = Layout(KEY, row_name, further="server", whole=True)
 """How boards of cells, one attack on one defense each, name their rows."""
+
+
+@dataclass(frozen=True)
+class CsvTable:
+    """A CSV file as text.
+
+    Attributes:
+        path: of the file.
+        header: names of the columns, in lower case.
+        rows: each of as many values.
+        separator: what stands between two values.
+    """
+
+    path: Path
+    header: list[str]
+    rows: list[list[str]]
+    separator: str
+
+
+def with_numbers(table: CsvTable) -> pd.DataFrame:
+    """A board of any columns: those that hold nothing but numbers, and gaps, as numbers."""
+    board = pd.DataFrame(table.rows, columns=table.header, dtype=object)
+    for column in board.columns:
+        with contextlib.suppress(ValueError):
+            board[column] = pd.to_numeric(board[column].replace("", None))
+    return board
+
+
+@dataclass(frozen=True)
+class BoardKind:
+    """The boards of a protocol.
+
+    Attributes:
+        layout: how they name their rows.
+        read: the text of a CSV file -> the board; refuses what it cannot be.
+    """
+
+    layout: Layout
+    read: Callable[[CsvTable], pd.DataFrame] = with_numbers

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import codecs
-import contextlib
 import csv
 import html
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +24,6 @@ from dpbench.board.columns import (
     MEANS,
     ORDER,
     TEXT,
-    Layout,
     tidy,
 )
 from dpbench.errors import DpbenchError
@@ -215,23 +212,6 @@ def _cell_board(table: CsvTable) -> pd.DataFrame:
     return tidy(board.reindex(columns=[column for column in ORDER if column in header]))
 
 
-@dataclass(frozen=True)
-class CsvTable:
-    """A CSV file as text.
-
-    Attributes:
-        path: of the file.
-        header: names of the columns, in lower case.
-        rows: each of as many values.
-        separator: what stands between two values.
-    """
-
-    path: Path
-    header: list[str]
-    rows: list[list[str]]
-    separator: str
-
-
 def read_table(path: Path) -> CsvTable:
     """A CSV file of any columns.
 
@@ -315,28 +295,6 @@ def _refuse_interval(row: Mapping[str, float], where: str) -> None:
             raise DpbenchError(f"{where}: {column} is empty beside its interval [{low:g}, {high:g}]; expected a number")
         if low > mean + rounding or mean > high + rounding:  # never of NaN
             raise DpbenchError(f"{where}: {column} is {mean:g}, outside its interval [{low:g}, {high:g}]")
-
-
-def with_numbers(table: CsvTable) -> pd.DataFrame:
-    """A board of any columns: those that hold nothing but numbers, and gaps, as numbers."""
-    board = pd.DataFrame(table.rows, columns=table.header, dtype=object)
-    for column in board.columns:
-        with contextlib.suppress(ValueError):
-            board[column] = pd.to_numeric(board[column].replace("", None))
-    return board
-
-
-@dataclass(frozen=True)
-class BoardKind:
-    """The boards of a protocol.
-
-    Attributes:
-        layout: how they name their rows.
-        read: the text of a CSV file -> the board; refuses what it cannot be.
-    """
-
-    layout: Layout
-    read: Callable[[CsvTable], pd.DataFrame] = with_numbers
 
 
 CELL_BOARDS = BoardKind(CELL_LAYOUT, _cell_board)

@@ -12,7 +12,6 @@ from dpbench.contract.plugin import Parameters
 
 LARGEST_SEED = (1 << 63) - 1
 
-
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 """A seed that every random generator takes: a whole number from 0 to 2^63 - 1."""
 

@@ -32,7 +32,6 @@ Switch = tuple[Callable[[], Any], Callable[[Any], object]]
 _GUARDS: list[object] = []
 """Guards that stay alive, so that inference mode stays off, after a plug-in entered it and never left it."""
 
-
 _depth = 0
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from dpbench.board.columns import Layout
-from dpbench.board.files import CELL_BOARDS, BoardKind, read_table
+from dpbench.board.columns import BoardKind, Layout
+from dpbench.board.files import CELL_BOARDS, read_table
 from dpbench.protocols.sharing.reporting.columns import SHARING_BOARDS
 
 KINDS: list[BoardKind] = [CELL_BOARDS, SHARING_BOARDS]

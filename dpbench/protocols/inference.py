@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from dpbench.board.columns import Row
-from dpbench.board.files import CELL_BOARDS, BoardKind, as_text, write_board
+from dpbench.board.columns import BoardKind, Row
+from dpbench.board.files import CELL_BOARDS, as_text, write_board
 from dpbench.board.leaderboard import build_board, build_rows, per_image
 from dpbench.board.leakage import CALIBRATED
 from dpbench.board.rows import BoardRow

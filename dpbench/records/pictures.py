@@ -21,16 +21,12 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[np.uint8]
 
-
 PAPER, INK, FAINT = "white", (30, 30, 30), (110, 110, 110)
-
 
 LABEL = 100
 """Most characters of a label beside a row of images."""
 
-
 GAP, MARGIN, LABEL_PX, TITLE_PX = 4, 10, 13, 16
-
 
 TILE_PX = 96
 """Images smaller than this are enlarged by a whole factor."""

@@ -23,7 +23,7 @@ from dpbench.machine import cache
 from dpbench.machine.devices import place, to_device
 from dpbench.machine.memory import LARGEST_BATCH, Batches, auto_batch_size, room
 from dpbench.machine.randomness import derive_generator, derive_seed, seeded
-from dpbench.metrics import recognition
+from dpbench.metrics import judge as judges
 from dpbench.models import backbones, training, weights
 from dpbench.plugins import remote
 from dpbench.plugins.configuring import defense_of
@@ -259,33 +259,31 @@ class Prepared:
         name = cell.backbone.name
         named = cell.judge.backbone() if cell.judge is not None else None
         knows = weights.choose(cell.backbone, expected=cell.weights_fingerprint).classes == classes
-        pretrained = recognition.pretrained_judge_spec(name, classes) if knows and named is None else None
+        pretrained = judges.pretrained_judge_spec(name, classes) if knows and named is None else None
         if pretrained is not None and cell.backbone.class_order == "natural":
             pretrained = pretrained.model_copy(update={"class_order": "natural"})
-        spec = named or pretrained or recognition.judge_spec(name)
+        spec = named or pretrained or judges.judge_spec(name)
         shape: dict[str, Any] = {"image_size": cell.dataset.image_size, "classes": classes}
         about = {
             "judge": spec.model_dump(mode="json"),
             **({"weights": weights.choose(spec).label} if pretrained else {}),
             "data": cell.data_fingerprint,
             "seed": cell.seed,
-            "training": [training.recipe(cell.dataset.image_size), recognition.VERSION],
+            "training": [training.recipe(cell.dataset.image_size), judges.VERSION],
         }
 
         def fit(key: str, batch_size: int) -> cache.State:
             if pretrained is not None:
-                return recognition.load_judge(pretrained, image_size=cell.dataset.image_size, names=parts.classes)
+                return judges.load_judge(pretrained, image_size=cell.dataset.image_size, names=parts.classes)
             generator = derive_generator(self.device, key, "fit")
             private = parts.private.at_most(batch_size)
-            return recognition.fit_judge(
-                spec, private, **shape, generator=generator, device=self.device, progress=progress
-            )
+            return judges.fit_judge(spec, private, **shape, generator=generator, device=self.device, progress=progress)
 
         def load(key: str, batch_size: int) -> Judge:
             state = cache.remember(self.cache_dir, "judges", key, lambda: fit(key, batch_size), progress)
-            judge = recognition.make_judge(spec, state, **shape, device=self.device)
+            judge = judges.make_judge(spec, state, **shape, device=self.device)
             at_once = min(batch_size, LARGEST_BATCH)
-            read = recognition.labels_read(judge, parts.test.images, parts.test.labels, at_once)
+            read = judges.labels_read(judge, parts.test.images, parts.test.labels, at_once)
             return Judge(judge, spec.name, sum(read) / len(read))
 
         return self._keep_fitted("judge", about, training.BATCH_SIZE, load)

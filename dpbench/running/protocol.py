@@ -18,8 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dpbench.board.columns import Row
-from dpbench.board.files import BoardKind
+from dpbench.board.columns import BoardKind, Row
 from dpbench.board.rows import BoardRow
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from dpbench.board.files import BoardKind
+from dpbench.board.columns import BoardKind
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
 from dpbench.errors import DpbenchError

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from dpbench.api import load_records
 from dpbench.board.cells import SERVER_ROLES, Tier
-from dpbench.board.columns import FLOOR, KEY, WORST_CASE, row_key
+from dpbench.board.columns import CELL_LAYOUT, FLOOR, KEY, WORST_CASE
 from dpbench.board.comparisons import difference
 from dpbench.board.files import read_board, write_board
 from dpbench.board.leaderboard import build_board, build_rows
@@ -218,8 +218,8 @@ def test_who_holds_the_servers_half_is_part_of_a_rows_name(tmp_path: Path) -> No
     assert list(read_board(path)["server"]) == list(board["server"])
     without = build_board(records[:3])
     assert "server" not in without
-    keys = {row_key(values) for values in board.to_dict("records")}
-    assert {row_key(values) for values in without.to_dict("records")} < keys
+    keys = {CELL_LAYOUT.name_of(values) for values in board.to_dict("records")}
+    assert {CELL_LAYOUT.name_of(values) for values in without.to_dict("records")} < keys
     assert len(keys) == len(board)
     write_board(board, tmp_path / "board.md")
     assert "| trusted" in (tmp_path / "board.md").read_text()
@@ -290,8 +290,8 @@ def test_one_file_under_several_spellings_is_one_plugin(name: str) -> None:
     board = build_board([named("mine.py:X"), named(name, created="2030")])
     assert list(board["attack"]) == [WORST_CASE, "decoder"]
     assert set(board["defense"]) == {"mine.py:X"}
-    key = [row_key(values) for values in build_board([named(name)]).to_dict("records")]
-    assert key == [row_key(values) for values in build_board([named("mine.py:X")]).to_dict("records")]
+    key = [CELL_LAYOUT.name_of(values) for values in build_board([named(name)]).to_dict("records")]
+    assert key == [CELL_LAYOUT.name_of(values) for values in build_board([named("mine.py:X")]).to_dict("records")]
 
 
 def test_an_edited_file_is_told_by_its_version() -> None:

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 import dpbench as package
-from dpbench.board.columns import Layout
-from dpbench.board.files import BoardKind
+from dpbench.board.columns import BoardKind, Layout
 from dpbench.contract.spec import Spec
 from dpbench.errors import DpbenchError
 from dpbench.metrics.fidelity import grade

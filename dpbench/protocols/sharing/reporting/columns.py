@@ -6,8 +6,8 @@ from typing import Literal, get_args
 
 import pandas as pd
 
-from dpbench.board.columns import Layout, Row
-from dpbench.board.files import NAMED, BoardKind, CsvTable
+from dpbench.board.columns import BoardKind, CsvTable, Layout, Row
+from dpbench.board.files import NAMED
 from dpbench.errors import DpbenchError
 
 FIGURES = ("ssim", "psnr_db", "lpips")

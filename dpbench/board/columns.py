@@ -26,7 +26,6 @@ KEY = (
 )
 """The columns that name a row, beside its `server`: see `CELL_LAYOUT`."""
 
-
 MEANS = {
     "accuracy": 4,
     "accuracy_top5": 4,
@@ -47,7 +46,6 @@ MEANS = {
 }
 """Decimals of the figures that are means over images; each has an interval."""
 
-
 OTHERS = {
     "accuracy_spread": 4,
     "ssim_spread": 4,
@@ -60,13 +58,10 @@ OTHERS = {
     "seconds": 1,
 }
 
-
 DECIMALS = {f"{column}{end}": n for column, n in MEANS.items() for end in ("", "_low", "_high")} | OTHERS
 """Decimals of every figure: fixed, so that the same records give the same bytes."""
 
-
 COUNTS = ("releases", "images", "leakage_images", "release_bits")
-
 
 ORDER = (
     *KEY,
@@ -74,7 +69,6 @@ ORDER = (
     *DECIMALS,
     *("release_bits", "leakage_metrics", "leakage_images", "trained_on", "tied", "origin", "error", "cell"),
 )
-
 
 OPTIONAL_COLUMNS = (
     "server",
@@ -85,24 +79,18 @@ OPTIONAL_COLUMNS = (
 )
 """Columns that are written only when some row has a value, so that older boards stay byte-identical."""
 
-
 COLUMNS = tuple(column for column in ORDER if column not in OPTIONAL_COLUMNS)
 """The columns of every board, in order; documented in dpbench/guide/boards.md, as are those `OPTIONAL_COLUMNS`."""
-
 
 DEFAULT_HEADLINE = "leakage"
 """The figure that orders a board and that its pictures show, where the column `headline` names no other."""
 
-
 TEXT = tuple(column for column in ORDER if column not in DECIMALS and column not in COUNTS)
-
 
 GUARANTEES = ("mse_bound", "epsilon", "delta")
 
-
 WORST_CASE = "worst-case"
 """What the `attack` column says in the row that takes the best reconstruction per image."""
-
 
 FLOOR = "floor"
 """What the `attack` column says in the row that takes the best guess per image: the zero of the scale."""

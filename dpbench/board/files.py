@@ -24,6 +24,8 @@ from dpbench.board.columns import (
     MEANS,
     ORDER,
     TEXT,
+    BoardKind,
+    CsvTable,
     tidy,
 )
 from dpbench.errors import DpbenchError
@@ -152,9 +154,7 @@ def write_board(board: pd.DataFrame, path: Path) -> None:
 
 SHARE = (0.0, 1.0)
 
-
 NOT_NEGATIVE = (0.0, math.inf)
-
 
 RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("accuracy", "accuracy_top5", "reid_top1", "reid_top5", "identity_top1", "label_read"), SHARE),
@@ -167,18 +167,14 @@ RANGES: Mapping[str, tuple[float, float]] = {
 }
 """Column -> the smallest and largest value it can have; columns that are not listed are 0 or more."""
 
-
 MISSING = ("", "nan", "na", "n/a")
 """Texts that stand for a figure that is not there, whatever their case."""
-
 
 NAMED = 5
 """Missing columns that an error names."""
 
-
 _WORDS = ("status", "threat_model", "auxiliary", "budget", "origin", "converged", "server")
 """Columns that hold one of a few words, whose case says nothing."""
-
 
 _AGAIN = "write it again with `dpbench leaderboard DIR --output FILE.csv`"
 

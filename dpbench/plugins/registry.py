@@ -24,20 +24,15 @@ from dpbench.machine.process_state import preserved
 
 GROUP = "dpbench.plugins"
 
-
 OWN = ("dpbench", "dpbench_attacks", "dpbench_defenses")
 """Packages whose plug-ins dpbench vouches for: their version alone identifies them, and they run in the engine's own
 process."""
 
-
 P = TypeVar("P", bound=Plugin)
-
 
 _attacks: dict[str, type[Attack]] = {}
 
-
 _defenses: dict[str, type[Defense]] = {}
-
 
 _vouched = False
 

@@ -41,15 +41,11 @@ LEGEND = (
     "more. A low figure means: not broken by these attacks."
 )
 
-
 STATIC_LEGEND = " ~: the static attack did not converge, as one that does not know the defense well may."
-
 
 DEFENSE, WORST = "defense", "worst"
 
-
 MARKS = {"incomplete": "*", "unreliable": "?"}
-
 
 NOT_CONVERGED = {False: "?", True: "~"}
 """Is the row of the static tier? -> the mark of one whose attacks did not converge."""

@@ -22,7 +22,6 @@ from dpbench.suite.ensembles import ENSEMBLES, NEWEST
 Headline = Literal["leakage", "ssim", "reid_top1", "identity_top1"]
 """Figures of a board that a suite can be about."""
 
-
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 
 

@@ -72,7 +72,7 @@ class Inference(Protocol[CellSpec, Record]):
         size = chosen.dataset.image_size
         fingerprint = preflight.data_fingerprint(chosen.dataset, hint="" if options.data is not None else chosen.data)
         progress("looking at the backbones")
-        entries, of_weights = preflight.in_order(chosen.backbones, chosen.dataset)
+        entries, of_weights = preflight.with_class_order(chosen.backbones, chosen.dataset)
         chosen = chosen.model_copy(update={"backbones": entries})
         remarks = [*preflight.left_out(chosen.dataset), *of_weights]
         split_names = [preflight.split_names(entry, size) for entry in chosen.backbones]

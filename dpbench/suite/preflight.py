@@ -12,7 +12,6 @@ from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.machine.process_state import preserved
 from dpbench.models import backbones
-from dpbench.models import backbones as feasibility
 from dpbench.models import weights as sources
 from dpbench.suite.suite import BackboneEntry
 
@@ -43,13 +42,13 @@ def split_names(entry: BackboneEntry, image_size: int) -> list[str]:
     """
     with torch.device("meta"):  # no memory, no time: only the names are wanted
         model = backbones.create_backbone(entry.spec(), image_size=image_size, classes=2)
-        feasibility.assert_classifies(model, image_size=image_size, classes=2, name=entry.name)
+        backbones.assert_classifies(model, image_size=image_size, classes=2, name=entry.name)
     names = [backbones.resolve_split_point(model, point, name=entry.name) for point in entry.split_points]
     return list(dict.fromkeys(names))
 
 
 def weights_fingerprint(entry: BackboneEntry, image_size: int) -> str:
-    """Of the backbone's weights file; empty where there is none.
+    """SHA-256 of the backbone's weights file; empty where there is none.
 
     Raises:
         DpbenchError: weights that are not to be had, or do not fit.
@@ -66,7 +65,7 @@ def left_out(*data: DatasetSpec) -> list[str]:
     return [f"{one.name}: {line}" for one in data for line in datasets.left_out(one)]
 
 
-def in_order(entries: Sequence[BackboneEntry], dataset: DatasetSpec) -> tuple[list[BackboneEntry], list[str]]:
+def with_class_order(entries: Sequence[BackboneEntry], dataset: DatasetSpec) -> tuple[list[BackboneEntry], list[str]]:
     """Backbones with the order of their classifiers' classes decided, and what the user should know of their weights.
 
     Raises:

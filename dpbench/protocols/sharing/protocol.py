@@ -68,7 +68,7 @@ class Sharing(Protocol[Unit, SharingRecord]):
         progress("looking at the data")
         fingerprint = preflight.data_fingerprint(suite.dataset, hint="" if options.data is not None else suite.data)
         progress("looking at the backbone")
-        (entry,), of_weights = preflight.in_order([suite.backbone], suite.dataset)
+        (entry,), of_weights = preflight.with_class_order([suite.backbone], suite.dataset)
         suite = suite.model_copy(update={"backbone": entry})
         units = plan_sharing(
             suite,

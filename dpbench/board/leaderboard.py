@@ -16,8 +16,6 @@ import pandas as pd
 from dpbench.board.cells import PER_IMAGE, Cell, Figures, Tier, bound_of, cells_of, grouped, in_order
 from dpbench.board.columns import COLUMNS, DEFAULT_HEADLINE, FLOOR, KEY, WORST_CASE, tidy, with_arguments
 from dpbench.board.comparisons import ties
-from dpbench.board.files import read_board as read_board
-from dpbench.board.files import write_board as write_board
 from dpbench.board.leakage import normalised
 from dpbench.board.rows import BoardRow, Sample, on_common_seeds, over_all_seeds
 from dpbench.board.worst_cases import Scope, ensemble_of, none_converged, outcome, tiers_of, unreliable_cells

@@ -76,7 +76,7 @@ class FeatureHeader(Network):
         None, gt=0, allow_inf_nan=False, description="of integers: they mean scale * (q - zero)"
     )
     zero_point: float | None = Field(None, allow_inf_nan=False, description="of integers, see scale; None of floats")
-    digest: str = Field("", description="SHA-256 over tensors and header, see `digest_of`")
+    digest: str = Field("", description="SHA-256 over tensors and header, see `features_digest`")
 
     def written(self) -> dict[str, JsonValue]:
         """As JSON in a file: of floats without what is said of integers, as it was before integers were taken."""
@@ -90,7 +90,7 @@ def layout_of(shape: tuple[int, ...]) -> FeatureLayout:
     return "flat" if len(shape) == 1 else "NLC" if len(shape) == 2 else "other"
 
 
-def digest_of(header: FeatureHeader, tensors: Mapping[str, Tensor]) -> str:
+def features_digest(header: FeatureHeader, tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 in hex over the header without its digest, and every tensor's name, dtype, shape and values.
 
     It finds damage. It does not prove who wrote the file: whoever changes features can compute it anew. Where that

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from dpbench.data.images import Pixels
 from dpbench.errors import DpbenchError
 from dpbench.machine.writing import write_atomically
 from dpbench.records.store import picture_path
@@ -18,8 +18,6 @@ from dpbench.text.shown_text import ERROR_LIMIT, clean
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-Pixels = npt.NDArray[np.uint8]
 
 PAPER, INK, FAINT = "white", (30, 30, 30), (110, 110, 110)
 

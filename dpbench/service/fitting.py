@@ -9,6 +9,7 @@ import torch
 
 from dpbench.contract.defense import Defense, ProtectedModel, SplitModel
 from dpbench.contract.images import LabelledImages
+from dpbench.machine.cache import State
 from dpbench.machine.devices import place
 from dpbench.machine.process_state import preserved
 from dpbench.machine.randomness import derive_generator, derive_seed, seeded
@@ -16,8 +17,6 @@ from dpbench.models import backbones, splitting
 from dpbench.models.spec import BackboneSpec
 from dpbench.service.learned import Fitting, restore
 from dpbench.service.same_release import assert_restored
-
-State = dict[str, torch.Tensor]
 
 PROBE = 16
 """Private images on which a fitted defense is compared with what is stored of it."""

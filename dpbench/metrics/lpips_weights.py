@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dpbench.errors import DpbenchError
+
 TORCHVISION_FILE = "alexnet-owt-7be5be79.pth"  # torchvision names files by the start of their SHA-256
 CARRIER_SHA256 = "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"
 
@@ -29,7 +31,7 @@ ADVICE = (
 )
 
 
-class LpipsUnavailable(Exception):
+class LpipsUnavailable(DpbenchError):
     """Why LPIPS cannot be computed here; the figure stays empty."""
 
 

@@ -10,16 +10,17 @@ import pandas as pd
 import torch
 from rich.console import Console
 
+from dpbench.board.columns import assert_free
 from dpbench.board.files import CELL_BOARDS, BoardKind, as_text, write_board
 from dpbench.board.leaderboard import build_board, per_image
-from dpbench.board.leakage import CALIBRATED
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
 from dpbench.contract.threat import UNDEFENDED
-from dpbench.data import datasets
 from dpbench.errors import DpbenchError
 from dpbench.machine.stages import Stages
-from dpbench.plugins.configuring import attack_of, defense_of
+from dpbench.metrics.table import CALIBRATED
+from dpbench.plugins.configuring import attack_of, configured_as, defense_of
+from dpbench.plugins.measuring import facts_of
 from dpbench.protocols.consistency import contradictions
 from dpbench.protocols.doubts import missing_metrics, not_converged
 from dpbench.records.record import APART, Memory, Record
@@ -78,7 +79,7 @@ class Inference(Protocol[CellSpec, Record]):
         shifted_fingerprint = ""
         if chosen.shifted is not None and chosen.grants_shifted:
             progress("looking at the shifted data")
-            shifted_fingerprint = datasets.fingerprint(chosen.shifted.dataset(size))
+            shifted_fingerprint = preflight.data_fingerprint(chosen.shifted.dataset(size), hint="")
             remarks += preflight.left_out(chosen.shifted.dataset(size))
         cells = plan(
             chosen,
@@ -87,6 +88,7 @@ class Inference(Protocol[CellSpec, Record]):
             shifted_fingerprint=shifted_fingerprint,
             weights_fingerprints=fingerprints,
         )
+        assert_free(facts_of(cells[0].metrics if cells else ()))
         return Planned(chosen, cells, tuple(remarks))
 
     def names_of(self, unit: CellSpec) -> tuple[str, ...]:
@@ -96,11 +98,12 @@ class Inference(Protocol[CellSpec, Record]):
 
     def plugins(self, unit: CellSpec) -> list[PluginSpec]:
         """See `Protocol`."""
-        return [unit.defense, unit.attack]
+        return [unit.defense, unit.attack, *unit.metrics]
 
     def configured(self, unit: CellSpec) -> list[Plugin]:
         """See `Protocol`."""
-        return [attack_of(unit.attack), defense_of(unit.defense)]
+        metrics = [configured_as(metric, "metric") for metric in unit.metrics]
+        return [attack_of(unit.attack), defense_of(unit.defense), *metrics]
 
     def kind_of(self, unit: CellSpec) -> str:
         """Its attack."""
@@ -167,7 +170,8 @@ class Inference(Protocol[CellSpec, Record]):
             for record in records
             if "clamped" in record.notes
         ]
-        return lines + missing_metrics(records, CALIBRATED)
+        own = {facts.name for record in records for facts in record.metrics}
+        return lines + missing_metrics(records, own.union(CALIBRATED))
 
     def caption(self, record: Record) -> tuple[str, str]:
         """See `Protocol`."""

@@ -10,10 +10,10 @@ import pandas as pd
 
 from dpbench.board.caveats import made_of, metrics_of
 from dpbench.board.columns import FLOOR, WORST_CASE, headline_of
-from dpbench.board.leakage import CALIBRATED
 from dpbench.contract.threat import THREAT_MODELS, UNDEFENDED
 from dpbench.errors import DpbenchError
 from dpbench.machine.writing import write_atomically
+from dpbench.metrics.table import CALIBRATED
 from dpbench.reporting.plot_style import default_style
 from dpbench.reporting.selection import server_of
 from dpbench.suite.names import varying

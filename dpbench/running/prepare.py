@@ -16,7 +16,7 @@ from dpbench.contract.defense import Defense, ProtectedModel
 from dpbench.contract.images import Images, LabelledImages
 from dpbench.contract.spec import PluginSpec
 from dpbench.contract.threat import AUXILIARY_SHARE, UNDEFENDED
-from dpbench.data.datasets import Parts, load_parts
+from dpbench.data.datasets import Parts
 from dpbench.data.division import assert_disjoint_hashes
 from dpbench.data.spec import DatasetSpec
 from dpbench.machine import cache
@@ -27,6 +27,7 @@ from dpbench.metrics import recognition
 from dpbench.models import backbones, training, weights
 from dpbench.plugins import remote
 from dpbench.plugins.configuring import defense_of
+from dpbench.plugins.image_sets import load_parts
 from dpbench.plugins.registry import find_defense, source_of
 from dpbench.service import fitting
 from dpbench.service.lending import Lent

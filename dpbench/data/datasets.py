@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dpbench.contract.dataset import Drawn, ImageSet, PartName, checked_classes, checked_images
-from dpbench.data import division, images
+from dpbench.data import division, images, timm_sets
 from dpbench.data.division import PARTS, Decoded, Part, Progress, assert_disjoint, assert_enough, divide
 from dpbench.data.folders import ClassFolders
 from dpbench.data.images import Pixels
@@ -84,6 +84,8 @@ class Parts:
         test: images for the accuracy; the first of them are the victims.
         classes: names of the labels.
         hashes: part -> content hash of each image.
+        content: of what is identified by its name alone, `torch/...` and `hfds/...`, what the name stood for: see
+            `content_of`; of Hugging Face's a hash of the images. Empty for others, whose fingerprint says it.
     """
 
     private: LabelledImages
@@ -91,6 +93,7 @@ class Parts:
     test: LabelledImages
     classes: tuple[str, ...]
     hashes: dict[str, list[str]]
+    content: str = ""
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,17 @@ def fingerprint(spec: DatasetSpec, find: Find = embedded) -> str:
     return json_hash([division.VERSION, identity, spec.model_dump(mode="json", exclude={"name"})])[:40]
 
 
+def content_of(spec: DatasetSpec, cache: Path, find: Find = embedded) -> str:
+    """Identifies the files behind a name that the fingerprint takes at its word, `torch/...`; empty for all others.
+
+    Args:
+        spec: which data set.
+        cache: the folder of `load_parts`; downloads lie in it.
+        find: as in `fingerprint`.
+    """
+    return timm_sets.content(spec, cache) if find(spec.name) is None and _kind(spec.name) == "torch" else ""
+
+
 def left_out(spec: DatasetSpec, find: Find = embedded) -> tuple[str, ...]:
     """What of a folder is not taken, or might be meant otherwise, in words; empty for other data sets."""
     folder = find(spec.name) is None and _kind(spec.name) == "folder"
@@ -203,7 +217,7 @@ def load_parts(
     """
     found = fingerprint(spec, find)
     if expected and found != expected:
-        raise _changed(spec)
+        raise changed(spec)
     path = cache / f"{found}.safetensors"
     import torch
 
@@ -211,12 +225,22 @@ def load_parts(
     from dpbench.data.image_file import read_images
     from dpbench.machine import memory
 
-    stored = read_images(path, spec)
+    files, decoded_from = content_of(spec, cache, find), path.with_suffix(".files")
+    told = _text_of(decoded_from)
+    # what was decoded from other files is decoded again; files that were removed since are not missed
+    stored = read_images(path, spec) if not files or told in ("", files) else None
     if stored is None:
-        _decode(path, spec, cache, progress, find, unchanged=lambda: fingerprint(spec, find) == found)
+
+        def unchanged() -> bool:
+            return fingerprint(spec, find) == found and files in ("", content_of(spec, cache, find))
+
+        _decode(path, spec, cache, progress, find, unchanged)
         stored = read_images(path, spec)
+        files, told = content_of(spec, cache, find), ""
         if stored is None:
             raise DpbenchError(f"{path} is damaged right after it was written; check the disk, or choose another cache")
+    if files and told != files:
+        write_atomically(decoded_from, lambda temporary: temporary.write_text(files, encoding="utf-8"))
     assert_disjoint(stored.decoded)
     room = memory.room(torch.device("cpu")) if room is None else room
     fits = 4 * sum(images.shape.numel() for images in stored.images.values()) <= room
@@ -231,10 +255,24 @@ def load_parts(
         for name, part in stored.decoded.parts.items()
     }
     hashes = {name: part.hashes for name, part in stored.decoded.parts.items()}
-    return Parts(**labelled, classes=stored.decoded.classes, hashes=hashes)
+    named = find(spec.name) is None and _kind(spec.name) == "hfds"
+    return Parts(
+        **labelled,
+        classes=stored.decoded.classes,
+        hashes=hashes,
+        content=json_hash(hashes) if named else files or told,
+    )
 
 
-def _changed(spec: DatasetSpec) -> DpbenchError:
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def changed(spec: DatasetSpec) -> DpbenchError:
+    """An error for images that are not those of before."""
     return DpbenchError(f"data changed while the run went on: {spec.name} is not what it was; run again")
 
 
@@ -279,7 +317,7 @@ def _decode(
     def write_unchanged(temporary: Path) -> None:
         write_images(temporary, spec, classes, fill)
         if not unchanged():
-            raise _changed(spec)
+            raise changed(spec)
 
     write_atomically(path, write_unchanged)
 

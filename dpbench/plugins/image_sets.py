@@ -36,6 +36,11 @@ def left_out(spec: DatasetSpec) -> tuple[str, ...]:
     return datasets.left_out(spec, find_source)
 
 
+def content_of(spec: DatasetSpec, cache: Path) -> str:
+    """See `dpbench.data.datasets.content_of`."""
+    return datasets.content_of(spec, cache, find_source)
+
+
 def load_parts(
     spec: DatasetSpec, *, cache: Path, progress: Progress, room: int | None = None, expected: str = ""
 ) -> Parts:

@@ -16,6 +16,7 @@ from dpbench.board.leaderboard import build_board, per_image
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
 from dpbench.contract.threat import UNDEFENDED
+from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.machine.stages import Stages
 from dpbench.metrics.table import CALIBRATED
@@ -104,6 +105,16 @@ class Inference(Protocol[CellSpec, Record]):
         """See `Protocol`."""
         metrics = [configured_as(metric, "metric") for metric in unit.metrics]
         return [attack_of(unit.attack), defense_of(unit.defense), *metrics]
+
+    def data(self, unit: CellSpec) -> dict[str, tuple[DatasetSpec, str]]:
+        """See `Protocol`."""
+        shifted = {} if unit.shifted is None else {"shifted": (unit.shifted, unit.shifted_fingerprint)}
+        return {"dataset": (unit.dataset, unit.data_fingerprint), **shifted}
+
+    def without_data(self, unit: CellSpec) -> CellSpec:
+        """See `Protocol`."""
+        marks = {"data_fingerprint": "", "shifted_fingerprint": "", "combined": ()}
+        return unit.model_copy(update=marks)
 
     def kind_of(self, unit: CellSpec) -> str:
         """Its attack."""

@@ -74,6 +74,10 @@ class Envelope(BaseModel):
     )
     missing_metrics: dict[str, str] = Field(default_factory=dict, description="metric or bound -> why it is not there")
     victims: list[str] = Field(default_factory=list, description="content hash of each victim, in order")
+    data_files: dict[str, str] = Field(
+        default_factory=dict,
+        description="dataset, shifted -> hash of what lay behind a name that the fingerprint takes at its word",
+    )
     backbone_weights: str = Field("", description="where the weights came from, and their hash")
     recognition: Recognition | None = None
     trained_on: list[str] = Field(default_factory=list, description="metrics that the defense optimised against")

@@ -78,6 +78,7 @@ class Result:
     victim_hashes: list[str]
     reconstructions: Tensor
     floor: bool
+    data_files: dict[str, str]
     backbone_weights: str
     released: dict[str, Any]
     release_bits: int
@@ -96,6 +97,7 @@ class Result:
             "metrics": self.metrics,
             "missing_metrics": self.missing_metrics,
             "victims": self.victim_hashes,
+            "data_files": self.data_files,
             "backbone_weights": self.backbone_weights,
             "recognition": self.recognition,
             "trained_on": self.trained_on,
@@ -192,6 +194,7 @@ class Pipeline:
             victim_hashes=parts.hashes["test"][: cell.victims],
             reconstructions=images.cpu(),
             floor=cell.attack.name in FLOORS,
+            data_files=self.prepared.data_files(cell),
             backbone_weights=backbone_weights,
             released={
                 "shape": list(released.release.features[0].shape[1:]),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dpbench.contract.defense import Defense as Defense
     from dpbench.contract.defense import ProtectedModel as ProtectedModel
     from dpbench.contract.defense import SplitModel as SplitModel
+    from dpbench.contract.feature_transform import FeatureTransform as FeatureTransform
     from dpbench.contract.images import LabelledImages as LabelledImages
     from dpbench.contract.plugin import File as File
     from dpbench.errors import DpbenchError as DpbenchError
@@ -43,6 +44,7 @@ _HOMES = {
     "AdditiveNoise": "contract.defense",
     "Attack": "contract.attack",
     "Defense": "contract.defense",
+    "FeatureTransform": "contract.feature_transform",
     "LabelledImages": "contract.images",
     "Observation": "contract.attack",
     "ProtectedModel": "contract.defense",

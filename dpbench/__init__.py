@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dpbench.contract.defense import Defense as Defense
     from dpbench.contract.defense import ProtectedModel as ProtectedModel
     from dpbench.contract.defense import SplitModel as SplitModel
+    from dpbench.contract.feature_transform import FeatureTransform as FeatureTransform
     from dpbench.contract.images import LabelledImages as LabelledImages
     from dpbench.contract.metric import Metric as Metric
     from dpbench.contract.plugin import File as File
@@ -46,6 +47,7 @@ _HOMES = {
     "Attack": "contract.attack",
     "Defense": "contract.defense",
     "ImageSet": "contract.dataset",
+    "FeatureTransform": "contract.feature_transform",
     "LabelledImages": "contract.images",
     "Metric": "contract.metric",
     "Observation": "contract.attack",

@@ -5,6 +5,7 @@ A name is that of an embedded set (`BUILT_IN`), a folder of class folders, or on
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from dpbench.data.spec import DatasetSpec
 from dpbench.data.spectra import Spectra
 from dpbench.data.timm_sets import TORCH_NAMES, fetch_pools, timm_name
 from dpbench.errors import DpbenchError, unknown
-from dpbench.machine.writing import write_atomically
+from dpbench.machine.writing import Unwritable, write_atomically
 from dpbench.text.hashing import content_hash as json_hash
 
 if TYPE_CHECKING:
@@ -240,7 +241,8 @@ def load_parts(
         if stored is None:
             raise DpbenchError(f"{path} is damaged right after it was written; check the disk, or choose another cache")
     if files and told != files:
-        write_atomically(decoded_from, lambda temporary: temporary.write_text(files, encoding="utf-8"))
+        with contextlib.suppress(Unwritable):  # a cache that can only be read
+            write_atomically(decoded_from, lambda temporary: temporary.write_text(files, encoding="utf-8"))
     assert_disjoint(stored.decoded)
     room = memory.room(torch.device("cpu")) if room is None else room
     fits = 4 * sum(images.shape.numel() for images in stored.images.values()) <= room

@@ -11,8 +11,10 @@ from dpbench.errors import DpbenchError
 from dpbench.plugins.registry import image_sets
 from dpbench.testing import ContractError, check_dataset, checks_for
 
+CHECKS = [check for cls in image_sets().values() for check in checks_for(cls)]
 
-@pytest.mark.parametrize("check", [check for cls in image_sets().values() for check in checks_for(cls)], ids=lambda check: f"{check.who} {check.__name__}")
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: f"{check.who} {check.__name__}")
 def test_every_data_set_keeps_the_contract(check):
     check()
 

@@ -8,11 +8,13 @@ from typing import NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 
+from dpbench.contract.metric import MetricFacts
 from dpbench.contract.threat import AUXILIARY_DATA, BUDGETS, THREAT_MODELS, AuxiliaryData, ServerRole, ThreatModel
 from dpbench.errors import DpbenchError
 from dpbench.metrics.intervals import Floats
 from dpbench.metrics.recognition import Recognition
-from dpbench.records.record import METRICS, Record
+from dpbench.metrics.table import IN_RECORDS, LOWER_IS_CLOSER
+from dpbench.records.record import Record
 from dpbench.suite.cell import CellSpec
 from dpbench.suite.ensembles import is_floor
 from dpbench.suite.names import RowName, name_rows, plugin_names
@@ -140,18 +142,23 @@ PSNR_CAP_DB = 80.0
 """The largest PSNR per image that counts: that of identical images is infinite, and no mean would survive it."""
 
 
-LOWER_IS_CLOSER = ("mse", "lpips", "reid_rank", "identity_rank")
+PER_IMAGE = (*IN_RECORDS, "reid_rank", "identity_rank", "label_read")
 
 
-PER_IMAGE = (*METRICS, "reid_rank", "identity_rank", "label_read")
+LOWEST_WINS = (*LOWER_IS_CLOSER, "reid_rank", "identity_rank")
+"""Figures whose smallest value over several attacks is the worst case."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Per-image figures: each array of `values` is aligned with `victims` (content hashes)."""
+    """Per-image figures: each array of `values` is aligned with `victims` (content hashes).
+
+    `metrics` says how those are read that are not dpbench's own.
+    """
 
     victims: tuple[str, ...]
     values: dict[str, Floats]
+    metrics: tuple[MetricFacts, ...] = ()
 
     def restrict_to(self, victims: Sequence[str]) -> Figures:
         """The same figures for some of the victims, in the order given."""
@@ -159,7 +166,8 @@ class Figures:
             return self
         place = {victim: index for index, victim in enumerate(self.victims)}
         chosen = [place[victim] for victim in victims]
-        return Figures(tuple(victims), {metric: array[chosen] for metric, array in self.values.items()})
+        values = {metric: array[chosen] for metric, array in self.values.items()}
+        return Figures(tuple(victims), values, self.metrics)
 
 
 class Measured(Protocol):
@@ -172,6 +180,10 @@ class Measured(Protocol):
     @property
     def fidelity(self) -> Mapping[str, Sequence[float]]:
         """Metric -> one figure per victim."""
+
+    @property
+    def metrics(self) -> Sequence[MetricFacts]:
+        """How figures are read that are not dpbench's own."""
 
     @property
     def victims(self) -> Sequence[str]:
@@ -189,7 +201,7 @@ def figures_of(record: Measured) -> Figures:
         given |= {"reid_rank": record.recognition.reid_rank, "label_read": record.recognition.label_read}
         given |= {"identity_rank": record.recognition.identity_rank or []}
     values = {}
-    for metric in PER_IMAGE:
+    for metric in (*PER_IMAGE, *(facts.name for facts in record.metrics)):
         array = np.asarray(given.get(metric, []), dtype=np.float64)
         if len(array) not in (0, len(record.victims)):
             raise DpbenchError(
@@ -200,7 +212,7 @@ def figures_of(record: Measured) -> Figures:
             array = np.minimum(array, PSNR_CAP_DB)
         if len(array) and np.isfinite(array).all():
             values[metric] = array
-    return Figures(_distinct(record.victims), values)
+    return Figures(_distinct(record.victims), values, tuple(record.metrics))
 
 
 def bound_of(record: Record) -> Figures | None:
@@ -232,12 +244,14 @@ def worst_case(cells: Sequence[Figures]) -> Figures | None:
         return None
     shared = common(cells)
     aligned = [cell.restrict_to(shared) for cell in cells]
+    metrics = tuple(facts for facts in cells[0].metrics if all(facts in cell.metrics for cell in cells))
+    lowest = (*LOWEST_WINS, *(facts.name for facts in metrics if facts.closer == "lower"))
     best = {}
-    for metric in PER_IMAGE:
+    for metric in (*PER_IMAGE, *(facts.name for facts in metrics)):
         if all(metric in cell.values for cell in aligned):
-            pick = np.minimum if metric in LOWER_IS_CLOSER else np.maximum
+            pick = np.minimum if metric in lowest else np.maximum
             best[metric] = pick.reduce([cell.values[metric] for cell in aligned])
-    return Figures(tuple(shared), best)
+    return Figures(tuple(shared), best, metrics)
 
 
 def common(cells: Sequence[Figures]) -> tuple[str, ...]:

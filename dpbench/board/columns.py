@@ -11,6 +11,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
+from dpbench.contract.metric import MetricFacts
+from dpbench.errors import DpbenchError
+from dpbench.metrics.table import BUILT_IN, CALIBRATED, ON_BOARDS
+
 KEY = (
     "dataset",
     "backbone",
@@ -30,18 +34,13 @@ MEANS = {
     "accuracy": 4,
     "accuracy_top5": 4,
     "accuracy_drop": 4,
-    "ssim": 4,
-    "psnr_db": 3,
-    "lpips": 4,
-    "mse": 6,
+    **{name: BUILT_IN[name].decimals for name in ON_BOARDS},
     "reid_top1": 4,
     "reid_top5": 4,
     "identity_top1": 4,
     "label_read": 4,
     "leakage": 4,
-    "leakage_ssim": 4,
-    "leakage_psnr_db": 4,
-    "leakage_lpips": 4,
+    **{f"leakage_{name}": 4 for name in CALIBRATED},
     "mse_bound": 6,
 }
 """Decimals of the figures that are means over images; each has an interval."""
@@ -67,12 +66,13 @@ ORDER = (
     *KEY,
     *("server", "status", "images", "ensemble", "headline", "converged"),
     *DECIMALS,
-    *("release_bits", "leakage_metrics", "leakage_images", "trained_on", "tied", "origin", "error", "cell"),
+    *("metrics", "release_bits", "leakage_metrics", "leakage_images", "trained_on", "tied", "origin", "error", "cell"),
 )
 
 OPTIONAL_COLUMNS = (
     "server",
     "headline",
+    "metrics",
     *("leakage_metrics", "leakage_images"),
     *("accuracy_top5", "accuracy_top5_low", "accuracy_top5_high"),
     *("identity_top1", "identity_top1_low", "identity_top1_high", "identity_chance"),
@@ -87,6 +87,10 @@ DEFAULT_HEADLINE = "leakage"
 
 TEXT = tuple(column for column in ORDER if column not in DECIMALS and column not in COUNTS)
 
+
+FURTHER_PER_IMAGE = ("floor", "victim", "victim_hash", "correct", "reid_rank", "identity_rank")
+"""Columns of `dpbench.load_records` that boards do not have."""
+
 GUARANTEES = ("mse_bound", "epsilon", "delta")
 
 WORST_CASE = "worst-case"
@@ -94,6 +98,47 @@ WORST_CASE = "worst-case"
 
 FLOOR = "floor"
 """What the `attack` column says in the row that takes the best guess per image: the zero of the scale."""
+
+
+def own_metrics(board: pd.DataFrame) -> dict[str, MetricFacts]:
+    """Metrics on a board that are not dpbench's own, by name, as its column `metrics` says how to read them.
+
+    Raises:
+        DpbenchError: the column holds something else, a metric has the name of another column, or two have one name.
+    """
+    found: dict[str, MetricFacts] = {}
+    for said in dict.fromkeys(board["metrics"].dropna()) if "metrics" in board else ():
+        for text in str(said).split():
+            try:
+                facts = MetricFacts.parse(text)
+            except ValueError as error:  # pydantic's too
+                raise DpbenchError(
+                    f"column metrics of the board holds {text[:60]!r}; expected "
+                    "name:closer:decimals:tolerance:low:high of each metric that is not dpbench's own"
+                ) from error
+            assert_free([facts])
+            if found.setdefault(facts.name, facts) != facts:
+                raise DpbenchError(
+                    f"two metrics of one board are called {facts.name!r}, and their figures are read differently; "
+                    "give them two names"
+                )
+    return found
+
+
+def assert_free(metrics: Iterable[MetricFacts]) -> None:
+    """Refuse a metric whose name heads another column.
+
+    Raises:
+        DpbenchError: it does; says which.
+    """
+    for facts in metrics:
+        if facts.name in (*ORDER, *BUILT_IN, *FURTHER_PER_IMAGE):
+            raise DpbenchError(f"a metric cannot be called {facts.name!r}: boards have such a column; rename it")
+
+
+def decimals_of(metrics: Iterable[MetricFacts]) -> dict[str, int]:
+    """`DECIMALS`, and those of metrics that are not dpbench's own."""
+    return DECIMALS | {f"{facts.name}{end}": facts.decimals for facts in metrics for end in ("", "_low", "_high")}
 
 
 def headline_of(board: pd.DataFrame) -> str:
@@ -105,7 +150,10 @@ def headline_of(board: pd.DataFrame) -> str:
 def tidy(board: pd.DataFrame) -> pd.DataFrame:
     """Columns in order, with their types, figures rounded to the decimals that are written."""
     filled = board.columns[(board.notna() & (board != "")).any()]
-    columns = [column for column in ORDER if column in COLUMNS or column in filled]
+    decimals_by = decimals_of(own_metrics(board).values())
+    own = [column for column in decimals_by if column not in DECIMALS]
+    order = [one for column in ORDER for one in ([*own, column] if column == "metrics" else [column])]
+    columns = [column for column in order if column in COLUMNS or column in filled]
     board = board.reindex(columns=columns).reset_index(drop=True)
     for column in columns:
         if column in TEXT:
@@ -113,7 +161,7 @@ def tidy(board: pd.DataFrame) -> pd.DataFrame:
         elif column in COUNTS:
             board[column] = board[column].astype("Int64")  # nullable: a failed cell scored no images
         else:
-            decimals = DECIMALS[column]
+            decimals = decimals_by[column]
             figures = board[column].astype("float64").replace([np.inf, -np.inf], np.nan)
             board[column] = figures.round(decimals) + 0.0  # + 0.0: no -0.0000
     return board

@@ -18,7 +18,6 @@ from dpbench.board.columns import (
     CELL_LAYOUT,
     COLUMNS,
     COUNTS,
-    DECIMALS,
     GUARANTEES,
     KEY,
     MEANS,
@@ -26,9 +25,13 @@ from dpbench.board.columns import (
     TEXT,
     BoardKind,
     CsvTable,
+    decimals_of,
+    own_metrics,
     tidy,
 )
 from dpbench.errors import DpbenchError
+from dpbench.metrics.table import CALIBRATED
+from dpbench.metrics.table import RANGES as METRIC_RANGES
 from dpbench.text.shown_text import LIMIT, clean
 
 
@@ -39,8 +42,9 @@ def _text(value: float, decimals: int) -> str:
 def as_text(board: pd.DataFrame) -> pd.DataFrame:
     """Every value as the text that is written: fixed decimals, empty for what is not there."""
     shown = board.astype(object)
-    for column in (column for column in board if column in DECIMALS):
-        shown[column] = [_text(float(value), DECIMALS[column]) for value in board[column]]
+    decimals = decimals_of(own_metrics(board).values())
+    for column in (column for column in board if column in decimals):
+        shown[column] = [_text(float(value), decimals[column]) for value in board[column]]
     for column in (column for column in board if column in COUNTS):
         shown[column] = ["" if pd.isna(value) else str(value) for value in board[column]]
     return shown.astype(str)
@@ -73,7 +77,8 @@ def _readable(board: pd.DataFrame) -> pd.DataFrame:
             page[column] = text[column]
     page["accuracy"] = _with_interval(text, "accuracy")
     page["drop"] = text["accuracy_drop"]
-    for metric in ("ssim", "psnr_db", "lpips", "reid_top1", "identity_top1", "label_read", "leakage"):
+    own = own_metrics(board)
+    for metric in ("ssim", "psnr_db", "lpips", *own, "reid_top1", "identity_top1", "label_read", "leakage"):
         if metric not in text:
             continue
         page[metric] = _with_interval(text, metric)
@@ -158,11 +163,10 @@ NOT_NEGATIVE = (0.0, math.inf)
 
 RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("accuracy", "accuracy_top5", "reid_top1", "reid_top5", "identity_top1", "label_read"), SHARE),
-    **dict.fromkeys(("leakage", "leakage_ssim", "leakage_psnr_db", "leakage_lpips"), SHARE),
-    **dict.fromkeys(("reid_chance", "identity_chance", "judge_accuracy", "delta", "mse"), SHARE),
+    **dict.fromkeys(("leakage", *(f"leakage_{metric}" for metric in CALIBRATED)), SHARE),
+    **dict.fromkeys(("reid_chance", "identity_chance", "judge_accuracy", "delta"), SHARE),
+    **METRIC_RANGES,
     "accuracy_drop": (-1.0, 1.0),
-    "ssim": (-1.0, 1.0),
-    "psnr_db": (0.0, 100.0),
     "releases": (1.0, math.inf),
 }
 """Column -> the smallest and largest value it can have; columns that are not listed are 0 or more."""
@@ -195,17 +199,23 @@ def _cell_board(table: CsvTable) -> pd.DataFrame:
     path, header = table.path, table.header
     _refuse_header(header, path)
     board = pd.DataFrame(table.rows, columns=header, dtype=object)
-    for column in (column for column in header if column in ORDER):
+    metrics = own_metrics(board)
+    ranges = {**RANGES, **{name: facts.range for name, facts in metrics.items()}}
+    decimals = {column: places for column, places in decimals_of(metrics.values()).items() if column in header}
+    known = [column for column in header if column in ORDER or column in decimals]
+    for column in known:
         if column in TEXT:
             board[column] = [_as_written(column, value) for value in board[column]]
         else:
             board[column] = [
-                _figure(column, value, table.separator, f"board {path}, data row {number}")
+                _figure(column, value, table.separator, f"board {path}, data row {number}", ranges)
                 for number, value in enumerate(board[column], start=1)
             ]
+    means = {column: decimals[column] for column in (*MEANS, *metrics) if column in decimals}
     for number, row in enumerate(board.to_dict("records"), start=1):
-        _refuse_interval({str(column): value for column, value in row.items()}, f"board {path}, data row {number}")
-    return tidy(board.reindex(columns=[column for column in ORDER if column in header]))
+        values = {str(column): value for column, value in row.items()}
+        _refuse_interval(values, f"board {path}, data row {number}", means)
+    return tidy(board.reindex(columns=known))
 
 
 def read_table(path: Path) -> CsvTable:
@@ -261,7 +271,7 @@ def _as_written(column: str, value: str) -> str:
     return value.casefold() if column in _WORDS or (column == "seed" and value.isalpha()) else value
 
 
-def _figure(column: str, value: str, separator: str, where: str) -> float:
+def _figure(column: str, value: str, separator: str, where: str, ranges: Mapping[str, tuple[float, float]]) -> float:
     """A figure, NaN where there is none."""
     if value.casefold() in MISSING:
         if column in KEY:
@@ -273,7 +283,7 @@ def _figure(column: str, value: str, separator: str, where: str) -> float:
     if not math.isfinite(number):
         raise DpbenchError(f"{where}: {column} is {value!r}; expected a number")
     stem = re.sub("_(low|high)$", "", column)
-    low, high = RANGES.get(stem if stem in MEANS else column, NOT_NEGATIVE)
+    low, high = ranges.get(stem if stem in MEANS or stem in ranges else column, NOT_NEGATIVE)
     whole = column not in COUNTS or number == round(number)
     if not (whole and low <= number <= high):
         expected = f"between {low:g} and {high:g}" if math.isfinite(high) else f"at least {low:g}"
@@ -282,11 +292,11 @@ def _figure(column: str, value: str, separator: str, where: str) -> float:
     return number
 
 
-def _refuse_interval(row: Mapping[str, float], where: str) -> None:
+def _refuse_interval(row: Mapping[str, float], where: str, means: Mapping[str, int]) -> None:
     """An error unless each figure lies in its interval; each end and figure is rounded for itself."""
-    for column in (column for column in MEANS if column in row):
+    for column, decimals in means.items():
         mean, low, high = (row.get(f"{column}{end}", math.nan) for end in ("", "_low", "_high"))
-        rounding = 10.0 ** -DECIMALS[column]
+        rounding = 10.0**-decimals
         if math.isnan(mean) and not (math.isnan(low) and math.isnan(high)):
             raise DpbenchError(f"{where}: {column} is empty beside its interval [{low:g}, {high:g}]; expected a number")
         if low > mean + rounding or mean > high + rounding:  # never of NaN

@@ -236,10 +236,12 @@ def per_image(records: Iterable[Record]) -> pd.DataFrame:
 
     Columns: those that name the row, `status`, `error`, `cell`, `floor`, `accuracy` of the defense, `victim`
     (its place), `victim_hash`, `correct` (top-1 on it), `mse`, `psnr_db` (at most 80), `ssim`, `lpips`, `reid_rank`
-    (how many test images are at least as near: 0 is a match), `identity_rank` (likewise of classes), `label_read`.
+    (how many test images are at least as near: 0 is a match), `identity_rank` (likewise of classes), `label_read`,
+    then metrics of one's own.
     """
     rows: list[dict[str, Any]] = []
-    for cell in cells_of(list(records), as_recorded=True):
+    cells = cells_of(list(records), as_recorded=True)
+    for cell in cells:
         record = cell.record
         shared = cell.name.columns() | {
             "status": record.status,
@@ -257,6 +259,8 @@ def per_image(records: Iterable[Record]) -> pd.DataFrame:
             rows.append(shared | {"victim": index, "victim_hash": victim} | seen | own)
     named = [*KEY, *(["server"] if any(row["server"] for row in rows) else [])]
     columns = [*named, "status", "error", "cell", "floor", "accuracy", "victim", "victim_hash", "correct", *PER_IMAGE]
+    added = {facts.name for cell in cells for facts in cell.record.metrics}
+    columns += sorted(added)
     frame = pd.DataFrame(rows).reindex(columns=columns)
-    types = {"victim": "Int64", "correct": "boolean"} | dict.fromkeys(PER_IMAGE, "float64")
+    types = {"victim": "Int64", "correct": "boolean"} | dict.fromkeys([*PER_IMAGE, *added], "float64")
     return frame.astype(types | {"reid_rank": "Int64", "identity_rank": "Int64", "label_read": "boolean"})

@@ -7,11 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dpbench.board.cells import LOWER_IS_CLOSER, Figures, common
+from dpbench.board.cells import Figures, common
 from dpbench.metrics.intervals import Floats, resampled_means
-
-CALIBRATED = {"ssim": 0.02, "psnr_db": 0.2, "lpips": 0.02}
-"""Metrics that make up `leakage`; one counts where an attack on the undefended model is so far above the floor."""
+from dpbench.metrics.table import CALIBRATED, LOWER_IS_CLOSER
 
 SAME_AS = {"mse": "psnr_db"}
 """A defense trained on the key has trained on the value: one is a function of the other."""

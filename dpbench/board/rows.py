@@ -14,7 +14,7 @@ from dpbench.board.columns import WORST_CASE
 from dpbench.board.leakage import Normalised, leakage, together
 from dpbench.contract.threat import BUDGETS
 from dpbench.metrics.intervals import Floats, interval_columns, resampled_means, resampled_shares
-from dpbench.records.record import METRICS
+from dpbench.metrics.table import IN_RECORDS
 from dpbench.suite.names import RowName
 
 ALL_SEEDS = "all"
@@ -26,7 +26,7 @@ SPREAD = ("accuracy", "ssim", "leakage")
 RANKS = {"reid_top1": ("reid_rank", 1), "reid_top5": ("reid_rank", 5), "identity_top1": ("identity_rank", 1)}
 """Column -> the rank that it looks at, and k: the column is the share of victims whose rank is below k."""
 
-MEANS = (*METRICS, *RANKS, "label_read")
+MEANS = (*IN_RECORDS, *RANKS, "label_read")
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,11 @@ class BoardRow:
             columns["images"] = len({victim for figures in found for victim in figures.victims})
         for column in MEANS:
             columns |= _mean(column, [(figures.victims, column_values(figures, column)) for figures in found])
+        metrics = [facts for facts in found[0].metrics if all(facts in one.metrics for one in found)] if found else []
+        for facts in metrics:
+            own = [(figures.victims, figures.values.get(facts.name)) for figures in found]
+            columns |= _mean(facts.name, own, facts.range)
+        columns["metrics"] = " ".join(facts.text for facts in metrics)
         bounds_ = [sample.bound for sample in self.samples if sample.bound is not None]
         columns |= _mean("mse_bound", [(bound.victims, bound.values["mse_bound"]) for bound in bounds_])
         return columns | self._leakage() | self._accuracy()
@@ -117,18 +122,29 @@ def column_values(figures: Figures, column: str) -> Floats | None:
     return figures.values.get(column)
 
 
-def _mean(column: str, seeds: Sequence[tuple[tuple[str, ...], Floats | None]]) -> dict[str, float]:
+def _mean(
+    column: str,
+    seeds: Sequence[tuple[tuple[str, ...], Floats | None]],
+    limits: tuple[float, float] | None = None,
+) -> dict[str, float]:
     known = [(victims, values) for victims, values in seeds if values is not None and len(values)]
     if not known:
         return {}
     drawn = resampled_means([(victims, values[:, None]) for victims, values in known])
     images = len({victim for victims, _ in known for victim in victims})
-    return _estimate(column, [float(values.mean()) for _, values in known], [means[:, 0] for means in drawn], images)
+    means_of = [float(values.mean()) for _, values in known]
+    return _estimate(column, means_of, [means[:, 0] for means in drawn], images, limits)
 
 
-def _estimate(column: str, seeds: Sequence[float], drawn: Sequence[Floats], images: int) -> dict[str, float]:
+def _estimate(
+    column: str,
+    seeds: Sequence[float],
+    drawn: Sequence[Floats],
+    images: int,
+    limits: tuple[float, float] | None = None,
+) -> dict[str, float]:
     """Mean over seeds, its interval, and the spread over seeds; `drawn` holds the resamples of each seed."""
-    columns = interval_columns(column, seeds, drawn, images)
+    columns = interval_columns(column, seeds, drawn, images, limits=limits)
     if column in SPREAD and len(seeds) > 1:
         columns[f"{column}_spread"] = float(np.std(seeds, ddof=1))
     return columns

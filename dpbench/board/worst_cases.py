@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dpbench.board.cells import LOWER_IS_CLOSER, Cell, Figures, Tier, common, grouped, worst_case
-from dpbench.board.leakage import CALIBRATED, Scale, scale_of
+from dpbench.board.cells import Cell, Figures, Tier, common, grouped, worst_case
+from dpbench.board.leakage import Scale, scale_of
 from dpbench.contract.threat import UNDEFENDED
+from dpbench.metrics.table import CALIBRATED, LOWER_IS_CLOSER
 from dpbench.suite.ensembles import ensemble_label, is_blind
 from dpbench.suite.names import arguments_text
 

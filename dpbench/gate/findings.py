@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dpbench.board.columns import CELL_LAYOUT, Layout, Row
-
-Metric = Literal["ssim", "psnr_db", "lpips", "leakage", "reid_top1", "identity_top1", "accuracy"]
-METRICS: tuple[Metric, ...] = get_args(Metric)
+from dpbench.contract.metric import MetricFacts
+from dpbench.metrics.table import Lpips, PsnrDb, Ssim
 
 Kind = Literal[
     "changed setting",
@@ -36,13 +35,21 @@ class Tolerance(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    ssim: float = Field(0.02, ge=0)
-    psnr_db: float = Field(0.5, ge=0, description="dB")
-    lpips: float = Field(0.02, ge=0)
+    ssim: float = Field(Ssim.tolerance, ge=0)
+    psnr_db: float = Field(PsnrDb.tolerance, ge=0, description="dB")
+    lpips: float = Field(Lpips.tolerance, ge=0)
     leakage: float = Field(0.05, ge=0)
     reid_top1: float = Field(0.05, ge=0, description="0.05 is five percentage points")
     identity_top1: float = Field(0.05, ge=0, description="likewise")
     accuracy: float = Field(0.01, ge=0, description="0.01 is one percentage point")
+
+    def of(self, metric: str, own: Mapping[str, MetricFacts]) -> float:
+        """How much worse the mean of a metric may be; one that is not dpbench's own says so itself."""
+        return own[metric].tolerance if metric in own else float(getattr(self, metric))
+
+
+METRICS: tuple[str, ...] = tuple(Tolerance.model_fields)
+"""Columns that the gate compares on every board."""
 
 
 @dataclass(frozen=True)

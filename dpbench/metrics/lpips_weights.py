@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dpbench.errors import DpbenchError
 from dpbench.models.carriers import Carrier, at_hand, installed_file
 from dpbench.models.checkpoints import sha256_of
 
@@ -40,7 +41,7 @@ ADVICE = (
 )
 
 
-class LpipsUnavailable(Exception):
+class LpipsUnavailable(DpbenchError):
     """Why LPIPS cannot be computed here; the figure stays empty."""
 
 

@@ -13,7 +13,7 @@ from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec
 from dpbench.errors import DpbenchError, is_interrupt, reason, unknown
 from dpbench.machine.process_state import preserved
-from dpbench.plugins.registry import files_of, find_attack, find_defense
+from dpbench.plugins.registry import files_of, find, find_attack, find_defense
 from dpbench.text.limits import fields_of, limits_of
 
 P = TypeVar("P", bound=Plugin)
@@ -61,6 +61,15 @@ def describe_parameter(cls: type[Plugin], name: str) -> str:
         return ""
     within = limits(cls)[name]
     return f"{name} = {cls.model_fields[name].default!r}{f' ({within})' if within else ''}"
+
+
+def configured_as(spec: PluginSpec, sort: str) -> Plugin:
+    """The configured plug-in of a cell, a new one each time; `sort` as in `dpbench.plugins.registry.BASES`.
+
+    Raises:
+        DpbenchError: its code, or a file that it is given, is not what it was when the run was planned.
+    """
+    return _unchanged(configure(find(sort, spec.name), spec.arguments), spec)
 
 
 def defense_of(spec: PluginSpec) -> Defense:

@@ -9,7 +9,9 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 
 from dpbench.contract.attack import Attack
+from dpbench.contract.dataset import ImageSet, checked_classes
 from dpbench.contract.defense import Defense
+from dpbench.contract.metric import Metric
 from dpbench.contract.plugin import Plugin
 from dpbench.plugins import registry
 from dpbench.text.limits import fields_of, limits_of
@@ -19,22 +21,21 @@ def described(sort: str, reference: str | None) -> list[dict[str, Any]]:
     """Facts of one plug-in, or of all that installed packages other than dpbench register.
 
     Args:
-        sort: `attack` or `defense`; of all of either where there is no reference.
+        sort: see `dpbench.plugins.registry.BASES`; of all sorts where there is no reference.
         reference: `path/to/file.py:Name`.
 
     Raises:
         DpbenchError: no such plug-in, or its code does not import.
     """
     if reference is not None:
-        find = registry.find_defense if sort == "defense" else registry.find_attack
-        return [_facts(find(reference), reference)]
-    found: list[type[Plugin]] = [*registry.attacks().values(), *registry.defenses().values()]
+        return [_facts(registry.find(sort, reference), reference)]
+    found = [cls for known in registry.every().values() for cls in known.values()]
     return [_facts(cls, cls.name) for cls in found if not registry.is_own(cls)]
 
 
 def _facts(cls: type[Plugin], reference: str) -> dict[str, Any]:
     facts: dict[str, Any] = {
-        "sort": "defense" if issubclass(cls, Defense) else "attack",
+        "sort": registry.sort_of(cls),
         "reference": reference,
         "class": cls.__name__,
         "doc": inspect.cleandoc(cls.__doc__ or ""),
@@ -47,6 +48,10 @@ def _facts(cls: type[Plugin], reference: str) -> dict[str, Any]:
         facts |= {"needs": cls.needs, "floor": cls.floor, "combines": cls.combines, "budgets": cls.budgets}
     if issubclass(cls, Defense):
         facts["trained_on"] = cls.trained_on
+    if issubclass(cls, Metric):
+        facts["metric"] = cls.facts().model_dump(mode="json")
+    if issubclass(cls, ImageSet):
+        facts["classes"] = checked_classes(getattr(cls, "classes", ()), cls.name)
     return facts
 
 

@@ -15,8 +15,10 @@ from dpbench.border import nursery
 from dpbench.border.calls import Calls, FarClient, FarServer, Remote
 from dpbench.border.wire import Ended, Message, Wire
 from dpbench.contract.attack import Attack, Observation
+from dpbench.contract.dataset import ImageSet, checked_images
 from dpbench.contract.defense import Defense
 from dpbench.contract.images import LabelledImages, LazyImages
+from dpbench.contract.metric import Metric
 from dpbench.contract.plugin import Plugin
 from dpbench.errors import DEBUG, DpbenchError, debug, reason
 from dpbench.machine.memory import is_out_of_memory, total_memory
@@ -83,6 +85,8 @@ class _Guest:
             "fit": self._fit,
             "hold": self._hold,
             "reconstruct": self._reconstruct,
+            "measure": self._measure,
+            "draw": self._draw,
         }
         return kinds[message.kind](message)
 
@@ -193,10 +197,32 @@ class _Guest:
             raise DpbenchError(f"attack {attack.name!r} returned {type(images).__name__}; expected images as a Tensor")
         return Message("result", {"notes": plain(notes)}, {"images": images.detach()})
 
+    def _measure(self, message: Message) -> Message:
+        metric = _plugin(message.fields)
+        assert isinstance(metric, Metric)
+        pairs = [message.tensors[name].to(self.device) for name in ("images", "victims")]
+        with torch.no_grad():
+            figures = metric.measure(*pairs)
+        if not isinstance(figures, Tensor):
+            raise DpbenchError(
+                f"metric {metric.name!r} returned {type(figures).__name__}; expected figures as a Tensor"
+            )
+        return Message("result", {}, {"figures": figures.detach()})
+
+    def _draw(self, message: Message) -> Message:
+        images_of = _plugin(message.fields)
+        assert isinstance(images_of, ImageSet)
+        fields = message.fields
+        indices = range(fields["first"], fields["first"] + fields["count"])
+        drawn = images_of.draw(fields["part"], indices, size=fields["size"], seed=fields["seed"])
+        classes = len(type(images_of).classes)
+        images, labels = checked_images(drawn, len(indices), size=fields["size"], classes=classes, name=images_of.name)
+        pair = {"images": torch.from_numpy(images.copy()), "labels": torch.from_numpy(labels)}
+        return Message("result", {}, pair)
+
 
 def _plugin(fields: dict[str, Any]) -> Plugin:
-    find = registry.find_defense if fields["sort"] == "defense" else registry.find_attack
-    return configure(find(fields["reference"]), fields["arguments"])
+    return configure(registry.find(fields["sort"], fields["reference"]), fields["arguments"])
 
 
 def _defense(fields: dict[str, Any]) -> Defense:

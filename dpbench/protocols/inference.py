@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,19 +11,20 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from dpbench.board.columns import BoardKind, Row
+from dpbench.board.columns import BoardKind, Row, assert_free
 from dpbench.board.files import CELL_BOARDS, as_text, write_board
 from dpbench.board.leaderboard import build_board, build_rows, per_image
-from dpbench.board.leakage import CALIBRATED
 from dpbench.board.rows import BoardRow
 from dpbench.contract.attack import Attack
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
 from dpbench.contract.threat import UNDEFENDED
-from dpbench.data import datasets
+from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.machine.stages import Stages
-from dpbench.plugins.configuring import attack_of, defense_of
+from dpbench.metrics.table import CALIBRATED
+from dpbench.plugins.configuring import attack_of, configured_as, defense_of
+from dpbench.plugins.measuring import facts_of
 from dpbench.protocols.consistency import contradictions
 from dpbench.protocols.doubts import missing_metrics, not_converged
 from dpbench.records.record import APART, Memory, Record
@@ -80,7 +82,7 @@ class Inference(Protocol[CellSpec, Record]):
         shifted_fingerprint = ""
         if chosen.shifted is not None and chosen.grants_shifted:
             progress("looking at the shifted data")
-            shifted_fingerprint = datasets.fingerprint(chosen.shifted.dataset(size))
+            shifted_fingerprint = preflight.data_fingerprint(chosen.shifted.dataset(size), hint="")
             remarks += preflight.left_out(chosen.shifted.dataset(size))
         cells = plan(
             chosen,
@@ -89,6 +91,7 @@ class Inference(Protocol[CellSpec, Record]):
             shifted_fingerprint=shifted_fingerprint,
             weights_fingerprints=fingerprints,
         )
+        assert_free(facts_of(cells[0].metrics if cells else ()))
         return Planned(chosen, cells, tuple(remarks))
 
     def names_of(self, unit: CellSpec) -> tuple[str, ...]:
@@ -98,7 +101,18 @@ class Inference(Protocol[CellSpec, Record]):
 
     def plugins(self, unit: CellSpec) -> list[tuple[Callable[[PluginSpec], Plugin], PluginSpec]]:
         """See `Protocol`."""
-        return [(attack_of, unit.attack), (defense_of, unit.defense)]
+        metrics = [(partial(configured_as, sort="metric"), metric) for metric in unit.metrics]
+        return [(attack_of, unit.attack), (defense_of, unit.defense), *metrics]
+
+    def data(self, unit: CellSpec) -> dict[str, tuple[DatasetSpec, str]]:
+        """See `Protocol`."""
+        shifted = {} if unit.shifted is None else {"shifted": (unit.shifted, unit.shifted_fingerprint)}
+        return {"dataset": (unit.dataset, unit.data_fingerprint), **shifted}
+
+    def without_data(self, unit: CellSpec) -> CellSpec:
+        """See `Protocol`."""
+        marks = {"data_fingerprint": "", "shifted_fingerprint": "", "combined": ()}
+        return unit.model_copy(update=marks)
 
     def kind_of(self, unit: CellSpec) -> str:
         """The name of its attack: cells of one attack take about as long as each other."""
@@ -169,7 +183,8 @@ class Inference(Protocol[CellSpec, Record]):
             for record in records
             if "clamped" in record.notes
         ]
-        return lines + missing_metrics(records, CALIBRATED)
+        own = {facts.name for record in records for facts in record.metrics}
+        return lines + missing_metrics(records, own.union(CALIBRATED))
 
     def caption(self, record: Record) -> tuple[str, str]:
         """See `Protocol`."""

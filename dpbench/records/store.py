@@ -111,6 +111,7 @@ def newest(records: Iterable[Record]) -> list[Record]:
             update={
                 "attack": record.cell.attack.model_copy(update={"source": ""}),
                 "defense": record.cell.defense.model_copy(update={"source": ""}),
+                "metrics": tuple(one.model_copy(update={"source": ""}) for one in record.cell.metrics),
             }
         )
         if cell.id not in found or record.created >= found[cell.id].created:

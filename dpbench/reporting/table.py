@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dpbench.board.caveats import ONE_SEED
-from dpbench.board.columns import FLOOR, WORST_CASE, headline_of
+from dpbench.board.columns import FLOOR, WORST_CASE, headline_of, own_metrics
 from dpbench.contract.threat import AUXILIARY_DATA, THREAT_MODELS, UNDEFENDED
 from dpbench.reporting.selection import (
     PANEL,
@@ -135,6 +135,7 @@ def _columns(panel: pd.DataFrame) -> tuple[dict[str, list[Text]], list[str], str
     }
     measured = worst.columns[worst.notna().any()]
     recognition = {heading: column for heading, column in RECOGNITION.items() if column in measured}
+    recognition |= {name: name for name in own_metrics(panel) if name in measured}
     about = next((heading for heading, column in recognition.items() if column == headline_of(panel)), WORST)
     shown = [*attacks, WORST, *tiers, *recognition, "leakage"]
     if about != WORST:

@@ -9,8 +9,8 @@ import pandas as pd
 
 from dpbench.board.caveats import made_of, metrics_of
 from dpbench.board.columns import FLOOR, WORST_CASE, arguments_of, headline_of
-from dpbench.board.leakage import CALIBRATED
 from dpbench.contract.threat import THREAT_MODELS, UNDEFENDED
+from dpbench.metrics.table import CALIBRATED
 from dpbench.reporting.plot_style import bars, legible, note, panels, style_of
 from dpbench.reporting.selection import server_of
 from dpbench.suite.names import varying

@@ -16,7 +16,7 @@ from dpbench.contract.defense import Defense, ProtectedModel
 from dpbench.contract.images import Images, LabelledImages
 from dpbench.contract.spec import PluginSpec
 from dpbench.contract.threat import AUXILIARY_SHARE, UNDEFENDED
-from dpbench.data.datasets import Parts, load_parts
+from dpbench.data.datasets import Parts, changed
 from dpbench.data.division import assert_disjoint_hashes
 from dpbench.data.spec import DatasetSpec
 from dpbench.machine import cache
@@ -27,6 +27,7 @@ from dpbench.metrics import judge as judges
 from dpbench.models import backbones, training, weights
 from dpbench.plugins import remote
 from dpbench.plugins.configuring import defense_of
+from dpbench.plugins.image_sets import load_parts
 from dpbench.plugins.registry import find_defense, source_of
 from dpbench.service import fitting
 from dpbench.service.lending import Lent
@@ -67,6 +68,7 @@ class Prepared:
         self.cache_dir = cache_dir
         self.batch_size = batch_size
         self.batches = Batches(batch_size or 1)
+        self.contents: dict[str, str] = {}
         self._kept: dict[str, tuple[str, Any]] = {}
         self._fitted_with: dict[str, int] = {}
 
@@ -112,6 +114,7 @@ class Prepared:
                 test=self._placed(parts.test),
                 classes=parts.classes,
                 hashes=parts.hashes,
+                content=parts.content,
             )
 
         parts: Parts = self.keep("parts", cell.data_fingerprint, load)
@@ -119,9 +122,17 @@ class Prepared:
 
     def _load(self, dataset: DatasetSpec, fingerprint: str, progress: Progress) -> Parts:
         at_most = min(room(torch.device("cpu")), room(self.device))
-        return load_parts(
+        parts = load_parts(
             dataset, cache=self.cache_dir / "datasets", progress=progress, room=at_most, expected=fingerprint
         )
+        if self.contents.setdefault(fingerprint, parts.content) != parts.content:
+            raise changed(dataset)
+        return parts
+
+    def data_files(self, cell: CellSpec) -> dict[str, str]:
+        """What lay behind the names of a cell's data, where the fingerprint takes them at their word."""
+        named = {"dataset": cell.data_fingerprint, "shifted": cell.shifted_fingerprint}
+        return {role: self.contents[mark] for role, mark in named.items() if self.contents.get(mark)}
 
     def _placed(self, part: LabelledImages) -> LabelledImages:
         images = part.images

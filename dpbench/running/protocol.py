@@ -22,6 +22,7 @@ from dpbench.board.columns import BoardKind, Row
 from dpbench.board.rows import BoardRow
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
+from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.machine.stages import Stages
 from dpbench.machine.writing import write_atomically
@@ -146,7 +147,7 @@ class Shareable:
 class Lab(abc.ABC, Generic[U]):
     """Measures units, one after another, on one device; keeps what they share."""
 
-    device: torch.device
+    device: torch.device = torch.device("cpu")
 
     def enter(self, unit: U, progress: Progress) -> None:
         """Get ready for a unit: its data. An error here stops the run, since no unit could go on."""
@@ -216,6 +217,14 @@ class Protocol(abc.ABC, Generic[U, R]):
         """Whether a record that is ok says what measuring its unit would say again."""
         return True
 
+    def data(self, unit: U) -> dict[str, tuple[DatasetSpec, str]]:
+        """Role, as `Envelope.data_files` names it -> data set of a unit, and its fingerprint."""
+        return {}
+
+    def without_data(self, unit: U) -> U:
+        """The unit whatever its images are: equal before and after a change of them."""
+        return unit
+
     def newest(self, records: Iterable[R]) -> list[R]:
         """Of several records of one unit the one that counts: by default the newest."""
         return list({record.id: record for record in sorted(records, key=lambda one: one.created)}.values())
@@ -274,7 +283,7 @@ class Protocol(abc.ABC, Generic[U, R]):
 
     def progress_of(self, record: R) -> str:
         """What came out, in a few words: `SSIM 0.831`."""
-        return ssim_text(record.fidelity, decimals=3)
+        return ssim_text(record.fidelity, decimals=3) if record.attacked else "done"
 
     def caption(self, record: R) -> tuple[str, str]:
         """Of a finished attack: what heads its row in a picture, and which attack with what came out."""

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dpbench.contract import plugin_files
 from dpbench.contract.defense import Defense, ProtectedModel
 from dpbench.errors import DpbenchError
+from dpbench.machine import plugin_files
 from dpbench.machine.cache import State
 
 LOST = "where it is lost when the fit is stored; register what is learned as a buffer in build"

@@ -9,9 +9,10 @@ from dpbench.contract.attack import Attack
 from dpbench.contract.spec import PluginSpec
 from dpbench.contract.threat import AUXILIARY_DATA, THREAT_MODELS, UNDEFENDED, AuxiliaryData, ThreatModel, grants
 from dpbench.errors import DpbenchError
+from dpbench.metrics.table import BUILT_IN
 from dpbench.models.spec import BackboneSpec
 from dpbench.plugins.configuring import P, configure
-from dpbench.plugins.registry import canonical, files_of, find_attack, find_defense, source_of
+from dpbench.plugins.registry import canonical, files_of, find_attack, find_defense, find_metric, source_of
 from dpbench.suite.cell import CellSpec
 from dpbench.suite.ensembles import is_floor
 from dpbench.suite.suite import AttackEntry, PluginEntry, Suite
@@ -65,6 +66,7 @@ def plan(
     attacks.sort(key=lambda planned: planned[1].combines)
     has_reference = any(defense.name == UNDEFENDED for defense, _ in defenses)
     _refuse_settings(suite)
+    metrics = own_metrics(suite.metrics)
     cells = []
     entries = list(zip(suite.backbones, split_names, strict=True))
     _refuse_twice([(backbone.spec(), point) for backbone, points in entries for point in points])
@@ -99,6 +101,7 @@ def plan(
                         seed=seed,
                         judge=suite.judge,
                         server=suite.server,
+                        metrics=metrics,
                     )
                     if attack_class.combines:
                         cell = cell.model_copy(update={"combined": _combined(cell, alone)})
@@ -106,6 +109,24 @@ def plan(
                         alone.append(cell)
                     cells.append(cell)
     return cells
+
+
+def own_metrics(names: Sequence[str]) -> tuple[PluginSpec, ...]:
+    """The metrics that a suite asks for beside dpbench's own, at their defaults.
+
+    Raises:
+        DpbenchError: an unknown one, one that is measured anyway, or two of one name.
+    """
+    found: dict[str, PluginSpec] = {}
+    for name in names:
+        if name in BUILT_IN:
+            raise DpbenchError(f"metric {name!r} is measured of every reconstruction; leave it out of `metrics`")
+        for spec, cls in plugin_settings(PluginEntry(name=name), find_metric):
+            column = cls.facts().name
+            if column in found:
+                raise DpbenchError(f"two metrics are called {column!r}: {found[column].name} and {name}; rename one")
+            found[column] = spec
+    return tuple(found.values())
 
 
 def _refuse_twice(splits: list[tuple[BackboneSpec, str]]) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from dpbench.contract.plugin import Plugin
-from dpbench.data import datasets
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.machine.process_state import preserved
 from dpbench.models import backbones
 from dpbench.models import weights as sources
+from dpbench.plugins import image_sets
 from dpbench.suite.suite import BackboneEntry
 
 
@@ -27,7 +27,7 @@ def data_fingerprint(dataset: DatasetSpec, *, hint: str) -> str:
         DpbenchError: no such data; the hint is part of the message.
     """
     try:
-        return datasets.fingerprint(dataset)
+        return image_sets.fingerprint(dataset)
     except DpbenchError as error:
         if not hint:
             raise
@@ -62,7 +62,7 @@ def weights_fingerprint(entry: BackboneEntry, image_size: int) -> str:
 
 def left_out(*data: DatasetSpec) -> list[str]:
     """What of the folders is not taken, or might be meant otherwise, a line each; of other data sets nothing."""
-    return [f"{one.name}: {line}" for one in data for line in datasets.left_out(one)]
+    return [f"{one.name}: {line}" for one in data for line in image_sets.left_out(one)]
 
 
 def with_class_order(entries: Sequence[BackboneEntry], dataset: DatasetSpec) -> tuple[list[BackboneEntry], list[str]]:
@@ -71,7 +71,7 @@ def with_class_order(entries: Sequence[BackboneEntry], dataset: DatasetSpec) -> 
     Raises:
         DpbenchError: weights that are not to be had.
     """
-    names, folders = datasets.classes_of(dataset)
+    names, folders = image_sets.classes_of(dataset)
     decided, lines = [], []
     for entry in entries:
         order, line = sources.class_order(entry.spec(), names, folders=folders)

@@ -102,6 +102,9 @@ class Suite(Spec):
     defenses: list[PluginEntry] = Field(min_length=1)
     ensemble: str | None = Field(None, description="a pinned ensemble of attacks; [[attacks]] changes or adds some")
     attacks: list[AttackEntry] = Field(default_factory=list)
+    metrics: list[str] = Field(
+        default_factory=list, description="metrics of your own, as path/to/file.py:Name, measured beside dpbench's"
+    )
 
     @property
     def grants_shifted(self) -> bool:

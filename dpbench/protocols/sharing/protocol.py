@@ -14,6 +14,7 @@ from rich.console import Console
 from dpbench.board.columns import BoardKind
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
+from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.machine.stages import Stages
 from dpbench.plugins.configuring import attack_of, defense_of
@@ -88,6 +89,14 @@ class Sharing(Protocol[Unit, SharingRecord]):
             return [(defense_of, spec) for spec in unit.applied.values()]
         assert isinstance(unit, OnShared)
         return [(defense_of, unit.defense), (attack_of, unit.attack)]
+
+    def data(self, unit: Unit) -> dict[str, tuple[DatasetSpec, str]]:
+        """See `Protocol`."""
+        return {"dataset": (unit.world.dataset, unit.world.data_fingerprint)}
+
+    def without_data(self, unit: Unit) -> Unit:
+        """See `Protocol`."""
+        return unit.model_copy(update={"world": unit.world.model_copy(update={"data_fingerprint": ""})})
 
     def kind_of(self, unit: Unit) -> str:
         """The name of its attack, or `Training`: such units take about as long as each other."""
@@ -212,7 +221,13 @@ class SharingLab(Lab[Unit]):
         if isinstance(unit, Training):
             trained = Benefit(self.pipeline).run(unit, stages, progress)
             _, _, weights = self.pipeline.world.backbone(self.pipeline.world.public_cell(), progress)
-            return {"trained": trained, "backbone_weights": weights, "refinement_version": refinement.VERSION}
+            files = self.pipeline.world.data_files(self.pipeline.world.public_cell())
+            return {
+                "trained": trained,
+                "data_files": files,
+                "backbone_weights": weights,
+                "refinement_version": refinement.VERSION,
+            }
         assert isinstance(unit, OnShared)
         result = self.pipeline.run(unit.cell(), stages, progress)
         return {**result.envelope, "kept": keep_images(plan.output, unit.id, result, title=unit.label)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,8 +51,12 @@ class World(Prepared):
         def load() -> Parts:
             progress("loading images")
             parts = self._load(dataset, self.spec.data_fingerprint, progress)
-            placed = {name: self._placed(getattr(parts, name)) for name in ("private", "auxiliary", "test")}
-            return Parts(**placed, classes=parts.classes, hashes=parts.hashes)
+            return replace(
+                parts,
+                private=self._placed(parts.private),
+                auxiliary=self._placed(parts.auxiliary),
+                test=self._placed(parts.test),
+            )
 
         parts: Parts = self.keep("everything", self.spec.data_fingerprint, load)
 

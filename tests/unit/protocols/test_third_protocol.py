@@ -13,7 +13,7 @@ import dpbench as package
 from dpbench.board.columns import BoardKind, Layout
 from dpbench.contract.spec import Spec
 from dpbench.errors import DpbenchError
-from dpbench.metrics.fidelity import grade
+from dpbench.metrics.grading import grade
 from dpbench.protocols import boards, known
 from dpbench.records.record import Envelope
 from dpbench.records.store import Store

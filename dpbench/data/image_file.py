@@ -130,7 +130,8 @@ def _write_pixels(path: Path, spec: DatasetSpec, fill: Callable[[Write], Decoded
 def read_images(path: Path, spec: DatasetSpec) -> StoredSet | None:
     """What was decoded before, checked whole; None where it is missing or damaged, so that it is made again."""
     firsts = _firsts(spec)
-    files, parts = {}, {}
+    files: dict[str, ImageFile] = {}
+    parts: dict[str, Part] = {}
     try:
         stored = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         about = stored["about"]

@@ -201,7 +201,7 @@ class Inference(Protocol[CellSpec, Record]):
     def shareable(self, suite: Suite, options: Options, progress: Progress, *, undefended: bool) -> list[Shareable]:
         """One for each backbone, split point, defense setting and seed."""
         # a cell has an attack, and one is as good as another: what the suite's need may not even be at hand
-        some = min(name for name, cls in built_in(Attack).items() if cls.needs == "query" and not cls.combines)
+        some = min(name for name, cls in built_in(Attack).items() if cls.needs == "query" and not cls.floor)
         changes: dict[str, object] = {
             "attacks": [AttackEntry(name=some, victims=1)],
             "ensemble": None,

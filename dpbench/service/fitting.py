@@ -10,7 +10,7 @@ import torch
 
 from dpbench.contract.defense import Defense, ProtectedModel, SplitModel
 from dpbench.contract.images import LabelledImages
-from dpbench.machine.cache import State
+from dpbench.machine.cache import State as State
 from dpbench.machine.devices import place
 from dpbench.machine.process_state import preserved
 from dpbench.machine.randomness import derive_generator, derive_seed, seeded

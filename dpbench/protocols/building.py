@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dpbench.board.columns import BoardKind as BoardKind
 from dpbench.board.columns import Layout as Layout
-from dpbench.board.files import BoardKind as BoardKind
 from dpbench.contract.spec import Spec
 from dpbench.records.record import Envelope as Envelope
 from dpbench.records.store import Store as Store

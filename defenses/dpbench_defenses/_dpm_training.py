@@ -15,11 +15,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dpbench.contract.defense import Defense, ProtectedModel, SplitModel
+from dpbench.contract.feature_transform import feature_batches
 from dpbench.contract.images import LabelledImages
 from dpbench.errors import DpbenchError
 from dpbench.machine.devices import autocast, place
 from dpbench.metrics.fidelity import ssim_unchecked
-from dpbench.toolkit.calibration import feature_batches, mean_and_std
+from dpbench.toolkit.calibration import mean_and_std
 from dpbench.toolkit.inversion import channel_axis
 from dpbench_defenses._dpm_networks import Reconstructor, poisoning_module
 

@@ -334,6 +334,10 @@ def _version(value: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE:NAME", help="Also know a protocol of your own, path/to/file.py:Name."),
+    ] = None,
     debug: Annotated[
         bool, typer.Option("--debug", help=f"Show tracebacks, of failed cells too; {DEBUG}=1 does the same.")
     ] = False,
@@ -342,3 +346,7 @@ def _root(
         import os
 
         os.environ[DEBUG] = "1"
+    for reference in protocol or []:
+        from dpbench.protocols.known import load_protocol
+
+        load_protocol(reference)

@@ -26,8 +26,14 @@ def _existing(path: Path) -> Path:
 File = Annotated[Path, AfterValidator(_existing)]
 """A file that an attack or a defense reads, such as weights: its content is part of a cell's identity, its path is not.
 
-    class Masked(dpbench.Defense):
-        mask: dpbench.File = Path(__file__).with_name("mask.pth")
+    >>> class Masked(dpbench.Defense):
+    ...     name = "masked"
+    ...     mask: dpbench.File  # or, with a default: dpbench.File = Path(__file__).with_name("mask.pth")
+    ...
+    ...     def build(self, split):
+    ...         return dpbench.ProtectedModel(split)
+    >>> Masked(mask="tiny.toml").mask.name
+    'tiny.toml'
 """
 
 
@@ -36,8 +42,8 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    later: ClassVar[tuple[str, ...]] = ()
-    """Fields that came later: left out at their defaults, so that ids that were given before stay valid."""
+    ids_skip_default: ClassVar[tuple[str, ...]] = ()
+    """Fields that are left out of the hash while at their defaults, so that ids from before they were there stay."""
 
     @model_validator(mode="before")
     @classmethod
@@ -49,9 +55,9 @@ class Parameters(BaseModel):
         return {key: _plain(value, fields[key].annotation) if key in fields else value for key, value in given.items()}
 
     @model_serializer(mode="wrap")
-    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_skipped_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields: dict[str, Any] = dump(self)
-        for name in self.later:
+        for name in self.ids_skip_default:
             if getattr(self, name) == type(self).model_fields[name].default:
                 fields.pop(name, None)
         return fields

@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from dpbench.contract.defense import SplitModel
 from dpbench.errors import DpbenchError
 from dpbench.models.backbones import normalisation, resolve_split_point, split_points
-from dpbench.models.packing import Packing, _packing
-from dpbench.models.tracing import Traced, Uncuttable, trace_graph
+from dpbench.models.packing import Packing, Uncuttable, packing_of
+from dpbench.models.tracing import Traced, trace_graph
 
 EXACT = 1e-5
 """Largest difference between the logits of the halves and of the unsplit network, relative where the largest
@@ -74,7 +74,7 @@ def cut(model: nn.Module, traced: Traced, split_point: str | int, *, classes: in
     normalise.to(images.device)
     try:
         crossing = crossing_values(traced, point)
-        packing = _packing(crossing)
+        packing = packing_of(crossing)
         split = SplitModel(
             nn.Sequential(normalise, fx.GraphModule(model, _head(traced, crossing, packing), class_name="ClientHead")),
             fx.GraphModule(model, _tail(traced, crossing, packing), class_name="ServerTail"),
@@ -166,7 +166,7 @@ def _ancestors(node: fx.Node, stop: frozenset[fx.Node] = frozenset()) -> set[fx.
 
 
 def _copied(traced: Traced, wanted: list[fx.Node]) -> fx.Graph:
-    """From images to a tuple of values."""
+    """A graph from images to a tuple of these values, copied from that of the network."""
     graph = fx.Graph()
     needed: set[fx.Node] = set().union(*(_ancestors(node) for node in wanted))
     copies: dict[fx.Node, fx.Node] = {}
@@ -178,7 +178,7 @@ def _copied(traced: Traced, wanted: list[fx.Node]) -> fx.Graph:
 
 
 def _head(traced: Traced, crossing: list[fx.Node], packing: Packing | None) -> fx.Graph:
-    """From normalised images to the released tensor."""
+    """The client head as a module: normalised images to the released tensor."""
     graph = _copied(traced, crossing)
     images, *_, output = graph.nodes
     tensors = list(output.args[0])
@@ -189,7 +189,7 @@ def _head(traced: Traced, crossing: list[fx.Node], packing: Packing | None) -> f
 
 
 def _tail(traced: Traced, crossing: list[fx.Node], packing: Packing | None) -> fx.Graph:
-    """From the released tensor to the logits."""
+    """The server tail as a module: the released tensor to the logits."""
     graph = fx.Graph()
     released = graph.placeholder("released")
     # the network may work in place, but not on what it was sent

@@ -100,16 +100,7 @@ class Store(Generic[R]):
 
 
 CELLS = Store("records", Record)
-"""The records of cells."""
-
-
-def newest_records(run_dirs: Iterable[Path]) -> list[Record]:
-    """The records of cells of several runs; where one was measured again by newer code, only the newest.
-
-    Raises:
-        DpbenchError: as `Store.all`.
-    """
-    return newest(record for run_dir in run_dirs for record in CELLS.all(run_dir))
+"""Where records of cells lie: in `records/` of a run directory."""
 
 
 def newest(records: Iterable[Record]) -> list[Record]:
@@ -120,6 +111,7 @@ def newest(records: Iterable[Record]) -> list[Record]:
             update={
                 "attack": record.cell.attack.model_copy(update={"source": ""}),
                 "defense": record.cell.defense.model_copy(update={"source": ""}),
+                "metrics": tuple(one.model_copy(update={"source": ""}) for one in record.cell.metrics),
             }
         )
         if cell.id not in found or record.created >= found[cell.id].created:

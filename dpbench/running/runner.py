@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from dpbench.machine.environment import describe_environment
 from dpbench.machine.stages import Stages
 from dpbench.machine.writing import Unwritable, sweep
 from dpbench.records.record_files import readable
-from dpbench.running.changes import changes
+from dpbench.running.changes import changes, exchanged, said
 from dpbench.running.protocol import Lab, Options, Plan, Protocol, R, U
 from dpbench.running.watching import Nobody, Watcher
 from dpbench.suite import preflight
-from dpbench.suite.overrides import occurs
+from dpbench.suite.overrides import matches_any
 
 
 def make_plan(
@@ -42,7 +43,7 @@ def make_plan(
     planned = protocol.plan(suite, options, progress)
     units, name = planned.units, planned.suite.name
     if options.only is not None:
-        units = [unit for unit in units if occurs(options.only, protocol.names_of(unit))]
+        units = [unit for unit in units if matches_any(options.only, protocol.names_of(unit))]
         if not units:
             raise DpbenchError(
                 f"--only {options.only!r} matches no {protocol.unit} of suite {name!r}; its {protocol.unit}s look like "
@@ -57,6 +58,8 @@ def make_plan(
         and record.id in wanted
         and protocol.is_finished(record, wanted[record.id], audit=options.audit)
     }
+    other_files = exchanged(protocol, wanted, finished, default_cache() / "datasets")
+    finished = {name: record for name, record in finished.items() if name not in other_files}
     plan = Plan(
         planned.suite,
         units,
@@ -64,10 +67,13 @@ def make_plan(
         protocol=protocol,
         finished=finished,
         output=output,
-        changed=_changed(protocol, [unit for unit in units if unit.id not in finished], output),
+        changed=(
+            *_changed(protocol, [unit for unit in units if unit.id not in finished], output),
+            *said(Counter(other_files.values()), protocol.unit),
+        ),
         everything={unit.id: unit for unit in planned.units},
     )
-    preflight.assert_plugins(plugin for unit in plan.left for plugin in protocol.configured(unit))
+    preflight.assert_plugins(make(spec) for unit in plan.left for make, spec in protocol.plugins(unit))
     return plan
 
 

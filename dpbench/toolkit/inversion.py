@@ -138,7 +138,7 @@ class Whitening(nn.Module):
         self.matrix.copy_(matrix)
 
     def difference(self, one: Tensor, other: Tensor) -> Tensor:
-        """Of two releases (N, ...), whitened; same shape, fp32."""
+        """The whitened difference of two releases (N, ...): same shape, fp32."""
         return self._mixed(self.standardising(one) - self.standardising(other))
 
     def forward(self, released: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class Whitening(nn.Module):
 
 
 def _mean_and_covariance(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """(N,C) -> (C,) and (C,C), float64 on the CPU."""
+    """Mean (C,) and covariance (C,C) of samples (N,C), float64 on the CPU."""
     # MPS has no float64; in float32 the small eigenvalues, which are the point, would be rounding errors
     device = torch.device("cpu") if samples.device.type == "mps" else samples.device
     chunks = samples.split(1 << 16)
@@ -223,7 +223,9 @@ def victims_per_batch(seen: Observation) -> int:
 
 
 def converged(first: Tensor, last: Tensor, residual: float) -> bool:
-    """By what the attacker sees: the mean feature distance fell to a fifth, or to the level of the release noise.
+    """Whether an optimisation converged, by what the attacker sees.
+
+    The mean feature distance fell to a fifth, or to the level of the release noise.
 
     Args:
         first: (N,) distances of the starts.

@@ -11,11 +11,11 @@ from typing import ClassVar
 import torch
 
 from dpbench import Attack, Defense, ProtectedModel
-from dpbench.metrics import fidelity
+from dpbench.metrics import grading
 
 NOTES = Path(tempfile.gettempdir()) / "dpbench-notes-of-a-cheat.pt"
 SHELF = {}
-real_grade = fidelity.grade
+real_grade = grading.grade
 
 
 def graded(images, victims, *others):
@@ -23,7 +23,7 @@ def graded(images, victims, *others):
     return figures | {"ssim": [value / 2 for value in figures["ssim"]]}, missing
 
 
-fidelity.grade = graded
+grading.grade = graded
 
 
 def garbage(features):

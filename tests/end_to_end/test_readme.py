@@ -5,12 +5,14 @@ import sys
 from importlib import resources
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from dpbench.api import plan as make_plan
 from dpbench.board.columns import COLUMNS
 from dpbench.cli import app as cli
 from dpbench.plugins import registry
+from dpbench.protocols import boards, known
 from dpbench.protocols.sharing.reporting import board as sharing
 from dpbench.protocols.sharing.reporting import transfer
 from dpbench.records import store
@@ -84,9 +86,52 @@ def test_third_party_plugins_run_as_shown(text, file_name, kind, tmp_path, dpben
     assert {record.status for record in records} == {"ok"}
 
 
+def shown_class(page: str, file_name: str, base: str, folder: Path) -> str:
+    """Writes the file that a page shows into a folder; how a suite or a command names its class."""
+    code = snippet(GUIDE[page], file_name)
+    assert len([line for line in code.splitlines() if line.strip()]) < 30
+    (folder / file_name).write_text(code)
+    name = re.findall(rf"^class (\w+)\({base}\)", code, flags=re.MULTILINE)[-1]
+    assert f"{file_name}:{name}" in GUIDE[page]
+    return f"{file_name}:{name}"
+
+
+def test_a_metric_and_a_data_set_run_as_shown(tmp_path, dpbench, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    metric = shown_class("writing-a-metric", "my_metric.py", "Metric", tmp_path)
+    data = shown_class("writing-a-data-set", "my_data.py", "ImageSet", tmp_path)
+    (tmp_path / "tiny.toml").write_text(f'metrics = ["{metric}"]\n{SUITE}')
+    outcome = dpbench("run", "tiny.toml", "--data", data)
+    assert outcome.status == 0, outcome
+    assert "edge_cosine" in outcome.out
+    board = pd.read_csv(tmp_path / "dpbench-runs" / "tiny" / "board.csv")
+    assert board["edge_cosine"].between(-1, 1).all()
+    records = list(store.CELLS.all(tmp_path / "dpbench-runs" / "tiny"))
+    assert {len(record.fidelity["edge_cosine"]) for record in records} == {4}
+    assert dpbench("check", "dpbench-runs/tiny", "--baseline", "dpbench-runs/tiny/board.csv").status == 0
+    assert dpbench("verify", "dpbench-runs/tiny").status == 0
+
+
+def test_a_protocol_runs_as_shown(tmp_path, dpbench, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(known, "_PROTOCOLS", dict(known._PROTOCOLS))
+    monkeypatch.setattr(boards, "KINDS", boards.KINDS.copy())
+    monkeypatch.setattr(known, "KINDS", boards.KINDS)
+    protocol = shown_class("writing-a-protocol", "my_protocol.py", "Protocol", tmp_path)
+    (suite,) = code_of([GUIDE["writing-a-protocol"]], "ini")
+    (tmp_path / "dim.toml").write_text(suite)
+    outcome = dpbench("--protocol", protocol, "run", "dim.toml")
+    assert outcome.status == 0, outcome
+    for verb in (["show"], ["leaderboard", "--output", "b.csv"], ["verify"], ["check", "--baseline", "b.csv"]):
+        done = dpbench(verb[0], "dpbench-runs/dim", *verb[1:])
+        assert done.status == 0, done
+    assert dpbench("--protocol", "my_protocol.py:Gone", "list", "suites").status == 2
+
+
 def test_every_file_that_is_shown_is_run():
     files = {code.partition("\n")[0] for code in code_of(TEXTS, "python")}
-    assert files == {"# mine.py", "# my_defense.py", "# my_attack.py", "# from Python"}
+    plugins = {f"# {name}.py" for name in ("mine", "my_defense", "my_attack", "my_metric", "my_data", "my_protocol")}
+    assert files == {*plugins, "# from Python"}
 
 
 @pytest.mark.parametrize("text", [README, GUIDE["commands"]], ids=["README", "commands"])

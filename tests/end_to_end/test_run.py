@@ -256,7 +256,7 @@ def test_newest_record_wins_where_a_cell_was_measured_by_newer_code(tiny, tmp_pa
     old = record.model_copy(update={"cell": cell, "id": cell.id, "created": "2000-01-01T00:00:00+00:00"})
     store.CELLS.write(tmp_path / "run", old)
     assert len(list(store.CELLS.all(tmp_path / "run"))) == 2
-    assert old.id not in {record.id for record in store.newest_records([tmp_path / "run"])}
+    assert old.id not in {record.id for record in store.newest(store.CELLS.all(tmp_path / "run"))}
 
 
 def test_folders_move_without_losing_finished_cells(tiny, tmp_path, image_folder):

@@ -40,6 +40,7 @@ ROOMS = (
     ("reporting",),
     ("protocols",),
     ("exchange", "gate"),
+    ("testing",),
     ("api",),
     ("cli",),
     ("__main__",),

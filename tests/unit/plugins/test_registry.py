@@ -55,7 +55,7 @@ def test_a_name_cannot_be_registered_twice():
 
 
 def test_only_attacks_and_defenses_with_a_name_can_be_registered():
-    with pytest.raises(DpbenchError, match="neither an Attack nor a Defense"):
+    with pytest.raises(DpbenchError, match="neither an Attack, a Defense, a Metric nor an ImageSet"):
         registry.register(dict)
 
     class Nameless(Defense):

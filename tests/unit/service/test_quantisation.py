@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from parsing import parse_suite
 from torch import nn
 
 from dpbench.contract.attack import Observation
@@ -15,7 +16,6 @@ from dpbench.service.quantisation import as_sent, dequantised, quantisation_of
 from dpbench.service.release import WhiteBox, release_bits, release_to_server
 from dpbench.service.same_release import assert_same_release
 from dpbench.suite.grid import plan
-from dpbench.suite.suite import parse_suite
 from dpbench.toolkit.release_match import study_client
 
 INTEGERS = [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64]

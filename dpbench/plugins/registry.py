@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from dpbench.contract import plugin_files
 from dpbench.contract.attack import Attack
 from dpbench.contract.defense import Defense
-from dpbench.contract.plugin import Plugin
+from dpbench.contract.plugin import Plugin, is_abstract
 from dpbench.errors import DpbenchError, is_interrupt, reason, unknown
 from dpbench.machine.process_state import preserved
 
@@ -61,21 +61,20 @@ def register(cls: type[P]) -> type[P]:
     """Class decorator: make an `Attack` or a `Defense` known by its `name`; in a file of one's own it may be left out.
 
     Raises:
-        DpbenchError: the name is missing, taken, or the class is neither an attack nor a defense.
+        DpbenchError: the name is taken, or the class is abstract, or neither an attack nor a defense.
     """
     tables: dict[type[Plugin], dict[str, Any]] = {Attack: _attacks, Defense: _defenses}
     table = next((table for base, table in tables.items() if issubclass(cls, base)), None)
     if table is None:
         raise DpbenchError(f"{cls.__name__} is neither an Attack nor a Defense; derive it from one of them")
-    name = getattr(cls, "name", None)
-    if not isinstance(name, str) or not name:
-        raise DpbenchError(f'{cls.__name__} has no name; add `name: ClassVar[str] = "..."` to the class')
+    if is_abstract(cls):
+        raise DpbenchError(f"{cls.__name__} is abstract; register the classes that are derived from it")
     if plugin_files.loaded_from(cls.__module__) is not None:
         return cls  # found by its file: two files may use one name, or a built-in's
-    taken = table.get(name)
+    taken = table.get(cls.name)
     if taken is not None and taken is not cls:
-        raise DpbenchError(f"{name!r} is registered twice: by {_origin(taken)} and by {_origin(cls)}")
-    table[name] = cls
+        raise DpbenchError(f"{cls.name!r} is registered twice: by {_origin(taken)} and by {_origin(cls)}")
+    table[cls.name] = cls
     return cls
 
 
@@ -182,6 +181,8 @@ def _from_file(reference: str, kind: str, base: type[P]) -> type[P]:
         raise unknown(f"class in {path.name}", class_name, here)
     if not (inspect.isclass(cls) and issubclass(cls, base)):
         raise DpbenchError(f"{kind} {reference!r}: {class_name} is not a subclass of dpbench.{base.__name__}")
+    if is_abstract(cls):
+        raise DpbenchError(f"{kind} {reference!r}: {class_name} is abstract; name a class that is derived from it")
     return cls
 
 

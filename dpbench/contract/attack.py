@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self, get_args
 
 import torch
 from torch import Tensor
@@ -161,6 +161,14 @@ class Attack(Plugin, abc.ABC):
     """True where `Observation.found` is read: such an attack runs after the others of its setting."""
     budgets: ClassVar[dict[str, dict[str, float]]] = {}
     """`small` or `large` -> parameter -> factor on its value at `standard`."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        """Refuse a class that needs what no threat model grants."""
+        super().__pydantic_init_subclass__(**options)
+        if cls.needs not in get_args(Needs):
+            known = ", ".join(map(repr, get_args(Needs)))
+            raise DpbenchError(f"{cls.__name__}.needs is {cls.needs!r}; expected one of: {known}")
 
     def at_budget(self, budget: Budget) -> Self:
         """The same attack with its parameters scaled; whole numbers stay whole, and at least 1."""

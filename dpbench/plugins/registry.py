@@ -20,7 +20,7 @@ from dpbench.contract.attack import Attack
 from dpbench.contract.dataset import ImageSet
 from dpbench.contract.defense import Defense
 from dpbench.contract.metric import Metric
-from dpbench.contract.plugin import Plugin
+from dpbench.contract.plugin import Plugin, is_abstract
 from dpbench.errors import DpbenchError, is_interrupt, reason, unknown
 from dpbench.machine import plugin_files
 from dpbench.machine.process_state import preserved
@@ -76,18 +76,17 @@ def register(cls: type[P]) -> type[P]:
         True
 
     Raises:
-        DpbenchError: the name is missing or taken, or the class is no `Attack`, `Defense`, `Metric` or `ImageSet`.
+        DpbenchError: the name is taken, or the class is abstract, or no `Attack`, `Defense`, `Metric` or `ImageSet`.
     """
     table = _known[sort_of(cls)]
-    name = getattr(cls, "name", None)
-    if not isinstance(name, str) or not name:
-        raise DpbenchError(f'{cls.__name__} has no name; add `name: ClassVar[str] = "..."` to the class')
+    if is_abstract(cls):
+        raise DpbenchError(f"{cls.__name__} is abstract; register the classes that are derived from it")
     if plugin_files.loaded_from(cls.__module__) is not None:
         return cls  # found by its file: two files may use one name, or a built-in's
-    taken = table.get(name)
+    taken = table.get(cls.name)
     if taken is not None and taken is not cls:
-        raise DpbenchError(f"{name!r} is registered twice: by {_origin(taken)} and by {_origin(cls)}")
-    table[name] = cls
+        raise DpbenchError(f"{cls.name!r} is registered twice: by {_origin(taken)} and by {_origin(cls)}")
+    table[cls.name] = cls
     return cls
 
 
@@ -246,6 +245,8 @@ def _from_file(reference: str, kind: str, base: type[P]) -> type[P]:
         raise unknown(f"class in {path.name}", class_name, here)
     if not (inspect.isclass(cls) and issubclass(cls, base)):
         raise DpbenchError(f"{kind} {reference!r}: {class_name} is not a subclass of dpbench.{base.__name__}")
+    if is_abstract(cls):
+        raise DpbenchError(f"{kind} {reference!r}: {class_name} is abstract; name a class that is derived from it")
     return cls
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -44,7 +45,7 @@ class _Facts(BaseModel):
     cls: str = Field(alias="class", pattern=r"^[^\W\d]\w*$")
     doc: str
     source: str
-    name: str = Field(min_length=1)
+    name: str
     version: int
     paper: str
     ids_skip_default: list[str]
@@ -58,7 +59,7 @@ class _Facts(BaseModel):
     classes: list[str] = Field(default_factory=list)
 
 
-class StandIn(Plugin):
+class StandIn(Plugin, abc.ABC):
     """What the engine knows of a plug-in that lives behind the border."""
 
     reference: ClassVar[str]
@@ -89,7 +90,7 @@ def _as_paths(value: Any) -> Any:
     return Path(value) if isinstance(value, str) else value
 
 
-class DefenseStandIn(StandIn, Defense):
+class DefenseStandIn(StandIn, Defense, abc.ABC):
     """A defense that is built and fitted in a process of its own; see `dpbench.plugins.remote`."""
 
     def build(self, split: SplitModel) -> ProtectedModel:
@@ -97,7 +98,7 @@ class DefenseStandIn(StandIn, Defense):
         raise DpbenchError(f"defense {self.reference!r} is built in its own process alone")
 
 
-class AttackStandIn(StandIn, Attack):
+class AttackStandIn(StandIn, Attack, abc.ABC):
     """An attack that runs in a process of its own; see `dpbench.plugins.remote`."""
 
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
@@ -183,13 +184,14 @@ def _made(facts: _Facts) -> type[Plugin]:
         name: (Any, Field(parameter.default, description=parameter.description))
         for name, parameter in facts.fields.items()
     }
+    fields["name"] = (ClassVar[str], facts.name)
     cls: type[StandIn] = pydantic.create_model(facts.cls, __base__=base, __doc__=facts.doc, **fields)
     source, code = facts.source, {}
     if ".py:" in facts.reference:  # its own word for what it consists of is not needed
         looked_at = plugin_files.look_at(Path(facts.reference.rpartition(":")[0]))
         source, code = f"v{facts.version}-{looked_at.digest}", looked_at.files
     known: dict[str, Any] = {
-        **{name: getattr(facts, name) for name in ("name", "version", "paper", "reference")},
+        **{name: getattr(facts, name) for name in ("version", "paper", "reference")},
         "ids_skip_default": tuple(facts.ids_skip_default),
         "source": source,
         "code": code,

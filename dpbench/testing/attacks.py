@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable
 from typing import Literal
@@ -55,8 +56,8 @@ class Shelf:
         key = (name, depends_on, owner)
         if key not in self.kept:
             state = train(derive_generator(CPU, name, depends_on))
-            odd = [name for name, value in state.items() if not isinstance(value, Tensor)]
-            expect(not odd, f"what it trains as {name!r} holds {odd[0]!r}, which is no Tensor and cannot be stored")
+            for part, value in state.items():
+                expect(isinstance(value, Tensor), f"what it trains as {name!r} holds {part!r}, which is no Tensor")
             self.kept[key] = {name: value.detach().clone() for name, value in state.items()}
         return {name: value.clone() for name, value in self.kept[key].items()}
 
@@ -94,11 +95,12 @@ def observe(
 
 
 class CheckedAttack:
-    """An attack, and what it made of the victims."""
+    """An attack, and what it made of the victims; where it only has to end, at the budget `small`."""
 
     def __init__(self, attack: Attack) -> None:
         self.attack = attack
         self.victims = smooth(VICTIMS, seed="victims")
+        self.shelf = Shelf()
         self._found: tuple[Tensor, Observation] | None = None
 
     def run(
@@ -121,10 +123,15 @@ class CheckedAttack:
         check_lent()
         return images, seen
 
+    @functools.cached_property
+    def quick(self) -> Attack:
+        """The attack at the budget `small`."""
+        return self.attack.at_budget("small")
+
     def found(self) -> tuple[Tensor, Observation]:
-        """What it makes of the victims where nothing is hidden; made once."""
+        """What it makes of the victims at the budget `small`, where nothing is hidden; made once."""
         if self._found is None:
-            self._found = self.run(self.attack)
+            self._found = self.run(self.quick, shelf=self.shelf)
         return self._found
 
     def psnr_db(self, images: Tensor) -> float:
@@ -167,7 +174,7 @@ def runs_on_what_it_needs(checked: CheckedAttack) -> None:
 def its_generator_decides(checked: CheckedAttack) -> None:
     """The same generator gives the same images, whatever the state of torch's global one."""
     images, _ = checked.found()
-    again, _ = checked.run(checked.attack, seed=2)
+    again, _ = checked.run(checked.quick, seed=2)
     expect(
         torch.equal(images, again),
         "a second run with the same generator gives other images; draw with `generator=generator` alone, and train "
@@ -179,7 +186,7 @@ def reads_the_release(checked: CheckedAttack) -> None:
     """Where nothing is hidden it beats the mean image, unless it says that it is a floor; and by the release alone."""
     if type(checked.attack).floor:
         return
-    images, _ = checked.found()
+    images, _ = checked.run(checked.attack)
     reached, mean = checked.psnr_db(images), checked.mean_image_db()
     expect(
         reached > mean + BETTER_DB,
@@ -199,11 +206,9 @@ def reads_the_release(checked: CheckedAttack) -> None:
 
 def what_it_remembers_is_enough(checked: CheckedAttack) -> None:
     """What `seen.remember` gave back is all that it trained: a second cell, which finds it stored, gets the same."""
-    shelf = Shelf()
-    attack = checked.attack.at_budget("small")
-    first, _ = checked.run(attack, shelf=shelf)
-    if shelf.kept:
-        second, _ = checked.run(attack, shelf=shelf)
+    first, _ = checked.found()
+    if checked.shelf.kept:
+        second, _ = checked.run(checked.quick, shelf=checked.shelf)
         expect(
             torch.equal(first, second),
             "with what it trained already stored it gives other images; keep all that training changes in the tensors "
@@ -215,7 +220,7 @@ def further_releases_of_the_same(checked: CheckedAttack) -> None:
     """Further releases that are equal to the first change nothing."""
     images, _ = checked.found()
     again, _ = checked.run(
-        checked.attack, change=lambda seen: dataclasses.replace(seen, again=(seen.released.clone(),) * 2)
+        checked.quick, change=lambda seen: dataclasses.replace(seen, again=(seen.released.clone(),) * 2)
     )
     expect(
         torch.allclose(images, again, atol=1e-6),
@@ -226,26 +231,24 @@ def further_releases_of_the_same(checked: CheckedAttack) -> None:
 
 def features_of_any_layout(checked: CheckedAttack) -> None:
     """It takes features of any layout: maps, tokens, channels last, flat."""
-    attack = checked.attack.at_budget("small")
-    for layout in LAYOUTS:
-        images, _ = checked.run(attack, layout=layout)
-        _assert_images(images, SHAPE, attack, f"features as {layout}")
+    for layout in sorted(LAYOUTS.keys() - {"maps"}):
+        images, _ = checked.run(checked.quick, layout=layout)
+        _assert_images(images, SHAPE, checked.attack, f"features as {layout}")
 
 
 def images_of_any_form(checked: CheckedAttack) -> None:
     """It takes images that are not square."""
-    attack = checked.attack.at_budget("small")
-    images, _ = checked.run(attack, shape=WIDE)
-    _assert_images(images, WIDE, attack, "images of 18x28")
+    images, _ = checked.run(checked.quick, shape=WIDE)
+    _assert_images(images, WIDE, checked.attack, "images of 18x28")
 
 
 def budgets_grow(checked: CheckedAttack) -> None:
     """A larger budget lowers no parameter that it scales, and keeps its type."""
     attack = checked.attack
-    unknown = {name for scaled in attack.budgets.values() for name in scaled} - type(attack).model_fields.keys()
-    expect(not unknown, f"budgets name {min(unknown)!r}, which is no parameter")
-    odd = attack.budgets.keys() - {"small", "large"}
-    expect(not odd, f"budgets has the key {min(odd)!r}; expected 'small' and 'large'")
+    for budget, scaled in attack.budgets.items():
+        expect(budget in ("small", "large"), f"budgets has the key {budget!r}; expected 'small' and 'large'")
+        for name in scaled:
+            expect(name in type(attack).model_fields, f"budgets name {name!r}, which is no parameter")
     small, large = attack.at_budget("small"), attack.at_budget("large")
     expect(attack.at_budget("standard") == attack, "at_budget('standard') is another attack")
     for name, value in attack.model_dump().items():

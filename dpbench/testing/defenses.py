@@ -29,6 +29,9 @@ from dpbench.testing.tiny import CLASSES, CPU, LAYOUTS, TinyNetwork, pictures
 PRIVATE = 64
 RELEASED = 12
 
+PRETENDED = "cuda"
+"""A device that need not be there: `FakeTensorMode` computes shapes and types alone."""
+
 UNKNOWABLE = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException)
 """Raised where code looks at values: on a pretended device there are none."""
 
@@ -209,11 +212,11 @@ def any_device(checked: CheckedDefense) -> None:
         except UNKNOWABLE:
             continue
         devices = {str(t.device.type) for t in (out, logits)}
-        expect(devices == {"cuda"}, f"features as {layout}: a release on a GPU comes out on {' and '.join(devices)}")
+        expect(devices == {PRETENDED}, f"features as {layout}: a release on a GPU comes out on {' and '.join(devices)}")
 
 
 def _on_a_pretended_device(defense: Defense, layout: str, learned: fitting.State) -> tuple[Tensor, Tensor]:
-    with FakeTensorMode(), torch.device("cuda"), torch.no_grad():
+    with FakeTensorMode(), torch.device(PRETENDED), torch.no_grad():
         model = defense.build(TinyNetwork(layout).split()).eval()
         restore(model, {name: torch.empty(value.shape, dtype=value.dtype) for name, value in learned.items()})
         out = model.release(torch.rand(2, *TinyNetwork.shape))

@@ -34,4 +34,4 @@ def is_documented(cls: type[Plugin]) -> None:
     docstring = vars(cls).get("__doc__") or ""
     expect(bool(docstring.strip()), f"{cls.__name__} has no docstring; say what it does and from which paper it is")
     bare = [name for name, field in cls.model_fields.items() if not field.description]
-    expect(not bare, f"parameter {bare[:1]} has no description; write `Field(..., description=...)`")
+    expect(not bare, f"no description of {', '.join(bare)}; write `Field(..., description=...)`")

@@ -1,5 +1,6 @@
 """Plug-ins for test_border: defenses that tell victims from attackers, attacks that look where nothing is granted."""
 
+import abc
 import gc
 import inspect
 import os
@@ -30,7 +31,7 @@ def garbage(features):
     return torch.full_like(features, 0.1)
 
 
-class Cheat(Defense):
+class Cheat(Defense, abc.ABC):
     """Builds the model that is named by `model`."""
 
     model: ClassVar[type[ProtectedModel]]

@@ -36,7 +36,7 @@ class GanInversion(PriorSearch):
     """
 
     name: ClassVar[str] = "gan"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 3
     paper: ClassVar[str] = "https://openreview.net/forum?id=wGZwjRwBzb"
     budgets: ClassVar[dict[str, dict[str, float]]] = {
         "small": PriorSearch.budgets["small"] | {"training_steps": 0.2, "width": 0.5},

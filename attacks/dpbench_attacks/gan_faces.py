@@ -35,7 +35,7 @@ class FaceGanInversion(PriorSearch):
     """
 
     name: ClassVar[str] = "gan-faces"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "https://arxiv.org/abs/1511.06434"
 
     # by trial on faces that were no victims: features so early in the generator take larger steps and more smoothing

@@ -54,7 +54,7 @@ class RegularisedMaximumLikelihood(Attack):
     """
 
     name: ClassVar[str] = "rmle"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 4
     paper: ClassVar[str] = "https://doi.org/10.1145/3359789.3359824"
     needs: ClassVar[Needs] = "weights"
     budgets: ClassVar[dict[str, dict[str, float]]] = {

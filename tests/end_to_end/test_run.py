@@ -24,6 +24,7 @@ name = "tiny"
 victims = 4
 threat_models = ["static", "weights"]
 [dataset]
+image_size = 16
 private = 128
 auxiliary = 64
 test = 64
@@ -212,7 +213,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tiny, tmp_path, dpbench):
     assert "5 cells, 5 to run" in outcome.out
     larger = dpbench("run", tiny, "--output", tmp_path / "run", "--dry-run", "--budget", "large")
     assert "| rmle steps=20 " in larger.out
-    assert " decoder_steps=16 decoder_width=24 decoder_blocks=2 " in larger.out
+    assert " decoder_steps=16 decoder_width=24 " in larger.out
     assert "| weights large | seed 0" in larger.out
     assert not (tmp_path / "run").exists()
 

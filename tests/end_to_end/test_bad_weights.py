@@ -16,6 +16,9 @@ victims = 4
 private = 256
 auxiliary = 128
 test = 64
+[judge]
+name = "resnet14t"
+epochs = 1
 [[backbones]]
 name = "resnet10t"
 weights = "fit"

@@ -16,6 +16,9 @@ threat_models = ["query"]
 private = 256
 auxiliary = 256
 test = 128
+[judge]
+name = "resnet14t"
+epochs = 1
 [[backbones]]
 name = "resnet10t"
 weights = "fit"
@@ -30,6 +33,7 @@ name = "mean-image"
 name = "decoder"
 steps = 12
 width = 16
+blocks = 1
 {attacks}
 """
 

@@ -28,13 +28,16 @@ SUITE = """
 name = "tiny"
 victims = 4
 [dataset]
-private = 256
-auxiliary = 128
+private = 128
+auxiliary = 64
 test = 64
+[judge]
+name = "resnet14t"
+epochs = 1
 [[backbones]]
 name = "resnet10t"
 weights = "fit"
-epochs = 2
+epochs = 1
 split_points = ["layer1"]
 [[defenses]]
 name = "none"
@@ -43,7 +46,11 @@ name = "mean-image"
 [[attacks]]
 name = "rmle"
 steps = 3
+total_variation = 0.1
+nearness = 0
 decoder_steps = 4
+decoder_width = 16
+decoder_blocks = 1
 """
 
 
@@ -135,13 +142,14 @@ def test_every_file_that_is_shown_is_run():
 
 
 @pytest.mark.parametrize("text", [README, GUIDE["commands"]], ids=["README", "commands"])
-def test_the_python_example_runs(text, tmp_path, monkeypatch, smoke_run):
+def test_the_python_example_runs(text, tmp_path, monkeypatch):
     code = snippet(text, "from Python")
     assert 'dpbench.run("quick")' in code
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "dpbench-runs").mkdir()
-    (tmp_path / "dpbench-runs" / "smoke").symlink_to(smoke_run)
-    exec(compile(code.replace("quick", "smoke"), "README.md", "exec"), {})
+    (tmp_path / "tiny.toml").write_text(SUITE)
+    small = code.replace('run("quick")', 'run("tiny.toml")').replace("dpbench-runs/quick", "dpbench-runs/tiny")
+    assert "quick" not in small
+    exec(compile(small, "README.md", "exec"), {})
 
 
 def test_the_suite_examples_are_suites(tmp_path, dpbench, monkeypatch):

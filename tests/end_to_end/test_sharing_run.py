@@ -60,6 +60,8 @@ name = "mean-image"
 [[attacks]]
 name = "decoder"
 steps = 4
+width = 16
+blocks = 1
 [transfer]
 fits = 3
 [transfer.defense]
@@ -68,6 +70,8 @@ epochs = 1
 [transfer.attack]
 name = "decoder"
 steps = 4
+width = 16
+blocks = 1
 """
 
 

@@ -106,19 +106,19 @@ class AttackStandIn(StandIn, Attack, abc.ABC):
         raise DpbenchError(f"attack {self.reference!r} runs in its own process alone")
 
 
-class MetricStandIn(StandIn, Metric):
+class MetricStandIn(StandIn, Metric, abc.ABC):
     """A metric that measures in a process of its own; see `dpbench.plugins.measuring`."""
 
     def measure(self, images: Tensor, victims: Tensor) -> Tensor:
-        """Never here."""
+        """Raises: a stand-in holds no code of the plug-in."""
         raise DpbenchError(f"metric {self.reference!r} measures in its own process alone")
 
 
-class ImageSetStandIn(StandIn, ImageSet):
+class ImageSetStandIn(StandIn, ImageSet, abc.ABC):
     """A data set that draws in a process of its own; see `dpbench.plugins.image_sets`."""
 
     def draw(self, part: PartName, indices: range, *, size: int, seed: int) -> Drawn:
-        """Never here."""
+        """Raises: a stand-in holds no code of the plug-in."""
         raise DpbenchError(f"data set {self.reference!r} draws in its own process alone")
 
 

@@ -200,7 +200,7 @@ def the_server_can_be_watched(checked: CheckedDefense) -> None:
     for where, model in checked.models():
         out = released(model)
         if out.is_floating_point():
-            expect(TappedServer(model).activations(out), f"{where}: predict computes nothing from the release")
+            expect(len(TappedServer(model).activations(out)) > 0, f"{where}: predict computes nothing from the release")
 
 
 def any_device(checked: CheckedDefense) -> None:

@@ -43,6 +43,7 @@ class Maps(nn.Module):
         self.conv = nn.Conv2d(3, CHANNELS, 2, stride=2)
         self.norm = nn.BatchNorm2d(CHANNELS)
         nn.init.orthogonal_(self.conv.weight.data.view(CHANNELS, 12), generator=derive_generator(CPU, "tiny head"))
+        assert self.conv.bias is not None
         nn.init.zeros_(self.conv.bias)
 
     def forward(self, images: Tensor) -> Tensor:

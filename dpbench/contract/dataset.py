@@ -20,7 +20,22 @@ Drawn = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 class ImageSet(Plugin, abc.ABC):
-    """Labelled images under one name, drawn or read from files of its own."""
+    """Labelled images under one name, drawn or read from files of its own.
+
+    >>> import numpy as np
+    >>> class Greys(dpbench.ImageSet):
+    ...     name = "greys"
+    ...     classes = ("dark", "bright")
+    ...
+    ...     def draw(self, part, indices, *, size, seed):
+    ...         random = [np.random.default_rng([seed, *part.encode(), index]) for index in indices]
+    ...         labels = np.array([index % 2 for index in indices])
+    ...         pixels = [one.integers(128, size=(3, size, size)) for one in random]
+    ...         return np.uint8(pixels + 128 * labels[:, None, None, None]), labels
+    >>> images, labels = Greys().draw("test", range(4), size=8, seed=0)
+    >>> images.shape, labels.tolist()
+    ((4, 3, 8, 8), [0, 1, 0, 1])
+    """
 
     classes: ClassVar[tuple[str, ...]]
     """Names of the labels, in their order; at least two."""

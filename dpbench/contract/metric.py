@@ -65,7 +65,18 @@ class MetricFacts(BaseModel):
 
 
 class Metric(Plugin, abc.ABC):
-    """How close reconstructions are to their victims, one figure per image. `name` heads its column on boards."""
+    """How close reconstructions are to their victims, one figure per image. `name` heads its column on boards.
+
+    >>> class LargestError(dpbench.Metric):
+    ...     name = "largest_error"
+    ...     closer = "lower"
+    ...     low, high = 0.0, 1.0
+    ...
+    ...     def measure(self, images, victims):
+    ...         return (images - victims).abs().amax((1, 2, 3))
+    >>> LargestError().measure(torch.zeros(2, 3, 8, 8), torch.ones(2, 3, 8, 8))
+    tensor([1., 1.])
+    """
 
     closer: ClassVar[Closer] = "higher"
     """`lower` for distances and errors: the gate and the worst case go by it."""

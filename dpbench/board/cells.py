@@ -117,7 +117,7 @@ def cells_of(records: Iterable[Record], *, as_recorded: bool = False) -> list[Ce
             role: spec.model_copy(update={"name": plugins[spec.name, spec.source]})
             for role, spec in (("defense", cell.defense), ("attack", cell.attack))
         }
-        return cell.model_copy(update=renamed).id
+        return cell.model_copy(update={**renamed, "metrics": ()}).id
 
     unique = {identity(record.cell): record for record in ordered}
     kept = sorted(unique.values(), key=lambda record: record.id)

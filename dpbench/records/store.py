@@ -104,14 +104,14 @@ CELLS = Store("records", Record)
 
 
 def newest(records: Iterable[Record]) -> list[Record]:
-    """Of several records of one cell, but for the code of its plug-ins, the newest."""
+    """Of several records of one cell, but for the code of its plug-ins and what is measured beside, the newest."""
     found: dict[str, Record] = {}
     for record in records:
         cell = record.cell.model_copy(
             update={
                 "attack": record.cell.attack.model_copy(update={"source": ""}),
                 "defense": record.cell.defense.model_copy(update={"source": ""}),
-                "metrics": tuple(one.model_copy(update={"source": ""}) for one in record.cell.metrics),
+                "metrics": (),
             }
         )
         if cell.id not in found or record.created >= found[cell.id].created:

@@ -38,7 +38,7 @@ VICTIMS = 6
 
 TINY: dict[str, dict[str, Any]] = {
     "decoder": {"steps": 96, "width": 32, "blocks": 1, "batch_size": 32},
-    "rmle": {"steps": 60, "decoder_steps": 30},
+    "rmle": {"steps": 60, "decoder_steps": 30, "decoder_width": 32, "decoder_blocks": 1, "decoder_batch_size": 32},
     "gan": {"training_steps": 20, "width": 8, "pool": 64, "restarts": 2, "search_steps": 3, "refine_steps": 60},
     "gan-faces": {"pool": 16, "restarts": 1, "search_steps": 2, "refine_steps": 60},
 }
@@ -190,11 +190,6 @@ def observe(
 def run(name: str, seen: Observation, seed: str = "attack", **arguments: object) -> Tensor:
     attack = configure(attacks()[name], TINY.get(name, {}) | arguments)
     return attack.reconstruct(seen, generator=derive_generator(CPU, seed))
-
-
-def few_steps(name: str) -> dict[str, int]:
-    """Parameters for a run that only has to end."""
-    return {key: 2 for key in TINY.get(name, {}) if key in ("steps", "training_steps", "refine_steps")}
 
 
 def psnr_db(images: Tensor, victims: Tensor) -> float:

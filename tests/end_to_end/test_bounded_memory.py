@@ -15,6 +15,7 @@ victims = 6
 releases = 2
 threat_models = ["weights"]
 [dataset]
+image_size = 16
 private = 130
 auxiliary = 150
 test = 100

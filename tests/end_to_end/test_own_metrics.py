@@ -107,7 +107,7 @@ def tiny(tmp_path, monkeypatch, dpbench):
 
 
 def records(folder):
-    return {record.cell.attack.name: record for record in store.newest_records([folder / "run"])}
+    return {record.cell.attack.name: record for record in store.newest(store.CELLS.all(folder / "run"))}
 
 
 def test_metrics_of_ones_own_stand_beside_the_others_and_change_none(tiny, tmp_path, dpbench):

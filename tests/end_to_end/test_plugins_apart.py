@@ -87,8 +87,10 @@ def row(board, defense, attack):
 @pytest.mark.parametrize(("name", "words"), CAUGHT.items())
 def test_who_tells_victims_from_attackers_is_found_out(board, name, words):
     decoder = row(board, f"cheating.py:{name}", "decoder")
-    assert decoder["status"] == "failed"
-    assert words in decoder["error"]
+    if decoder["status"] == "failed":
+        assert words in decoder["error"]
+    else:  # it took a decoy for the first of those whom it serves well: then victims and their accuracy are lost
+        assert decoder["accuracy"] < 0.3
 
 
 @pytest.mark.parametrize("name", BLIND)

@@ -81,7 +81,8 @@ def snippet(text: str, file_name: str) -> str:
 def test_third_party_plugins_run_as_shown(text, file_name, kind, tmp_path, dpbench, monkeypatch):
     code = snippet(text, file_name)
     assert len(code.splitlines()) < (30 if file_name == "mine.py" else 25)  # `mine.py` holds both
-    class_name = re.search(rf"^class (\w+)\({kind.capitalize()}\)", code, flags=re.MULTILINE).group(1)
+    base = {"attack": "Attack", "defense": "FeatureTransform"}[kind]
+    class_name = re.search(rf"^class (\w+)\({base}\)", code, flags=re.MULTILINE).group(1)
     assert f"{file_name}:{class_name}" in text
     (tmp_path / file_name).write_text(code)
     (tmp_path / "tiny.toml").write_text(SUITE)
@@ -129,7 +130,7 @@ def test_a_protocol_runs_as_shown(tmp_path, dpbench, monkeypatch):
     (tmp_path / "dim.toml").write_text(suite)
     outcome = dpbench("--protocol", protocol, "run", "dim.toml")
     assert outcome.status == 0, outcome
-    for verb in (["show"], ["leaderboard", "--output", "b.csv"], ["verify"], ["check", "--baseline", "b.csv"]):
+    for verb in (["leaderboard", "--output", "b.csv"], ["verify"], ["check", "--baseline", "b.csv"]):
         done = dpbench(verb[0], "dpbench-runs/dim", *verb[1:])
         assert done.status == 0, done
     assert dpbench("--protocol", "my_protocol.py:Gone", "list", "suites").status == 2

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     # imported where they are used: a comparison of two CSV files needs no torch, which records bring along
     from dpbench.board.rows import BoardRow
     from dpbench.records.record import Envelope
+    from dpbench.running.protocol import Protocol
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,19 @@ class Side:
         board: what it holds, or the board of its records.
         layout: how the board names its rows.
         records: of a run directory; empty for a CSV file.
-        rows: name of a row -> the per-image figures it rests on, where the protocol tells them.
+        protocol: of a run directory.
     """
 
     path: Path
     board: pd.DataFrame
     layout: Layout
     records: Sequence[Envelope] = ()
-    rows: Mapping[Row, BoardRow] = field(default_factory=dict)
+    protocol: Protocol[Any, Any] | None = None
+
+    @cached_property
+    def rows(self) -> Mapping[Row, BoardRow]:
+        """Name of a row -> the per-image figures it rests on, where the protocol tells them; empty for a CSV file."""
+        return {} if self.protocol is None else self.protocol.rows(self.records)
 
 
 def load_side(path: Path) -> Side:
@@ -53,7 +60,7 @@ def load_side(path: Path) -> Side:
 
     protocol = of_run(path)
     records = protocol.newest(protocol.store.all(path))
-    return Side(path, protocol.board(records), protocol.boards.layout, records, protocol.rows(records))
+    return Side(path, protocol.board(records), protocol.boards.layout, records, protocol)
 
 
 @dataclass(frozen=True)
@@ -63,20 +70,29 @@ class TwoRuns:
     candidate: Side
     baseline: Side
 
+    @property
+    def paired(self) -> bool:
+        """Whether images can be compared one by one: both are runs, of a protocol that tells their figures."""
+        both = bool(self.candidate.records and self.baseline.records)
+        return both and bool(self.candidate.rows and self.baseline.rows)
+
     def difference(self, row: Row, column: str) -> tuple[float, float] | None:
         """The interval of candidate minus baseline, image by image; None where they share no image."""
         from dpbench.board.comparisons import difference
 
-        if row not in self.baseline.rows or row not in self.candidate.rows:
+        if not self._both_have(row):
             return None
         return difference(self.baseline.rows[row], self.candidate.rows[row], column)
 
     def apart(self, row: Row) -> bool:
         """Whether the two measured a row on images of which none is in common."""
-        if row not in self.baseline.rows or row not in self.candidate.rows:
+        if not self._both_have(row):
             return False
         now, was = (_victims(side.rows[row]) for side in (self.candidate, self.baseline))
         return bool(now and was) and not now & was
+
+    def _both_have(self, row: Row) -> bool:
+        return self.paired and row in self.baseline.rows and row in self.candidate.rows
 
     def notes(self) -> list[str]:
         """What a reader of the verdict should know of the two runs; a line each."""
@@ -150,7 +166,7 @@ def run_check(
     if found.layout is not accepted.layout:
         raise DpbenchError(f"{candidate} and {baseline} are of two protocols; give two boards or runs of one suite")
     runs = TwoRuns(found, accepted)
-    paired = runs.difference if found.rows and accepted.rows else None
+    paired = runs.difference if runs.paired else None
     result = compare(
         found.board, accepted.board, tolerance=tolerance, paired=paired, apart=runs.apart, layout=found.layout
     )

@@ -5,6 +5,7 @@ Reading it brings no torch: boards are read by it. A metric of one's own is a pl
 
 from __future__ import annotations
 
+import abc
 import math
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,7 +15,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Mse(Metric):
+class OwnMetric(Metric, abc.ABC):
+    """A metric of dpbench's own: the function of its name in `dpbench.metrics.fidelity`."""
+
+    def measure(self, images: Tensor, victims: Tensor) -> Tensor:
+        """See `dpbench.metrics.fidelity`."""
+        from dpbench.metrics import fidelity
+
+        figures: Tensor = getattr(fidelity, self.name)(images, victims)
+        return figures
+
+
+class Mse(OwnMetric):
     """Mean squared error; lower is closer."""
 
     name: ClassVar[str] = "mse"
@@ -24,14 +36,8 @@ class Mse(Metric):
     low: ClassVar[float] = 0.0
     high: ClassVar[float] = 1.0
 
-    def measure(self, images: Tensor, victims: Tensor) -> Tensor:
-        """See `dpbench.metrics.fidelity.mse`."""
-        from dpbench.metrics import fidelity
 
-        return fidelity.mse(images, victims)
-
-
-class PsnrDb(Metric):
+class PsnrDb(OwnMetric):
     """Peak signal-to-noise ratio in dB with peak 1.0, at most 80."""
 
     name: ClassVar[str] = "psnr_db"
@@ -42,14 +48,8 @@ class PsnrDb(Metric):
     high: ClassVar[float] = 100.0
     margin: ClassVar[float | None] = 0.2
 
-    def measure(self, images: Tensor, victims: Tensor) -> Tensor:
-        """See `dpbench.metrics.fidelity.psnr_db`."""
-        from dpbench.metrics import fidelity
 
-        return fidelity.psnr_db(images, victims)
-
-
-class Ssim(Metric):
+class Ssim(OwnMetric):
     """Structural similarity: luminance, contrast and structure in windows of 11 pixels."""
 
     name: ClassVar[str] = "ssim"
@@ -59,14 +59,8 @@ class Ssim(Metric):
     margin: ClassVar[float | None] = 0.02
     paper: ClassVar[str] = "Wang et al. 2004, Image quality assessment"
 
-    def measure(self, images: Tensor, victims: Tensor) -> Tensor:
-        """See `dpbench.metrics.fidelity.ssim`."""
-        from dpbench.metrics import fidelity
 
-        return fidelity.ssim(images, victims)
-
-
-class MsSsim(Metric):
+class MsSsim(OwnMetric):
     """SSIM at five scales, for images of 161 pixels or more; in records, not on boards."""
 
     name: ClassVar[str] = "ms_ssim"
@@ -75,14 +69,8 @@ class MsSsim(Metric):
     high: ClassVar[float] = 1.0
     paper: ClassVar[str] = "Wang et al. 2003, Multi-scale structural similarity"
 
-    def measure(self, images: Tensor, victims: Tensor) -> Tensor:
-        """See `dpbench.metrics.fidelity.ms_ssim`."""
-        from dpbench.metrics import fidelity
 
-        return fidelity.ms_ssim(images, victims)
-
-
-class Lpips(Metric):
+class Lpips(OwnMetric):
     """Learned perceptual distance; lower is closer. It needs AlexNet's weights, and images of 32 pixels or more."""
 
     name: ClassVar[str] = "lpips"
@@ -93,12 +81,6 @@ class Lpips(Metric):
     margin: ClassVar[float | None] = 0.02
     rounding: ClassVar[float] = 0.03
     paper: ClassVar[str] = "Zhang et al. 2018, The unreasonable effectiveness of deep features"
-
-    def measure(self, images: Tensor, victims: Tensor) -> Tensor:
-        """See `dpbench.metrics.fidelity.lpips`."""
-        from dpbench.metrics import fidelity
-
-        return fidelity.lpips(images, victims)
 
 
 BUILT_IN: dict[str, type[Metric]] = {metric.name: metric for metric in (Mse, PsnrDb, Ssim, MsSsim, Lpips)}

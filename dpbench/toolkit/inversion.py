@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dpbench.contract.attack import Observation
 from dpbench.machine.memory import optimised_at_once
+from dpbench.machine.randomness import draw_weight
 from dpbench.toolkit.standardising import Standardising
 
 RIDGE = 1e-3
@@ -211,8 +212,7 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
     """Draw every convolution and linear weight anew (He et al. 2015) from `generator`; biases become zero."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            drawn = torch.empty_like(module.weight, device=generator.device)  # the network may still be elsewhere
-            module.weight.data.copy_(nn.init.kaiming_normal_(drawn, a=1.0, generator=generator))
+            draw_weight(module.weight, nn.init.kaiming_normal_, generator, a=1.0)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 

@@ -133,6 +133,7 @@ class ReadingErrors:
         small = functional.adaptive_avg_pool2d(images, READING_SIDE).flatten(1)
         self.small = exact(small - small.mean(0))
         self.known: dict[tuple[object, ...], float] = {}
+        self.at_once: set[tuple[object, ...]] = set()
 
     def error(self, features: list[Tensor], *, reach: int = 0) -> float:
         """Share of the small images' variance that is not read: patch by patch where features lie on a grid.
@@ -141,25 +142,27 @@ class ReadingErrors:
             features: any number of taps.
             reach: a patch is read from positions up to so far from its own.
         """
-        about = (reach, *(_fingerprint(tap) for tap in features))  # many are copies of each other
+        about = (reach, *_fingerprints(features))  # many are copies of each other
         if about not in self.known:
             standard = [_standard(tap) for tap in features]
             by_patches = [self._by_patches(standard, nearby) for nearby in range(reach + 1)]
             self.known[about] = min((error for error in by_patches if error is not None), default=1.0)
             if by_patches[0] is None:
-                self.known[about] = self.whole(features)
+                self.known[about] = self._whole(standard)
+                self.at_once.add(about)
         return self.known[about]
 
     def is_whole(self, features: list[Tensor]) -> bool:
-        """Whether `error` reads them at once: they lie on no grid, or the images are few for so many channels."""
-        return self._by_patches([_standard(tap) for tap in features], 0) is None
+        """Whether `error` read them at once: they lie on no grid, or the images are few for so many channels."""
+        return (0, *_fingerprints(features)) in self.at_once
 
     def whole(self, features: list[Tensor]) -> float:
-        """The error where features are read at once by ridge regression, in its dual form.
+        """The error where features (N, ...) are read at once, whether they lie on a grid or not."""
+        return self._whole([_standard(tap) for tap in features])
 
-        Each image is predicted from the others (Golub, Heath & Wahba 1979).
-        """
-        rows = torch.cat([some_columns(_standard(tap).flatten(1)) for tap in features], 1)
+    def _whole(self, features: list[Tensor]) -> float:
+        """Ridge regression in its dual form; each image is predicted from the others (Golub, Heath & Wahba 1979)."""
+        rows = torch.cat([some_columns(tap.flatten(1)) for tap in features], 1)
         gram = exact(rows @ rows.T)
         values, vectors = torch.linalg.eigh(gram.cpu())
         values, truth = values.clamp_min(0), vectors.T @ self.small.cpu()
@@ -215,6 +218,10 @@ def _standard(features: Tensor) -> Tensor:
     units = units - units.mean(0)
     size = units.std(0, correction=0)
     return torch.where(size > 0, units / torch.where(size > 0, size, 1), 0).float().view(features.shape)
+
+
+def _fingerprints(features: list[Tensor]) -> tuple[object, ...]:
+    return tuple(_fingerprint(tap) for tap in features)
 
 
 def _fingerprint(features: Tensor) -> tuple[object, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import tiny_suite
 
 from dpbench.api import plan as make_plan
 from dpbench.board.columns import COLUMNS
@@ -24,25 +25,7 @@ GUIDE = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "dpbenc
 BOARDS = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "leaderboards").glob("*.md")}
 TEXTS = [README, *GUIDE.values(), *BOARDS.values()]
 
-SUITE = """
-name = "tiny"
-victims = 4
-[dataset]
-private = 128
-auxiliary = 64
-test = 64
-[judge]
-name = "resnet14t"
-epochs = 1
-[[backbones]]
-name = "resnet10t"
-weights = "fit"
-epochs = 1
-split_points = ["layer1"]
-[[defenses]]
-name = "none"
-[[attacks]]
-name = "mean-image"
+SUITE = f"""{tiny_suite.SUITE}
 [[attacks]]
 name = "rmle"
 steps = 3

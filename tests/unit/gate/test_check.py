@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import io
 import itertools
 import math
@@ -19,6 +20,7 @@ from rich.console import Console
 from dpbench.board.columns import KEY, row_name
 from dpbench.board.files import write_board
 from dpbench.board.leaderboard import build_board
+from dpbench.cli import app
 from dpbench.errors import DpbenchError
 from dpbench.gate.check import load_side, run_check
 from dpbench.gate.compare import _other_leakage, compare
@@ -524,3 +526,8 @@ def test_leakage_is_compared_where_rows_name_the_same_metrics() -> None:
     assert not same_leakage(new, old | {"leakage_metrics": math.nan})
     assert not same_leakage(new, new | {"leakage_metrics": "ssim psnr_db"})
     assert not same_leakage(new, new | {"leakage_metrics": "ssim psnr_db lpips (trained on)"})
+
+
+def test_the_command_tolerates_by_default_what_the_table_says():
+    options = inspect.signature(app.check).parameters
+    assert {name: options[name].default for name in Tolerance.model_fields} == Tolerance().model_dump()

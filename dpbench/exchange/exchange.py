@@ -16,7 +16,7 @@ from dpbench.exchange.entropy import fresh_generator
 from dpbench.exchange.feature_file import SharedFeatures, assert_new, read_features, write_features
 from dpbench.exchange.feature_header import Cut, FeatureHeader, Network, assert_agrees, layout_of
 from dpbench.machine.cache import default_cache
-from dpbench.machine.devices import choose_device
+from dpbench.machine.devices import choose_device, compute_exactly
 from dpbench.machine.randomness import derive_generator
 from dpbench.plugins.registry import find_defense
 from dpbench.protocols.known import loaded
@@ -30,7 +30,7 @@ AT_ONCE = 1024
 """Images whose features are on the device at once. A constant: with a release seed the noise hangs on it."""
 
 SHOWN = 12
-"""Choices that an error lists."""
+"""How many choices an error lists."""
 
 Progress = Callable[[str], None]
 
@@ -178,7 +178,7 @@ def _one(suite: str, only: str | None, options: Options, progress: Progress, *, 
 
 
 def _prepared(device: str, chosen: Shareable) -> Prepared:
-    torch.backends.cudnn.deterministic = True  # as in runs
+    compute_exactly()  # as in runs
     prepared = chosen.prepare(choose_device(device), default_cache())
     prepared.start(chosen.cell)
     return prepared
@@ -197,7 +197,7 @@ def _cut(cell: CellSpec) -> Cut:
 def _network(
     prepared: Prepared, cell: CellSpec, model: ProtectedModel, features: Tensor, progress: Progress
 ) -> Network:
-    """The public network of a cell; `features` (N, ...) are what leaves the client."""
+    """What a feature file says of the public network of a cell whose client releases such features (N, ...)."""
     _, _, backbone_weights = prepared.backbone(cell, progress)
     names = tuple(prepared.parts(cell, progress).classes)
     shape = tuple(features.shape[1:])

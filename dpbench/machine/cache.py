@@ -78,11 +78,11 @@ def state_hash(state: State) -> str:
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode())
-        digest.update(state[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(state[name].cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
 def _content(state: State) -> str:
-    """As `state_hash`, of shapes and types too."""
+    """SHA-256 in hex of the tensors' names, bytes, shapes and types."""
     layout = {name: [str(value.dtype), list(value.shape)] for name, value in state.items()}
     return hashlib.sha256(json.dumps([state_hash(state), layout], sort_keys=True).encode()).hexdigest()

@@ -43,6 +43,16 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+def compute_exactly() -> None:
+    """From now on CUDA's convolutions are deterministic, and fp32 in full.
+
+    In TF32, which is CUDA's default for them, an image's features differ by 1e-3 from one batch size to the next:
+    a release would depend on what comes with it. Networks that may be fast run under `autocast`.
+    """
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False
+
+
 @functools.cache
 def fast_dtype(device_type: str) -> torch.dtype | None:
     """The 16-bit float this kind of device computes natively, or None where fp32 is the fastest that holds."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, BinaryIO, cast
 
 import torch
@@ -15,10 +15,13 @@ from dpbench.border import nursery
 from dpbench.border.calls import Calls, FarClient, FarServer, Remote
 from dpbench.border.wire import Ended, Message, Wire
 from dpbench.contract.attack import Attack, Observation
+from dpbench.contract.dataset import ImageSet, checked_images
 from dpbench.contract.defense import Defense
-from dpbench.contract.images import LabelledImages
+from dpbench.contract.images import LabelledImages, LazyImages
+from dpbench.contract.metric import Metric
 from dpbench.contract.plugin import Plugin
 from dpbench.errors import DEBUG, DpbenchError, debug, reason
+from dpbench.machine.devices import compute_exactly
 from dpbench.machine.memory import is_out_of_memory, total_memory
 from dpbench.models.spec import BackboneSpec
 from dpbench.plugins import registry
@@ -83,6 +86,8 @@ class _Guest:
             "fit": self._fit,
             "hold": self._hold,
             "reconstruct": self._reconstruct,
+            "measure": self._measure,
+            "draw": self._draw,
         }
         return kinds[message.kind](message)
 
@@ -100,7 +105,7 @@ class _Guest:
     def _start(self, message: Message) -> Message:
         self.device = torch.device(message.fields["device"])
         torch.set_num_threads(message.fields["threads"])
-        torch.backends.cudnn.deterministic = True
+        compute_exactly()
         sys.path[:] = message.fields["search"]
         with contextlib.suppress(OSError):  # removed in the meantime: relative paths then fail by themselves
             os.chdir(message.fields["folder"])
@@ -142,9 +147,13 @@ class _Guest:
     def _images(self, message: Message, name: str) -> LabelledImages:
         labels = message.tensors[f"{name}.labels"].to(self.device)
         given = message.tensors.get(f"{name}.images")
-        images: Any = FarImages(self.request, name, len(labels), message.fields["image_shape"], self.device)
         if given is not None:
-            images = given.to(self.device)
+            return LabelledImages(given.to(self.device), labels, message.fields["batch_size"])
+
+        def read(places: Tensor, device: torch.device) -> Tensor:
+            return self.request(Message("images", {"name": name}, {"chosen": places})).tensors["images"].to(device)
+
+        images = LazyImages(read, (len(labels), *message.fields["image_shape"]), self.device)
         return LabelledImages(images, labels, message.fields["batch_size"])
 
     def _reconstruct(self, message: Message) -> Message:
@@ -189,51 +198,32 @@ class _Guest:
             raise DpbenchError(f"attack {attack.name!r} returned {type(images).__name__}; expected images as a Tensor")
         return Message("result", {"notes": plain(notes)}, {"images": images.detach()})
 
+    def _measure(self, message: Message) -> Message:
+        metric = _plugin(message.fields)
+        assert isinstance(metric, Metric)
+        pairs = [message.tensors[name].to(self.device) for name in ("images", "victims")]
+        with torch.no_grad():
+            figures = metric.measure(*pairs)
+        if not isinstance(figures, Tensor):
+            raise DpbenchError(
+                f"metric {metric.name!r} returned {type(figures).__name__}; expected figures as a Tensor"
+            )
+        return Message("result", {}, {"figures": figures.detach()})
 
-class FarImages:
-    """Images that the engine reads for us, a few at a time: see `dpbench.contract.images.Images`."""
-
-    def __init__(
-        self, request: Callable[[Message], Message], name: str, count: int, image_shape: list[int], device: torch.device
-    ) -> None:
-        self.shape = torch.Size((count, *image_shape))
-        self.device = device
-        self._request = request
-        self._name = name
-        self._first = 0
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, index: Any, /) -> Tensor:
-        """See `dpbench.contract.images.Images`."""
-        single = isinstance(index, int)
-        chosen = torch.arange(len(self))[torch.tensor([index]) if single else _on_cpu(index)] + self._first
-        answer = self._request(Message("images", {"name": self._name}, {"chosen": chosen}))
-        images = answer.tensors["images"].to(self.device)
-        return images[0] if single else images
-
-    def narrow(self, dim: int, start: int, length: int) -> FarImages:
-        """See `dpbench.contract.images.Images`."""
-        part = FarImages(self._request, self._name, length, list(self.shape[1:]), self.device)
-        part._first = self._first + start
-        return part
-
-    def split(self, split_size: int, /) -> Iterator[Tensor]:
-        """See `dpbench.contract.images.Images`."""
-        for start in range(0, len(self), split_size):
-            yield self[start : start + split_size]
-
-    def to(self, device: torch.device, /) -> FarImages:
-        """See `dpbench.contract.images.Images`."""
-        moved = self.narrow(0, 0, len(self))
-        moved.device = device
-        return moved
+    def _draw(self, message: Message) -> Message:
+        images_of = _plugin(message.fields)
+        assert isinstance(images_of, ImageSet)
+        fields = message.fields
+        indices = range(fields["first"], fields["first"] + fields["count"])
+        drawn = images_of.draw(fields["part"], indices, size=fields["size"], seed=fields["seed"])
+        classes = len(type(images_of).classes)
+        images, labels = checked_images(drawn, len(indices), size=fields["size"], classes=classes, name=images_of.name)
+        pair = {"images": torch.from_numpy(images.copy()), "labels": torch.from_numpy(labels)}
+        return Message("result", {}, pair)
 
 
 def _plugin(fields: dict[str, Any]) -> Plugin:
-    find = registry.find_defense if fields["sort"] == "defense" else registry.find_attack
-    return configure(find(fields["reference"]), fields["arguments"])
+    return configure(registry.find(fields["sort"], fields["reference"]), fields["arguments"])
 
 
 def _defense(fields: dict[str, Any]) -> Defense:
@@ -250,10 +240,6 @@ def _recipe(message: Message) -> fitting.Recipe:
 
 def _prefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _on_cpu(index: Any) -> Any:
-    return index.cpu() if isinstance(index, Tensor) else index
 
 
 def _be_silent() -> None:
@@ -289,7 +275,7 @@ SHARING = ("_posixshmem", "multiprocessing.shared_memory")
 
 
 def _keep_to_itself() -> None:
-    """From here on nothing leaves this process but by the border: no file is written, no connection opened."""
+    """Refuse, from here on, whatever would leave this process past the border: writing files, opening connections."""
 
     def refuse(event: str, arguments: tuple[Any, ...]) -> None:
         writes = event == "open" and _writes(*arguments[1:3])

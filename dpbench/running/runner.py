@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import datetime
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dpbench.errors import DpbenchError, debug, is_interrupt, reason
 from dpbench.machine.cache import default_cache
-from dpbench.machine.devices import choose_device
+from dpbench.machine.devices import choose_device, compute_exactly
 from dpbench.machine.environment import describe_environment
 from dpbench.machine.stages import Stages
 from dpbench.machine.writing import Unwritable, sweep
 from dpbench.records.record_files import readable
-from dpbench.running.changes import changes
+from dpbench.running.changes import changes, exchanged, said
 from dpbench.running.protocol import Lab, Options, Plan, Protocol, R, U
 from dpbench.running.watching import Nobody, Watcher
 from dpbench.suite import preflight
-from dpbench.suite.overrides import occurs
+from dpbench.suite.overrides import matches_any
 
 
 def make_plan(
@@ -44,7 +43,7 @@ def make_plan(
     planned = protocol.plan(suite, options, progress)
     units, name = planned.units, planned.suite.name
     if options.only is not None:
-        units = [unit for unit in units if occurs(options.only, protocol.names_of(unit))]
+        units = [unit for unit in units if matches_any(options.only, protocol.names_of(unit))]
         if not units:
             raise DpbenchError(
                 f"--only {options.only!r} matches no {protocol.unit} of suite {name!r}; its {protocol.unit}s look like "
@@ -59,6 +58,8 @@ def make_plan(
         and record.id in wanted
         and protocol.is_finished(record, wanted[record.id], audit=options.audit)
     }
+    other_files = exchanged(protocol, wanted, finished, default_cache() / "datasets")
+    finished = {name: record for name, record in finished.items() if name not in other_files}
     plan = Plan(
         planned.suite,
         units,
@@ -66,10 +67,13 @@ def make_plan(
         protocol=protocol,
         finished=finished,
         output=output,
-        changed=_changed(protocol, [unit for unit in units if unit.id not in finished], output),
+        changed=(
+            *_changed(protocol, [unit for unit in units if unit.id not in finished], output),
+            *said(Counter(other_files.values()), protocol.unit),
+        ),
         everything={unit.id: unit for unit in planned.units},
     )
-    preflight.assert_plugins(plugin for unit in plan.left for plugin in protocol.configured(unit))
+    preflight.assert_plugins(make(spec) for unit in plan.left for make, spec in protocol.plugins(unit))
     return plan
 
 
@@ -106,7 +110,7 @@ def execute(
     """
     watcher = watcher or Nobody()
     chosen = choose_device(device)
-    torch.backends.cudnn.deterministic = True
+    compute_exactly()
     sweep([plan.output, default_cache()])
     lab = plan.protocol.lab(chosen, default_cache(), batch_size, audit=audit)
     environment = describe_environment(chosen)

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from dpbench import Defense, ProtectedModel
-from dpbench.toolkit.calibration import feature_batches, mean_and_std
+from dpbench.contract.feature_transform import feature_batches
+from dpbench.toolkit.calibration import mean_and_std
 
 
 class SecretModel(ProtectedModel):

@@ -41,6 +41,7 @@ ROOMS = (
     ("report",),
     ("protocols",),
     ("exchange", "gate"),
+    ("testing",),
     ("api",),
     ("cli",),
     ("__main__",),

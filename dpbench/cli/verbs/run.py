@@ -1,0 +1,104 @@
+"""`dpbench run`: measure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpbench.text.terminal import make_console
+
+verbs = typer.Typer()
+
+
+@verbs.command(
+    epilog="Examples:\n\n"
+    "  dpbench run\n\n"
+    "  dpbench run cifar10 --data photos/cifar10\n\n"
+    "  dpbench run my_suite.toml --only dpm --seed 1\n\n"
+    "  dpbench run quick --budget large\n\n"
+    "  dpbench run quick --weights resnet10t.safetensors\n\n"
+    "  dpbench run sharing\n\n"
+    "  dpbench run quick --defense my_defense.py:MyDefense --dry-run"
+)
+def run(
+    suite: Annotated[str, typer.Argument(help="A built-in suite (dpbench list suites) or a TOML file.")] = "quick",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Overrides the suite's data: a folder of class folders, leaves, spectra, torch/NAME, hfds/NAME."
+        ),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="The run directory.", show_default="dpbench-runs/SUITE")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="PATTERN", help="Only cells in whose label this shell pattern occurs."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Overrides the suite's seeds.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="What the attacks may spend: small, standard or large. Overrides the suite's.")
+    ] = None,
+    shifted: Annotated[
+        str | None, typer.Option(help="Overrides the data set of the attacker's shifted images, as --data does.")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Weights of the suite's only backbone: a safetensors file or a PyTorch checkpoint; "
+            "or auto, pretrained, fit.",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|N",
+            help="At most so many images in a network at once; auto: from their size and the device's memory. "
+            "Halved when memory runs out.",
+        ),
+    ] = "auto",
+    defense: Annotated[
+        list[str] | None,
+        typer.Option(help="Adds a defense: a name, or path/to/file.py:Name. May be repeated."),
+    ] = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(help="Adds an attack: a name, or path/to/file.py:Name. May be repeated."),
+    ] = None,
+    audit: Annotated[
+        bool,
+        typer.Option(
+            "--audit",
+            help="Runs every plug-in in processes of its own; those from files and other packages always run so.",
+        ),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+) -> None:
+    """Score defenses against attacks; finished cells are skipped, so the same command goes on after a stop.
+
+    Writes a JSON record and a picture per cell under the run directory; at the end board.csv, tradeoff.png and
+    overview.png, budgets.png where it holds several budgets, and depth.png where it holds several split points.
+    Exit status: 0 done, 1 some cells failed, 2 unusable input.
+    """
+    from dpbench.cli.running import run_suite
+    from dpbench.machine.memory import parse_batch_size
+    from dpbench.running.protocol import Options
+
+    options = Options(
+        data=data,
+        output=output,
+        only=only,
+        seed=seed,
+        shifted=shifted,
+        budget=budget,
+        weights=weights,
+        audit=audit,
+        defenses=defense or [],
+        attacks=attack or [],
+    )
+    at_once = parse_batch_size(batch_size)
+    raise typer.Exit(
+        run_suite(suite, options, device=device, batch_size=at_once, dry_run=dry_run, console=make_console())
+    )

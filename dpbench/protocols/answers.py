@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
-from dpbench.board.columns import FLOOR, WORST_CASE
+from dpbench.board.columns import FLOOR, headline_of
 from dpbench.contract.threat import UNDEFENDED
-from dpbench.report.content import Tone
-from dpbench.report.levels import broken, decimal, level_of, number, percent
-from dpbench.reporting.selection import PANEL, _main, _of_tier, short_arguments, strongest
+from dpbench.report.content import Answer, Tone
+from dpbench.report.levels import against, broken, level_of, number, told
+from dpbench.reporting.selection import PANEL, headlines, short_arguments
 
 AFFORDABLE = 0.05
 """Loss of accuracy that a reader may be ready to pay: five points."""
+
+NO_PROOF = "That is not proof of privacy."
+
+Standing = Literal["seen", "named", "held", "open"]
+"""Of a setting: images are recognised; victims are named, though pictures are not; neither; nothing can be said."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,40 @@ class Panel:
 
     def name(self, row: Mapping[Any, Any]) -> str:
         """A setting in few words."""
-        return f"{row['defense']} {short_arguments(self.rows)[row['defense'], row['defense_args']]}".strip()
+        return f"{row['defense']} {self._short[row['defense'], row['defense_args']]}".strip()
+
+    @functools.cached_property
+    def _short(self) -> dict[tuple[str, str], str]:
+        return short_arguments(self.rows)
+
+    def told(self, row: Mapping[Any, Any]) -> str:
+        """What comes back of a setting, see `dpbench.report.levels.told`."""
+        return told(row, self.floor, headline=headline_of(self.rows))
+
+    @functools.cached_property
+    def bare(self) -> dict[Any, Any] | None:
+        """The worst case of the undefended network; None where blind guesses alone were made, or every attack failed."""
+        rows = self.shown[(self.shown["defense"] == UNDEFENDED) & self.shown["ssim"].notna()]
+        rows = rows[rows["ensemble"] != ""]
+        return rows.to_dict("records")[0] if len(rows) else None
+
+    @functools.cached_property
+    def defended(self) -> list[dict[Any, Any]]:
+        """The worst case of every defended setting, failed ones too."""
+        return list(self.shown[self.shown["defense"] != UNDEFENDED].to_dict("records"))
+
+    @property
+    def telling(self) -> bool:
+        """Whether the attacks work where nothing defends: else what they do not recover says nothing."""
+        return self.bare is not None and broken(self.bare, self.floor)
+
+    def standing(self, row: Mapping[Any, Any]) -> Standing:
+        """How a setting stands, see `Standing`."""
+        if broken(row, self.floor):
+            return "seen" if level_of(row, self.floor).recognisable else "named"
+        # what an attack that failed, or works nowhere, does not recover another one may
+        known = self.telling and row["status"] == "ok" and not math.isnan(number(row, "ssim"))
+        return "held" if known else "open"
 
 
 def panels_of(board: pd.DataFrame) -> list[Panel]:
@@ -55,101 +94,139 @@ def panels_of(board: pd.DataFrame) -> list[Panel]:
         told = ", all seeds" if seed == "all" else f", seed {seed}" if seeds else ""
         floor = rows[rows["attack"] == FLOOR].to_dict("records")
         title = f"{dataset}, {backbone} split at {split}{told}"
-        found.append(Panel(title, split, rows, _headlines(rows), floor[0] if floor else None))
+        found.append(Panel(title, split, rows, headlines(rows), floor[0] if floor else None))
     return found
 
 
-def _headlines(rows: pd.DataFrame) -> pd.DataFrame:
-    """The worst case of each setting under the strongest attacker that is common, else under its own strongest."""
-    worst = rows[rows["attack"] == WORST_CASE]
-    if worst.empty:
-        return worst
-    main = _main(rows)
-    chosen = []
-    for _, own in worst.groupby(["defense", "defense_args"], sort=False):
-        of_main = own[_of_tier(own, main)]
-        chosen.append(strongest(of_main if len(of_main) else own))
-    return pd.concat(chosen)[list(rows.columns)]
-
-
-def judged(panel: Panel) -> list[dict[Any, Any]]:
-    """The defended settings of which something can be said."""
-    rows = panel.shown[(panel.shown["defense"] != UNDEFENDED) & (panel.shown["status"] != "failed")]
-    return [row for row in rows.to_dict("records") if not math.isnan(number(row, "ssim"))]
-
-
 def verdict(panels: Sequence[Panel]) -> tuple[str, Tone]:
-    """The answer in a sentence, over all panels."""
-    known = [(panel, row) for panel in panels for row in judged(panel)]
-    got_through = sum(broken(row, panel.floor) for panel, row in known)
-    if not known:
-        bare = [
-            (panel, row)
-            for panel in panels
-            for row in panel.shown[panel.shown["defense"] == UNDEFENDED].to_dict("records")
-            if not math.isnan(number(row, "ssim"))
-        ]
-        if not bare:
-            return "Nothing was measured: no attack finished.", "open"
-        through = sum(broken(row, panel.floor) for panel, row in bare)
-        if len(bare) == 1:
-            return ("Without a defense, the features give their images away.", "bad") if through else (_HELD, "good")
-        text = f"Without a defense, the features give their images away at {through} of {len(bare)} places tested."
-        return text, "bad" if through == len(bare) else "mixed"
-    if got_through == len(known):
-        every = (
-            "The defense tested was broken." if len(known) == 1 else f"All {len(known)} defenses tested were broken."
+    """The answer in a sentence or two, over all panels."""
+    standings = [panel.standing(row) for panel in panels for row in panel.defended]
+    if not standings:
+        return _undefended(panels)
+    seen, named, held, unknown = (standings.count(name) for name in ("seen", "named", "held", "open"))
+    total = len(standings)
+    said = f" Of {_settings(unknown, total)} nothing can be said." if unknown else ""
+    if seen:
+        also = f"; behind {named} more the victims are re-identified all the same" if named else ""
+        return f"Yes, behind {_settings(seen, total)}{also}.{said}", "bad" if seen + named == total else "mixed"
+    if named:
+        text = f"Not as pictures, but victims are re-identified behind {_settings(named, total)}.{said}"
+        return text, "bad" if named == total else "mixed"
+    if held:
+        text = f"Not by these attacks{_unaware(panels)} behind {_settings(held, total)}.{said} {NO_PROOF}"
+        return text, "open" if unknown else "good"
+    return f"That cannot be said: {_why(panels)}.", "open"
+
+
+def _settings(count: int, total: int) -> str:
+    """`all 6 defense settings tested`."""
+    if total == 1:
+        return "the one defense tested"
+    return f"{'all' if count == total else f'{count} of the'} {total} defense settings tested"
+
+
+def _unaware(panels: Sequence[Panel]) -> str:
+    """Said where nobody who attacked knew of the defense."""
+    tiers = {row["threat_model"] for panel in panels for row in panel.defended}
+    return ", by attackers who do not know of the defense," if tiers == {"static"} else ""
+
+
+def _why(panels: Sequence[Panel]) -> str:
+    """Why nothing can be said of any defense."""
+    rows = [(panel, row) for panel in panels for row in panel.defended]
+    if all(math.isnan(number(row, "ssim")) for _, row in rows):
+        return "the attacks failed"
+    if all(panel.bare is None for panel, _ in rows):
+        return "the undefended network was not measured, so that nobody knows whether these attacks work at all"
+    if not any(panel.telling for panel, _ in rows):
+        return "these attacks recover too little even without a defense"
+    return "attacks failed, or recover too little even without a defense"
+
+
+def _undefended(panels: Sequence[Panel]) -> tuple[str, Tone]:
+    """The answer where no defense was tested."""
+    bare = [(panel, panel.bare) for panel in panels if panel.bare is not None]
+    if not bare:
+        return "Nothing was measured: no attack finished.", "open"
+    standings = [panel.standing(row) for panel, row in bare]
+    seen, named, total = standings.count("seen"), standings.count("named"), len(bare)
+    if not seen + named:
+        return f"Not by these attacks, and no defense was tested. {NO_PROOF}", "open"
+    where = "" if total == 1 else f", at {'all' if seen == total else f'{seen} of the'} {total} split points tested"
+    if not seen:
+        where = (
+            "" if total == 1 else f" at {'all' if named == total else f'{named} of the'} {total} split points tested"
         )
-        return every, "bad"
-    if got_through:
-        return f"{got_through} of {len(known)} defenses tested were broken.", "mixed"
-    if len(known) == 1:
-        return "The defense tested was not broken by these attacks. That is not proof of privacy.", "good"
-    return f"None of {len(known)} defenses tested was broken by these attacks. That is not proof of privacy.", "good"
-
-
-_HELD = "Nothing came back by these attacks. That is not proof of privacy."
-
-
-def answer(panel: Panel, *, alone: bool) -> list[str]:
-    """Two or three sentences on one panel; where it is not alone, the first says which it is."""
-    bare = panel.shown[panel.shown["defense"] == UNDEFENDED].to_dict("records")
-    place = f"Split at {panel.split}" if alone else f"{panel.title},"
-    if bare:
-        parts = [f"{place} without a defense: {told(bare[0], panel.floor)}."]
+        text = f"Not as pictures, but without a defense victims are re-identified{where}."
     else:
-        parts = [f"{place}: the undefended network was not measured, so that costs cannot be named."]
-    total = len(panel.shown) - len(bare)
-    defended = judged(panel)
-    if not total:
-        return [*parts, "No defense was tested."]
-    if len(defended) < total:
-        missing = total - len(defended)
-        parts.append(f"Of {missing} of {total} defenses nothing can be said: their attacks failed.")
-    affordable = [row for row in defended if number(row, "accuracy_drop") < AFFORDABLE]
-    best = min(affordable, key=lambda row: _rank(row, panel.floor), default=None)
-    found = f"none of the {len(defended)} tested" if best is None else f"{panel.name(best)}; {told(best, panel.floor)}"
-    parts.append(f"Best defense that loses under 5 points of accuracy: {found}.")
-    least = min(defended, key=lambda row: _rank(row, panel.floor), default=None)
-    if least is not None and least is not best:
-        cost = number(least, "accuracy_drop")
-        price = "" if math.isnan(cost) else f", for {100 * cost:.0f} points of accuracy"
-        parts.append(f"What leaks least is {panel.name(least)}{price}; {told(least, panel.floor)}.")
+        also = f"; at {named} more the victims are re-identified all the same" if named else ""
+        text = f"Yes, without a defense{where}{also}."
+    return f"{text} No defense was tested.", "bad" if seen + named == total else "mixed"
+
+
+def answer(panel: Panel, *, alone: bool) -> Answer:
+    """What the verdict rests on in one panel; `alone`: the place stands in the sentence and needs no heading."""
+    place = f"Split at {panel.split} without a defense" if alone else "Without a defense"
+    bare = "not measured" if panel.bare is None else panel.told(panel.bare)
+    parts = [f"{place}: {bare}."]
+    if panel.bare is not None and not panel.telling and panel.defended:
+        parts.append("These attacks recover too little even there: low figures say nothing about a defense.")
+    parts += _of_defenses(panel)
+    return Answer("" if alone else panel.title, [*parts, *_attacker(panel)])
+
+
+def _of_defenses(panel: Panel) -> list[str]:
+    measured = [row for row in panel.defended if not math.isnan(number(row, "ssim"))]
+    failed = len(panel.defended) - len(measured)
+    parts = []
+    if failed:
+        parts.append(
+            f"Of {failed} of {len(panel.defended)} defense settings nothing can be said: their attacks failed."
+        )
+    if not measured:
+        return parts
+    cost = {id(row): number(row, "accuracy_drop") for row in measured}
+    if all(math.isnan(one) for one in cost.values()):
+        parts.append("What a defense costs is not known: the accuracy of the undefended network was not measured.")
+    rank = _ranking(panel, measured)
+    affordable = [row for row in measured if cost[id(row)] < AFFORDABLE]
+    best = min(affordable, key=rank, default=None)
+    least = min(measured, key=rank)
+    if best is not None:
+        held = panel.standing(best) == "held"
+        head = "Best defense" if held else "No defense was found to hold"
+        head += " that loses under 5 points of accuracy" if held else " for under 5 points of accuracy"
+        found = f": {panel.name(best)}" if held else f". The best of them, {panel.name(best)}"
+        parts.append(f"{head}{found} ({_points(cost[id(best)])}): {panel.told(best)}.")
+    elif not all(math.isnan(one) for one in cost.values()):
+        parts.append("Best defense that loses under 5 points of accuracy: none.")
+    if least is not best:
+        price = "" if math.isnan(cost[id(least)]) else f" ({_points(cost[id(least)])})"
+        parts.append(f"What leaks least, whatever it costs, is {panel.name(least)}{price}: {panel.told(least)}.")
     return parts
 
 
-def _rank(row: Mapping[Any, Any], floor: Mapping[Any, Any] | None) -> tuple[bool, float]:
-    leakage = number(row, "leakage")
-    return broken(row, floor), number(row, "ssim") if math.isnan(leakage) else leakage
+def _points(drop: float) -> str:
+    """What a defense costs, with its sign: a minus for a loss."""
+    return f"{-100 * drop:+.1f} points of accuracy".replace("-", "\u2212")
 
 
-def told(row: Mapping[Any, Any], floor: Mapping[Any, Any] | None) -> str:
-    """`images come back (SSIM 0.96), 100% of the victims re-identified`."""
-    level = level_of(row, floor)
-    named = number(row, "reid_top1")
-    known = "" if math.isnan(named) else f", {percent(named)} of the victims re-identified"
-    kinds = {
-        "incomplete": "; an attack failed, it could only be worse",
-        "unreliable": "; the attacks are not calibrated",
-    }
-    return f"{level.said} (SSIM {decimal(number(row, 'ssim'))}){known}{kinds.get(str(row['status']), '')}"
+def _ranking(panel: Panel, rows: Sequence[Mapping[Any, Any]]) -> Any:
+    """What leaks less comes first: what holds; then by leakage where all have the same kind of it, else by SSIM."""
+    kinds = {str(row.get("leakage_metrics") or "") for row in rows}
+    column = "leakage" if len(kinds) == 1 and not any(math.isnan(number(row, "leakage")) for row in rows) else "ssim"
+    order = ("held", "open", "named", "seen")
+    return lambda row: (order.index(panel.standing(row)), number(row, column), number(row, "reid_top1"))
+
+
+def _attacker(panel: Panel) -> list[str]:
+    """Against whom these figures are."""
+    whom = list(dict.fromkeys(against(row) for row in panel.shown.to_dict("records")))
+    if not whom:
+        return []
+    parts = [f"The strongest attacker here {'; or '.join(whom[:3])}."]
+    if panel.defended and {row["threat_model"] for row in panel.defended} == {"static"}:
+        parts = [f"{parts[0]} Nobody who knows the defense attacked."]
+    if (panel.rows["origin"] == "claimed").all():
+        parts.append("These are figures that others claim: they were not measured again.")
+    return parts

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from dpbench.board.caveats import caveats, not_converged, recognised
+from dpbench.board.caveats import NO_PRIVACY, caveats, not_converged, recognised
 from dpbench.board.columns import COUNTS, DECIMALS, FLOOR, WORST_CASE
 from dpbench.board.files import to_read
 from dpbench.contract.attack import Attack
@@ -58,7 +59,7 @@ def report_of_cells(
     by_id: dict[str, Envelope] = {record.id: record for record in records}
     shown = [plots.tradeoff(panel.title, panel.rows, panel.shown) for panel in panels]
     deep = plots.depth(board[board["origin"] == "measured"], depths(records)) if len(board) and records else None
-    lines = [line for panel in panels for line in caveat_lines(panel.rows)]
+    lines = [line.removeprefix(f"{NO_PRIVACY}. ") for panel in panels for line in caveat_lines(panel.rows)]
     said_below = [*caveats(board), *(f"{line[0].upper()}{line[1:]}." for line in lines)]
     return Report(
         title=title,
@@ -69,7 +70,7 @@ def report_of_cells(
         galleries=galleries(folder, [(p.title, p.rows) for p in panels], by_id) if folder is not None else [],
         table=_table(board, panels),
         attackers=_attackers(board),
-        plots=[plot for plot in [*shown, deep] if plot is not None],
+        plots=[plot for plot in [*shown, deep, plots.curves(records)] if plot is not None],
         caveats=[*dict.fromkeys(line.replace("`", "") for line in said_below), RULE],
         untested=_untested(board),
         terms=list(TERMS),
@@ -164,9 +165,16 @@ def _attackers(board: pd.DataFrame) -> list[tuple[str, str]]:
     known = built_in(Attack)
     used = dict.fromkeys(str(attack).split()[0] for attack in board["attack"] if attack not in (WORST_CASE, FLOOR))
     for name in used:
-        about = (inspect.getdoc(known[name]) or "").split("\n\n")[0].replace("\n", " ") if name in known else ""
-        told[f"The attack {name}"] = about or "Not one of dpbench's own: its author says what it does."
+        told[f"The attack {name}"] = _about(known[name]) if name in known else _FOREIGN
     return list(told.items())
+
+
+_FOREIGN = "Not one of dpbench's own: its author says what it does."
+
+
+def _about(cls: type[Attack]) -> str:
+    """How a built-in attack goes about it: what its file says first."""
+    return (inspect.getdoc(sys.modules[cls.__module__]) or _FOREIGN).split("\n\n")[0].replace("\n", " ")
 
 
 def _untested(board: pd.DataFrame) -> list[str]:

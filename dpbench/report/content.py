@@ -135,6 +135,19 @@ class Plot:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What the verdict rests on in one place.
+
+    Attributes:
+        place: a heading: data, network and split point; empty where the page is about one place.
+        lines: a sentence or two each.
+    """
+
+    place: str
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Report:
     """A whole page.
 
@@ -143,7 +156,7 @@ class Report:
         subject: data, network and split points, in a line.
         verdict: the answer in one sentence.
         tone: of the verdict.
-        answers: what it rests on: a few sentences for each network and split point.
+        answers: what it rests on, for each network and split point.
         galleries: one for each network, split point and seed.
         table: what a reader needs of the board.
         attackers: name -> sentences on who attacked, and how.
@@ -160,7 +173,7 @@ class Report:
     subject: str
     verdict: str
     tone: Tone
-    answers: Sequence[Sequence[str]]
+    answers: Sequence[Answer]
     table: Table
     cells: Table
     galleries: Sequence[Gallery] = ()

@@ -58,17 +58,58 @@ def level_of(row: Mapping[Any, Any], floor: Mapping[Any, Any] | None) -> Level:
     return Level("traces", "traces", "traces of the images come back")
 
 
-def names_victims(row: Mapping[Any, Any], floor: Mapping[Any, Any] | None) -> bool:
-    """Whether more victims are re-identified than by the best blind guess, or by chance where there is none."""
-    if floor is not None and not math.isnan(number(floor, "reid_top1")):
-        return _above(row, floor, "reid_top1")
-    chance = number(row, "reid_chance")
-    return number(row, "reid_top1_low") > (0.0 if math.isnan(chance) else chance)
+def names_victims(row: Mapping[Any, Any], floor: Mapping[Any, Any] | None, column: str = "reid_top1") -> bool:
+    """Whether more victims are re-identified than by the best blind guess, or by chance where there is none.
+
+    Args:
+        row: of a board.
+        floor: as for `level_of`.
+        column: `reid_top1`, or `identity_top1` for identification by other pictures of the same person.
+    """
+    if floor is not None and not math.isnan(number(floor, column)):
+        return _above(row, floor, column)
+    chance = number(row, column.replace("top1", "chance"))
+    low = number(row, f"{column}_low")
+    return (number(row, column) if math.isnan(low) else low) > (0.0 if math.isnan(chance) else chance)
 
 
 def broken(row: Mapping[Any, Any], floor: Mapping[Any, Any] | None) -> bool:
     """Whether the attacks got through, see `RULE`."""
-    return level_of(row, floor).recognisable or names_victims(row, floor)
+    named = any(names_victims(row, floor, column) for column in ("reid_top1", "identity_top1"))
+    return named or level_of(row, floor).recognisable
+
+
+DOUBTS = {
+    "incomplete": "; an attack failed, and with it this could only be worse",
+    "unreliable": "; these attacks work nowhere, so that this says nothing",
+}
+"""Status of a row -> what a sentence on it must add."""
+
+
+def told(row: Mapping[Any, Any], floor: Mapping[Any, Any] | None, *, headline: str = "") -> str:
+    """`images come back (SSIM 0.96), 100% of the victims re-identified`: what a worst case means, for a sentence.
+
+    Args:
+        row: of a board.
+        floor: as for `level_of`.
+        headline: the column that the board is about.
+    """
+    level = level_of(row, floor)
+    trained = " which the defense was trained against" if "ssim" in str(row.get("trained_on") or "").split() else ""
+    parts = [f"{level.said} (SSIM {decimal(number(row, 'ssim'))}{trained and ','}{trained})"]
+    said = {"reid_top1": "of the victims re-identified"}
+    if headline == "identity_top1":
+        said["identity_top1"] = "identified by other pictures of them"
+    for column, words in said.items():
+        share = number(row, column)
+        if math.isnan(share):
+            continue
+        if names_victims(row, floor, column):
+            yet = "yet " if not level.recognisable and len(parts) == 1 else ""
+            parts.append(f"{yet}{percent(share)} {words}")
+        else:
+            parts.append(f"{percent(share)} {words}, not clearly more than by a blind guess")
+    return ", ".join(parts) + DOUBTS.get(str(row["status"]), "")
 
 
 def _above(row: Mapping[Any, Any], floor: Mapping[Any, Any], column: str) -> bool:
@@ -88,8 +129,12 @@ def number(row: Mapping[Any, Any], column: str) -> float:
 
 
 def percent(value: float) -> str:
-    """`83%`; a dash where there is none."""
-    return "\u2013" if math.isnan(value) else f"{value:.0%}"
+    """`83%`; a dash where there is none. All and nothing are said only where it is so."""
+    if math.isnan(value):
+        return "\u2013"
+    if 0 < value < 0.005:
+        return "under 1%"
+    return "over 99%" if 0.995 <= value < 1 else f"{value:.0%}"
 
 
 def decimal(value: float) -> str:
@@ -98,21 +143,24 @@ def decimal(value: float) -> str:
 
 
 ACCESS = {
-    "static": ("does not know the defense", "It knows the undefended client only, and attacks as if nothing was done"),
+    "static": (
+        "does not know of the defense",
+        "It knows the undefended client only, and attacks as if nothing was done",
+    ),
     "query": (
         "may query the client",
         "It may send images of its own through the defended client and see what comes out, not how",
     ),
-    "weights": ("has the client", "It holds the defended client itself, weights and all"),
+    "weights": ("holds the client's network", "It holds the defended client itself, weights and all"),
 }
 """Threat model -> in a few words, and in a sentence."""
 
 
 def against(row: Mapping[Any, Any]) -> str:
-    """Whom a row is about, in a few words: `has the client, other images`."""
+    """Whom a row is about, in a few words: `holds the client's network, owns images of another data set`."""
     words = [ACCESS.get(str(row["threat_model"]), (str(row["threat_model"]), ""))[0]]
-    words += ["images of another data set"] if row["auxiliary"] == "shifted" else []
-    words += [f"{row['releases']} releases"] if number(row, "releases") > 1 else []
+    words += ["owns images of another data set"] if row["auxiliary"] == "shifted" else []
+    words += [f"has {number(row, 'releases'):.0f} releases"] if number(row, "releases") > 1 else []
     words += ["hears the wire alone"] if row.get("server") == "trusted" else []
     return ", ".join(words)
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from dpbench.board.columns import FLOOR, WORST_CASE
 from dpbench.contract.threat import THREAT_MODELS, UNDEFENDED
+from dpbench.records.record import Envelope
 from dpbench.report.content import Plot
 from dpbench.report.levels import against, number
-from dpbench.report.marks import INK, symbol_of
-from dpbench.reporting.plot_style import COLOURS, MARKERS
+from dpbench.report.marks import COLOURS, INK, SIGNS, symbol_of
 from dpbench.reporting.selection import short_arguments
 from dpbench.reporting.tradeoff_plot import _of_one_leakage
 from dpbench.text.shown_text import clean
@@ -196,6 +197,68 @@ def _named(row: Mapping[Any, Any], short: Mapping[tuple[str, str], str]) -> str:
     return f"{row['defense']} {short[row['defense'], row['defense_args']]}".strip()
 
 
+CURVES = "curves"
+"""The note of an attack that holds what it logged: name -> a figure for each step, or pairs of step and figure."""
+
+MOST_CURVES = 60
+"""So many cells are drawn at most."""
+
+
+def curves(records: Iterable[Envelope]) -> Plot | None:
+    """What attacks logged step by step, one figure for each name; None where none did.
+
+    Other notes that are lists of numbers are curves too.
+    """
+    traces: dict[str, list[Figure]] = {}
+    for record in records:
+        logged = record.notes.get(CURVES)
+        given = {**record.notes, **(logged if isinstance(logged, dict) else {})}
+        for name, values in given.items():
+            steps = _steps(values)
+            if len(steps) < 2 or len(traces.setdefault(str(name), [])) >= MOST_CURVES:
+                continue
+            colour, _ = symbol_of(record.named.defense.split(" ")[0])
+            label = escaped(f"{record.named.defense or UNDEFENDED}, {record.named.attack}")
+            x, y = zip(*steps, strict=True)
+            trace = {
+                "type": "scatter",
+                "mode": "lines",
+                "name": label,
+                "x": x,
+                "y": y,
+                "text": escaped(record.named.label),
+            }
+            trace |= {"hovertemplate": "%{text}<br>step %{x}: %{y:.4g}<extra></extra>"}
+            traces[str(name)].append(trace | {"line": {"color": colour, "width": 1.5}})
+    figures = {
+        escaped(name): {
+            "data": drawn,
+            "layout": {
+                "title": {"text": escaped(name)},
+                "xaxis": {"title": {"text": "step"}},
+                "yaxis": {"title": {"text": escaped(name)}},
+            },
+        }
+        for name, drawn in traces.items()
+        if drawn
+    }
+    if not figures:
+        return None
+    about = f"What attacks logged of themselves, step by step; of each quantity at most {MOST_CURVES} cells."
+    return Plot("Attacks, step by step", about, figures, "What attacks logged, against their steps.")
+
+
+def _steps(values: object) -> list[tuple[float, float]]:
+    """Step and figure, as a note holds them: plain numbers, or pairs; nothing of anything else."""
+    if not isinstance(values, list):
+        return []
+    pairs = [
+        value if isinstance(value, list) and len(value) == 2 else [place, value] for place, value in enumerate(values)
+    ]
+    numbers = [isinstance(one, int | float) and math.isfinite(one) for pair in pairs for one in pair]
+    return [(float(step), float(value)) for step, value in pairs] if all(numbers) else []
+
+
 def depth(rows: pd.DataFrame, shares: Mapping[tuple[str, str, str], float]) -> Plot | None:
     """What undefended backbones leak against how deep they are cut; None for fewer than two depths of a backbone.
 
@@ -224,7 +287,7 @@ def depth(rows: pd.DataFrame, shares: Mapping[tuple[str, str, str], float]) -> P
             trace = points(" ".join(map(str, names)), "", listed, labels, ("depth", 100.0), (metric, scale), line=True)
             colour = COLOURS[place % len(COLOURS)]
             trace["line"]["color"] = trace["marker"]["color"] = colour
-            trace["marker"] |= {"symbol": place % len(MARKERS), "size": 10}
+            trace["marker"] |= {"symbol": list(SIGNS.values())[place % len(SIGNS)], "size": 10}
             data.append(trace)
         subject = ", ".join(dict.fromkeys(given["dataset"]))
         title = f"undefended networks on {subject}"

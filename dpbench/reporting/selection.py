@@ -60,6 +60,19 @@ def _of_tier(rows: pd.DataFrame, tier: tuple[str, str, str]) -> pd.Series[bool]:
     return (rows["threat_model"] == tier[0]) & (rows["auxiliary"] == tier[1]) & (server_of(rows) == tier[2])
 
 
+def headlines(panel: pd.DataFrame) -> pd.DataFrame:
+    """The worst case of each setting under the strongest attacker that is common, else under its own strongest."""
+    worst = panel[panel["attack"] == WORST_CASE]
+    if worst.empty:
+        return worst
+    common = _of_tier(worst, _main(panel))
+    chosen = []
+    for _, own in worst.groupby(["defense", "defense_args"], sort=False):
+        of_main = own[common.loc[own.index]]
+        chosen.append(strongest(of_main if len(of_main) else own))
+    return pd.concat(chosen)[list(panel.columns)]
+
+
 def short_arguments(panel: pd.DataFrame) -> dict[tuple[str, str], str]:
     """(Defense, `defense_args`) -> parameters that tell it from its namesakes; of an only one all, where few."""
     settings = list(panel[["defense", "defense_args"]].drop_duplicates().itertuples(index=False, name=None))

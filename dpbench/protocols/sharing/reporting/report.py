@@ -23,7 +23,7 @@ from dpbench.report.gallery import gallery_of
 from dpbench.report.glossary import SHARING, TERMS
 from dpbench.report.levels import RULE, broken, decimal, level_of, number, percent
 from dpbench.report.marks import mark_of
-from dpbench.suite.ensembles import FLOORS
+from dpbench.suite.ensembles import is_floor
 
 MAIN = (
     Column("trained on", about="beside the receiver's own images"),
@@ -208,7 +208,7 @@ def _galleries(folder: Path, records: Sequence[SharingRecord]) -> list[Gallery]:
     for record in records:
         unit = record.unit
         ssim = record.fidelity.get("ssim")
-        if not isinstance(unit, Attacked) or not ssim or unit.attack.name in FLOORS:
+        if not isinstance(unit, Attacked) or not ssim or is_floor(unit.attack.name):
             continue
         setting = record.named.defense or UNDEFENDED
         found = sum(ssim) / len(ssim), unit.defense.name, record.id

@@ -6,16 +6,17 @@ from typing import Any
 
 from rich.console import Console
 
-from dpbench.cli.verbs.report import NAME, report_of
 from dpbench.machine.writing import write_atomically
 from dpbench.protocols.known import loaded
 from dpbench.records.pictures import gone, lost_and_gone
+from dpbench.records.progress import Progress
 from dpbench.report.page import write_page
 from dpbench.reporting.display import Display
 from dpbench.reporting.plot_style import draw_or_say
 from dpbench.running.protocol import Options, Plan
 from dpbench.running.runner import execute, make_plan
 from dpbench.text.shown_text import ERROR_LIMIT, clean
+from dpbench.viewing.reports import NAME, report_of
 
 
 def run_suite(
@@ -48,6 +49,7 @@ def run_suite(
     _say(console, f"suite {plan.name}: {left} of {len(plan.units)} {protocol.unit}s to run, into {plan.output}")
     for line in plan.changed:
         _say(console, line)
+    progress = Progress.begin(plan.output, [unit.id for unit in plan.units])
     with Display(console, plan) as display:
         records = execute(plan, device=device, batch_size=batch_size, audit=options.audit, watcher=display)
     attacked = [record.id for record in records if record.status == "ok" and record.attacked]
@@ -66,9 +68,9 @@ def run_suite(
     for line in protocol.doubts(records):
         _say(console, line, style="yellow")
     shown = len(gone(plan.output, attacked)) < len(attacked)
-    drawings = dict(protocol.drawings(stored, board, plan.output, pictures=shown))
-    report = plan.output / NAME
-    drawings[NAME] = lambda: write_page(report_of(protocol, stored, board, plan.output), report)
+    drawings: dict[str, Any] = dict(protocol.drawings(stored, board, plan.output, pictures=shown))
+    drawings[NAME] = lambda: write_page(report_of(protocol, stored, board, plan.output), plan.output / NAME)
+    progress.end(plan.output)
     lacking = any(not (plan.output / name).is_file() for name in drawings)
     written = ["board.csv", *(draw_or_say(drawings, console) if left or lacking else [])]
     for line in removed:

@@ -6,23 +6,20 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
 from dpbench.board.columns import FLOOR, headline_of
 from dpbench.contract.threat import UNDEFENDED
+from dpbench.report import verdicts
 from dpbench.report.content import Answer, Tone
-from dpbench.report.levels import against, broken, level_of, number, told
+from dpbench.report.levels import against, broken, number, told
+from dpbench.report.verdicts import Standing, points
 from dpbench.reporting.selection import PANEL, headlines, short_arguments
 
 AFFORDABLE = 0.05
 """Loss of accuracy that a reader may be ready to pay: five points."""
-
-NO_PROOF = "That is not proof of privacy."
-
-Standing = Literal["seen", "named", "held", "open"]
-"""Of a setting: images are recognised; victims are named, though pictures are not; neither; nothing can be said."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ class Panel:
 
     @functools.cached_property
     def bare(self) -> dict[Any, Any] | None:
-        """The worst case of the undefended network; None where blind guesses alone were made, or every attack failed."""
+        """The worst case of the undefended network; None where no attack on it finished, and all are blind guesses."""
         rows = self.shown[(self.shown["defense"] == UNDEFENDED) & self.shown["ssim"].notna()]
         rows = rows[rows["ensemble"] != ""]
         return rows.to_dict("records")[0] if len(rows) else None
@@ -73,12 +70,8 @@ class Panel:
         return self.bare is not None and broken(self.bare, self.floor)
 
     def standing(self, row: Mapping[Any, Any]) -> Standing:
-        """How a setting stands, see `Standing`."""
-        if broken(row, self.floor):
-            return "seen" if level_of(row, self.floor).recognisable else "named"
-        # what an attack that failed, or works nowhere, does not recover another one may
-        known = self.telling and row["status"] == "ok" and not math.isnan(number(row, "ssim"))
-        return "held" if known else "open"
+        """How a setting stands, see `dpbench.report.verdicts`."""
+        return verdicts.standing(row, self.floor, telling=self.telling)
 
 
 def panels_of(board: pd.DataFrame) -> list[Panel]:
@@ -100,40 +93,15 @@ def panels_of(board: pd.DataFrame) -> list[Panel]:
 
 def verdict(panels: Sequence[Panel]) -> tuple[str, Tone]:
     """The answer in a sentence or two, over all panels."""
-    standings = [panel.standing(row) for panel in panels for row in panel.defended]
-    if not standings:
-        return _undefended(panels)
-    seen, named, held, unknown = (standings.count(name) for name in ("seen", "named", "held", "open"))
-    total = len(standings)
-    said = f" Of {_settings(unknown, total)} nothing can be said." if unknown else ""
-    if seen:
-        also = f"; behind {named} more the victims are re-identified all the same" if named else ""
-        return f"Yes, behind {_settings(seen, total)}{also}.{said}", "bad" if seen + named == total else "mixed"
-    if named:
-        text = f"Not as pictures, but victims are re-identified behind {_settings(named, total)}.{said}"
-        return text, "bad" if named == total else "mixed"
-    if held:
-        text = f"Not by these attacks{_unaware(panels)} behind {_settings(held, total)}.{said} {NO_PROOF}"
-        return text, "open" if unknown else "good"
-    return f"That cannot be said: {_why(panels)}.", "open"
-
-
-def _settings(count: int, total: int) -> str:
-    """`all 6 defense settings tested`."""
-    if total == 1:
-        return "the one defense tested"
-    return f"{'all' if count == total else f'{count} of the'} {total} defense settings tested"
-
-
-def _unaware(panels: Sequence[Panel]) -> str:
-    """Said where nobody who attacked knew of the defense."""
-    tiers = {row["threat_model"] for panel in panels for row in panel.defended}
-    return ", by attackers who do not know of the defense," if tiers == {"static"} else ""
-
-
-def _why(panels: Sequence[Panel]) -> str:
-    """Why nothing can be said of any defense."""
     rows = [(panel, row) for panel in panels for row in panel.defended]
+    if not rows:
+        return verdicts.undefended([panel.standing(panel.bare) for panel in panels if panel.bare is not None])
+    unaware = {row["threat_model"] for _, row in rows} == {"static"}
+    return verdicts.verdict([panel.standing(row) for panel, row in rows], unaware=unaware, why=_why(rows))
+
+
+def _why(rows: Sequence[tuple[Panel, Mapping[Any, Any]]]) -> str:
+    """Why nothing can be said of any defense."""
     if all(math.isnan(number(row, "ssim")) for _, row in rows):
         return "the attacks failed"
     if all(panel.bare is None for panel, _ in rows):
@@ -141,27 +109,6 @@ def _why(panels: Sequence[Panel]) -> str:
     if not any(panel.telling for panel, _ in rows):
         return "these attacks recover too little even without a defense"
     return "attacks failed, or recover too little even without a defense"
-
-
-def _undefended(panels: Sequence[Panel]) -> tuple[str, Tone]:
-    """The answer where no defense was tested."""
-    bare = [(panel, panel.bare) for panel in panels if panel.bare is not None]
-    if not bare:
-        return "Nothing was measured: no attack finished.", "open"
-    standings = [panel.standing(row) for panel, row in bare]
-    seen, named, total = standings.count("seen"), standings.count("named"), len(bare)
-    if not seen + named:
-        return f"Not by these attacks, and no defense was tested. {NO_PROOF}", "open"
-    where = "" if total == 1 else f", at {'all' if seen == total else f'{seen} of the'} {total} split points tested"
-    if not seen:
-        where = (
-            "" if total == 1 else f" at {'all' if named == total else f'{named} of the'} {total} split points tested"
-        )
-        text = f"Not as pictures, but without a defense victims are re-identified{where}."
-    else:
-        also = f"; at {named} more the victims are re-identified all the same" if named else ""
-        text = f"Yes, without a defense{where}{also}."
-    return f"{text} No defense was tested.", "bad" if seen + named == total else "mixed"
 
 
 def answer(panel: Panel, *, alone: bool) -> Answer:
@@ -197,18 +144,13 @@ def _of_defenses(panel: Panel) -> list[str]:
         head = "Best defense" if held else "No defense was found to hold"
         head += " that loses under 5 points of accuracy" if held else " for under 5 points of accuracy"
         found = f": {panel.name(best)}" if held else f". The best of them, {panel.name(best)}"
-        parts.append(f"{head}{found} ({_points(cost[id(best)])}): {panel.told(best)}.")
+        parts.append(f"{head}{found} ({points(-cost[id(best)])}): {panel.told(best)}.")
     elif not all(math.isnan(one) for one in cost.values()):
         parts.append("Best defense that loses under 5 points of accuracy: none.")
     if least is not best:
-        price = "" if math.isnan(cost[id(least)]) else f" ({_points(cost[id(least)])})"
+        price = "" if math.isnan(cost[id(least)]) else f" ({points(-cost[id(least)])})"
         parts.append(f"What leaks least, whatever it costs, is {panel.name(least)}{price}: {panel.told(least)}.")
     return parts
-
-
-def _points(drop: float) -> str:
-    """What a defense costs, with its sign: a minus for a loss."""
-    return f"{-100 * drop:+.1f} points of accuracy".replace("-", "\u2212")
 
 
 def _ranking(panel: Panel, rows: Sequence[Mapping[Any, Any]]) -> Any:

@@ -24,10 +24,10 @@ SECTIONS = {
     "answer": "Answer",
     "pictures": "What comes back",
     "figures": "Figures",
-    "plots": "Plots",
     "attackers": "Who attacked",
-    "untested": "Not tested",
+    "plots": "Plots",
     "glossary": "Glossary",
+    "untested": "Not tested",
     "more": "To check it",
 }
 
@@ -63,10 +63,10 @@ def page(report: Report) -> str:
         bundle, packed = plotly()
         hashes.append(bundle)
     given = {"pictures": report.galleries, "plots": report.plots, "attackers": report.attackers}
-    return _template().render(
+    return template("dpbench.report", "page.html").render(
         report=report,
         policy=POLICY.format(scripts=" ".join(f"'{one}'" for one in hashes)),
-        style=_own("page.css"),
+        style=style(),
         labels=_labels("main", report.table.columns) + _labels("cells", report.cells.columns),
         script=script,
         shown_answers=ANSWERS_SHOWN,
@@ -79,15 +79,17 @@ def page(report: Report) -> str:
 
 
 @functools.cache
-def _template() -> jinja2.Template:
+def template(package: str, name: str) -> jinja2.Template:
+    """A template of a package, which may use the parts of this one; whatever it shows is escaped and cleaned."""
+    loaders = [jinja2.PackageLoader(place, ".") for place in (package, "dpbench.report")]
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("dpbench.report", "."),
+        loader=jinja2.ChoiceLoader(loaders),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=_shown,
         trim_blocks=False,
     )
-    return environment.get_template("page.html")
+    return environment.get_template(name)
 
 
 def _shown(value: Any) -> Any:
@@ -100,6 +102,11 @@ def _shown(value: Any) -> Any:
 @functools.cache
 def _own(name: str) -> str:
     return (resources.files("dpbench.report") / name).read_text(encoding="utf-8")
+
+
+def style() -> str:
+    """How pages look."""
+    return _own("page.css")
 
 
 def _labels(table: str, columns: Sequence[Column]) -> str:

@@ -40,7 +40,7 @@ ROOMS = (
     ("reporting",),
     ("report",),
     ("protocols",),
-    ("exchange", "gate"),
+    ("exchange", "gate", "viewing"),
     ("testing",),
     ("api",),
     ("cli",),

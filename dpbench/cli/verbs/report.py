@@ -1,22 +1,15 @@
-"""`dpbench report`: the page of a run, for people who did not run it."""
+"""`dpbench report` and `view`: the page of a run, for people who did not run it, and all runs of a folder."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from dpbench.errors import DpbenchError
 from dpbench.text.shown_text import ERROR_LIMIT, clean
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from dpbench.report.content import Report
-
-NAME = "report.html"
 
 verbs = typer.Typer()
 
@@ -36,9 +29,9 @@ def report(
 
     One file with everything in it, which opens without a network. `dpbench run` writes it too.
     """
-    from dpbench.errors import DpbenchError
     from dpbench.report.page import write_page
-    from dpbench.report.pdf import browser, write_pdf
+    from dpbench.viewing.pdf import browser, write_pdf
+    from dpbench.viewing.reports import NAME, report_of_run
 
     page = output or directory / NAME
     if page.suffix not in (".html", ".pdf"):
@@ -61,26 +54,25 @@ def report(
         print(f"written to {clean(path, ERROR_LIMIT)}: {path.stat().st_size / 1e6:.1f} MB")
 
 
-def report_of_run(directory: Path) -> Report:
-    """What the page of a run says, from its records alone.
+@verbs.command(epilog="Examples:\n\n  dpbench view\n\n  dpbench view dpbench-runs --port 8000 --open")
+def view(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A folder with run directories, or one of them.")
+    ] = Path("dpbench-runs"),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0: any that is free.")] = 8765,
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """A local page over a folder of runs: list them, read reports, compare two, follow one that goes on.
 
-    Raises:
-        DpbenchError: not a run directory, nothing in it, or something in it cannot be read.
+    It answers this machine alone (127.0.0.1), changes nothing, and runs until Ctrl-C.
     """
-    from dpbench.errors import DpbenchError
-    from dpbench.protocols.known import of_run
+    from dpbench.viewing.server import Server
 
-    protocol = of_run(directory)
-    records = protocol.newest(protocol.store.all(directory))
-    if not records:
-        raise DpbenchError(f"{directory} holds no record yet: nothing to report; `dpbench run` writes them")
-    return report_of(protocol, records, protocol.board(records), directory)
-
-
-def report_of(protocol: Any, records: Sequence[Any], board: pd.DataFrame, directory: Path) -> Report:
-    """The page of a protocol, or what can be said of any board where it has none."""
-    from dpbench.report.boards import report_of_board
-
-    title = ", ".join(dict.fromkeys(record.suite for record in records)) or directory.name
-    found: Report | None = protocol.page(records, board, directory, title=title)
-    return report_of_board(board, records, title=title) if found is None else found
+    with Server(directory, port) as server:
+        print(f"{clean(directory, ERROR_LIMIT)}: {server.url} (Ctrl-C stops it)", flush=True)
+        if open_:
+            typer.launch(server.url)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()

@@ -146,12 +146,15 @@ def test_attacks_that_work_nowhere_say_nothing_of_a_defense():
     assert any("low figures say nothing about a defense" in line for line in lines)
 
 
-def test_without_the_undefended_network_costs_are_unknown_and_nothing_holds():
-    text, tone, lines = said(FLOOR.model_copy(), attacked(0.2, defense="dpm"))
+@pytest.mark.parametrize("guesses", [[], [FLOOR]])
+def test_without_an_attack_on_the_undefended_network_nothing_holds(guesses):
+    text, tone, lines = said(*guesses, attacked(0.2, defense="dpm"))
     assert tone == "open"
     assert "the undefended network was not measured" in text
-    assert "What a defense costs is not known: the accuracy of the undefended network was not measured." in lines
+    assert lines[0] == "Split at layer1 without a defense: not measured."
     assert not any(line.startswith("Best defense") for line in lines)
+    unknown = "What a defense costs is not known: the accuracy of the undefended network was not measured."
+    assert (unknown in lines) == (not guesses)  # blind guesses measure it too
 
 
 def test_attackers_who_do_not_know_of_the_defense_prove_the_least():

@@ -16,12 +16,12 @@ from dpbench.protocols.sharing.reporting.columns import FLOOR, KNOWLEDGE, SUBJEC
 from dpbench.protocols.sharing.reporting.row_labels import varied_arguments
 from dpbench.protocols.sharing.reporting.table import TRAINED_ON
 from dpbench.protocols.sharing.units import Attacked
-from dpbench.report import plots
+from dpbench.report import plots, verdicts
 from dpbench.report.boards import commands, environment, plain_table
-from dpbench.report.content import Cell, Column, Gallery, Line, Plot, Report, Table, Tone
+from dpbench.report.content import Answer, Cell, Column, Gallery, Line, Plot, Report, Table, Tone
 from dpbench.report.gallery import gallery_of
 from dpbench.report.glossary import SHARING, TERMS
-from dpbench.report.levels import RULE, broken, decimal, level_of, number, percent
+from dpbench.report.levels import RULE, broken, decimal, level_of, number, percent, told
 from dpbench.report.marks import mark_of
 from dpbench.suite.ensembles import is_floor
 
@@ -62,7 +62,7 @@ def report_of_sharing(
         subject="; ".join(_title(names) for names, _ in panels[:4]),
         verdict=said,
         tone=tone,
-        answers=[_answer(rows) for _, rows in panels],
+        answers=[_answer(names, rows, alone=len(panels) == 1) for names, rows in panels],
         galleries=_galleries(folder, records) if folder is not None else [],
         table=_table(board),
         attackers=[(f"A receiver who knows: {name}", KNOWS[name]) for name in KNOWLEDGE],
@@ -91,22 +91,29 @@ def _defended(rows: pd.DataFrame) -> list[dict[Any, Any]]:
     return list(found.to_dict("records"))
 
 
+def _clean(rows: pd.DataFrame) -> Mapping[Any, Any] | None:
+    """The undefended features, where they were attacked."""
+    found = rows[(rows["condition"] == "clean-features") & rows["ssim"].notna()].to_dict("records")
+    return found[0] if found else None
+
+
+def _standing(row: Mapping[Any, Any], rows: pd.DataFrame) -> verdicts.Standing:
+    floor, clean = _floor(rows), _clean(rows)
+    return verdicts.standing(row, floor, telling=clean is not None and broken(clean, floor))
+
+
 def _verdict(board: pd.DataFrame) -> tuple[str, Tone]:
-    known = [(row, _floor(rows)) for _, rows in board.groupby(list(SUBJECT), sort=False) for row in _defended(rows)]
-    got_through = sum(broken(row, floor) for row, floor in known)
-    if not known:
-        return "No defended features were both shared and attacked.", "open"
-    if got_through == len(known):
-        return (
-            f"The receiver broke {'the defense' if got_through == 1 else f'all {got_through} defenses'} tested.",
-            "bad",
-        )
-    if got_through:
-        return f"The receiver broke {got_through} of {len(known)} defenses tested.", "mixed"
-    return "The receiver broke no defense tested by these attacks. That is not proof of privacy.", "good"
+    subjects = [rows for _, rows in board.groupby(list(SUBJECT), sort=False)]
+    all_defended = [(rows, row) for rows in subjects for row in _defended(rows)]
+    if not all_defended:
+        return "That cannot be said: no defended features were both shared and attacked.", "open"
+    knowing = [f"ssim_{one}" for one in KNOWLEDGE if one != "public" and f"ssim_{one}" in board]
+    unaware = all(math.isnan(number(row, column)) for _, row in all_defended for column in knowing)
+    why = "these attacks recover too little even of undefended features, or those were not attacked"
+    return verdicts.verdict([_standing(row, rows) for rows, row in all_defended], unaware=unaware, why=why)
 
 
-def _answer(rows: pd.DataFrame) -> list[str]:
+def _answer(names: Any, rows: pd.DataFrame, *, alone: bool) -> Answer:
     floor = _floor(rows)
     own = rows[rows["condition"] == "own"]["accuracy"].dropna()
     parts = []
@@ -116,10 +123,16 @@ def _answer(rows: pd.DataFrame) -> list[str]:
         parts.append(f"Undefended features: {_worth(row)}; {_leak(row, floor)}.")
     defended = _defended(rows)
     gaining = [row for row in defended if number(row, "gain_low") > 0]
-    best = min(gaining, key=lambda row: (broken(row, floor), number(row, "ssim")), default=None)
-    found = "none" if best is None else f"{_setting(best)}, {_worth(best)}; {_leak(best, floor)}"
-    parts.append(f"Best defense behind which the features are still worth training on: {found}.")
-    return parts
+    order = ("held", "open", "named", "seen")
+    best = min(gaining, key=lambda row: (order.index(_standing(row, rows)), number(row, "ssim")), default=None)
+    if best is None:
+        parts += ["Behind no defense tested are the features clearly worth training on."] if defended else []
+    else:
+        head = "Best defense behind which the features are still worth training on: "
+        if _standing(best, rows) != "held":
+            head = "No defense was found to hold whose features are still worth training on. The best of them is "
+        parts.append(f"{head}{_setting(best)}, {_worth(best)}; {_leak(best, floor)}.")
+    return Answer("" if alone else _title(names), parts)
 
 
 def _setting(row: Mapping[Any, Any]) -> str:
@@ -128,17 +141,15 @@ def _setting(row: Mapping[Any, Any]) -> str:
 
 def _worth(row: Mapping[Any, Any]) -> str:
     gain = number(row, "gain")
-    return "gain not measured" if math.isnan(gain) else f"{100 * gain:+.1f} points of accuracy"
+    return "gain not measured" if math.isnan(gain) else verdicts.points(gain)
 
 
 def _leak(row: Mapping[Any, Any], floor: Mapping[Any, Any] | None) -> str:
-    named = number(row, "reid_top1")
-    known = "" if math.isnan(named) else f", {percent(named)} of the victims re-identified"
-    return f"{level_of(row, floor).said} (SSIM {decimal(number(row, 'ssim'))}){known}"
+    return "not attacked" if math.isnan(number(row, "ssim")) else told(row, floor)
 
 
 def _table(board: pd.DataFrame) -> Table:
-    rest = [str(column) for column in board.columns if column not in ("condition", "error")]
+    rest = [str(column) for column in board.columns if column != "error"]
     text = plain_table(board[rest])
     lines = []
     short = varied_arguments(board)

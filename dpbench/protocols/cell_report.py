@@ -160,7 +160,7 @@ def _attackers(board: pd.DataFrame) -> list[tuple[str, str]]:
     for row in worst.to_dict("records"):
         name = f"Whoever {against(row)}"
         if name not in told:
-            attacks = f" Attacks: {row['ensemble']}." if row["ensemble"] else ""
+            attacks = f" Its attacks: {row['ensemble']}." if row["ensemble"] else ""
             told[name] = sentence(row) + attacks
     known = built_in(Attack)
     used = dict.fromkeys(str(attack).split()[0] for attack in board["attack"] if attack not in (WORST_CASE, FLOOR))

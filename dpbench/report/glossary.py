@@ -12,6 +12,7 @@ TERMS: dict[str, str] = {
     "client, what comes out there is sent.",
     "budget": "What an attack may spend: small, standard or large. It scales steps, network size and images.",
     "defense": "What the client does to the features before it sends them: noise, rounding, a learned module.",
+    "ensemble": "A fixed set of attacks in fixed versions, so that a worst case means the same on every board.",
     "floor": "What comes back without any information: the mean image, another image, the nearest of the attacker's "
     "own. The best of these per image is the zero of the scale.",
     "interval": "Where the figure would fall in 95 of 100 repetitions with other test images. With one seed it leaves "

@@ -91,10 +91,11 @@
     const axis = { gridcolor: line, zerolinecolor: line, linecolor: soft, automargin: true, title: { standoff: 12 } };
     const layout = figure.layout;
     Object.assign(layout, {
-      width: space, height: narrow ? 520 : 460, paper_bgcolor: card, plot_bgcolor: card,
+      width: space, height: narrow ? 400 + 22 * figure.data.length : Math.max(460, 120 + 20 * figure.data.length), paper_bgcolor: card, plot_bgcolor: card,
       font: { family: "system-ui, sans-serif", size: narrow ? 11 : 13, color: ink },
-      margin: { l: 60, r: 16, t: 48, b: 60 }, hovermode: "closest",
-      legend: narrow ? { orientation: "h", y: -0.25 } : { x: 1.02, y: 1 },
+      margin: { l: 60, r: 16, t: 48, b: narrow ? 60 + 22 * figure.data.length : 60 }, hovermode: "closest",
+      // below on a narrow screen, one entry a line: names are long
+      legend: narrow ? { x: 0, y: -80 / 330, yanchor: "top", maxheight: 22 * figure.data.length } : { x: 1.02, y: 1 },
       hoverlabel: { align: "left" },
     });
     layout.title = { ...layout.title, font: { size: narrow ? 12 : 14 }, x: 0.02, xanchor: "left" };

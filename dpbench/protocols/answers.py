@@ -32,6 +32,7 @@ class Panel:
         rows: all of it.
         shown: of each setting the worst case of the strongest attacker.
         floor: the best blind guess; None where there is none.
+        short: (defense, `defense_args`) -> the parameters that tell a setting from the others.
     """
 
     title: str
@@ -39,14 +40,11 @@ class Panel:
     rows: pd.DataFrame
     shown: pd.DataFrame
     floor: Mapping[Any, Any] | None
+    short: Mapping[tuple[str, str], str]
 
     def name(self, row: Mapping[Any, Any]) -> str:
         """A setting in few words."""
-        return f"{row['defense']} {self._short[row['defense'], row['defense_args']]}".strip()
-
-    @functools.cached_property
-    def _short(self) -> dict[tuple[str, str], str]:
-        return short_arguments(self.rows)
+        return f"{row['defense']} {self.short[row['defense'], row['defense_args']]}".strip()
 
     def told(self, row: Mapping[Any, Any]) -> str:
         """What comes back of a setting, see `dpbench.report.levels.told`."""
@@ -87,8 +85,17 @@ def panels_of(board: pd.DataFrame) -> list[Panel]:
         told = ", all seeds" if seed == "all" else f", seed {seed}" if seeds else ""
         floor = rows[rows["attack"] == FLOOR].to_dict("records")
         title = f"{dataset}, {backbone} split at {split}{told}"
-        found.append(Panel(title, split, rows, headlines(rows), floor[0] if floor else None))
+        short = short_arguments(rows)
+        rows = light(rows)
+        found.append(Panel(title, split, rows, headlines(rows), floor[0] if floor else None, short))
     return found
+
+
+def light(board: pd.DataFrame) -> pd.DataFrame:
+    """The same without the arguments beside it, which pandas copies, all of them, whenever it takes a row."""
+    board = board.copy()
+    board.attrs = {}
+    return board
 
 
 def verdict(panels: Sequence[Panel]) -> tuple[str, Tone]:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from dpbench.board.caveats import NO_PRIVACY, caveats, not_converged, recognised
+from dpbench.board.caveats import NO_PRIVACY, caveats, not_converged
 from dpbench.board.columns import COUNTS, DECIMALS, FLOOR, WORST_CASE
 from dpbench.board.files import to_read
-from dpbench.contract.attack import Attack
 from dpbench.contract.threat import BUDGETS, UNDEFENDED
-from dpbench.protocols.answers import Panel, answer, panels_of, verdict
+from dpbench.protocols.answers import Panel, answer, light, panels_of, verdict
 from dpbench.records.record import Envelope, Record
 from dpbench.report import plots
-from dpbench.report.boards import commands, environment
+from dpbench.report.boards import commands, environment, how_it_works
 from dpbench.report.content import Cell, Column, Line, Report, Table
 from dpbench.report.gallery import galleries
 from dpbench.report.glossary import TERMS
@@ -26,7 +23,6 @@ from dpbench.report.levels import RULE, against, decimal, level_of, number, perc
 from dpbench.report.marks import mark_of
 from dpbench.reporting.depth_plot import depths
 from dpbench.reporting.selection import caveat_lines
-from dpbench.suite.words import built_in
 
 STRONGEST, ALL = "strongest", "all"
 
@@ -55,9 +51,10 @@ def report_of_cells(
         DpbenchError: reconstructions in the run directory are damaged.
     """
     panels = panels_of(board)
+    board = light(board)
     said, tone = verdict(panels)
     by_id: dict[str, Envelope] = {record.id: record for record in records}
-    shown = [plots.tradeoff(panel.title, panel.rows, panel.shown) for panel in panels]
+    shown = [plots.tradeoff(panel.title, panel.rows, panel.shown, panel.short) for panel in panels]
     deep = plots.depth(board[board["origin"] == "measured"], depths(records)) if len(board) and records else None
     lines = [line.removeprefix(f"{NO_PRIVACY}. ") for panel in panels for line in caveat_lines(panel.rows)]
     said_below = [*caveats(board), *(f"{line[0].upper()}{line[1:]}." for line in lines)]
@@ -67,7 +64,7 @@ def report_of_cells(
         verdict=said,
         tone=tone,
         answers=[answer(panel, alone=len(panels) == 1) for panel in panels],
-        galleries=galleries(folder, [(p.title, p.rows) for p in panels], by_id) if folder is not None else [],
+        galleries=galleries(folder, [(p.title, p.rows, p.short) for p in panels], by_id) if folder is not None else [],
         table=_table(board, panels),
         attackers=_attackers(board),
         plots=[plot for plot in [*shown, deep, plots.curves(records)] if plot is not None],
@@ -83,17 +80,19 @@ def report_of_cells(
 def _table(board: pd.DataFrame, panels: Sequence[Panel]) -> Table:
     """The worst cases: first those of the strongest attackers, then all."""
     several = len(panels) > 1
-    text = to_read(board)
+    worst = board[board["attack"] == WORST_CASE]
+    texts = to_read(board).loc[worst.index].to_dict("records")
+    backbones = board["backbone"].nunique()
     rest = [column for column in board.columns if column not in ("cell", "tied", "error", "origin", "attack")]
     columns = [*MAIN, *(Column(column, numeric=column in DECIMALS, main=False) for column in rest)]
     lines = []
     placed = {place: panel for panel in panels for place in panel.rows.index}
     first = {place for panel in panels for place in panel.shown.index}
-    for place, row in board[board["attack"] == WORST_CASE].iterrows():
+    for place, row, text in zip(worst.index, worst.to_dict("records"), texts, strict=True):
         panel = placed.get(place)
         floor = panel.floor if panel is not None else None
         level = level_of(row, floor)
-        where = f" \u00b7 {row['split_point']}" + (f" of {row['backbone']}" * (board["backbone"].nunique() > 1))
+        where = f" \u00b7 {row['split_point']}" + (f" of {row['backbone']}" * (backbones > 1))
         name = panel.name(row) if panel is not None else f"{row['defense']} {row['defense_args']}".strip()
         name += where if several else ""
         name += " (undefended)" if row["defense"] == UNDEFENDED else ""
@@ -111,11 +110,11 @@ def _table(board: pd.DataFrame, panels: Sequence[Panel]) -> Table:
                 number(row, "accuracy"),
                 about=_interval(row, "accuracy"),
             ),
-            Cell(recovered + doubt, number(row, "ssim"), level.name, _doubts(text.loc[place], row)),
+            Cell(recovered + doubt, number(row, "ssim"), level.name, _doubts(text, row)),
             Cell(percent(number(row, "reid_top1")), number(row, "reid_top1"), about=_interval(row, "reid_top1")),
             Cell(percent(number(row, "label_read")), number(row, "label_read"), about=_interval(row, "label_read")),
             Cell(against(row)),
-            *(Cell(str(text.loc[place, column]), number(row, column)) for column in rest),
+            *(Cell(str(text[column]), number(row, column)) for column in rest),
         ]
         lines.append(Line(cells, STRONGEST if place in first else "weaker", colour, marker))
     groups = {STRONGEST: "the strongest attacker of each setting", ALL: "every attacker"}
@@ -162,19 +161,10 @@ def _attackers(board: pd.DataFrame) -> list[tuple[str, str]]:
         if name not in told:
             attacks = f" Its attacks: {row['ensemble']}." if row["ensemble"] else ""
             told[name] = sentence(row) + attacks
-    known = built_in(Attack)
     used = dict.fromkeys(str(attack).split()[0] for attack in board["attack"] if attack not in (WORST_CASE, FLOOR))
     for name in used:
-        told[f"The attack {name}"] = _about(known[name]) if name in known else _FOREIGN
+        told[f"The attack {name}"] = how_it_works(name)
     return list(told.items())
-
-
-_FOREIGN = "Not one of dpbench's own: its author says what it does."
-
-
-def _about(cls: type[Attack]) -> str:
-    """How a built-in attack goes about it: what its file says first."""
-    return (inspect.getdoc(sys.modules[cls.__module__]) or _FOREIGN).split("\n\n")[0].replace("\n", " ")
 
 
 def _untested(board: pd.DataFrame) -> list[str]:
@@ -199,9 +189,8 @@ def _untested(board: pd.DataFrame) -> list[str]:
         lines.append("Other seeds: networks and defenses fitted again come out otherwise.")
     images = attacked["images"].dropna()
     if len(images):
-        lines.append(
-            f"Other images: figures rest on {images.min()} to {images.max()} victims of {_listed(board['dataset'])}."
-        )
+        few = f"{images.min()} to " if images.min() < images.max() else ""
+        lines.append(f"Other images: figures rest on {few}{images.max()} victims of {_listed(board['dataset'])}.")
     lines.append(
         f"Other networks and split points than {_listed(board['backbone'])} at {_listed(board['split_point'])}."
     )
@@ -210,8 +199,6 @@ def _untested(board: pd.DataFrame) -> list[str]:
         lines.append(f"{len(failed)} rows that failed: nothing can be said of them.")
     if (board["lpips"].isna() & (board["status"] != "failed")).any():
         lines.append("LPIPS, where it is empty: its weights were not at hand.")
-    if recognised(board).any():
-        lines.append("What leakage near 0 hides: rows whose victims are re-identified all the same say so.")
     return lines
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from dpbench.contract.attack import Attack
 from dpbench.records.record import Envelope
 from dpbench.report.content import Cell, Column, Line, Report, Table
+from dpbench.suite.words import built_in
 
 
 def report_of_board(board: pd.DataFrame, records: Sequence[Envelope], *, title: str) -> Report:
@@ -48,6 +52,13 @@ def plain_table(board: pd.DataFrame, *, main: int | None = None) -> Table:
             )
         )
     return Table(columns, lines)
+
+
+def how_it_works(attack: str) -> str:
+    """How an attack goes about it: of a built-in one what its file says first. No other package is imported."""
+    known = built_in(Attack).get(attack)
+    about = inspect.getdoc(sys.modules[known.__module__]) if known is not None else None
+    return (about or "Not one of dpbench's own: its author says what it does.").split("\n\n")[0].replace("\n", " ")
 
 
 def environment(records: Sequence[Envelope]) -> list[tuple[str, str]]:

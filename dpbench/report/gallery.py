@@ -16,8 +16,12 @@ from dpbench.records.pictures import Pixels, pixels_of, reconstructions_path
 from dpbench.records.record import Envelope
 from dpbench.report.content import Gallery, Picture, Strip
 from dpbench.report.marks import mark_of
-from dpbench.reporting.selection import headline, short_arguments
+from dpbench.reporting.selection import headline
 from dpbench.running.kept_images import load_images
+from dpbench.suite.ensembles import floors
+
+Short = Mapping[tuple[str, str], str]
+"""(Defense, `defense_args`) -> the parameters that tell a setting from the others."""
 
 SMALL_PX = 64
 """Images up to this side are kept to the last bit, larger ones as JPEG."""
@@ -30,19 +34,20 @@ COLUMNS, FEWEST, ALTOGETHER = 8, 3, 480
 
 
 def galleries(
-    run_dir: Path, panels: Sequence[tuple[str, pd.DataFrame]], records: Mapping[str, Envelope]
+    run_dir: Path, panels: Sequence[tuple[str, pd.DataFrame, Short]], records: Mapping[str, Envelope]
 ) -> list[Gallery]:
     """One for each panel in which there is something to see.
 
     Args:
         run_dir: holds the reconstructions.
-        panels: title, and rows of a board: of one network, split point and seed.
+        panels: title, rows of a board (of one network, split point and seed), and how settings are told apart in few
+            words.
         records: id -> record, of the same run.
 
     Raises:
         DpbenchError: reconstructions are damaged.
     """
-    chosen = [(title, _strongest_cells(panel)) for title, panel in panels]
+    chosen = [(title, _strongest_cells(panel, short)) for title, panel, short in panels]
     strips = sum(1 + len(cells) for _, cells in chosen)
     columns = max(FEWEST, min(COLUMNS, ALTOGETHER // max(1, strips)))
     found = [gallery_of(run_dir, title, cells, records, columns) for title, cells in chosen]
@@ -83,18 +88,18 @@ def gallery_of(
     return Gallery(title, strips) if strips else None
 
 
-def _strongest_cells(panel: pd.DataFrame) -> list[tuple[str, str, str]]:
+def _strongest_cells(panel: pd.DataFrame, short: Short) -> list[tuple[str, str, str]]:
     """Of each setting the attack of the highest mean figure under the strongest threat model, undefended first."""
     tier = headline(panel)
     # what a weaker attacker can do the stronger one can too, but for the static one, who holds another client
     granted = ("static",) if tier == "static" else THREAT_MODELS[1 : [str(t) for t in THREAT_MODELS].index(tier) + 1]
     cells = panel[(panel["cell"] != "") & panel["status"].isin(["ok", "unreliable"]) & panel["ssim"].notna()]
+    cells = cells[~cells["attack"].str.split().str[0].isin(floors())]
     cells = cells[cells["threat_model"].isin(granted) | (cells["defense"] == UNDEFENDED)]
     about = headline_of(panel)
     falling = [about] if about in ("reid_top1", "identity_top1") else []
     best = cells.sort_values([*falling, "ssim"], ascending=False, kind="stable")
     best = best.drop_duplicates(["defense", "defense_args"]).sort_index()
-    short = short_arguments(panel)
     chosen = [
         (
             str(row["defense"]),

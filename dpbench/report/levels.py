@@ -95,8 +95,9 @@ def told(row: Mapping[Any, Any], floor: Mapping[Any, Any] | None, *, headline: s
         headline: the column that the board is about.
     """
     level = level_of(row, floor)
-    trained = " which the defense was trained against" if "ssim" in str(row.get("trained_on") or "").split() else ""
-    parts = [f"{level.said} (SSIM {decimal(number(row, 'ssim'))}{trained and ','}{trained})"]
+    doubtful = not level.recognisable and "ssim" in str(row.get("trained_on") or "").split()
+    trained = ", which the defense was trained against" if doubtful else ""
+    parts = [f"{level.said} (SSIM {decimal(number(row, 'ssim'))}{trained})"]
     said = {"reid_top1": "of the victims re-identified"}
     if headline == "identity_top1":
         said["identity_top1"] = "identified by other pictures of them"

@@ -91,13 +91,21 @@
     const axis = { gridcolor: line, zerolinecolor: line, linecolor: soft, automargin: true, title: { standoff: 12 } };
     const layout = figure.layout;
     Object.assign(layout, {
-      width: space, height: narrow ? 400 + 22 * figure.data.length : Math.max(460, 120 + 20 * figure.data.length), paper_bgcolor: card, plot_bgcolor: card,
+      width: space, height: narrow ? 410 + 27 * figure.data.length : Math.max(460, 120 + 20 * figure.data.length), paper_bgcolor: card, plot_bgcolor: card,
       font: { family: "system-ui, sans-serif", size: narrow ? 11 : 13, color: ink },
-      margin: { l: 60, r: 16, t: 48, b: narrow ? 60 + 22 * figure.data.length : 60 }, hovermode: "closest",
+      margin: { l: 60, r: 16, t: 48, b: narrow ? 70 + 27 * figure.data.length : 60 }, hovermode: "closest",
       // below on a narrow screen, one entry a line: names are long
-      legend: narrow ? { x: 0, y: -80 / 330, yanchor: "top", maxheight: 22 * figure.data.length } : { x: 1.02, y: 1 },
+      legend: narrow ? { x: 0, y: -80 / 330, yanchor: "top", maxheight: 27 * figure.data.length + 10 } : { x: 1.02, y: 1 },
       hoverlabel: { align: "left" },
     });
+    // a long title goes on several lines
+    const lines = [""];
+    for (const word of layout.title.text.split(" ")) {
+      if ((lines.at(-1) + word).length > space / 7) lines.push("");
+      lines[lines.length - 1] += (lines.at(-1) ? " " : "") + word;
+    }
+    layout.title.text = lines.join("<br>");
+    layout.margin.t += 16 * (lines.length - 1);
     layout.title = { ...layout.title, font: { size: narrow ? 12 : 14 }, x: 0.02, xanchor: "left" };
     layout.xaxis = { ...axis, ...layout.xaxis, title: { ...axis.title, ...layout.xaxis.title } };
     layout.yaxis = { ...axis, ...layout.yaxis, title: { ...axis.title, ...layout.yaxis.title } };

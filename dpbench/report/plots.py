@@ -15,7 +15,6 @@ from dpbench.records.record import Envelope
 from dpbench.report.content import Plot
 from dpbench.report.levels import against, number
 from dpbench.report.marks import COLOURS, INK, SIGNS, symbol_of
-from dpbench.reporting.selection import short_arguments
 from dpbench.reporting.tradeoff_plot import _of_one_leakage
 from dpbench.text.shown_text import clean
 
@@ -110,33 +109,36 @@ def _bars(rows: Sequence[Mapping[Any, Any]], column: str, scale: float) -> Figur
     return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1, "width": 2}
 
 
-def tradeoff(title: str, panel: pd.DataFrame, shown: pd.DataFrame) -> Plot | None:
+Short = Mapping[tuple[str, str], str]
+
+
+def tradeoff(title: str, panel: pd.DataFrame, shown: pd.DataFrame, short: Short) -> Plot | None:
     """What comes back against accuracy, for each metric that was measured, with its Pareto front; None of nothing.
 
     Args:
         title: data, backbone and split point.
         panel: all rows of it.
         shown: of each setting the worst case of the strongest attacker.
+        short: see `dpbench.reporting.selection.short_arguments`.
     """
     shown = shown[shown["accuracy"].notna()]
     metrics = [name for name in METRICS if name in shown and shown[name].notna().any()]
     if not metrics or len(shown) < 2:
         return None
-    figures = {METRICS[metric][0]: _tradeoff(title, panel, shown, metric) for metric in metrics}
-    front = [_named(row, short_arguments(panel)) for row in pareto(shown, metrics[0])]
+    figures = {METRICS[metric][0]: _tradeoff(title, panel, shown, short, metric) for metric in metrics}
+    front = [_named(row, short) for row in pareto(shown, metrics[0])]
     about = (
-        "Each point is a defense under the strongest attacker: right predicts better, up leaks more, so the lower "
-        "right corner is best. Hollow points: the same against an attacker who does not know the defense. Bars are 95% "
-        f"intervals. On the Pareto front of {METRICS[metrics[0]][0]}, where no other setting predicts better and leaks "
-        f"less: {', '.join(front)}."
+        "Each point is a defense under the strongest attacker: right predicts better, up leaks more; the lower right "
+        "corner is best. Bars are 95% intervals. A click on a name in the legend shows or hides it; hollow points are "
+        "of an attacker who does not know of the defense. On the Pareto front, where no other setting predicts better "
+        f"and leaks less by {METRICS[metrics[0]][0]}: {', '.join(front)}."
     )
     alt = f"Scatter plot of what comes back against accuracy: {title}. Its figures are those of the table above."
     return Plot(f"Accuracy and leak: {title}", about, figures, alt)
 
 
-def _tradeoff(title: str, panel: pd.DataFrame, shown: pd.DataFrame, metric: str) -> Figure:
+def _tradeoff(title: str, panel: pd.DataFrame, shown: pd.DataFrame, short: Short, metric: str) -> Figure:
     label, scale = METRICS[metric]
-    short = short_arguments(panel)
     given = _of_one_leakage(shown) if metric == "leakage" else shown
     given = given[given[metric].notna()]
     x, y = ("accuracy", 100.0), (metric, scale)
@@ -193,7 +195,7 @@ def pareto(rows: pd.DataFrame, metric: str) -> list[dict[Any, Any]]:
     return front
 
 
-def _named(row: Mapping[Any, Any], short: Mapping[tuple[str, str], str]) -> str:
+def _named(row: Mapping[Any, Any], short: Short) -> str:
     return f"{row['defense']} {short[row['defense'], row['defense_args']]}".strip()
 
 

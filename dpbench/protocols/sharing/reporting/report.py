@@ -17,13 +17,14 @@ from dpbench.protocols.sharing.reporting.row_labels import varied_arguments
 from dpbench.protocols.sharing.reporting.table import TRAINED_ON
 from dpbench.protocols.sharing.units import Attacked
 from dpbench.report import plots, verdicts
-from dpbench.report.boards import commands, environment, plain_table
+from dpbench.report.boards import commands, environment, how_it_works, plain_table
 from dpbench.report.content import Answer, Cell, Column, Gallery, Line, Plot, Report, Table, Tone
 from dpbench.report.gallery import gallery_of
 from dpbench.report.glossary import SHARING, TERMS
 from dpbench.report.levels import RULE, broken, decimal, level_of, number, percent, told
 from dpbench.report.marks import mark_of
 from dpbench.suite.ensembles import is_floor
+from dpbench.suite.names import arguments_text
 
 MAIN = (
     Column("trained on", about="beside the receiver's own images"),
@@ -35,12 +36,12 @@ MAIN = (
 )
 
 KNOWS = {
-    "public": "The undefended public head, and nothing of the defense.",
-    "own": "A defense of the same kind that it fitted itself, on its own images.",
-    "query": "The sender's defended client as a black box.",
-    "weights": "The sender's defended client itself.",
+    "public": "the undefended public head, and nothing of the defense",
+    "own": "a defense of the same kind that it fitted itself, on its own images",
+    "query": "the sender's defended client as a black box: it may send images of its own through it",
+    "weights": "the sender's defended client itself, weights and all",
 }
-"""Knowledge -> in a sentence."""
+"""Knowledge -> what the receiver knows of the sender's defense, for a sentence."""
 
 
 def report_of_sharing(
@@ -65,7 +66,7 @@ def report_of_sharing(
         answers=[_answer(names, rows, alone=len(panels) == 1) for names, rows in panels],
         galleries=_galleries(folder, records) if folder is not None else [],
         table=_table(board),
-        attackers=[(f"A receiver who knows: {name}", KNOWS[name]) for name in KNOWLEDGE],
+        attackers=_attackers(board, records),
         plots=[plot for plot in shown if plot is not None],
         caveats=[*leakage_lines(board), f"{NO_PRIVACY[0].upper()}{NO_PRIVACY[1:]}.", RULE],
         untested=_untested(board, records),
@@ -74,6 +75,18 @@ def report_of_sharing(
         commands=commands(records, folder),
         cells=plain_table(board),
     )
+
+
+def _measured(rows: pd.DataFrame) -> list[str]:
+    """The kinds of knowledge with which anybody attacked, least first."""
+    return [one for one in KNOWLEDGE if f"ssim_{one}" in rows and rows[f"ssim_{one}"].notna().any()]
+
+
+def _attackers(board: pd.DataFrame, records: Sequence[SharingRecord]) -> list[tuple[str, str]]:
+    """What the receiver knew, and how its attacks go about it."""
+    knew = [(f"A receiver who knows: {one}", f"It knows {KNOWS[one]}.") for one in _measured(board)]
+    used = dict.fromkeys(record.unit.attack.name for record in records if isinstance(record.unit, Attacked))
+    return [*knew, *((f"The attack {name}", how_it_works(name)) for name in used)]
 
 
 def _title(names: Any) -> str:
@@ -132,6 +145,8 @@ def _answer(names: Any, rows: pd.DataFrame, *, alone: bool) -> Answer:
         if _standing(best, rows) != "held":
             head = "No defense was found to hold whose features are still worth training on. The best of them is "
         parts.append(f"{head}{_setting(best)}, {_worth(best)}; {_leak(best, floor)}.")
+    if knew := _measured(rows):
+        parts.append(f"The receiver knows, at most, {KNOWS[knew[-1]]}.")
     return Answer("" if alone else _title(names), parts)
 
 
@@ -160,7 +175,7 @@ def _table(board: pd.DataFrame) -> Table:
             continue
         values = {str(name): value for name, value in row.items()}
         defense = str(row["defense"])
-        name = TRAINED_ON[str(row["condition"])].format(f"{defense} {short[place]}".strip()).strip()
+        name = TRAINED_ON[str(row["condition"])].format(f"{defense} {arguments_text(short[place])}".strip()).strip()
         name += f" \u00b7 {row['receiver']} at {row['split_point']}" if several else ""
         level = level_of(values, floors[tuple(row[key] for key in SUBJECT)])
         attacked = not math.isnan(number(values, "ssim"))
@@ -199,7 +214,10 @@ def _plot(title: str, rows: pd.DataFrame) -> Plot | None:
         short = varied_arguments(given)
         data = []
         for defense, own in given.groupby("defense", sort=False):
-            labels = [f"{row['defense'] or 'clean features'} {short[place]}" for place, row in own.iterrows()]
+            labels = [
+                f"{row['defense'] or 'clean features'} {arguments_text(short[place])}".strip()
+                for place, row in own.iterrows()
+            ]
             name = str(defense) or "clean features"
             listed = own.to_dict("records")
             data.append(plots.points(name, str(defense), listed, labels, ("gain", 100.0), (metric, scale)))
@@ -236,8 +254,7 @@ def _galleries(folder: Path, records: Sequence[SharingRecord]) -> list[Gallery]:
 
 def _untested(board: pd.DataFrame, records: Sequence[SharingRecord]) -> list[str]:
     lines = ["Attacks that are not listed here. A low figure means: not broken by these attacks."]
-    measured = [one for one in KNOWLEDGE if f"ssim_{one}" in board and board[f"ssim_{one}"].notna().any()]
-    lines += [f"A receiver who knows: {one}." for one in KNOWLEDGE if one not in measured]
+    lines += [f"A receiver who knows {KNOWS[one]}." for one in KNOWLEDGE if one not in _measured(board)]
     failed = sum(record.status == "failed" for record in records)
     if failed:
         lines.append(f"{failed} trainings or attacks that failed: nothing can be said of them.")

@@ -143,7 +143,7 @@ def write_board(board: pd.DataFrame, path: Path) -> None:
     render = _WRITERS.get(path.suffix.lower())
     if render is None:
         raise DpbenchError(
-            f"{path.name}: a board ends in {', '.join(_WRITERS)}, not in {path.suffix or 'no ending'!r}; "
+            f"{path.name}: a board ends in .csv, .md, .html, .tex, not in {path.suffix or 'no ending'!r}; "
             "choose one of these endings"
         )
     text = render(board)

@@ -151,7 +151,7 @@ class Inference(Protocol[CellSpec, Record]):
 
     def write(self, records: Sequence[Record], board: pd.DataFrame, output: Path, plot: str) -> int:
         """See `Protocol`."""
-        if output.suffix == ".html":
+        if output.suffix.lower() == ".html":
             write_page(report_of_cells(board, records), output)
         elif output.suffix != ".png":
             write_board(board, output)

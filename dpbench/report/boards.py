@@ -76,7 +76,8 @@ def environment(records: Sequence[Envelope]) -> list[tuple[str, str]]:
 
 def commands(records: Sequence[Envelope], folder: Path | None) -> list[tuple[str, str]]:
     """How to look further, and to measure again."""
-    place = str(folder) if folder is not None else "RUN"
+    # a page may be handed on: where the run lies on this machine is nobody's business
+    place = "RUN" if folder is None else folder.name if folder.is_absolute() else str(folder)
     suites = dict.fromkeys(record.suite for record in records)
     return [
         *((f"dpbench run {suite}", "measures again; options it was started with are not recorded") for suite in suites),

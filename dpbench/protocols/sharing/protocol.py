@@ -128,7 +128,7 @@ class Sharing(Protocol[Unit, SharingRecord]):
 
     def write(self, records: Sequence[SharingRecord], board: pd.DataFrame, output: Path, plot: str) -> int:
         """See `write_sharing_board`; a page where it ends in .html."""
-        if output.suffix == ".html" and plot != "transfer":
+        if output.suffix.lower() == ".html" and plot != "transfer":
             write_page(self.page(records, board, None, title="leaderboard"), output)
             return len(board)
         return write_sharing_board(list(records), board, output, plot)

@@ -97,6 +97,8 @@ def _run(root: Path, folder: Path) -> Run | None:
         times = [path.stat().st_mtime for path in (*files, folder / NAME) if path.is_file()]
     except (DpbenchError, OSError):
         return None
+    if not files and progress is None:
+        return None  # a folder of runs that is called as records are: `dpbench run sharing` makes one
     names = {path.stem for path in files}
     return Run(
         name=folder.relative_to(root).as_posix() if folder != root else folder.resolve().name or "run",

@@ -31,6 +31,8 @@ UP = "up = leaks more"
 FRONT = "Pareto front"
 
 Figure = dict[str, Any]
+Row = Mapping[Any, Any]
+Short = Mapping[tuple[str, str], str]
 
 
 def escaped(text: object) -> str:
@@ -109,9 +111,6 @@ def _bars(rows: Sequence[Mapping[Any, Any]], column: str, scale: float) -> Figur
     return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1, "width": 2}
 
 
-Short = Mapping[tuple[str, str], str]
-
-
 def tradeoff(title: str, panel: pd.DataFrame, shown: pd.DataFrame, short: Short) -> Plot | None:
     """What comes back against accuracy, for each metric that was measured, with its Pareto front; None of nothing.
 
@@ -125,8 +124,19 @@ def tradeoff(title: str, panel: pd.DataFrame, shown: pd.DataFrame, short: Short)
     metrics = [name for name in METRICS if name in shown and shown[name].notna().any()]
     if not metrics or len(shown) < 2:
         return None
-    figures = {METRICS[metric][0]: _tradeoff(title, panel, shown, short, metric) for metric in metrics}
-    front = [_named(row, short) for row in pareto(shown, metrics[0])]
+    static = panel[(panel["attack"] == WORST_CASE) & (panel["threat_model"] == "static") & panel["accuracy"].notna()]
+    static = static[(static["auxiliary"] == "same") & (static["defense"] != UNDEFENDED)]
+    floors: list[Row] = panel[panel["attack"] == FLOOR].to_dict("records")
+    # plain rows from here on: pandas takes long over many small tables
+    comparable = {
+        metric: set(_of_one_leakage(shown).index if metric == "leakage" else shown.index) for metric in metrics
+    }
+    strongest, weaker = list(zip(shown.index, shown.to_dict("records"), strict=True)), static.to_dict("records")
+    figures = {}
+    for metric in metrics:
+        given = [row for place, row in strongest if place in comparable[metric]]
+        figures[METRICS[metric][0]] = _tradeoff(title, given, weaker, floors, short, metric)
+    front = [_named(row, short) for row in pareto([row for _, row in strongest], metrics[0])]
     about = (
         "Each point is a defense under the strongest attacker: right predicts better, up leaks more; the lower right "
         "corner is best. Bars are 95% intervals. A click on a name in the legend shows or hides it; hollow points are "
@@ -137,42 +147,31 @@ def tradeoff(title: str, panel: pd.DataFrame, shown: pd.DataFrame, short: Short)
     return Plot(f"Accuracy and leak: {title}", about, figures, alt)
 
 
-def _tradeoff(title: str, panel: pd.DataFrame, shown: pd.DataFrame, short: Short, metric: str) -> Figure:
+def _tradeoff(
+    title: str, strongest: Sequence[Row], static: Sequence[Row], floors: Sequence[Row], short: Short, metric: str
+) -> Figure:
     label, scale = METRICS[metric]
-    given = _of_one_leakage(shown) if metric == "leakage" else shown
-    given = given[given[metric].notna()]
     x, y = ("accuracy", 100.0), (metric, scale)
+    known = [row for row in strongest if not math.isnan(number(row, metric))]
+    told = any(row["threat_model"] != "static" for row in known)
     data = []
-    worst = panel[(panel["attack"] == WORST_CASE) & (panel["threat_model"] == "static") & panel["accuracy"].notna()]
-    worst = worst[(worst["auxiliary"] == "same") & worst[metric].notna() & (worst["defense"] != UNDEFENDED)]
-    told = given["threat_model"].ne("static").any()
-    for defense, rows in given.groupby("defense", sort=False):
-        listed = rows.sort_values("accuracy").to_dict("records")
-        names = [f"{_named(row, short)}, attacker {against(row)}" for row in listed]
-        legend = "undefended" if defense == UNDEFENDED else str(defense)
-        data.append(points(legend, str(defense), listed, names, x, y, line=len(listed) > 2))
-        weaker = worst[worst["defense"] == defense].sort_values("accuracy").to_dict("records") if told else []
-        if weaker:
-            names = [f"{_named(row, short)}, attacker {against(row)}" for row in weaker]
-            trace = points(f"{legend}, static", str(defense), weaker, names, x, y, hollow=True, line=len(weaker) > 2)
-            data.append(trace | {"visible": "legendonly"})
-    front = pareto(given, metric)
-    data.insert(
-        0,
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "name": FRONT,
-            "x": [_value(row, *x) for row in front],
-            "y": [_value(row, *y) for row in front],
-            "line": {"color": INK, "width": 1.2, "dash": "dot", "shape": "hv"},
-            "hoverinfo": "skip",
-        },
-    )
-    floor = panel[panel["attack"] == FLOOR][metric].dropna()
+    for defense in dict.fromkeys(str(row["defense"]) for row in known):
+        legend = "undefended" if defense == UNDEFENDED else defense
+        for rows, hollow in ((known, False), (static if told else [], True)):
+            own = [row for row in rows if row["defense"] == defense and not math.isnan(number(row, metric))]
+            own.sort(key=lambda row: number(row, "accuracy"))
+            names = [f"{_named(row, short)}, attacker {against(row)}" for row in own]
+            name = f"{legend}, static" if hollow else legend
+            trace = points(name, defense, own, names, x, y, hollow=hollow, line=len(own) > 2)
+            data += [trace | ({"visible": "legendonly"} if hollow else {})] if own else []
+    front = pareto(known, metric)
+    line = {"type": "scatter", "mode": "lines", "name": FRONT, "hoverinfo": "skip"}
+    line |= {"x": [_value(row, *x) for row in front], "y": [_value(row, *y) for row in front]}
+    data.insert(0, line | {"line": {"color": INK, "width": 1.2, "dash": "dot", "shape": "hv"}})
     figure = {"data": data, "layout": layout(title, "top-1 accuracy (%)", f"worst-case {label}")}
-    if len(floor):
-        figure["layout"] |= _line_at(scale * float(floor.max()), "floor: the best blind guess")
+    heights = [number(row, metric) for row in floors if not math.isnan(number(row, metric))]
+    if heights:
+        figure["layout"] |= _line_at(scale * max(heights), "floor: the best blind guess")
     return figure
 
 
@@ -185,11 +184,11 @@ def _line_at(height: float, text: str) -> Figure:
     }
 
 
-def pareto(rows: pd.DataFrame, metric: str) -> list[dict[Any, Any]]:
+def pareto(rows: Iterable[Row], metric: str) -> list[Row]:
     """The settings that no other one beats in accuracy and this metric at once, by falling accuracy."""
-    front: list[dict[Any, Any]] = []
-    ordered = rows[rows[metric].notna()].sort_values(["accuracy", metric], ascending=[False, True])
-    for row in ordered.to_dict("records"):
+    known = [row for row in rows if not math.isnan(number(row, metric))]
+    front: list[Row] = []
+    for row in sorted(known, key=lambda row: (-number(row, "accuracy"), number(row, metric))):
         if not front or row[metric] < front[-1][metric]:
             front.append(row)
     return front

@@ -359,18 +359,17 @@ class Pipeline:
             *,
             owner: tuple[str, str] | None = None,
         ) -> cache.State:
-            key = content_hash(
-                {
-                    "attack": owner[0] if owner else cell.attack.identity["name"],
-                    "source": owner[1] if owner else cell.attack.source,
-                    **({"files": cell.attack.files} if cell.attack.files else {}),
-                    "name": name,
-                    "data": cell.data_fingerprint,
-                    "auxiliary": [cell.shifted_fingerprint, AUXILIARY_SHARE[cell.budget]],
-                    "seed": cell.seed,
-                    "client": [client_key, cell.releases] if depends_on == "query" else None,
-                }
-            )
+            about = {
+                "attack": owner[0] if owner else cell.attack.identity["name"],
+                "source": owner[1] if owner else cell.attack.source,
+                **({"files": cell.attack.files} if cell.attack.files else {}),
+                "name": name,
+                "data": cell.data_fingerprint,
+                "auxiliary": [cell.shifted_fingerprint, AUXILIARY_SHARE[cell.budget]],
+                "seed": cell.seed,
+                "client": [client_key, cell.releases] if depends_on == "query" else None,
+            }
+            key = content_hash(about)
 
             def make() -> cache.State:
                 # queries inside take their randomness from the key too, whichever cell comes first
@@ -380,7 +379,7 @@ class Pipeline:
                 lent.check()  # else what it trained on other images would be kept
                 return state
 
-            state = cache.remember(self.cache_dir, "attacks", key, make, progress)
+            state = cache.remember(self.cache_dir, "attacks", key, make, progress, about)
             answers.start(client_key, cell.id)
             return {tensor_name: value.to(self.device) for tensor_name, value in state.items()}
 

@@ -23,6 +23,7 @@ from dpbench.board.files import BoardKind
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
 from dpbench.errors import DpbenchError
+from dpbench.executors.graph import Ties
 from dpbench.machine.stages import Stages
 from dpbench.machine.writing import write_atomically
 from dpbench.records.record import Envelope
@@ -69,6 +70,7 @@ class Options:
         budget: small, standard or large: overrides what the attacks may spend.
         weights: overrides those of the suite's only backbone: a file, auto, pretrained or fit.
         audit: every plug-in runs in processes of its own; only what was measured so counts as finished.
+        shard: (I, N): the Ith of N shares of the suite, from 1; see `dpbench.executors.shares`.
         defenses: further ones, at their defaults.
         attacks: likewise.
     """
@@ -81,6 +83,7 @@ class Options:
     budget: str | None = None
     weights: str | None = None
     audit: bool = False
+    shard: tuple[int, int] | None = None
     defenses: Sequence[str] = ()
     attacks: Sequence[str] = ()
 
@@ -157,6 +160,10 @@ class Lab(abc.ABC, Generic[U]):
         """Fields of its record that hold whether or not it can be measured."""
         return {}
 
+    def make(self, unit: U, name: str, progress: Progress) -> None:
+        """Make something that the unit shares with others, see `Need`, so that it lies in the cache."""
+        return
+
     @abc.abstractmethod
     def measure(self, unit: U, plan: Plan[U, Any], stages: Stages, progress: Progress) -> dict[str, Any]:
         """Fields of its record that say what came out. Any exception makes it a failed unit; the others go on."""
@@ -219,6 +226,10 @@ class Protocol(abc.ABC, Generic[U, R]):
     def configured(self, unit: U) -> list[Plugin]:
         """The same, with their parameters."""
         return []
+
+    def ties(self, unit: U) -> Ties:
+        """What it shares with other units: a protocol that says so has its suites measured faster by many workers."""
+        return Ties()
 
     def kind_of(self, unit: U) -> str:
         """Units of one kind take about as long as each other."""

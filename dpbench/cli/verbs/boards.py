@@ -1,0 +1,124 @@
+"""`dpbench leaderboard`, `check` and `verify`: boards of what was measured, and whether they hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpbench.errors import DpbenchError, unknown
+from dpbench.text.shown_text import ERROR_LIMIT, clean
+from dpbench.text.terminal import make_console
+
+verbs = typer.Typer()
+
+
+@verbs.command(
+    epilog="Examples:\n\n  dpbench leaderboard dpbench-runs/quick --output board.csv\n\n"
+    "  dpbench leaderboard run1 run2 --output board.html\n\n"
+    "  dpbench leaderboard run1 run2 --plot depth --output depth.png\n\n"
+    "  dpbench leaderboard mine --claimed theirs --output board.csv"
+)
+def leaderboard(
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run directories.")],
+    output: Annotated[Path, typer.Option(help="FILE ending in .csv, .md, .html or .tex; in .png for a plot.")],
+    plot: Annotated[
+        str | None,
+        typer.Option(
+            help="What a .png shows: tradeoff, budgets or depth; of features for a partner benefit or transfer.",
+            show_default="the first of these",
+        ),
+    ] = None,
+    claimed: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Run directories of others, not re-run: shown apart. May be repeated."),
+    ] = None,
+) -> None:
+    """Derive a board from records alone: one row per cell and a worst-case row per defense setting."""
+    from dpbench.protocols.known import of_run, of_runs
+
+    protocol = of_runs(directories)
+    chosen = plot or next(iter(protocol.plots), "")
+    if chosen not in protocol.plots and plot is not None:
+        raise unknown("plot", chosen, protocol.plots)
+    for directory in claimed or []:
+        if of_run(directory) is not protocol:
+            raise DpbenchError(
+                f"--claimed {directory}: expected a run of the protocol {protocol.name!r}, like the others"
+            )
+    records, others = (
+        protocol.newest(record for directory in given for record in protocol.store.all(directory))
+        for given in (directories, claimed or [])
+    )
+    rows = protocol.write(records, protocol.board(records, claimed=others), output, chosen)
+    print(f"{output}: {rows} rows")
+
+
+@verbs.command(
+    epilog="Examples:\n\n  dpbench check dpbench-runs/quick --baseline leaderboards/quick.csv\n\n"
+    "  dpbench check board.csv --baseline accepted.csv --junit report.xml --ssim 0.05\n\n"
+    "  dpbench check today --baseline yesterday"
+)
+def check(
+    candidate: Annotated[Path, typer.Argument(help="A board (.csv) or a run directory.")],
+    baseline: Annotated[Path, typer.Option(help="The accepted board (.csv) or run directory.")],
+    junit: Annotated[Path | None, typer.Option(help="Also write the result as JUnit XML.")] = None,
+    ssim: Annotated[float, typer.Option(min=0, help="Tolerated rise of SSIM.")] = 0.02,
+    psnr_db: Annotated[float, typer.Option("--psnr-db", min=0, help="Tolerated rise of PSNR, dB.")] = 0.5,
+    lpips: Annotated[float, typer.Option(min=0, help="Tolerated fall of LPIPS.")] = 0.02,
+    leakage: Annotated[float, typer.Option(min=0, help="Tolerated rise of leakage.")] = 0.05,
+    reid_top1: Annotated[float, typer.Option("--reid-top1", min=0, help="Tolerated rise of re-identification.")] = 0.05,
+    identity_top1: Annotated[
+        float, typer.Option("--identity-top1", min=0, help="Tolerated rise of identification.")
+    ] = 0.05,
+    accuracy: Annotated[float, typer.Option(min=0, help="Tolerated fall of accuracy.")] = 0.01,
+) -> None:
+    """The gate: does this leak more, or predict worse, than the accepted baseline?
+
+    A figure got worse when it is beyond its tolerance and outside the baseline's interval; where both are run
+    directories, when it is so image by image. Compare runs of one machine with one number of threads: others fit
+    other networks, which the default tolerances do not cover. Leakage is compared where it is made of the same
+    metrics on both sides. The verdict says how many figures were compared, and notes say what was not. Exit status:
+    0 nothing got worse; 1 something did, is missing, changed or failed; 2 unusable input, or nothing to compare. In
+    GitHub Actions it annotates and writes the step summary.
+    """
+    import os
+
+    from dpbench.gate.check import run_check
+    from dpbench.gate.findings import Tolerance
+
+    tolerance = Tolerance(
+        ssim=ssim,
+        psnr_db=psnr_db,
+        lpips=lpips,
+        leakage=leakage,
+        reid_top1=reid_top1,
+        identity_top1=identity_top1,
+        accuracy=accuracy,
+    )
+    status = run_check(
+        candidate, baseline, tolerance=tolerance, junit=junit, environment=os.environ, console=make_console()
+    )
+    raise typer.Exit(status)
+
+
+@verbs.command(epilog="Examples:\n\n  dpbench verify dpbench-runs/quick\n\n  dpbench verify theirs ours")
+def verify(
+    directories: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, of either protocol.")],
+) -> None:
+    """Does a run fit together? Digests and ranges of its records, and their figures computed again from its images.
+
+    MSE, PSNR, SSIM and LPIPS of the images that a run keeps, as far as 8 bits say them; that victims are those that
+    were attacked, that files were not exchanged, that the board is that of the records. No plug-in is imported. Exit
+    status: 0 nothing contradicts itself; 1 something does; 2 no run.
+    """
+    from dpbench.gate.verification import verify as look
+
+    found = look(directories)
+    print(found.verdict)
+    for place, message in found.findings:
+        print(f"{clean(place, ERROR_LIMIT)}: {clean(message, ERROR_LIMIT)}")
+    for remark in found.remarks:
+        print(f"note: {clean(remark, ERROR_LIMIT)}")
+    raise typer.Exit(1 if found.findings else 0)

@@ -6,6 +6,7 @@ One plan, one runner, one display and one set of verbs serve every protocol.
 from __future__ import annotations
 
 import abc
+import functools
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -126,7 +127,7 @@ class Plan(Planned[U], Generic[U, R]):
         """Of the suite."""
         return str(self.suite.name)
 
-    @property
+    @functools.cached_property
     def left(self) -> list[U]:
         """The units that are not finished."""
         return [unit for unit in self.units if unit.id not in self.finished]

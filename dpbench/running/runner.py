@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,8 @@ def make_plan(
     if options.shard is not None:
         if options.shard[1] > len(units):
             raise DpbenchError(
-                f"--shard {options.shard[0]}/{options.shard[1]}: suite {name!r} has {len(units)} {protocol.unit}s; give "
-                "each share at least one"
+                f"--shard {options.shard[0]}/{options.shard[1]}: suite {name!r} has {len(units)} {protocol.unit}s; "
+                "give each share at least one"
             )
         units = share(units, [protocol.ties(unit).near for unit in units], options.shard)
     output = Path(options.output) if options.output is not None else Path("dpbench-runs") / name
@@ -83,8 +83,18 @@ def make_plan(
         changed=_changed(protocol, [unit for unit in units if unit.id not in finished], output),
         everything={unit.id: unit for unit in planned.units},
     )
-    preflight.assert_plugins(plugin for unit in plan.left for plugin in protocol.configured(unit))
+    preflight.assert_plugins(plugin for unit in _new(protocol, plan.left) for plugin in protocol.configured(unit))
     return plan
+
+
+def _new(protocol: Protocol[U, R], units: Iterable[U]) -> Iterator[U]:
+    """Of units those with a plug-in that none before them has; those of one plan share what they name."""
+    seen: set[int] = set()
+    for unit in units:
+        plugins = {id(plugin) for plugin in protocol.plugins(unit)}
+        if not plugins or plugins - seen:
+            yield unit
+        seen |= plugins
 
 
 def _changed(protocol: Protocol[U, R], left: list[U], output: Path) -> tuple[str, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 from pydantic import Field
 
@@ -77,7 +79,7 @@ class CellSpec(Spec):
         stem = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", word.rsplit("/", 1)[-1])[:32] for word in words)
         return f"{stem}-s{self.seed}-{self.identity}"
 
-    @property
+    @functools.cached_property
     def identity(self) -> str:
         """The end of the id: a hash of everything that affects the result."""
         return content_hash(self._identified(self.defense.identity, self.attack.identity))[:10]
@@ -86,6 +88,12 @@ class CellSpec(Spec):
     def asked(self) -> str:
         """Identifies it whatever the code of its plug-ins and the content of their files: the id, but for those."""
         return content_hash(self._identified(self.defense.asked, self.attack.asked))
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other fields has another identity."""
+        copied = super().model_copy(update=update, deep=deep)
+        vars(copied).pop("identity", None)
+        return copied
 
     def _identified(self, defense: dict[str, Any], attack: dict[str, Any]) -> dict[str, Any]:
         """As JSON without the places of files."""

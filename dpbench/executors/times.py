@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dpbench.machine.locks import held
-from dpbench.machine.writing import write_atomically
+from dpbench.machine.writing import Unwritable, write_atomically
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,9 @@ class Times:
 
     def add(self, measured: dict[str, Spent]) -> None:
         """Remember what units of a kind took, beside what is known."""
-        with held(self.path.with_suffix(".lock")):
+        if not measured:
+            return
+        with contextlib.suppress(Unwritable), held(self.path.with_suffix(".lock")):  # an estimate is worth no failure
             known = self._read()
             own = known.setdefault(self.suite, {})
             for kind, spent in measured.items():

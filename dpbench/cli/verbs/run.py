@@ -99,9 +99,8 @@ def run(
     ] = None,
     executor: Annotated[
         str | None,
-        typer.Option(help="Where cells are measured: here, processes, ray, or path/to/file.py:Class."),
+        typer.Option(help="Where cells are measured: here, processes, or path/to/file.py:Class."),
     ] = None,
-    address: Annotated[str | None, typer.Option(help="Of a Ray cluster; auto finds one.")] = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="Say afterwards where the time went, and write a trace for Perfetto.")
     ] = False,
@@ -134,7 +133,7 @@ def run(
         defenses=defense or [],
         attacks=attack or [],
     )
-    means = Means(executor=executor or "", workers=workers, threads=threads, timeout=timeout, address=address)
+    means = Means(executor=executor or "", workers=workers, threads=threads, timeout=timeout)
     status = run_suite(
         suite,
         options,

@@ -21,11 +21,14 @@ if TYPE_CHECKING:
     from dpbench.board.leaderboard import build_board as build_board
     from dpbench.contract.attack import Attack as Attack
     from dpbench.contract.attack import Observation as Observation
+    from dpbench.contract.dataset import ImageSet as ImageSet
     from dpbench.contract.defense import AdditiveNoise as AdditiveNoise
     from dpbench.contract.defense import Defense as Defense
     from dpbench.contract.defense import ProtectedModel as ProtectedModel
     from dpbench.contract.defense import SplitModel as SplitModel
+    from dpbench.contract.feature_transform import FeatureTransform as FeatureTransform
     from dpbench.contract.images import LabelledImages as LabelledImages
+    from dpbench.contract.metric import Metric as Metric
     from dpbench.contract.plugin import File as File
     from dpbench.errors import DpbenchError as DpbenchError
     from dpbench.plugins.registry import register as register
@@ -43,7 +46,10 @@ _HOMES = {
     "AdditiveNoise": "contract.defense",
     "Attack": "contract.attack",
     "Defense": "contract.defense",
+    "ImageSet": "contract.dataset",
+    "FeatureTransform": "contract.feature_transform",
     "LabelledImages": "contract.images",
+    "Metric": "contract.metric",
     "Observation": "contract.attack",
     "ProtectedModel": "contract.defense",
     "SplitModel": "contract.defense",

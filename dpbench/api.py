@@ -35,6 +35,10 @@ def run(
 ) -> pd.DataFrame:
     """Run a suite, or what of it is not finished, and return its board.
 
+        >>> board = dpbench.run("tiny.toml", output="runs/tiny", device="cpu")
+        >>> sorted(board["attack"])  # one cell, and what is derived from it
+        ['floor', 'mean-image', 'worst-case']
+
     Args:
         suite: a built-in name ("quick"), a path of a TOML file, or what such a file holds.
         data: overrides the suite's data set: a folder of class folders, `leaves`, `spectra`, `torch/...`, `hfds/...`.
@@ -91,6 +95,10 @@ def load_records(run_dir: str | Path) -> pd.DataFrame:
     (its place), `victim_hash`, `correct` (top-1 on it), `mse`, `psnr_db` (at most 80), `ssim`, `lpips`, `reid_rank`
     (how many test images are at least as near: 0 is a match), `identity_rank` (likewise of classes), `label_read`. A
     failed cell is one row without figures.
+
+        >>> figures = dpbench.load_records("runs/tiny")
+        >>> figures[["attack", "victim"]].iloc[0].to_dict()
+        {'attack': 'mean-image', 'victim': 0}
 
     Raises:
         DpbenchError: not a run directory, or a record in it cannot be read.

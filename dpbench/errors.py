@@ -16,7 +16,13 @@ DEBUG = "DPBENCH_DEBUG"
 
 
 class DpbenchError(Exception):
-    """Input that cannot be used: what was expected, what came, what to do. The CLI exits with status 2."""
+    """Input that cannot be used: what was expected, what came, what to do. The CLI exits with status 2.
+
+    >>> dpbench.run("quik")
+    Traceback (most recent call last):
+    ...
+    dpbench.errors.DpbenchError: unknown suite 'quik'; did you mean 'quick'? known: ...
+    """
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> DpbenchError:

@@ -1,5 +1,10 @@
 """What several tests share: an isolated cache, the command line in-process, one finished run of the suite smoke."""
 
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is loaded, here and in what the tests start
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -19,8 +24,11 @@ class Outcome:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory) -> Path:
-    """One cache for all tests: fitted backbones are shared, the user's own cache is not touched."""
-    return tmp_path_factory.mktemp("cache")
+    """One cache for all tests of all workers: fitted networks are shared, the user's own cache is not touched."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -70,8 +78,6 @@ def smoke_run(tmp_path_factory, cache) -> Path:
 
 def environment(cache: Path, **more: str) -> dict[str, str]:
     """For subprocesses."""
-    import os
-
     return {**os.environ, "DPBENCH_CACHE": str(cache), "COLUMNS": "120", **more}
 
 

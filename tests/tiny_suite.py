@@ -9,10 +9,13 @@ image_size = 32
 private = 256
 auxiliary = 128
 test = 64
+[judge]
+name = "resnet14t"
+epochs = 1
 [[backbones]]
 name = "resnet10t"
 weights = "fit"
-epochs = 2
+epochs = 1
 split_points = ["layer1"]
 [[defenses]]
 name = "none"

@@ -23,6 +23,7 @@ class MeanImage(Attack):
     name: ClassVar[str] = "mean-image"
     needs: ClassVar[Needs] = "nothing"
     floor: ClassVar[bool] = True
+    blind: ClassVar[bool] = True
 
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """N times the mean auxiliary image, (N,3,H,W) in [0,1]."""

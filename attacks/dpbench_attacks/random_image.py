@@ -22,6 +22,7 @@ class RandomImage(Attack):
     name: ClassVar[str] = "random-image"
     needs: ClassVar[Needs] = "nothing"
     floor: ClassVar[bool] = True
+    blind: ClassVar[bool] = True
 
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """N auxiliary images, (N,3,H,W) in [0,1]."""

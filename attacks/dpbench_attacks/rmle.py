@@ -62,7 +62,7 @@ class RegularisedMaximumLikelihood(Attack):
         for size, steps in (("small", 0.4), ("large", 4))
     }
 
-    later = ("decoder_batch_size",)
+    ids_skip_default = ("decoder_batch_size",)
 
     steps: int = Field(500, ge=1, le=100_000, description="Adam steps")
     learning_rate: float = Field(0.06, gt=0, le=1, description="peak of the one-cycle schedule")

@@ -15,11 +15,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dpbench.contract.defense import Defense, ProtectedModel, SplitModel
+from dpbench.contract.feature_transform import feature_batches
 from dpbench.contract.images import LabelledImages
 from dpbench.errors import DpbenchError
 from dpbench.machine.devices import autocast, place
+from dpbench.machine.randomness import draw_weight
 from dpbench.metrics.fidelity import ssim_unchecked
-from dpbench.toolkit.calibration import feature_batches, mean_and_std
+from dpbench.toolkit.calibration import mean_and_std
 from dpbench.toolkit.inversion import channel_axis
 from dpbench_defenses._dpm_networks import Reconstructor, poisoning_module
 
@@ -85,8 +87,7 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
     """PyTorch's default initial weights (biases zero), drawn from `generator` instead of the global one."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            drawn = torch.empty_like(layer.weight, device=generator.device)  # the network may still be elsewhere
-            layer.weight.data.copy_(nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator))
+            draw_weight(layer.weight, nn.init.kaiming_uniform_, generator, a=math.sqrt(5))
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.BatchNorm2d | nn.LayerNorm):

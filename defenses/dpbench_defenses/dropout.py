@@ -8,25 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from dpbench.contract.defense import Defense, ProtectedModel, SplitModel
+from dpbench.contract.feature_transform import FeatureTransform
 from dpbench.plugins.registry import register
 
 
-class DropoutModel(ProtectedModel):
-    """Drops each value with probability p, anew at every release."""
-
-    def __init__(self, split: SplitModel, p: float) -> None:
-        super().__init__(split)
-        self.p = p
-
-    def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Features (N, ...) -> masked features, same shape, dtype and device; `generator` on that device."""
-        draw = torch.rand(features.shape, generator=generator, dtype=torch.float32, device=features.device)
-        return features * (draw >= self.p).to(features.dtype) / (1 - self.p)
-
-
 @register
-class Dropout(Defense):
+class Dropout(FeatureTransform):
     """He, Zhang & Lee 2020 (IEEE IoT Journal), "Attacking and protecting data privacy in edge-cloud systems".
 
     Differs: the mask is drawn for every value of the released features, not for whole channels; survivors are
@@ -41,6 +28,7 @@ class Dropout(Defense):
 
     p: float = Field(0.5, ge=0, lt=1, description="probability that a value is dropped")
 
-    def build(self, split: SplitModel) -> DropoutModel:
-        """Features of any shape (N, ...)."""
-        return DropoutModel(split, self.p)
+    def transform(self, features: Tensor, state: dict[str, Tensor], *, generator: torch.Generator | None) -> Tensor:
+        """Drops each value with probability p, anew at every release."""
+        draw = torch.rand(features.shape, generator=generator, dtype=torch.float32, device=features.device)
+        return features * (draw >= self.p).to(features.dtype) / (1 - self.p)

@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from dpbench.contract.defense import AdditiveNoise, Defense, ProtectedModel, SplitModel
-from dpbench.contract.images import LabelledImages
+from dpbench.contract.defense import AdditiveNoise
+from dpbench.contract.feature_transform import FeatureTransform
 from dpbench.plugins.registry import register
-from dpbench.toolkit.calibration import feature_batches, mean_and_std
-
-
-class GaussianModel(ProtectedModel):
-    """Adds N(0, (std * feature_std)^2) to every value, drawn anew at every release."""
-
-    feature_std: Tensor
-
-    def __init__(self, split: SplitModel, std: float) -> None:
-        super().__init__(split)
-        self.std = std
-        self.register_buffer("feature_std", torch.ones(()))
-
-    def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Features (N, ...) -> noisy features, same shape, dtype and device; `generator` on that device."""
-        noise = torch.randn(features.shape, generator=generator, dtype=torch.float32, device=features.device)
-        return features + (noise * (self.std * self.feature_std)).to(features.dtype)
-
-    def noise(self) -> AdditiveNoise:
-        """Gaussian, of std * feature_std."""
-        return AdditiveNoise("gaussian", self.std * float(self.feature_std))
+from dpbench.toolkit.calibration import mean_and_std
 
 
 @register
-class Gaussian(Defense):
+class Gaussian(FeatureTransform):
     """Additive Gaussian noise, the common baseline of a noisy release.
 
     Our choices: the noise is measured in units of the features' own standard deviation (one scalar over all
@@ -52,20 +32,15 @@ class Gaussian(Defense):
         1.0, ge=0, le=1000, description="noise std, relative to the std of the features of the private images"
     )
 
-    def build(self, split: SplitModel) -> GaussianModel:
-        """Features of any shape (N, ...)."""
-        return GaussianModel(split, self.std)
+    def calibrate(self, batches: Iterator[Tensor], *, generator: torch.Generator) -> dict[str, Tensor]:
+        """The feature std."""
+        return {"feature_std": mean_and_std(batches)[1]}
 
-    def fit(
-        self,
-        model: ProtectedModel,
-        private: LabelledImages,
-        *,
-        generator: torch.Generator,
-        progress: Callable[[str], None],
-    ) -> None:
-        """Measure the feature std over (at most 2,048 of) the private images."""
-        assert isinstance(model, GaussianModel)
-        progress("measuring the features")
-        _, std = mean_and_std(feature_batches(model, private, generator=generator))
-        model.feature_std.copy_(std)
+    def transform(self, features: Tensor, state: dict[str, Tensor], *, generator: torch.Generator | None) -> Tensor:
+        """Adds N(0, (std * feature_std)^2) to every value, drawn anew at every release."""
+        noise = torch.randn(features.shape, generator=generator, dtype=torch.float32, device=features.device)
+        return features + (noise * (self.std * state["feature_std"])).to(features.dtype)
+
+    def stated_noise(self, state: dict[str, Tensor]) -> AdditiveNoise:
+        """Gaussian, of std * feature_std."""
+        return AdditiveNoise("gaussian", self.std * float(state["feature_std"]))

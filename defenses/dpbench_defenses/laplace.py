@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from dpbench.contract.defense import AdditiveNoise, Defense, ProtectedModel, SplitModel
-from dpbench.contract.images import LabelledImages
+from dpbench.contract.defense import AdditiveNoise
+from dpbench.contract.feature_transform import FeatureTransform
 from dpbench.plugins.registry import register
-from dpbench.toolkit.calibration import feature_batches, mean_and_std
+from dpbench.toolkit.calibration import mean_and_std
 
 
 def laplace_noise(shape: torch.Size, *, generator: torch.Generator | None, device: torch.device) -> Tensor:
@@ -26,28 +26,8 @@ def laplace_noise(shape: torch.Size, *, generator: torch.Generator | None, devic
     return exponential[0] - exponential[1]
 
 
-class LaplaceModel(ProtectedModel):
-    """Adds Laplace(0, b = scale * feature_std) to every value, drawn anew at every release."""
-
-    feature_std: Tensor
-
-    def __init__(self, split: SplitModel, scale: float) -> None:
-        super().__init__(split)
-        self.scale = scale
-        self.register_buffer("feature_std", torch.ones(()))
-
-    def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Features (N, ...) -> noisy features, same shape, dtype and device; `generator` on that device."""
-        noise = laplace_noise(features.shape, generator=generator, device=features.device)
-        return features + (noise * (self.scale * self.feature_std)).to(features.dtype)
-
-    def noise(self) -> AdditiveNoise:
-        """Laplace, of b = scale * feature_std."""
-        return AdditiveNoise("laplace", self.scale * float(self.feature_std))
-
-
 @register
-class Laplace(Defense):
+class Laplace(FeatureTransform):
     """Titcombe et al. 2021, "Practical defences against model inversion attacks for split neural networks".
 
     Differs: b is measured in units of the features' own standard deviation (one scalar over all values of the
@@ -67,20 +47,15 @@ class Laplace(Defense):
         description="b of the noise, relative to the std of the features of the private images",
     )
 
-    def build(self, split: SplitModel) -> LaplaceModel:
-        """Features of any shape (N, ...)."""
-        return LaplaceModel(split, self.scale)
+    def calibrate(self, batches: Iterator[Tensor], *, generator: torch.Generator) -> dict[str, Tensor]:
+        """The feature std."""
+        return {"feature_std": mean_and_std(batches)[1]}
 
-    def fit(
-        self,
-        model: ProtectedModel,
-        private: LabelledImages,
-        *,
-        generator: torch.Generator,
-        progress: Callable[[str], None],
-    ) -> None:
-        """Measure the feature std over (at most 2,048 of) the private images."""
-        assert isinstance(model, LaplaceModel)
-        progress("measuring the features")
-        _, std = mean_and_std(feature_batches(model, private, generator=generator))
-        model.feature_std.copy_(std)
+    def transform(self, features: Tensor, state: dict[str, Tensor], *, generator: torch.Generator | None) -> Tensor:
+        """Adds Laplace(0, b = scale * feature_std) to every value, drawn anew at every release."""
+        noise = laplace_noise(features.shape, generator=generator, device=features.device)
+        return features + (noise * (self.scale * state["feature_std"])).to(features.dtype)
+
+    def stated_noise(self, state: dict[str, Tensor]) -> AdditiveNoise:
+        """Laplace, of b = scale * feature_std."""
+        return AdditiveNoise("laplace", self.scale * float(state["feature_std"]))

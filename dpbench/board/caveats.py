@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from dpbench.board.columns import FLOOR, WORST_CASE
-from dpbench.board.leakage import CALIBRATED, TRAINED_ON
+from dpbench.board.leakage import TRAINED_ON
 from dpbench.contract.threat import UNDEFENDED
+from dpbench.metrics.table import CALIBRATED, label_of
 
 NO_PRIVACY = "leakage 0 is the floor of the picture metrics, not privacy: read re-identification beside it"
 
@@ -19,12 +20,10 @@ ONE_SEED = (
 )
 
 NOT_CONVERGED = {False: "the attack did not converge", True: "a static attack that did not converge"}
-"""By whether the row is static: who does not know the defense may well fail against it."""
+"""Is the row of the static tier? -> what is said of it: an attacker who does not know the defense may well fail."""
 
 LOW = 0.1
-"""Leakage below it reads as none."""
-
-SHORT = {"ssim": "SSIM", "psnr_db": "PSNR", "lpips": "LPIPS"}
+"""Leakage below this looks like none: readers are told where victims are re-identified all the same."""
 
 SCOPE = ["dataset", "backbone", "split_point", "seed", "origin"]
 
@@ -56,8 +55,8 @@ def metrics_of(label: str) -> tuple[str, ...]:
 def made_of(label: str) -> str:
     """`SSIM and PSNR, without LPIPS` for `ssim psnr_db`."""
     metrics = metrics_of(label)
-    without = [SHORT[metric] for metric in CALIBRATED if metric not in metrics]
-    named = _listed([SHORT.get(metric, metric) for metric in metrics])
+    without = [label_of(metric) for metric in CALIBRATED if metric not in metrics]
+    named = _listed([label_of(metric) for metric in metrics])
     trained = ", all of which the defense says it was trained on" if label.endswith(TRAINED_ON) else ""
     return f"{named}{f', without {_listed(without)}' if without else ''}{trained}"
 

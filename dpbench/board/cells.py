@@ -8,13 +8,15 @@ from typing import NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 
+from dpbench.contract.metric import MetricFacts
 from dpbench.contract.threat import AUXILIARY_DATA, BUDGETS, THREAT_MODELS, AuxiliaryData, ServerRole, ThreatModel
 from dpbench.errors import DpbenchError
 from dpbench.metrics.intervals import Floats
 from dpbench.metrics.recognition import Recognition
-from dpbench.records.record import METRICS, Record
+from dpbench.metrics.table import IN_RECORDS, LOWER_IS_CLOSER
+from dpbench.records.record import Record
 from dpbench.suite.cell import CellSpec
-from dpbench.suite.ensembles import FLOORS
+from dpbench.suite.ensembles import is_floor
 from dpbench.suite.names import RowName, name_rows, plugin_names
 
 T = TypeVar("T")
@@ -25,7 +27,7 @@ SERVER_ROLES: tuple[ServerRole, ...] = ("trusted", "attacker")
 
 
 class Tier(NamedTuple):
-    """What an attacker is granted."""
+    """What an attacker is granted: threat model, auxiliary images, releases of each victim, and the server's half."""
 
     threat_model: ThreatModel
     auxiliary: AuxiliaryData
@@ -34,13 +36,13 @@ class Tier(NamedTuple):
 
     @classmethod
     def together(cls, tiers: Iterable[Tier]) -> Self:
-        """All that any of them grants."""
+        """The tier that grants all that any of these grants."""
         most = [max(grants) for grants in zip(*(tier.strength for tier in tiers), strict=True)]
         return cls(THREAT_MODELS[most[0]], AUXILIARY_DATA[most[1]], most[2], SERVER_ROLES[most[3]])
 
     @property
     def strength(self) -> tuple[int, int, int, int]:
-        """Compares tiers that differ in several grants by the first."""
+        """Its grants as numbers, larger for more: tuples of them order tiers, by the threat model first."""
         return (
             THREAT_MODELS.index(self.threat_model),
             AUXILIARY_DATA.index(self.auxiliary),
@@ -50,11 +52,11 @@ class Tier(NamedTuple):
 
     @property
     def named_server(self) -> str:
-        """As in `RowName.server`."""
+        """The column `server` of its rows: `trusted`, or empty where the attacker holds the server's half."""
         return "trusted" if self.server == "trusted" else ""
 
     def includes(self, other: Tier) -> bool:
-        """Whether it grants at least as much of everything."""
+        """Whether this tier grants at least as much as the other, in each of its parts."""
         return all(own >= theirs for own, theirs in zip(self.strength, other.strength, strict=True))
 
 
@@ -79,7 +81,7 @@ class Cell:
     @property
     def floor(self) -> bool:
         """Whether its attack only sets the zero of the scale: the built-in floors do, whatever a plug-in says."""
-        return self.record.cell.attack.name in FLOORS
+        return is_floor(self.record.cell.attack.name)
 
     @property
     def tier(self) -> Tier:
@@ -89,7 +91,7 @@ class Cell:
 
     @property
     def budget_rank(self) -> int:
-        """0 for the smallest."""
+        """Place of its budget among `BUDGETS`: 0 is the smallest."""
         return BUDGETS.index(self.record.cell.budget)
 
     @property
@@ -115,7 +117,7 @@ def cells_of(records: Iterable[Record], *, as_recorded: bool = False) -> list[Ce
             role: spec.model_copy(update={"name": plugins[spec.name, spec.source]})
             for role, spec in (("defense", cell.defense), ("attack", cell.attack))
         }
-        return cell.model_copy(update=renamed).id
+        return cell.model_copy(update={**renamed, "metrics": ()}).id
 
     unique = {identity(record.cell): record for record in ordered}
     kept = sorted(unique.values(), key=lambda record: record.id)
@@ -137,45 +139,55 @@ def grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> dict[Hashable, 
 
 
 PSNR_CAP_DB = 80.0
-"""Of identical images, whose PSNR is infinite otherwise, which no mean survives: as `psnr_db` of `dpbench.metrics`."""
+"""The largest PSNR per image that counts: that of identical images is infinite, and no mean would survive it."""
 
 
-LOWER_IS_CLOSER = ("mse", "lpips", "reid_rank", "identity_rank")
+PER_IMAGE = (*IN_RECORDS, "reid_rank", "identity_rank", "label_read")
 
 
-PER_IMAGE = (*METRICS, "reid_rank", "identity_rank", "label_read")
+LOWEST_WINS = (*LOWER_IS_CLOSER, "reid_rank", "identity_rank")
+"""Figures whose smallest value over several attacks is the worst case."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Per-image figures: each array of `values` is aligned with `victims` (content hashes)."""
+    """Per-image figures: each array of `values` is aligned with `victims` (content hashes).
+
+    `metrics` says how those are read that are not dpbench's own.
+    """
 
     victims: tuple[str, ...]
     values: dict[str, Floats]
+    metrics: tuple[MetricFacts, ...] = ()
 
-    def on(self, victims: Sequence[str]) -> Figures:
+    def restrict_to(self, victims: Sequence[str]) -> Figures:
         """The same figures for some of the victims, in the order given."""
         if tuple(victims) == self.victims:
             return self
         place = {victim: index for index, victim in enumerate(self.victims)}
         chosen = [place[victim] for victim in victims]
-        return Figures(tuple(victims), {metric: array[chosen] for metric, array in self.values.items()})
+        values = {metric: array[chosen] for metric, array in self.values.items()}
+        return Figures(tuple(victims), values, self.metrics)
 
 
 class Measured(Protocol):
-    """What of a record figures are made of; see `dpbench.records.record.Record`."""
+    """The part of a record that figures are made of; `dpbench.records.record.Record` has it."""
 
     @property
     def id(self) -> str:
-        """Of what was measured."""
+        """The id of what was measured, for messages."""
 
     @property
     def fidelity(self) -> Mapping[str, Sequence[float]]:
         """Metric -> one figure per victim."""
 
     @property
+    def metrics(self) -> Sequence[MetricFacts]:
+        """How figures are read that are not dpbench's own."""
+
+    @property
     def victims(self) -> Sequence[str]:
-        """Content hashes."""
+        """Content hash of each victim."""
 
     @property
     def recognition(self) -> Recognition | None:
@@ -189,7 +201,7 @@ def figures_of(record: Measured) -> Figures:
         given |= {"reid_rank": record.recognition.reid_rank, "label_read": record.recognition.label_read}
         given |= {"identity_rank": record.recognition.identity_rank or []}
     values = {}
-    for metric in PER_IMAGE:
+    for metric in (*PER_IMAGE, *(facts.name for facts in record.metrics)):
         array = np.asarray(given.get(metric, []), dtype=np.float64)
         if len(array) not in (0, len(record.victims)):
             raise DpbenchError(
@@ -200,7 +212,7 @@ def figures_of(record: Measured) -> Figures:
             array = np.minimum(array, PSNR_CAP_DB)
         if len(array) and np.isfinite(array).all():
             values[metric] = array
-    return Figures(_distinct(record.victims), values)
+    return Figures(_distinct(record.victims), values, tuple(record.metrics))
 
 
 def bound_of(record: Record) -> Figures | None:
@@ -222,8 +234,8 @@ def _distinct(victims: Sequence[str]) -> tuple[str, ...]:
 
 
 def in_order(figures: Figures) -> Figures:
-    """The same, with the victims sorted: whatever is resampled together is then aligned."""
-    return figures.on(sorted(figures.victims))
+    """The same figures with the victims sorted, so that figures that are resampled together are aligned."""
+    return figures.restrict_to(sorted(figures.victims))
 
 
 def worst_case(cells: Sequence[Figures]) -> Figures | None:
@@ -231,16 +243,18 @@ def worst_case(cells: Sequence[Figures]) -> Figures | None:
     if not cells:
         return None
     shared = common(cells)
-    aligned = [cell.on(shared) for cell in cells]
+    aligned = [cell.restrict_to(shared) for cell in cells]
+    metrics = tuple(facts for facts in cells[0].metrics if all(facts in cell.metrics for cell in cells))
+    lowest = (*LOWEST_WINS, *(facts.name for facts in metrics if facts.closer == "lower"))
     best = {}
-    for metric in PER_IMAGE:
+    for metric in (*PER_IMAGE, *(facts.name for facts in metrics)):
         if all(metric in cell.values for cell in aligned):
-            pick = np.minimum if metric in LOWER_IS_CLOSER else np.maximum
+            pick = np.minimum if metric in lowest else np.maximum
             best[metric] = pick.reduce([cell.values[metric] for cell in aligned])
-    return Figures(tuple(shared), best)
+    return Figures(tuple(shared), best, metrics)
 
 
 def common(cells: Sequence[Figures]) -> tuple[str, ...]:
-    """The victims that all have, in the order of the first."""
+    """The victims that all of these have figures for, in the order of the first."""
     others = [set(cell.victims) for cell in cells[1:]]
     return tuple(victim for victim in cells[0].victims if all(victim in other for other in others))

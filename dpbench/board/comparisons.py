@@ -8,8 +8,8 @@ import numpy as np
 
 from dpbench.board.cells import grouped
 from dpbench.board.columns import DEFAULT_HEADLINE, WORST_CASE
-from dpbench.board.leakage import OnScale, leakage
-from dpbench.board.rows import Row, Sample, per_image
+from dpbench.board.leakage import Normalised, leakage
+from dpbench.board.rows import BoardRow, Sample, column_values
 from dpbench.metrics.intervals import Floats, bounds, over_seeds, resampled_means, resampled_shares
 
 EXACT = 1e-9
@@ -19,7 +19,9 @@ Pairs = list[tuple[Sample, Sample]]
 Draws = dict[tuple[int, tuple[tuple[str, ...], ...]], tuple[list[float], list[Floats]]]
 
 
-def difference(first: Row, second: Row, column: str, *, known: Draws | None = None) -> tuple[float, float] | None:
+def difference(
+    first: BoardRow, second: BoardRow, column: str, *, known: Draws | None = None
+) -> tuple[float, float] | None:
     """The 95% interval of the mean of `second` minus that of `first`, over the images and seeds that both have.
 
     Args:
@@ -42,7 +44,10 @@ def difference(first: Row, second: Row, column: str, *, known: Draws | None = No
         if one.figures is None or two.figures is None:
             continue
         shared = sorted(set(one.figures.victims) & set(two.figures.victims))
-        before, after = per_image(one.figures.on(shared), column), per_image(two.figures.on(shared), column)
+        before, after = (
+            column_values(one.figures.restrict_to(shared), column),
+            column_values(two.figures.restrict_to(shared), column),
+        )
         if shared and before is not None and after is not None:
             differences.append((shared, (after - before)[:, None]))
     if not differences:
@@ -69,16 +74,16 @@ def _accuracy(pairs: Pairs) -> tuple[float, float] | None:
     return bounds(over_seeds(changes), float(np.mean(means)), max(len(one.correct) for one, _ in pairs))
 
 
-def _leakage(first: Row, second: Row, pairs: Pairs, known: Draws) -> tuple[float, float] | None:
-    before: list[OnScale] = []
-    after: list[OnScale] = []
+def _leakage(first: BoardRow, second: BoardRow, pairs: Pairs, known: Draws) -> tuple[float, float] | None:
+    before: list[Normalised] = []
+    after: list[Normalised] = []
     for one, two in pairs:
         if one.scaled is None or two.scaled is None or one.scaled.label != two.scaled.label:
             continue
         shared = sorted(set(one.scaled.victims) & set(two.scaled.victims))
         if shared:
-            before.append(one.scaled.on(shared))
-            after.append(two.scaled.on(shared))
+            before.append(one.scaled.restrict_to(shared))
+            after.append(two.scaled.restrict_to(shared))
     if not before:
         return None
     figures, draws = zip(*(_drawn(row, seeds, known) for row, seeds in ((first, before), (second, after))), strict=True)
@@ -87,7 +92,7 @@ def _leakage(first: Row, second: Row, pairs: Pairs, known: Draws) -> tuple[float
     return bounds(change, float(np.mean(figures[1]) - np.mean(figures[0])), images)
 
 
-def _drawn(row: Row, seeds: Sequence[OnScale], known: Draws) -> tuple[list[float], list[Floats]]:
+def _drawn(row: BoardRow, seeds: Sequence[Normalised], known: Draws) -> tuple[list[float], list[Floats]]:
     key = id(row), tuple(one.victims for one in seeds)
     if key not in known:
         known[key] = leakage(seeds)
@@ -99,14 +104,14 @@ def significant(interval: tuple[float, float]) -> bool:
     return interval[0] > EXACT or interval[1] < -EXACT
 
 
-def ties(rows: Sequence[Row]) -> dict[Row, str]:
+def ties(rows: Sequence[BoardRow]) -> dict[BoardRow, str]:
     """Worst-case row -> the settings that it cannot be told from, `name args; name args`.
 
     By the headline, leakage where a suite names no other, or by SSIM where one of the two lacks it; against the same
     attackers and with the same seed.
     """
     worst = [row for row in rows if row.name.attack == WORST_CASE]
-    tied: dict[Row, list[str]] = {row: [] for row in worst}
+    tied: dict[BoardRow, list[str]] = {row: [] for row in worst}
     for panel in grouped(worst, _attacker).values():
         known: Draws = {}
         for index, first in enumerate(panel):
@@ -119,5 +124,5 @@ def ties(rows: Sequence[Row]) -> dict[Row, str]:
     return {row: "; ".join(sorted(others)) for row, others in tied.items()}
 
 
-def _attacker(row: Row) -> tuple[str | int, ...]:
+def _attacker(row: BoardRow) -> tuple[str | int, ...]:
     return *row.name.group, row.name.threat_model, row.name.auxiliary, row.name.releases, row.name.server

@@ -8,15 +8,30 @@ import html
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from dpbench.board.columns import CELLS, COLUMNS, COUNTS, DECIMALS, GUARANTEES, KEY, MEANS, ORDER, TEXT, Layout, tidy
+from dpbench.board.columns import (
+    CELL_LAYOUT,
+    COLUMNS,
+    COUNTS,
+    GUARANTEES,
+    KEY,
+    MEANS,
+    ORDER,
+    TEXT,
+    BoardKind,
+    CsvTable,
+    decimals_of,
+    own_metrics,
+    tidy,
+)
 from dpbench.errors import DpbenchError
+from dpbench.metrics.table import CALIBRATED
+from dpbench.metrics.table import RANGES as METRIC_RANGES
 from dpbench.text.shown_text import LIMIT, clean
 
 
@@ -27,15 +42,16 @@ def _text(value: float, decimals: int) -> str:
 def as_text(board: pd.DataFrame) -> pd.DataFrame:
     """Every value as the text that is written: fixed decimals, empty for what is not there."""
     shown = board.astype(object)
-    for column in (column for column in board if column in DECIMALS):
-        shown[column] = [_text(float(value), DECIMALS[column]) for value in board[column]]
+    decimals = decimals_of(own_metrics(board).values())
+    for column in (column for column in board if column in decimals):
+        shown[column] = [_text(float(value), decimals[column]) for value in board[column]]
     for column in (column for column in board if column in COUNTS):
         shown[column] = ["" if pd.isna(value) else str(value) for value in board[column]]
     return shown.astype(str)
 
 
 def _to_read(board: pd.DataFrame) -> pd.DataFrame:
-    """As text that says what not every reader knows: guarantees that cannot exist, and what a status does not tell."""
+    """The board as text for people: n/a for guarantees that cannot be, and in `status` what else one must know."""
     from dpbench.board.caveats import (
         not_converged,  # it brings torch, which reading a board does not need
         recognised,
@@ -61,7 +77,8 @@ def _readable(board: pd.DataFrame) -> pd.DataFrame:
             page[column] = text[column]
     page["accuracy"] = _with_interval(text, "accuracy")
     page["drop"] = text["accuracy_drop"]
-    for metric in ("ssim", "psnr_db", "lpips", "reid_top1", "identity_top1", "label_read", "leakage"):
+    own = own_metrics(board)
+    for metric in ("ssim", "psnr_db", "lpips", *own, "reid_top1", "identity_top1", "label_read", "leakage"):
         if metric not in text:
             continue
         page[metric] = _with_interval(text, metric)
@@ -142,33 +159,26 @@ def write_board(board: pd.DataFrame, path: Path) -> None:
 
 SHARE = (0.0, 1.0)
 
-
 NOT_NEGATIVE = (0.0, math.inf)
-
 
 RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("accuracy", "accuracy_top5", "reid_top1", "reid_top5", "identity_top1", "label_read"), SHARE),
-    **dict.fromkeys(("leakage", "leakage_ssim", "leakage_psnr_db", "leakage_lpips"), SHARE),
-    **dict.fromkeys(("reid_chance", "identity_chance", "judge_accuracy", "delta", "mse"), SHARE),
+    **dict.fromkeys(("leakage", *(f"leakage_{metric}" for metric in CALIBRATED)), SHARE),
+    **dict.fromkeys(("reid_chance", "identity_chance", "judge_accuracy", "delta"), SHARE),
+    **METRIC_RANGES,
     "accuracy_drop": (-1.0, 1.0),
-    "ssim": (-1.0, 1.0),
-    "psnr_db": (0.0, 100.0),
     "releases": (1.0, math.inf),
 }
-"""What a figure can be; of the others: not negative."""
-
+"""Column -> the smallest and largest value it can have; columns that are not listed are 0 or more."""
 
 MISSING = ("", "nan", "na", "n/a")
-"""What stands where there is no figure, in any case."""
-
+"""Texts that stand for a figure that is not there, whatever their case."""
 
 NAMED = 5
 """Missing columns that an error names."""
 
-
 _WORDS = ("status", "threat_model", "auxiliary", "budget", "origin", "converged", "server")
-"""Columns of a few words: their case says nothing."""
-
+"""Columns that hold one of a few words, whose case says nothing."""
 
 _AGAIN = "write it again with `dpbench leaderboard DIR --output FILE.csv`"
 
@@ -182,24 +192,38 @@ def read_board(path: Path) -> pd.DataFrame:
         DpbenchError: no such file, no CSV table, cut short, columns missing (named), or a value that cannot be
             (named by row and column).
     """
-    header, rows, separator = read_table(path)
+    return _cell_board(read_table(path))
+
+
+def _cell_board(table: CsvTable) -> pd.DataFrame:
+    path, header = table.path, table.header
     _refuse_header(header, path)
-    board = pd.DataFrame(rows, columns=header, dtype=object)
-    for column in (column for column in header if column in ORDER):
+    board = pd.DataFrame(table.rows, columns=header, dtype=object)
+    metrics = own_metrics(board)
+    ranges = {**RANGES, **{name: facts.range for name, facts in metrics.items()}}
+    decimals = {column: places for column, places in decimals_of(metrics.values()).items() if column in header}
+    known = [column for column in header if column in ORDER or column in decimals]
+    for column in known:
         if column in TEXT:
             board[column] = [_as_written(column, value) for value in board[column]]
         else:
             board[column] = [
-                _figure(column, value, separator, f"board {path}, data row {number}")
+                _figure(column, value, table.separator, f"board {path}, data row {number}", ranges)
                 for number, value in enumerate(board[column], start=1)
             ]
+    means = {column: decimals[column] for column in (*MEANS, *metrics) if column in decimals}
     for number, row in enumerate(board.to_dict("records"), start=1):
-        _refuse_interval({str(column): value for column, value in row.items()}, f"board {path}, data row {number}")
-    return tidy(board.reindex(columns=[column for column in ORDER if column in header]))
+        values = {str(column): value for column, value in row.items()}
+        _refuse_interval(values, f"board {path}, data row {number}", means)
+    return tidy(board.reindex(columns=known))
 
 
-def read_table(path: Path) -> tuple[list[str], list[list[str]], str]:
-    """Names of the columns, rows of as many values, and what separates them."""
+def read_table(path: Path) -> CsvTable:
+    """A CSV file of any columns.
+
+    Raises:
+        DpbenchError: no such file, no CSV table, or cut short.
+    """
     try:
         content = path.read_bytes()
         utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -228,7 +252,7 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]], str]:
         if len(row) != len(header):
             cut = f"is not a CSV table: data row {number} has {len(row)} of {len(header)} values"
             raise DpbenchError(f"board {path} {cut}{'; it is cut short' if number == len(rows) else ''}; {_AGAIN}")
-    return header, rows, separator
+    return CsvTable(path, header, rows, separator)
 
 
 def _refuse_header(header: Sequence[str], path: Path) -> None:
@@ -247,7 +271,7 @@ def _as_written(column: str, value: str) -> str:
     return value.casefold() if column in _WORDS or (column == "seed" and value.isalpha()) else value
 
 
-def _figure(column: str, value: str, separator: str, where: str) -> float:
+def _figure(column: str, value: str, separator: str, where: str, ranges: Mapping[str, tuple[float, float]]) -> float:
     """A figure, NaN where there is none."""
     if value.casefold() in MISSING:
         if column in KEY:
@@ -259,7 +283,7 @@ def _figure(column: str, value: str, separator: str, where: str) -> float:
     if not math.isfinite(number):
         raise DpbenchError(f"{where}: {column} is {value!r}; expected a number")
     stem = re.sub("_(low|high)$", "", column)
-    low, high = RANGES.get(stem if stem in MEANS else column, NOT_NEGATIVE)
+    low, high = ranges.get(stem if stem in MEANS or stem in ranges else column, NOT_NEGATIVE)
     whole = column not in COUNTS or number == round(number)
     if not (whole and low <= number <= high):
         expected = f"between {low:g} and {high:g}" if math.isfinite(high) else f"at least {low:g}"
@@ -268,28 +292,15 @@ def _figure(column: str, value: str, separator: str, where: str) -> float:
     return number
 
 
-def _refuse_interval(row: Mapping[str, float], where: str) -> None:
+def _refuse_interval(row: Mapping[str, float], where: str, means: Mapping[str, int]) -> None:
     """An error unless each figure lies in its interval; each end and figure is rounded for itself."""
-    for column in (column for column in MEANS if column in row):
+    for column, decimals in means.items():
         mean, low, high = (row.get(f"{column}{end}", math.nan) for end in ("", "_low", "_high"))
-        rounding = 10.0 ** -DECIMALS[column]
+        rounding = 10.0**-decimals
         if math.isnan(mean) and not (math.isnan(low) and math.isnan(high)):
             raise DpbenchError(f"{where}: {column} is empty beside its interval [{low:g}, {high:g}]; expected a number")
         if low > mean + rounding or mean > high + rounding:  # never of NaN
             raise DpbenchError(f"{where}: {column} is {mean:g}, outside its interval [{low:g}, {high:g}]")
 
 
-@dataclass(frozen=True)
-class BoardKind:
-    """The boards of a protocol.
-
-    Attributes:
-        layout: how they name their rows.
-        read: a CSV file -> the board, checked.
-    """
-
-    layout: Layout
-    read: Callable[[Path], pd.DataFrame]
-
-
-CELL_BOARDS = BoardKind(CELLS, read_board)
+CELL_BOARDS = BoardKind(CELL_LAYOUT, _cell_board)

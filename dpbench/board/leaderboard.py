@@ -14,12 +14,10 @@ import numpy as np
 import pandas as pd
 
 from dpbench.board.cells import PER_IMAGE, Cell, Figures, Tier, bound_of, cells_of, grouped, in_order
-from dpbench.board.columns import COLUMNS, DEFAULT_HEADLINE, FLOOR, KEY, WORST_CASE, tidy
+from dpbench.board.columns import COLUMNS, DEFAULT_HEADLINE, FLOOR, KEY, WORST_CASE, tidy, with_arguments
 from dpbench.board.comparisons import ties
-from dpbench.board.files import read_board as read_board
-from dpbench.board.files import write_board as write_board
-from dpbench.board.leakage import on_scale
-from dpbench.board.rows import Row, Sample, on_common_seeds, over_all_seeds
+from dpbench.board.leakage import normalised
+from dpbench.board.rows import BoardRow, Sample, on_common_seeds, over_all_seeds
 from dpbench.board.worst_cases import Scope, ensemble_of, none_converged, outcome, tiers_of, unreliable_cells
 from dpbench.contract.threat import AUXILIARY_DATA, BUDGETS, THREAT_MODELS
 from dpbench.records.record import Record, Utility
@@ -28,17 +26,26 @@ from dpbench.records.record import Record, Utility
 def build_board(records: Iterable[Record], *, claimed: Iterable[Record] = ()) -> pd.DataFrame:
     """The board of some records: columns as in dpbench/guide/boards.md, sorted, figures rounded.
 
+        >>> from pathlib import Path
+        >>> from dpbench.records.store import CELLS
+        >>> board = dpbench.build_board(CELLS.all(Path("runs/tiny")))
+        >>> list(board["status"].unique())
+        ['ok']
+
     Args:
         records: what was measured here.
         claimed: what others submitted and nobody measured again: rows of their own after the measured ones, which
             change nothing in those.
     """
-    boards = [_tabulated(build_rows(given), origin) for given, origin in ((records, "measured"), (claimed, "claimed"))]
+    by_origin = {"measured": build_rows(records), "claimed": build_rows(claimed)}
+    boards = [_tabulated(rows, origin) for origin, rows in by_origin.items()]
     filled = [board for board in boards if len(board)]
-    return pd.concat(filled, ignore_index=True) if filled else boards[0]
+    board = pd.concat(filled, ignore_index=True) if filled else boards[0]
+    names = (row.name for rows in by_origin.values() for row in rows)
+    return with_arguments(board, {name.defense_args: dict(name.arguments) for name in names})
 
 
-def build_rows(records: Iterable[Record]) -> list[Row]:
+def build_rows(records: Iterable[Record]) -> list[BoardRow]:
     """The rows of a board with the per-image figures they rest on, not sorted."""
     rows = []
     for group in grouped(cells_of(records), lambda cell: cell.name.group).values():
@@ -46,7 +53,7 @@ def build_rows(records: Iterable[Record]) -> list[Row]:
     return rows + _rows_over_seeds(rows)
 
 
-def _tabulated(rows: Sequence[Row], origin: str) -> pd.DataFrame:
+def _tabulated(rows: Sequence[BoardRow], origin: str) -> pd.DataFrame:
     tied = ties(rows)
     columns = [row.columns() | {"tied": tied.get(row, ""), "origin": origin} for row in rows]
     if not columns:
@@ -54,7 +61,7 @@ def _tabulated(rows: Sequence[Row], origin: str) -> pd.DataFrame:
     return _sorted(tidy(pd.DataFrame(columns)))
 
 
-def _rows_of(scope: Scope) -> list[Row]:
+def _rows_of(scope: Scope) -> list[BoardRow]:
     """Rows of one dataset, backbone, split point and seed: the scope of accuracy drop and leakage."""
     unreliable = unreliable_cells(scope)
     rows = [_cell_row(cell, scope, unreliable.get(cell.record.id)) for cell in scope.cells]
@@ -65,7 +72,7 @@ def _rows_of(scope: Scope) -> list[Row]:
     return rows
 
 
-def _cell_row(cell: Cell, scope: Scope, doubt: str | None) -> Row:
+def _cell_row(cell: Cell, scope: Scope, doubt: str | None) -> BoardRow:
     record = cell.record
     status, error = record.status, ""
     if not cell.ok:
@@ -77,10 +84,10 @@ def _cell_row(cell: Cell, scope: Scope, doubt: str | None) -> Row:
         "cell": record.id,
     }
     utility = record.utility if cell.ok else None
-    return Row(cell.name, facts, (_sample([cell], cell.figures, scope, utility),))
+    return BoardRow(cell.name, facts, (_sample([cell], cell.figures, scope, utility),))
 
 
-def _worst_row(setting: list[Cell], tier: Tier, scope: Scope, unreliable: Mapping[str, str]) -> Row:
+def _worst_row(setting: list[Cell], tier: Tier, scope: Scope, unreliable: Mapping[str, str]) -> BoardRow:
     members = scope.members(setting, tier)
     found, status, error = outcome(members, unreliable)
     attacks = [cell for cell in members if not cell.floor] or members
@@ -100,10 +107,10 @@ def _worst_row(setting: list[Cell], tier: Tier, scope: Scope, unreliable: Mappin
         "converged": "no" if none_converged(members) else "",
     }
     own = [cell for cell in attacks if cell in setting]
-    return Row(name, facts, (_sample(own or setting, found, scope, _utility(setting)),))
+    return BoardRow(name, facts, (_sample(own or setting, found, scope, _utility(setting)),))
 
 
-def _floor_row(scope: Scope) -> Row:
+def _floor_row(scope: Scope) -> BoardRow:
     """The zero of the scale, as a row of the undefended model."""
     found, status, error = outcome(scope.floors, {})
     strongest = max((cell.tier for cell in scope.floors), key=lambda tier: tier.strength)
@@ -117,7 +124,7 @@ def _floor_row(scope: Scope) -> Row:
         budget=BUDGETS[max(cell.budget_rank for cell in scope.floors)],
     )
     facts = _facts(scope.floors, scope.reference) | {"status": status, "error": error}
-    return Row(name, facts, (_sample(scope.floors, found, scope, _utility(scope.reference)),))
+    return BoardRow(name, facts, (_sample(scope.floors, found, scope, _utility(scope.reference)),))
 
 
 def _sample(own: Sequence[Cell], found: Figures | None, scope: Scope, utility: Utility | None) -> Sample:
@@ -129,7 +136,7 @@ def _sample(own: Sequence[Cell], found: Figures | None, scope: Scope, utility: U
     return Sample(
         seed=own[0].name.seed,
         figures=found,
-        scaled=on_scale(found, scope.scale_of(own[0]), trained_on),
+        scaled=normalised(found, scope.scale_of(own[0]), trained_on),
         correct=utility.correct if utility else [],
         top5=utility.top5 or [] if utility else [],
         undefended_correct=reference.correct if reference else [],
@@ -179,10 +186,10 @@ def _one_line(text: str, width: int = 160) -> str:
     return line if len(line) <= width else line[: width - 3] + "..."
 
 
-def _rows_over_seeds(rows: Sequence[Row]) -> list[Row]:
+def _rows_over_seeds(rows: Sequence[BoardRow]) -> list[BoardRow]:
     """One more row for each that exists with several seeds."""
 
-    def apart_from_seed(row: Row) -> tuple[object, ...]:
+    def apart_from_seed(row: BoardRow) -> tuple[object, ...]:
         # the budget of a worst case is that of its strongest member, and may differ if a seed lacks that one
         derived = row.name.attack in (WORST_CASE, FLOOR)
         return dataclasses.astuple(dataclasses.replace(row.name, seed="", budget="" if derived else row.name.budget))
@@ -229,12 +236,14 @@ def per_image(records: Iterable[Record]) -> pd.DataFrame:
 
     Columns: those that name the row, `status`, `error`, `cell`, `floor`, `accuracy` of the defense, `victim`
     (its place), `victim_hash`, `correct` (top-1 on it), `mse`, `psnr_db` (at most 80), `ssim`, `lpips`, `reid_rank`
-    (how many test images are at least as near: 0 is a match), `identity_rank` (likewise of classes), `label_read`.
+    (how many test images are at least as near: 0 is a match), `identity_rank` (likewise of classes), `label_read`,
+    then metrics of one's own.
     """
     rows: list[dict[str, Any]] = []
-    for cell in cells_of(list(records), as_recorded=True):
+    cells = cells_of(list(records), as_recorded=True)
+    for cell in cells:
         record = cell.record
-        shared = dataclasses.asdict(cell.name) | {
+        shared = cell.name.columns() | {
             "status": record.status,
             "error": record.error or "",
             "cell": record.id,
@@ -250,6 +259,8 @@ def per_image(records: Iterable[Record]) -> pd.DataFrame:
             rows.append(shared | {"victim": index, "victim_hash": victim} | seen | own)
     named = [*KEY, *(["server"] if any(row["server"] for row in rows) else [])]
     columns = [*named, "status", "error", "cell", "floor", "accuracy", "victim", "victim_hash", "correct", *PER_IMAGE]
+    added = {facts.name for cell in cells for facts in cell.record.metrics}
+    columns += sorted(added)
     frame = pd.DataFrame(rows).reindex(columns=columns)
-    types = {"victim": "Int64", "correct": "boolean"} | dict.fromkeys(PER_IMAGE, "float64")
+    types = {"victim": "Int64", "correct": "boolean"} | dict.fromkeys([*PER_IMAGE, *added], "float64")
     return frame.astype(types | {"reid_rank": "Int64", "identity_rank": "Int64", "label_read": "boolean"})

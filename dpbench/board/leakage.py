@@ -7,17 +7,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dpbench.board.cells import LOWER_IS_CLOSER, Figures, common
+from dpbench.board.cells import Figures, common
 from dpbench.metrics.intervals import Floats, resampled_means
-
-CALIBRATED = {"ssim": 0.02, "psnr_db": 0.2, "lpips": 0.02}
-"""Metrics that make up `leakage`; one counts where an attack on the undefended model is so far above the floor."""
+from dpbench.metrics.table import CALIBRATED, LOWER_IS_CLOSER
 
 SAME_AS = {"mse": "psnr_db"}
 """A defense trained on the key has trained on the value: one is a function of the other."""
 
 TRAINED_ON = " (trained on)"
-"""Ends what leakage is made of where the defense says that it optimised against all of that."""
+"""Stands at the end of `leakage_metrics` where the defense says that it optimised against all of those metrics."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Scale:
         metrics = tuple(metric for metric in self.metrics if all(metric in peer.values for peer in peers))
         if not victims or not metrics:
             return None
-        return Scale(self.floor.on(victims), self.undefended.on(victims), metrics)
+        return Scale(self.floor.restrict_to(victims), self.undefended.restrict_to(victims), metrics)
 
 
 def scale_of(floor: Figures | None, undefended: Figures | None, attacks: Sequence[Figures]) -> Scale | None:
@@ -63,11 +61,11 @@ def scale_of(floor: Figures | None, undefended: Figures | None, attacks: Sequenc
     victims = common([floor, undefended, *attacks])
     if not victims:
         return None
-    floor, undefended = floor.on(victims), undefended.on(victims)
+    floor, undefended = floor.restrict_to(victims), undefended.restrict_to(victims)
     metrics = []
     for metric, margin in CALIBRATED.items():
         if metric in floor.values and metric in undefended.values:
-            alone = [attack.on(victims).values[metric].mean() for attack in attacks if metric in attack.values]
+            alone = [attack.restrict_to(victims).values[metric].mean() for attack in attacks if metric in attack.values]
             sign = _sign(metric)
             if alone and max(sign * mean for mean in alone) - sign * floor.values[metric].mean() > margin:
                 metrics.append(metric)
@@ -79,8 +77,8 @@ def _sign(metric: str) -> float:
 
 
 @dataclass(frozen=True)
-class OnScale:
-    """A row, the floor and the undefended model on the same victims.
+class Normalised:
+    """Figures of a row beside those of the floor and of the undefended model, on the same victims.
 
     Attributes:
         victims: content hashes, N of them.
@@ -100,15 +98,15 @@ class OnScale:
         """What leakage is made of: `ssim psnr_db lpips`, `ssim (trained on)`. Compare it only where this is equal."""
         return " ".join(self.metrics) + (TRAINED_ON if self.trained_on.issuperset(self.metrics) else "")
 
-    def on(self, victims: Sequence[str]) -> OnScale:
-        """For some of the victims, in the order given; the metrics stay."""
+    def restrict_to(self, victims: Sequence[str]) -> Normalised:
+        """The same for some of the victims, in the order given."""
         if tuple(victims) == self.victims:
             return self
         place = {victim: index for index, victim in enumerate(self.victims)}
         return replace(self, victims=tuple(victims), values=self.values[[place[v] for v in victims]])
 
-    def by(self, metrics: Sequence[str]) -> OnScale:
-        """By some of the metrics, in the order given; the victims stay."""
+    def by(self, metrics: Sequence[str]) -> Normalised:
+        """The same for some of the metrics, in the order given."""
         columns = [3 * self.metrics.index(metric) + part for metric in metrics for part in range(3)]
         return replace(self, metrics=tuple(metrics), values=self.values[:, columns])
 
@@ -124,8 +122,8 @@ class OnScale:
         return ratios
 
 
-def on_scale(row: Figures | None, scale: Scale | None, trained_on: Collection[str] = ()) -> OnScale | None:
-    """A row on its scale; None where there is none, or the row lacks a victim or a metric of it.
+def normalised(row: Figures | None, scale: Scale | None, trained_on: Collection[str] = ()) -> Normalised | None:
+    """A row beside the ends of its scale; None without a scale, or where the row lacks a victim or a metric of it.
 
     Args:
         row: has figures for all victims of the scale, and perhaps for more.
@@ -136,19 +134,19 @@ def on_scale(row: Figures | None, scale: Scale | None, trained_on: Collection[st
         return None
     if not all(metric in row.values for metric in scale.metrics) or not set(scale.floor.victims) <= set(row.victims):
         return None
-    parts = (row.on(scale.floor.victims), scale.floor, scale.undefended)
+    parts = (row.restrict_to(scale.floor.victims), scale.floor, scale.undefended)
     columns = [_sign(metric) * part.values[metric] for metric in scale.metrics for part in parts]
     claimed = frozenset(SAME_AS.get(metric, metric) for metric in trained_on)
-    return OnScale(scale.floor.victims, scale.metrics, np.stack(columns, axis=1), claimed)
+    return Normalised(scale.floor.victims, scale.metrics, np.stack(columns, axis=1), claimed)
 
 
-def together(seeds: Sequence[OnScale]) -> list[OnScale]:
+def together(seeds: Sequence[Normalised]) -> list[Normalised]:
     """The same row with several seeds, by the metrics that take part in all of them; empty where there are none."""
     shared = [metric for metric in CALIBRATED if all(metric in one.metrics for one in seeds)]
     return [one.by(shared) for one in seeds] if shared else []
 
 
-def leakage(seeds: Sequence[OnScale], metric: str | None = None) -> tuple[list[float], list[Floats]]:
+def leakage(seeds: Sequence[Normalised], metric: str | None = None) -> tuple[list[float], list[Floats]]:
     """Leakage per seed and in its resamples (RESAMPLES,), of the mean over all metrics or of one.
 
     All parts are resampled together, image by image. Clipped to [0, 1], after the mean over metrics.

@@ -11,22 +11,22 @@ import numpy as np
 
 from dpbench.board.cells import Figures
 from dpbench.board.columns import WORST_CASE
-from dpbench.board.leakage import OnScale, leakage, together
+from dpbench.board.leakage import Normalised, leakage, together
 from dpbench.contract.threat import BUDGETS
 from dpbench.metrics.intervals import Floats, interval_columns, resampled_means, resampled_shares
-from dpbench.records.record import METRICS
+from dpbench.metrics.table import IN_RECORDS
 from dpbench.suite.names import RowName
 
 ALL_SEEDS = "all"
 """What the `seed` column says in the row that takes all seeds together."""
 
 SPREAD = ("accuracy", "ssim", "leakage")
-"""Figures whose standard deviation over seeds is told."""
+"""Figures for which rows over all seeds give the standard deviation over seeds, too."""
 
 RANKS = {"reid_top1": ("reid_rank", 1), "reid_top5": ("reid_rank", 5), "identity_top1": ("identity_rank", 1)}
-"""Column -> the rank it counts, and below which."""
+"""Column -> the rank that it looks at, and k: the column is the share of victims whose rank is below k."""
 
-MEANS = (*METRICS, *RANKS, "label_read")
+MEANS = (*IN_RECORDS, *RANKS, "label_read")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Sample:
 
     seed: str
     figures: Figures | None
-    scaled: OnScale | None
+    scaled: Normalised | None
     correct: Sequence[bool]
     undefended_correct: Sequence[bool]
     test_set: str
@@ -55,7 +55,7 @@ class Sample:
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class BoardRow:
     """A row: `facts` are the columns that are no means over images, `samples` one for each seed."""
 
     name: RowName
@@ -63,13 +63,18 @@ class Row:
     samples: tuple[Sample, ...]
 
     def columns(self) -> dict[str, Any]:
-        """Column -> value; columns that are not there have no value."""
-        columns: dict[str, Any] = dataclasses.asdict(self.name) | self.facts
+        """Column -> value, not rounded; a column without a value is left out."""
+        columns: dict[str, Any] = self.name.columns() | self.facts
         found = [sample.figures for sample in self.samples if sample.figures is not None]
         if found:
             columns["images"] = len({victim for figures in found for victim in figures.victims})
         for column in MEANS:
-            columns |= _mean(column, [(figures.victims, per_image(figures, column)) for figures in found])
+            columns |= _mean(column, [(figures.victims, column_values(figures, column)) for figures in found])
+        metrics = [facts for facts in found[0].metrics if all(facts in one.metrics for one in found)] if found else []
+        for facts in metrics:
+            own = [(figures.victims, figures.values.get(facts.name)) for figures in found]
+            columns |= _mean(facts.name, own, facts.range)
+        columns["metrics"] = " ".join(facts.text for facts in metrics)
         bounds_ = [sample.bound for sample in self.samples if sample.bound is not None]
         columns |= _mean("mse_bound", [(bound.victims, bound.values["mse_bound"]) for bound in bounds_])
         return columns | self._leakage() | self._accuracy()
@@ -108,8 +113,8 @@ def _share(hits: Sequence[bool]) -> float:
     return sum(hits) / len(hits)
 
 
-def per_image(figures: Figures, column: str) -> Floats | None:
-    """What `column` averages, (N,); None where it was not measured."""
+def column_values(figures: Figures, column: str) -> Floats | None:
+    """The figures per image (N,) whose mean is in this column; None where they were not measured."""
     if column in RANKS:
         rank, below = RANKS[column]
         ranks = figures.values.get(rank)
@@ -117,24 +122,35 @@ def per_image(figures: Figures, column: str) -> Floats | None:
     return figures.values.get(column)
 
 
-def _mean(column: str, seeds: Sequence[tuple[tuple[str, ...], Floats | None]]) -> dict[str, float]:
+def _mean(
+    column: str,
+    seeds: Sequence[tuple[tuple[str, ...], Floats | None]],
+    limits: tuple[float, float] | None = None,
+) -> dict[str, float]:
     known = [(victims, values) for victims, values in seeds if values is not None and len(values)]
     if not known:
         return {}
     drawn = resampled_means([(victims, values[:, None]) for victims, values in known])
     images = len({victim for victims, _ in known for victim in victims})
-    return _estimate(column, [float(values.mean()) for _, values in known], [means[:, 0] for means in drawn], images)
+    means_of = [float(values.mean()) for _, values in known]
+    return _estimate(column, means_of, [means[:, 0] for means in drawn], images, limits)
 
 
-def _estimate(column: str, seeds: Sequence[float], drawn: Sequence[Floats], images: int) -> dict[str, float]:
+def _estimate(
+    column: str,
+    seeds: Sequence[float],
+    drawn: Sequence[Floats],
+    images: int,
+    limits: tuple[float, float] | None = None,
+) -> dict[str, float]:
     """Mean over seeds, its interval, and the spread over seeds; `drawn` holds the resamples of each seed."""
-    columns = interval_columns(column, seeds, drawn, images)
+    columns = interval_columns(column, seeds, drawn, images, limits=limits)
     if column in SPREAD and len(seeds) > 1:
         columns[f"{column}_spread"] = float(np.std(seeds, ddof=1))
     return columns
 
 
-def over_all_seeds(rows: Sequence[Row]) -> Row:
+def over_all_seeds(rows: Sequence[BoardRow]) -> BoardRow:
     """One row for what several rows measured with different seeds."""
     rows = sorted(rows, key=lambda row: int(row.name.seed))
     budget = max((row.name.budget for row in rows), key=[str(name) for name in BUDGETS].index)
@@ -145,10 +161,10 @@ def over_all_seeds(rows: Sequence[Row]) -> Row:
     facts["seconds"] = sum(row.facts["seconds"] for row in rows)
     facts["ensemble"] = "; ".join(sorted({row.facts["ensemble"] for row in rows} - {""}))
     facts["converged"] = min((row.facts["converged"] for row in rows), key=("no", "yes", "").index)
-    return Row(name, facts, tuple(sample for row in rows for sample in row.samples))
+    return BoardRow(name, facts, tuple(sample for row in rows for sample in row.samples))
 
 
-def on_common_seeds(rows: Sequence[Row]) -> list[Row]:
+def on_common_seeds(rows: Sequence[BoardRow]) -> list[BoardRow]:
     """Rows over all seeds of one defense setting, with leakage over those seeds in which every worst case has it.
 
     Else an attacker who failed with the seed that leaks most would show less than a weaker one.
@@ -173,7 +189,7 @@ def _shared(values: Sequence[Any]) -> Any:
     return known[0] if isinstance(known[0], str) else max(known)
 
 
-def _status_over_seeds(rows: Sequence[Row]) -> tuple[str, str]:
+def _status_over_seeds(rows: Sequence[BoardRow]) -> tuple[str, str]:
     worst = [row for row in rows if row.facts["status"] != "ok"]
     if not worst:
         return "ok", ""

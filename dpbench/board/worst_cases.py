@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dpbench.board.cells import LOWER_IS_CLOSER, Cell, Figures, Tier, common, grouped, worst_case
-from dpbench.board.leakage import CALIBRATED, Scale, scale_of
+from dpbench.board.cells import Cell, Figures, Tier, common, grouped, worst_case
+from dpbench.board.leakage import Scale, scale_of
 from dpbench.contract.threat import UNDEFENDED
-from dpbench.suite.ensembles import BLIND_FLOORS, ensemble_label
+from dpbench.metrics.table import CALIBRATED, LOWER_IS_CLOSER
+from dpbench.suite.ensembles import ensemble_label, is_blind
 from dpbench.suite.names import arguments_text
 
 
@@ -25,7 +26,7 @@ class Scope:
         self.floors = _strongest([cell for cell in self.reference if cell.floor]) or _strongest(
             [cell for cell in cells if cell.floor]
         )
-        self.blind_floors = [cell for cell in self.floors if cell.attack in BLIND_FLOORS]
+        self.blind_floors = [cell for cell in self.floors if is_blind(cell.attack)]
         self.scale = self._scale()
         self._scales: dict[str, Scale | None] = {}
 
@@ -40,7 +41,7 @@ class Scope:
         """
         own = [cell for cell in setting if tier.includes(cell.tier)]
         attacks = [cell for cell in own if not cell.floor]
-        seeing = [cell for cell in own if cell.floor and cell.attack not in BLIND_FLOORS]
+        seeing = [cell for cell in own if cell.floor and not is_blind(cell.attack)]
         return attacks + seeing + self.blind_floors
 
     def scale_of(self, cell: Cell) -> Scale | None:
@@ -61,12 +62,12 @@ class Scope:
 
 
 def figures(cells: Sequence[Cell]) -> list[Figures]:
-    """Of those that finished."""
+    """The figures of those of these cells that finished."""
     return [cell.figures for cell in cells if cell.figures is not None]
 
 
 def tiers_of(setting: Sequence[Cell]) -> list[Tier]:
-    """Those of its attacks, of its floors where it has no others, and all their grants together; weakest first.
+    """Tiers of a setting's attacks (of its floors, if it has no others), then all their grants together; weakest first.
 
     Together they are the headline: an attacker with weights and several releases can do what either alone allows.
     """
@@ -105,7 +106,7 @@ def none_converged(members: Sequence[Cell]) -> bool:
 
 
 def ensemble_of(members: Sequence[Cell], tier: Tier) -> str:
-    """What the worst case over these is called."""
+    """The name of the ensemble that these cells form under a tier; see `ensemble_label`."""
     granted: dict[str, str] = {}
     weaker = set()
     for cell in members:
@@ -152,11 +153,11 @@ def _reason(reference: Cell, scope: Scope) -> str | None:
 
 
 def _beats(attack: Figures, floors: Sequence[Figures]) -> bool:
-    """Whether its mean is clearly above that of the best floor, in any metric."""
+    """Whether an attack's mean is clearly closer to the victims than that of the best floor, in any metric."""
     victims = common([attack, *floors])
     if not victims:
         return False
-    attack, floors = attack.on(victims), [floor.on(victims) for floor in floors]
+    attack, floors = attack.restrict_to(victims), [floor.restrict_to(victims) for floor in floors]
     for metric, margin in CALIBRATED.items():
         known = [floor.values[metric].mean() for floor in floors if metric in floor.values]
         if metric in attack.values and known:

@@ -17,7 +17,7 @@ Function = Callable[..., Tensor | tuple[Tensor, ...]]
 
 
 class Line(Protocol):
-    """Sends a request, waits for the answer."""
+    """The way to the other side: sends a request and waits for the answer."""
 
     def request(self, message: Message) -> Message:
         """The answer.
@@ -114,7 +114,7 @@ class Remote:
         return results[0] if call.single else results
 
     def drop(self, token: int) -> None:
-        """Nobody will ask for gradients of that result: said with the next request."""
+        """Remember that nobody will ask for gradients of a result; the other side is told with the next request."""
         self._unused.append(token)
 
     def request(self, message: Message) -> Message:

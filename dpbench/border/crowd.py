@@ -105,6 +105,6 @@ class Crowd:
         return float(torch.rand((), generator=self.chance)) < share
 
     def _other(self, generator: torch.Generator) -> torch.Generator:
-        """One that looks like any other, and leaves the given one where it was."""
+        """A generator on the same device, seeded anew; the given one is not advanced."""
         seed = int(torch.randint(2**62, (), generator=self.chance))
         return torch.Generator(generator.device).manual_seed(seed)

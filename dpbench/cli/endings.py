@@ -46,7 +46,7 @@ class Verbs(TyperGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
+        """Run the command; what it raises becomes a line and a status, see `ending`."""
         try:
             return super().invoke(ctx)
         except BaseException as error:

@@ -44,7 +44,7 @@ def print_pages(console: Console) -> None:
 
 
 def print_page(text: str, console: Console) -> None:
-    """Laid out for people where they look at a terminal; else the Markdown as it is, for pipes and files."""
+    """Print a page: laid out on a terminal, and as plain Markdown into pipes and files."""
     if console.is_terminal:
         console.print(Markdown(text, hyperlinks=False))
     else:

@@ -11,11 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from dpbench.contract.attack import Attack
+from dpbench.contract.metric import Metric
 from dpbench.contract.plugin import Plugin
-from dpbench.plugins.configuring import describe_parameter
-from dpbench.plugins.registry import attacks, defenses
+from dpbench.plugins.configuring import limits
+from dpbench.plugins.registry import attacks, defenses, image_sets, is_own, metrics
 
-KINDS = ("attacks", "defenses", "datasets", "backbones", "suites")
+KINDS = ("attacks", "defenses", "metrics", "datasets", "backbones", "suites")
 
 NEEDS = {
     "nothing": "the released features and its own images",
@@ -34,6 +35,7 @@ def listing(kind: str, pattern: str = "") -> list[dict[str, Any]]:
     entries = {
         "attacks": lambda: [_plugin(cls) for cls in attacks().values()],
         "defenses": lambda: [_plugin(cls) for cls in defenses().values()],
+        "metrics": lambda: [_metric(cls) for cls in metrics().values()],
         "datasets": _datasets,
         "suites": _suites,
     }[kind]()
@@ -49,7 +51,7 @@ def _plugin(cls: type[Plugin]) -> dict[str, Any]:
             name: {
                 "default": field.default,
                 "about": field.description or "",
-                "range": describe_parameter(cls, name).partition(" (")[2].rstrip(")"),
+                "range": limits(cls)[name],
             }
             for name, field in cls.model_fields.items()
         },
@@ -61,10 +63,18 @@ def _plugin(cls: type[Plugin]) -> dict[str, Any]:
     return entry
 
 
+def _metric(cls: type[Metric]) -> dict[str, Any]:
+    facts = cls.facts()
+    low, high = facts.range
+    read = f"{facts.closer} is closer, from {low:g} to {high:g}; the gate tolerates {facts.tolerance:g}"
+    return _plugin(cls) | {"read": read}
+
+
 def _datasets() -> list[dict[str, Any]]:
     from dpbench.data.datasets import known_datasets
 
-    return [vars(info) for info in known_datasets()]
+    further = [_plugin(cls) for cls in image_sets().values() if not is_own(cls)]
+    return [*(vars(info) for info in known_datasets()), *further]
 
 
 def _suites() -> list[dict[str, Any]]:
@@ -101,6 +111,8 @@ def _details(entry: dict[str, Any]) -> Text:
     text = Text(entry.get("about", ""))
     if "split_points" in entry:
         text.append(", ".join(entry["split_points"]))
+    if "read" in entry:
+        text.append(f"\n{entry['read']}", style="cyan")
     if "needs" in entry:
         text.append(f"\nneeds {entry['needs']}", style="cyan")
     parameters = entry.get("parameters") or {}

@@ -11,7 +11,7 @@ from dpbench.machine.writing import write_atomically
 from dpbench.protocols.known import of_run
 from dpbench.records.pictures import reconstructions_path
 from dpbench.records.store import picture_path
-from dpbench.suite.overrides import occurs
+from dpbench.suite.overrides import matches_any
 from dpbench.text.shown_text import ERROR_LIMIT, clean
 
 
@@ -39,12 +39,12 @@ class Shown:
 
     @property
     def line(self) -> str:
-        """For the list: the picture, or that there is none, and the label."""
+        """Its line in the list: the path of its picture, or that there is none, and its label."""
         there = clean(self.picture, ERROR_LIMIT) if self.picture.is_file() else "(its picture is gone)"
         return f"{there}  {clean(self.patterns[0])}"
 
     def needed(self, file: Path) -> Path:
-        """The file, if it is there.
+        """A file of the run that is needed now.
 
         Raises:
             DpbenchError: it is gone.
@@ -66,7 +66,7 @@ def shown(directory: Path, patterns: Sequence[str] | None = None) -> list[Shown]
     there = list(_attacks(directory))
     if not there:
         raise DpbenchError(f"{directory} holds no finished attack: nothing to show; `dpbench run` finishes a run")
-    found = [one for pattern in patterns or ["*"] for one in there if occurs(pattern, one.patterns)]
+    found = [one for pattern in patterns or ["*"] for one in there if matches_any(pattern, one.patterns)]
     if not found:
         raise DpbenchError(
             f"no attack in {directory} matches {clean(', '.join(patterns or []))}; `dpbench show {directory}` "

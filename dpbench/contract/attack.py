@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self, get_args
 
 import torch
 from torch import Tensor
@@ -74,6 +74,19 @@ class Remember(Protocol):
 class Observation:
     """Everything an attack may see. What is not granted is None. There are no private and no victim images.
 
+        >>> seen = dpbench.Observation(
+        ...     released=torch.rand(2, 4, 8, 8),
+        ...     image_shape=(3, 16, 16),
+        ...     auxiliary=dpbench.LabelledImages(torch.rand(8, 3, 16, 16), torch.arange(8)),
+        ...     query=None,
+        ...     client=None,
+        ...     remember=lambda name, train, depends_on, owner=None: train(torch.Generator()),
+        ... )
+        >>> seen.granted_query()
+        Traceback (most recent call last):
+        ...
+        dpbench.errors.DpbenchError: this attack needs a client that answers queries; the threat model grants none
+
     Attributes:
         released: (N, ...) released features of the N victims, of the floating type in which they left the client.
         again: further releases of the same victims, each (N, ...), where the suite grants more than one.
@@ -127,15 +140,35 @@ class Observation:
 
 
 class Attack(Plugin, abc.ABC):
-    """A way to get images back from released features."""
+    """A way to get images back from released features.
+
+    >>> class Grey(dpbench.Attack):
+    ...     name = "grey"
+    ...     value: float = 0.5
+    ...
+    ...     def reconstruct(self, seen, *, generator):
+    ...         return torch.full((len(seen.released), *seen.image_shape), self.value)
+    >>> Grey(value=0.25).model_dump(), Grey.needs
+    ({'value': 0.25}, 'nothing')
+    """
 
     needs: ClassVar[Needs] = "nothing"
     floor: ClassVar[bool] = False
     """True for guesses that reconstruct nothing, at most look something up: they set the floor of the scale."""
+    blind: ClassVar[bool] = False
+    """True for floors that do not look at the released features: anyone can output them against any defense."""
     combines: ClassVar[bool] = False
     """True where `Observation.found` is read: such an attack runs after the others of its setting."""
     budgets: ClassVar[dict[str, dict[str, float]]] = {}
     """`small` or `large` -> parameter -> factor on its value at `standard`."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        """Refuse a class that needs what no threat model grants."""
+        super().__pydantic_init_subclass__(**options)
+        if cls.needs not in get_args(Needs):
+            known = ", ".join(map(repr, get_args(Needs)))
+            raise DpbenchError(f"{cls.__name__}.needs is {cls.needs!r}; expected one of: {known}")
 
     def at_budget(self, budget: Budget) -> Self:
         """The same attack with its parameters scaled; whole numbers stay whole, and at least 1."""

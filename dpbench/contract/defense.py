@@ -17,6 +17,12 @@ from dpbench.contract.plugin import Plugin
 class SplitModel(nn.Module):
     """A backbone cut in two at a named module: `server_tail(client_head(x))` equals the unsplit model.
 
+        >>> head = torch.nn.Conv2d(3, 4, 3, padding=1)
+        >>> tail = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4 * 16 * 16, 10))
+        >>> split = dpbench.SplitModel(head, tail, split_point="conv", image_shape=(3, 16, 16), classes=10)
+        >>> split(torch.rand(2, 3, 16, 16)).shape
+        torch.Size([2, 10])
+
     Args:
         client_head: images (N,3,H,W) in [0,1] -> smashed data; normalisation is inside.
         server_tail: smashed data -> logits (N, classes).
@@ -55,6 +61,9 @@ class SplitModel(nn.Module):
 class AdditiveNoise:
     """Noise that a release adds to every value of `ProtectedModel.location`, independently.
 
+        >>> dpbench.AdditiveNoise("laplace", scale=0.5)
+        AdditiveNoise(distribution='laplace', scale=0.5, clip_norm=None)
+
     Attributes:
         distribution: gaussian or laplace.
         scale: standard deviation of gaussian, b of laplace noise, in the units of the released features.
@@ -71,7 +80,16 @@ class ProtectedModel(nn.Module):
 
     Most defenses only override `transform`. One that fine-tunes head or tail does so in `Defense.fit`; one that
     acts on pixels overrides `release`. Everything that `Defense.fit` learns must be a parameter or a buffer:
-    the fitted state is cached as this module's `state_dict`.
+    the fitted state is cached as this module's `state_dict`. With `split` as in `SplitModel`:
+
+        >>> class Halved(dpbench.ProtectedModel):
+        ...     def transform(self, features, *, generator=None):
+        ...         return features / 2
+        >>> Halved(split).release(torch.rand(2, 3, 16, 16)).shape
+        torch.Size([2, 4, 16, 16])
+
+    Args:
+        split: the two halves, as the backbone left them.
     """
 
     def __init__(self, split: SplitModel) -> None:
@@ -123,7 +141,25 @@ class ProtectedModel(nn.Module):
 
 
 class Defense(Plugin, abc.ABC):
-    """A way to release features that should keep the task and hide the image."""
+    """A way to release features that should keep the task and hide the image.
+
+    With `split` as in `SplitModel`:
+
+    >>> class Signs(dpbench.Defense):
+    ...     name = "signs"
+    ...     size: float = 1.0
+    ...
+    ...     def build(self, split):
+    ...         size = self.size
+    ...
+    ...         class Model(dpbench.ProtectedModel):
+    ...             def transform(self, features, *, generator=None):
+    ...                 return size * features.sign()
+    ...
+    ...         return Model(split)
+    >>> float(Signs(size=2.0).build(split).release(torch.rand(2, 3, 16, 16)).abs().max().detach())
+    2.0
+    """
 
     trained_on: ClassVar[tuple[str, ...]] = ()
     """Metrics (such as `ssim`) that `fit` optimises against: never the only one that judges this defense."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,9 +40,57 @@ class Images(Protocol):
         """The same, on another device."""
 
 
+class LazyImages:
+    """Images that are read when they are asked for, and not kept: see `Images`.
+
+    Args:
+        read: places (n,) int64 and a device -> the images there, (n,3,H,W) float in [0,1] on the device.
+        shape: (N,3,H,W).
+        device: where what is read comes to lie.
+        first: place of the first of these images.
+    """
+
+    def __init__(
+        self, read: Callable[[Tensor, torch.device], Tensor], shape: Sequence[int], device: torch.device, first: int = 0
+    ) -> None:
+        self.shape = torch.Size(shape)
+        self.device = device
+        self._read = read
+        self._first = first
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any, /) -> Tensor:
+        """See `Images`."""
+        # numpy knows negative steps, and says which place is out of range
+        chosen = np.arange(len(self))[index.numpy(force=True) if isinstance(index, Tensor) else index]
+        places = torch.from_numpy(np.atleast_1d(chosen).copy())
+        images = self._read(places + self._first, self.device)
+        return images if np.ndim(chosen) else images[0]
+
+    def narrow(self, dim: int, start: int, length: int) -> LazyImages:
+        """See `Images`."""
+        if dim != 0 or not 0 <= start <= start + length <= len(self):
+            raise IndexError(f"narrow({dim}, {start}, {length}) of {tuple(self.shape)}")
+        return LazyImages(self._read, (length, *self.shape[1:]), self.device, self._first + start)
+
+    def split(self, split_size: int, /) -> Iterator[Tensor]:
+        """See `Images`."""
+        for start in range(0, len(self), split_size):
+            yield self[start : start + split_size]
+
+    def to(self, device: torch.device, /) -> LazyImages:
+        """See `Images`."""
+        return LazyImages(self._read, self.shape, device, self._first)
+
+
 @dataclass(frozen=True)
 class LabelledImages:
     """Images and their class indices.
+
+        >>> dpbench.LabelledImages(torch.rand(8, 3, 16, 16), torch.arange(8), batch_size=4).training_batch(64)
+        4
 
     Attributes:
         images: (N,3,H,W) float in [0,1], see `Images`.

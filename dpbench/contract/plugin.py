@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import abc
+import inspect
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, get_args
 
@@ -13,6 +15,8 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+
+from dpbench.errors import DpbenchError
 
 
 def _existing(path: Path) -> Path:
@@ -26,8 +30,14 @@ def _existing(path: Path) -> Path:
 File = Annotated[Path, AfterValidator(_existing)]
 """A file that an attack or a defense reads, such as weights: its content is part of a cell's identity, its path is not.
 
-    class Masked(dpbench.Defense):
-        mask: dpbench.File = Path(__file__).with_name("mask.pth")
+    >>> class Masked(dpbench.Defense):
+    ...     name = "masked"
+    ...     mask: dpbench.File  # or, with a default: dpbench.File = Path(__file__).with_name("mask.pth")
+    ...
+    ...     def build(self, split):
+    ...         return dpbench.ProtectedModel(split)
+    >>> Masked(mask="tiny.toml").mask.name
+    'tiny.toml'
 """
 
 
@@ -36,8 +46,8 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    later: ClassVar[tuple[str, ...]] = ()
-    """Fields that came later: left out at their defaults, so that ids that were given before stay valid."""
+    ids_skip_default: ClassVar[tuple[str, ...]] = ()
+    """Fields that are left out of the hash while at their defaults, so that ids from before they were there stay."""
 
     @model_validator(mode="before")
     @classmethod
@@ -49,9 +59,9 @@ class Parameters(BaseModel):
         return {key: _plain(value, fields[key].annotation) if key in fields else value for key, value in given.items()}
 
     @model_serializer(mode="wrap")
-    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_skipped_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields: dict[str, Any] = dump(self)
-        for name in self.later:
+        for name in self.ids_skip_default:
             if getattr(self, name) == type(self).model_fields[name].default:
                 fields.pop(name, None)
         return fields
@@ -74,6 +84,9 @@ class Plugin(Parameters):
 
     Fields of a subclass are its parameters; give each a default and its range with `pydantic.Field`. Raise
     `version` whenever the figures change: it is part of a cell's identity.
+
+    A class without a usable name is refused where it is defined. One that is only there to be derived from needs none:
+    it leaves an abstract method, or lists `abc.ABC` among its bases.
     """
 
     model_config = ConfigDict(validate_default=True)  # a file that is the default is looked for too
@@ -82,6 +95,27 @@ class Plugin(Parameters):
     version: ClassVar[int] = 1
     paper: ClassVar[str] = ""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse what would make a parameter of a fact that all instances share, before pydantic does."""
+        super().__init_subclass__(**options)
+        facts = {name for base in cls.__mro__[1:] for name in getattr(base, "__class_vars__", ())}
+        for name, annotation in inspect.get_annotations(cls).items():
+            if name in facts and "ClassVar" not in str(annotation):
+                kind = type(vars(cls).get(name, "")).__name__
+                raise DpbenchError(
+                    f"{cls.__name__}.{name} is declared as a parameter, but belongs to the class; write "
+                    f"`{name}: ClassVar[{kind}] = ...`, or leave the annotation out"
+                )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        """Refuse a class without a name, when its methods and parameters are known."""
+        super().__pydantic_init_subclass__(**options)
+        if not is_abstract(cls):
+            _assert_named(cls)
+        if type(cls.version) is not int or cls.version < 1:
+            raise DpbenchError(f"{cls.__name__}.version is {cls.version!r}; expected a whole number from 1")
+
     def assert_at_hand(self) -> None:
         """Override where something outside dpbench is needed, such as weights; asked when a run is planned.
 
@@ -89,3 +123,22 @@ class Plugin(Parameters):
             DpbenchError: it is not on this machine; says how to get it.
         """
         return None
+
+
+def is_abstract(cls: type) -> bool:
+    """Whether a class is only there to be derived from: it leaves an abstract method, or lists `abc.ABC` as a base."""
+    return inspect.isabstract(cls) or abc.ABC in cls.__bases__
+
+
+def _assert_named(cls: type[Plugin]) -> None:
+    name = getattr(cls, "name", None)
+    advice = f'write `name = "..."` in the class {cls.__name__}'
+    if name is None:
+        raise DpbenchError(f"{cls.__name__} has no name; {advice}, or derive it from abc.ABC too if it is only a base")
+    if not isinstance(name, str):
+        raise DpbenchError(f"the name of {cls.__name__} is of type {type(name).__name__}; {advice}")
+    if not name or not name.isprintable() or name != name.strip() or ".py:" in name:
+        raise DpbenchError(
+            f"the name of {cls.__name__} is {name!r}; expected printable text on one line that neither starts nor ends "
+            "with a space, and holds no '.py:', which names a file"
+        )

@@ -12,13 +12,12 @@ from dpbench.contract.plugin import Parameters
 
 LARGEST_SEED = (1 << 63) - 1
 
-
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
-"""What every generator takes."""
+"""A seed that every random generator takes: a whole number from 0 to 2^63 - 1."""
 
 
 class Spec(Parameters):
-    """Anything in a suite."""
+    """Base of every table in a suite file: frozen, unknown keys refused, numbers finite."""
 
 
 def _as_unicode(name: str) -> str:
@@ -32,7 +31,7 @@ PathName = Annotated[str, PlainSerializer(_as_unicode, when_used="json")]
 class PluginSpec(Spec):
     """An attack or a defense with all its parameters, defaults filled in, and what identifies its code."""
 
-    later = ("files",)
+    ids_skip_default = ("files",)
 
     name: str
     source: str = Field("v1", description="version of the plug-in, and a content hash of code that is not dpbench's")
@@ -73,7 +72,7 @@ class PluginSpec(Spec):
         return value
 
     @property
-    def asked(self) -> dict[str, Any]:
+    def version_free(self) -> dict[str, Any]:
         """As JSON without what identifies code and files: equal for the same request before and after a change."""
         return self.model_dump(mode="json", exclude={"source", "files"})
 

@@ -1,71 +1,78 @@
 """Data sets by name, divided into private, auxiliary and test images that share no image.
 
-A name is that of an embedded set (`EMBEDDED`), a folder of class folders, or one of timm's: `torch/...`, `hfds/...`.
+A name is that of an embedded set (`BUILT_IN`), a folder of class folders, or one of timm's: `torch/...`, `hfds/...`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dpbench.data import division, images, leaves, spectra
+from dpbench.contract.dataset import Drawn, ImageSet, PartName, checked_classes, checked_images
+from dpbench.data import division, images, timm_sets
 from dpbench.data.division import PARTS, Decoded, Part, Progress, assert_disjoint, assert_enough, divide
 from dpbench.data.folders import ClassFolders
 from dpbench.data.images import Pixels
+from dpbench.data.leaves import Leaves
 from dpbench.data.spec import DatasetSpec
+from dpbench.data.spectra import Spectra
 from dpbench.data.timm_sets import TORCH_NAMES, fetch_pools, timm_name
 from dpbench.errors import DpbenchError, unknown
-from dpbench.machine.writing import write_atomically
+from dpbench.machine.writing import Unwritable, write_atomically
 from dpbench.text.hashing import content_hash as json_hash
+from dpbench.text.limits import fields_of, limits_of
 
 if TYPE_CHECKING:
     from dpbench.contract.images import LabelledImages
 
 
-class Generator(Protocol):
-    """A module that draws labelled images, each from (seed, index) alone: see `leaves`."""
-
-    VERSION: int
-
-    def draw(self, seed: int, indices: range, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """(N,3,size,size) images and (N,) labels of these indices."""
-
-
 DRAWN = 1024
-"""Embedded images that are drawn at once."""
+"""How many embedded images are drawn at once."""
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """A data set that is drawn, with no download: what draws it, its classes, and what `dpbench list` says."""
+class Source:
+    """A data set that draws its images: see `dpbench.contract.dataset`.
 
-    generator: Generator
+    Attributes:
+        identity: JSON values that say which, beside what a suite says of it.
+        classes: names of the labels.
+        draw: some images of a part, at the size and by the seed that a suite says.
+    """
+
+    identity: Any
     classes: tuple[str, ...]
-    about: str
-    paper: str
+    draw: Callable[[DatasetSpec, PartName, range], Drawn]
 
 
-EMBEDDED = {
-    "leaves": Embedded(
-        leaves,
-        tuple(leaves.CLASSES),
-        f"embedded: dead leaves with one of {len(leaves.CLASSES)} shapes in front, drawn from the seed",
-        "Lee, Mumford & Huang 2001, Occlusion models for natural images",
-    ),
-    "spectra": Embedded(
-        spectra,
-        spectra.CLASSES,
-        "embedded: coloured noise with the spectrum of natural images, drawn from the seed; for attackers without "
-        "images like the victims'",
-        "Baradad et al. 2021, Learning to see by looking at noise",
-    ),
-}
+BUILT_IN: dict[str, type[ImageSet]] = {cls.name: cls for cls in (Leaves, Spectra)}
+"""Data sets that dpbench draws itself."""
+
+
+def embedded(name: str) -> Source | None:
+    """The embedded data set of that name; None where there is none."""
+    cls = BUILT_IN.get(name)
+    return None if cls is None else source_of(cls(), [cls.name, cls.version])
+
+
+def source_of(images: ImageSet, identity: Any) -> Source:
+    """A data set in this process."""
+
+    def draw(spec: DatasetSpec, part: PartName, indices: range) -> Drawn:
+        return images.draw(part, indices, size=spec.image_size, seed=spec.seed)
+
+    return Source(identity, checked_classes(images.classes, images.name), draw)
+
+
+Find = Callable[[str], Source | None]
+"""What draws the images of a data set of that name; None for folders and what is downloaded."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,8 @@ class Parts:
         test: images for the accuracy; the first of them are the victims.
         classes: names of the labels.
         hashes: part -> content hash of each image.
+        content: of what is identified by its name alone, `torch/...` and `hfds/...`, what the name stood for: see
+            `content_of`; of Hugging Face's a hash of the images. Empty for others, whose fingerprint says it.
     """
 
     private: LabelledImages
@@ -86,6 +95,7 @@ class Parts:
     test: LabelledImages
     classes: tuple[str, ...]
     hashes: dict[str, list[str]]
+    content: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,21 +111,12 @@ class DatasetInfo:
 def known_datasets() -> list[DatasetInfo]:
     """Every kind of data set, with the parameters of `[dataset]` in a suite."""
     parameters = {
-        name: {
-            "default": field.default,
-            "about": field.description or "",
-            "range": ", ".join(
-                f"{sign} {getattr(bound, key)}"
-                for bound in field.metadata
-                for key, sign in (("ge", ">="), ("le", "<="))
-                if hasattr(bound, key)
-            ),
-        }
-        for name, field in DatasetSpec.model_fields.items()
+        name: {"default": field["default"], "about": field.get("description", ""), "range": limits_of(field)}
+        for name, field in fields_of(DatasetSpec).items()
         if name != "name"
     }
     return [
-        *(DatasetInfo(name, drawn.about, parameters, drawn.paper) for name, drawn in EMBEDDED.items()),
+        *(DatasetInfo(cls.name, inspect.getdoc(cls) or "", parameters, cls.paper) for cls in BUILT_IN.values()),
         DatasetInfo(
             "FOLDER",
             "a folder of your own: FOLDER/CLASS/*.jpg, or FOLDER/{train,test}/CLASS/*.jpg (also val, valid)",
@@ -126,42 +127,59 @@ def known_datasets() -> list[DatasetInfo]:
     ]
 
 
-def fingerprint(spec: DatasetSpec) -> str:
+def fingerprint(spec: DatasetSpec, find: Find = embedded) -> str:
     """Identifies the images and the way they are divided, without decoding any.
+
+    Args:
+        spec: which images, and how many.
+        find: finds data sets that draw their images; by default those of dpbench's own.
 
     Raises:
         DpbenchError: there is no such data set, or a folder cannot be used.
     """
-    kind = _kind(spec.name)
-    if kind == "embedded":
+    source = find(spec.name)
+    if source is not None:
         if spec.auxiliary_classes:
+            which = "the embedded " if spec.name in BUILT_IN else ""
             raise DpbenchError(
                 f"auxiliary_classes = {spec.auxiliary_classes}: classes for the attacker alone are taken from a folder "
-                f"of class folders, torch/... or hfds/..., not from the embedded {spec.name}; name another data set"
+                f"of class folders, torch/... or hfds/..., not from {which}{spec.name}; name another data set"
             )
-        source: Any = [spec.name, EMBEDDED[spec.name].generator.VERSION]
-    elif kind == "folder":
-        source = ["folder", ClassFolders.look_into(spec).digest()]
+        identity: Any = source.identity
+    elif (kind := _kind(spec.name)) == "folder":
+        identity = ["folder", ClassFolders.look_into(spec).digest()]
     else:
-        source = [kind, timm_name(spec.name), "train and test"]
-    return json_hash([division.VERSION, source, spec.model_dump(mode="json", exclude={"name"})])[:40]
+        identity = [kind, timm_name(spec.name), "train and test"]
+    return json_hash([division.VERSION, identity, spec.model_dump(mode="json", exclude={"name"})])[:40]
 
 
-def left_out(spec: DatasetSpec) -> tuple[str, ...]:
+def content_of(spec: DatasetSpec, cache: Path, find: Find = embedded) -> str:
+    """Identifies the files behind a name that the fingerprint takes at its word, `torch/...`; empty for all others.
+
+    Args:
+        spec: which data set.
+        cache: the folder of `load_parts`; downloads lie in it.
+        find: as in `fingerprint`.
+    """
+    return timm_sets.content(spec, cache) if find(spec.name) is None and _kind(spec.name) == "torch" else ""
+
+
+def left_out(spec: DatasetSpec, find: Find = embedded) -> tuple[str, ...]:
     """What of a folder is not taken, or might be meant otherwise, in words; empty for other data sets."""
-    return ClassFolders.look_into(spec).left_out if _kind(spec.name) == "folder" else ()
+    folder = find(spec.name) is None and _kind(spec.name) == "folder"
+    return ClassFolders.look_into(spec).left_out if folder else ()
 
 
-def classes_of(spec: DatasetSpec) -> tuple[tuple[str, ...], bool]:
+def classes_of(spec: DatasetSpec, find: Find = embedded) -> tuple[tuple[str, ...], bool]:
     """Names of the task's classes in the order of the labels, as far as they are known without decoding an image.
 
     Returns:
         The names, empty for what is downloaded; and whether they are those of folders.
     """
-    kind = _kind(spec.name)
-    if kind == "folder":
+    source = find(spec.name)
+    if source is None and _kind(spec.name) == "folder":
         return division.of_the_task(spec, ClassFolders.look_into(spec).classes), True
-    return (EMBEDDED[spec.name].classes if kind == "embedded" else ()), False
+    return (() if source is None else source.classes), False
 
 
 def load_parts(
@@ -171,65 +189,89 @@ def load_parts(
     progress: Progress = lambda text: None,
     room: int | None = None,
     expected: str = "",
+    find: Find = embedded,
 ) -> Parts:
     """The three parts, decoded, or taken from `cache` where they were decoded before.
 
     Decoding streams into the cache. Afterwards the images are tensors where all parts together fit, and otherwise
-    `ImageFile`s, which hold nothing.
+    read when they are asked for.
 
     Args:
         spec: which images, and how many.
         cache: a folder; it holds decoded images by fingerprint, and downloads.
         progress: shows a short text such as "decoding 512/6500".
         room: bytes that the images may take as floats; None: `dpbench.machine.memory.room` of the CPU.
-        expected: what `fingerprint` gave when the run was planned; of folders it is looked at again.
+        expected: what `fingerprint` gave when the run was planned; of what may change it is looked at again.
+        find: as in `fingerprint`.
 
     Raises:
-        DpbenchError: the images cannot be used: too few, unreadable, corrupt, one class only; or a folder is not what
-            it was.
+        DpbenchError: the images cannot be used: too few, unreadable, corrupt, one class only; or a folder or the code
+            of a data set is not what it was.
     """
-    found = fingerprint(spec)
-    folder = _kind(spec.name) == "folder"
-    if folder and expected and found != expected:
-        raise _changed(spec)
-    path = cache / f"{found}.safetensors"
+    found = fingerprint(spec, find)
+    if expected and found != expected:
+        raise changed(spec)
+    path = cache / f"{found}.npy"
     import torch
 
     from dpbench.contract.images import LabelledImages
     from dpbench.data.image_file import read_images
     from dpbench.machine import memory
 
-    stored = read_images(path, spec)
+    files, decoded_from = content_of(spec, cache, find), path.with_suffix(".files")
+    told = _text_of(decoded_from)
+    # what was decoded from other files is decoded again; files that were removed since are not missed
+    stored = read_images(path, spec) if not files or told in ("", files) else None
     if stored is None:
-        _decode(path, spec, cache, progress, unchanged=lambda: not folder or fingerprint(spec) == found)
+
+        def unchanged() -> bool:
+            return fingerprint(spec, find) == found and files in ("", content_of(spec, cache, find))
+
+        _decode(path, spec, cache, progress, find, unchanged)
         stored = read_images(path, spec)
+        files, told = content_of(spec, cache, find), ""
         if stored is None:
             raise DpbenchError(f"{path} is damaged right after it was written; check the disk, or choose another cache")
+    if files and told != files:
+        with contextlib.suppress(Unwritable):  # a cache that can only be read
+            write_atomically(decoded_from, lambda temporary: temporary.write_text(files, encoding="utf-8"))
     assert_disjoint(stored.decoded)
     room = memory.room(torch.device("cpu")) if room is None else room
-    fits = 4 * sum(images.shape.numel() for images in stored.images.values()) <= room
+    fits = 4 * sum(file.shape.numel() for file in stored.files.values()) <= room
     labelled = {
         name: LabelledImages(
             # one part after the other, so that no more than one is there as bytes too
-            torch.from_numpy(stored.images[name].pixels(0, len(part.hashes))).float().div_(255)
+            torch.from_numpy(stored.files[name].pixels(np.arange(len(part.hashes)))).float().div_(255)
             if fits
-            else stored.images[name],
+            else stored.files[name].images,
             torch.from_numpy(part.labels),
         )
         for name, part in stored.decoded.parts.items()
     }
     hashes = {name: part.hashes for name, part in stored.decoded.parts.items()}
-    return Parts(**labelled, classes=stored.decoded.classes, hashes=hashes)
+    named = find(spec.name) is None and _kind(spec.name) == "hfds"
+    return Parts(
+        **labelled,
+        classes=stored.decoded.classes,
+        hashes=hashes,
+        content=json_hash(hashes) if named else files or told,
+    )
 
 
-def _changed(spec: DatasetSpec) -> DpbenchError:
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def changed(spec: DatasetSpec) -> DpbenchError:
+    """An error for images that are not those of before."""
     return DpbenchError(f"data changed while the run went on: {spec.name} is not what it was; run again")
 
 
 def _kind(name: str) -> str:
-    """`embedded`, `folder`, `torch` or `hfds`."""
-    if name in EMBEDDED:
-        return "embedded"
+    """`folder`, `torch` or `hfds`."""
     prefix, slash, rest = name.partition("/")
     if slash and rest and prefix.lower() in ("torch", "hfds"):
         return prefix.lower()
@@ -243,20 +285,20 @@ def _kind(name: str) -> str:
     raise unknown("dataset", name, [info.name for info in known_datasets()])
 
 
-def _decode(path: Path, spec: DatasetSpec, cache: Path, progress: Progress, unchanged: Callable[[], bool]) -> None:
+def _decode(
+    path: Path, spec: DatasetSpec, cache: Path, progress: Progress, find: Find, unchanged: Callable[[], bool]
+) -> None:
     """Decode into `path`, image by image; what changed on the way is not kept."""
     from dpbench.data.image_file import Write, write_images
 
-    kind = _kind(spec.name)
-    if kind == "embedded":
-        embedded = EMBEDDED[spec.name]
-        classes = embedded.classes
+    source = find(spec.name)
+    if source is not None:
 
         def fill(write: Write) -> Decoded:
-            return _draw(spec, embedded, progress, write)
+            return _draw(spec, source, progress, write)
 
     else:
-        if kind == "folder":
+        if _kind(spec.name) == "folder":
             train, test, classes = ClassFolders.look_into(spec).pools(spec.image_size)
         else:
             train, test, classes = fetch_pools(spec, cache, progress)
@@ -265,28 +307,30 @@ def _decode(path: Path, spec: DatasetSpec, cache: Path, progress: Progress, unch
         def fill(write: Write) -> Decoded:
             return divide(spec, train, test, classes, progress, write)
 
-    def write_unchanged(temporary: Path) -> None:
-        write_images(temporary, spec, classes, fill)
+    def fill_unchanged(write: Write) -> Decoded:
+        decoded = fill(write)
         if not unchanged():
-            raise _changed(spec)
+            raise changed(spec)
+        return decoded
 
-    write_atomically(path, write_unchanged)
+    write_images(path, spec, fill_unchanged)
+    path.with_suffix(".safetensors").unlink(missing_ok=True)  # where dpbench kept the same images before 0.6
 
 
-def _draw(
-    spec: DatasetSpec, embedded: Embedded, progress: Progress, write: Callable[[str, int, Pixels], None]
-) -> Decoded:
+def _draw(spec: DatasetSpec, source: Source, progress: Progress, write: Callable[[str, int, Pixels], None]) -> Decoded:
     progress(f"drawing {spec.name}")
-    parts = {}
-    for number, name in enumerate(PARTS):
-        first = number << 40  # so a part does not depend on the sizes of the others
+    parts: dict[str, Part] = {}
+    for name in PARTS:
         labels, hashes = [], []
         for done in range(0, getattr(spec, name), DRAWN):
-            chosen = range(first + done, first + min(done + DRAWN, getattr(spec, name)))
-            pixels, drawn = embedded.generator.draw(spec.seed, chosen, spec.image_size)
-            labels.append(drawn)
+            chosen = range(done, min(done + DRAWN, getattr(spec, name)))
+            drawn = source.draw(spec, name, chosen)
+            pixels, numbers = checked_images(
+                drawn, len(chosen), size=spec.image_size, classes=len(source.classes), name=spec.name
+            )
+            labels.append(numbers)
             for place, image in enumerate(pixels):
                 write(name, done + place, image)
                 hashes.append(images.content_hash(image))
         parts[name] = Part(np.concatenate(labels), hashes)
-    return Decoded(parts, embedded.classes)
+    return Decoded(parts, source.classes)

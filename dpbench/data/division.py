@@ -7,10 +7,12 @@ import functools
 import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dpbench.contract.dataset import PartName
 from dpbench.data.images import Pixels, content_hash
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
@@ -18,7 +20,7 @@ from dpbench.errors import DpbenchError
 VERSION = 1
 """Raise when the same images would be decoded or divided differently: it is part of the fingerprint."""
 
-PARTS = ("private", "auxiliary", "test")
+PARTS: tuple[PartName, ...] = get_args(PartName)
 Labels = NDArray[np.int64]
 Progress = Callable[[str], None]
 
@@ -65,7 +67,7 @@ def divide(
     if spec.auxiliary_classes:
         train, test, strangers, classes = _separate(spec, train, test, classes)
     order = iter(_stratified(train.labels, spec.seed))
-    sources = dict.fromkeys(PARTS, (train, order))
+    sources: dict[str, tuple[Pool, Iterator[int]]] = dict.fromkeys(PARTS, (train, order))
     if test is not None:
         sources["test"] = (test, iter(_stratified(test.labels, spec.seed)))
     if strangers is not None:

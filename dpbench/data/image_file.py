@@ -1,27 +1,29 @@
-"""Decoded images of a data set in one file: written as they come, read as tensors where they do not fit in memory.
+"""Decoded images of a data set on disk: written as they come, read as tensors where they do not fit in memory.
 
-The file is a safetensors file: (N,3,S,S) uint8 pixels of each part, with labels and content hashes in its header.
+`NAME.npy` holds the pixels of all parts, (N,3,S,S) uint8; `NAME.json` beside it their labels and content hashes.
+Whatever is read is checked against its hash.
 """
 
 from __future__ import annotations
 
 import json
-import operator
-import struct
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from numpy.lib import format as npy
+from numpy.typing import NDArray
 from torch import Tensor
 
+from dpbench.contract.images import LazyImages
 from dpbench.data.division import PARTS, Decoded, Part
 from dpbench.data.images import Pixels, content_hash
 from dpbench.data.spec import DatasetSpec
+from dpbench.errors import DpbenchError
 from dpbench.machine.devices import to_device
+from dpbench.machine.writing import write_atomically
 from dpbench.text.hashing import content_hash as json_hash
 
 Write = Callable[[str, int, Pixels], None]
@@ -30,196 +32,125 @@ Write = Callable[[str, int, Pixels], None]
 CHECKED = 256
 """Images read at once when a file is checked."""
 
-DIGITS = 24
-"""Bytes of a file's header at most for one image: its hash, its label and what separates them."""
 
-
+@dataclass(frozen=True)
 class ImageFile:
-    """Images in a file, looked at as a tensor (N,3,S,S) float32 in [0,1]: see `dpbench.contract.images.Images`.
+    """Images in a file, each checked against its hash when it is read.
 
-    Nothing is held: what an index or a slice asks for is read, moved to the device as bytes and converted there, to
-    the same numbers as in memory, in channels_last.
-
-    Args:
-        source: of the file.
-        start: byte of the first image.
+    Attributes:
+        path: of the pixels.
+        first: place of the first image in the file.
+        hashes: content hash of each of these images.
         shape: (N,3,S,S).
-        device: where what is read comes to lie.
     """
 
-    def __init__(self, source: Source, start: int, shape: tuple[int, ...], device: torch.device) -> None:
-        self.shape = torch.Size(shape)
-        self.device = device
-        self._source = source
-        self._start = start
-        self._image_bytes = shape[1] * shape[2] * shape[3]
+    path: Path
+    first: int
+    hashes: list[str]
+    shape: torch.Size
 
-    def __len__(self) -> int:
-        return self.shape[0]
+    def pixels(self, places: NDArray[np.int64]) -> Pixels:
+        """The images at these places (n,) -> (n,3,S,S) uint8.
 
-    def pixels(self, first: int, count: int) -> Pixels:
-        """(count,3,S,S) uint8 from place `first` on."""
-        pixels = np.empty((count, *self.shape[1:]), np.uint8)
-        self._source.read(self._start + first * self._image_bytes, pixels.reshape(-1).data)
+        Raises:
+            DpbenchError: they are not what was written.
+        """
+        try:
+            # mapped anew each time: pages that stay mapped would count as memory of this process
+            pixels: Pixels = npy.open_memmap(self.path, mode="r")[self.first + places]
+        except (OSError, ValueError, IndexError) as error:
+            raise DpbenchError(f"{self.path} cannot be read any more ({error}); run again, it is made anew") from error
+        if [content_hash(image) for image in pixels] != [self.hashes[place] for place in places]:
+            raise DpbenchError(f"{self.path} is damaged: an image is not what was written; run again, it is made anew")
         return pixels
 
-    def __getitem__(self, index: Any, /) -> Tensor:
-        """The images at a slice or an integer tensor (n,) -> (n,3,S,S); at a number -> (3,S,S)."""
-        if isinstance(index, slice):
-            first, stop, step = index.indices(len(self))
-            if step == 1:
-                return self._floats(self.pixels(first, max(0, stop - first)))
-            places = list(range(first, stop, step))
-        elif isinstance(index, Tensor) and index.dim() == 1 and not index.is_floating_point():
-            places = (index.nonzero().flatten() if index.dtype == torch.bool else index).tolist()
-        else:
-            return self[torch.tensor([operator.index(index)])][0]
-        pixels = np.empty((len(places), *self.shape[1:]), np.uint8)
-        for image, place in zip(pixels, places, strict=True):
-            if not -len(self) <= place < len(self):
-                raise IndexError(f"image {place} of {len(self)}")
-            self._source.read(self._start + place % len(self) * self._image_bytes, image.reshape(-1).data)
-        return self._floats(pixels)
-
-    def _floats(self, pixels: Pixels) -> Tensor:
-        floats = to_device(torch.from_numpy(pixels), self.device).float()
+    def read(self, places: Tensor, device: torch.device) -> Tensor:
+        """Images at places (n,) -> (n,3,S,S) float32 in [0,1], channels_last: the same numbers as in memory."""
+        # moved as bytes, a quarter of the size
+        floats = to_device(torch.from_numpy(self.pixels(places.numpy())), device).float()
         # by a tensor: by a number, CUDA multiplies with the reciprocal, which is not the same to the last bit
-        floats /= torch.tensor(255.0, device=self.device)
+        floats /= torch.tensor(255.0, device=device)
         return floats.contiguous(memory_format=torch.channels_last)
 
-    def narrow(self, dim: int, start: int, length: int) -> ImageFile:
-        """`length` images from `start` on; none is read."""
-        if dim != 0 or not 0 <= start <= start + length <= len(self):
-            raise IndexError(f"narrow({dim}, {start}, {length}) of {tuple(self.shape)}")
-        first = self._start + start * self._image_bytes
-        return ImageFile(self._source, first, (length, *self.shape[1:]), self.device)
-
-    def split(self, split_size: int, /) -> Iterator[Tensor]:
-        """All images, at most `split_size` at once."""
-        for first in range(0, len(self), split_size):
-            yield self[first : first + split_size]
-
-    def to(self, device: torch.device, /) -> ImageFile:
-        """The same images, for another device."""
-        return ImageFile(self._source, self._start, tuple(self.shape), device)
-
-
-class Source:
-    """A file that stays open while images of it are in use, so that replacing it does no harm."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb", buffering=0)
-        self._lock = threading.Lock()
-
-    def read(self, start: int, into: memoryview) -> None:
-        """Fill `into` from byte `start` on."""
-        with self._lock:
-            self._file.seek(start)
-            done = 0
-            while done < len(into):
-                count = self._file.readinto(into[done:])
-                if not count:
-                    raise OSError(f"{self._file.name} ended at byte {start + done}")
-                done += count
-
-    def __del__(self) -> None:
-        if hasattr(self, "_file"):
-            self._file.close()
+    @property
+    def images(self) -> LazyImages:
+        """All of them, on the CPU, read when they are asked for."""
+        return LazyImages(self.read, self.shape, torch.device("cpu"))
 
 
 @dataclass(frozen=True)
-class Stored:
-    """An image file, opened: its labels and hashes, and its images by part, on the CPU."""
+class StoredSet:
+    """A data set on disk: labels and hashes, and the images of each part."""
 
     decoded: Decoded
-    images: dict[str, ImageFile]
+    files: dict[str, ImageFile]
 
 
-def _shapes(spec: DatasetSpec) -> dict[str, tuple[int, int, int, int]]:
-    return {name: (getattr(spec, name), 3, spec.image_size, spec.image_size) for name in PARTS}
+def _firsts(spec: DatasetSpec) -> dict[str, int]:
+    """Part -> place of its first image in the file; `end` -> how many there are."""
+    counts = [getattr(spec, name) for name in PARTS]
+    return dict(zip((*PARTS, "end"), np.cumsum([0, *counts]).tolist(), strict=True))
 
 
-def write_images(path: Path, spec: DatasetSpec, classes: tuple[str, ...], fill: Callable[[Write], Decoded]) -> None:
+def write_images(path: Path, spec: DatasetSpec, fill: Callable[[Write], Decoded]) -> None:
     """Write a data set while it is decoded: no more than one image is held here.
 
     Args:
-        path: a new file.
+        path: of the pixels, `NAME.npy`.
         spec: says how many images each part has, and their size.
-        classes: names of the labels.
-        fill: decodes; hands over each image, and returns what else there is to know.
+        fill: decodes; hands over each image, and returns what else there is to know. What it raises leaves no file.
     """
-    shapes = _shapes(spec)
-    images = sum(shape[0] for shape in shapes.values())
-    # an upper bound: the header comes first, and what is in it is known last
-    room = 2048 + images * (DIGITS + len(str(len(classes)))) + 2 * len(json.dumps(json.dumps(list(classes))))
-    begins = {}
-    at = 8 + room + -room % 8
-    for name, shape in shapes.items():
-        begins[name] = at
-        at += int(np.prod(shape))
+    found: list[Decoded] = []
+    write_atomically(path, lambda temporary: found.append(_write_pixels(temporary, spec, fill)))
+    about = {
+        "classes": list(found[0].classes),
+        "labels": {name: part.labels.tolist() for name, part in found[0].parts.items()},
+        "hashes": {name: part.hashes for name, part in found[0].parts.items()},
+    }
+    text = json.dumps({"about": about, "digest": json_hash(about)})
+    write_atomically(path.with_suffix(".json"), lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _write_pixels(path: Path, spec: DatasetSpec, fill: Callable[[Write], Decoded]) -> Decoded:
+    firsts = _firsts(spec)
+    shape = (firsts["end"], 3, spec.image_size, spec.image_size)
+    # not through a memory map: on a full disk that kills the process, where a write raises an error
     with path.open("wb") as file:
-        file.truncate(at)
+        npy.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        start = file.tell()
+        file.truncate(start + int(np.prod(shape)))
 
         def write(part: str, place: int, image: Pixels) -> None:
-            file.seek(begins[part] + place * image.nbytes)
+            file.seek(start + (firsts[part] + place) * image.nbytes)
             file.write(np.ascontiguousarray(image).data)
 
-        _write_header(file, fill(write), shapes, begins)
+        return fill(write)
 
 
-def _write_header(
-    file: BinaryIO, decoded: Decoded, shapes: Mapping[str, tuple[int, ...]], begins: Mapping[str, int]
-) -> None:
-    about = {
-        "classes": list(decoded.classes),
-        "labels": {name: part.labels.tolist() for name, part in decoded.parts.items()},
-        "hashes": {name: part.hashes for name, part in decoded.parts.items()},
-    }
-    header: dict[str, Any] = {"__metadata__": {"about": json.dumps(about), "digest": json_hash(about)}}
-    base = min(begins.values())
-    for name, shape in shapes.items():
-        begin = begins[name] - base
-        header[name] = {"dtype": "U8", "shape": list(shape), "data_offsets": [begin, begin + int(np.prod(shape))]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    if len(text) > base - 8:
-        raise ValueError(f"a header of {len(text)} bytes in the room of {base - 8}")
-    file.seek(0)
-    file.write(struct.pack("<Q", base - 8) + text.ljust(base - 8))
-
-
-def read_images(path: Path, spec: DatasetSpec) -> Stored | None:
+def read_images(path: Path, spec: DatasetSpec) -> StoredSet | None:
     """What was decoded before, checked whole; None where it is missing or damaged, so that it is made again."""
-    if not path.is_file():
-        return None
+    firsts = _firsts(spec)
+    files: dict[str, ImageFile] = {}
+    parts: dict[str, Part] = {}
     try:
-        source = Source(path)
-        prefix = bytearray(8)
-        source.read(0, memoryview(prefix))
-        (length,) = struct.unpack("<Q", prefix)
-        if length > path.stat().st_size:
+        stored = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        about = stored["about"]
+        pixels = npy.open_memmap(path, mode="r")
+        # a flipped bit would otherwise pass for a label
+        if stored["digest"] != json_hash(about) or pixels.dtype != np.uint8:
             return None
-        text = bytearray(length)
-        source.read(8, memoryview(text))
-        header = json.loads(text)
-        about = json.loads(header["__metadata__"]["about"])
-        # a flipped bit would otherwise pass for an image or a label
-        if header["__metadata__"]["digest"] != json_hash(about):
+        if pixels.shape != (firsts["end"], 3, spec.image_size, spec.image_size):
             return None
-        images, parts = {}, {}
-        for name, shape in _shapes(spec).items():
-            begin, end = header[name]["data_offsets"]
-            if header[name]["dtype"] != "U8" or tuple(header[name]["shape"]) != shape or end - begin != np.prod(shape):
+        for name in PARTS:
+            labels, hashes = np.array(about["labels"][name], np.int64), about["hashes"][name]
+            places = np.arange(getattr(spec, name))
+            if not len(labels) == len(hashes) == len(places):
                 return None
-            images[name] = ImageFile(source, 8 + length + begin, shape, torch.device("cpu"))
-            parts[name] = Part(np.array(about["labels"][name], np.int64), about["hashes"][name])
-            if list(_hashes(images[name])) != parts[name].hashes:
-                return None
-    except (OSError, ValueError, KeyError, TypeError):
+            parts[name] = Part(labels, hashes)
+            shape = torch.Size((len(places), *pixels.shape[1:]))
+            files[name] = ImageFile(path, firsts[name], hashes, shape)
+            for first in range(0, len(places), CHECKED):
+                files[name].pixels(places[first : first + CHECKED])
+    except (DpbenchError, OSError, ValueError, KeyError, TypeError):
         return None
-    return Stored(Decoded(parts, tuple(about["classes"])), images)
-
-
-def _hashes(images: ImageFile) -> Iterator[str]:
-    for first in range(0, len(images), CHECKED):
-        for image in images.pixels(first, min(CHECKED, len(images) - first)):
-            yield content_hash(image)
+    return StoredSet(Decoded(parts, tuple(about["classes"])), files)

@@ -21,14 +21,11 @@ from dpbench.errors import DpbenchError
 
 Pixels = NDArray[np.uint8]
 
-
 AHEAD = 4
 """Decoded images that each thread may have waiting."""
 
-
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow's names of what is opened, whatever a file is called: other formats may start programs (EPS) or hide pages."""
-
 
 ENDINGS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
@@ -175,7 +172,6 @@ LEFT_BY_SYSTEMS = frozenset(
     }
 )
 """Names, in lower case, of folders and files that are nobody's images; so is what is hidden."""
-
 
 SHOWN = 3
 """Endings that are named of files that are left out."""

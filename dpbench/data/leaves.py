@@ -13,12 +13,12 @@ so the same image can be had at any size.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-VERSION = 2
-"""Raise when the images change: it is part of the fingerprint."""
+from dpbench.contract.dataset import Drawn, ImageSet, PartName, numbered
 
 Floats = NDArray[np.float64]
 Samples = NDArray[np.float32]
@@ -231,3 +231,16 @@ CLASSES: dict[str, Callable[[Samples, Samples], Mask]] = {
     "triangle": _triangle,
 }
 """Name -> is a point, (u, v) in units of the shape's half side, inside?"""
+
+
+class Leaves(ImageSet):
+    """Embedded: dead leaves with one of ten shapes in front, drawn from the seed."""
+
+    name: ClassVar[str] = "leaves"
+    version: ClassVar[int] = 2
+    paper: ClassVar[str] = "Lee, Mumford & Huang 2001, Occlusion models for natural images"
+    classes: ClassVar[tuple[str, ...]] = tuple(CLASSES)
+
+    def draw(self, part: PartName, indices: range, *, size: int, seed: int) -> Drawn:
+        """See `ImageSet`."""
+        return draw(seed, numbered(part, indices), size)

@@ -10,7 +10,7 @@ from dpbench.contract.spec import PathName, Seed, Spec
 class DatasetSpec(Spec):
     """Which images, at which size, and how many for each of the three disjoint parts."""
 
-    later = ("auxiliary_classes",)
+    ids_skip_default = ("auxiliary_classes",)
 
     name: PathName = Field(
         "leaves", description="leaves, spectra, a folder of class folders, or timm's torch/... and hfds/... names"

@@ -12,13 +12,12 @@ float64 and ends in 8 bits, so builds could differ only in a pixel that lies wit
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-VERSION = 1
-"""Raise when the images change: it is part of the fingerprint."""
+from dpbench.contract.dataset import Drawn, ImageSet, PartName, numbered
 
 Floats = NDArray[np.float64]
 
@@ -102,3 +101,16 @@ def _random_phase(white: Floats, amplitude: Floats) -> Floats:
     spectrum *= amplitude[:, None] / np.abs(spectrum)
     fields: NDArray[Any] = np.fft.irfft2(spectrum, s=white.shape[-2:])
     return np.asarray(fields / fields.std((2, 3), keepdims=True), np.float64)
+
+
+class Spectra(ImageSet):
+    """Embedded: coloured noise with the spectrum of natural images, for attackers without images like the victims'."""
+
+    name: ClassVar[str] = "spectra"
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = "Baradad et al. 2021, Learning to see by looking at noise"
+    classes: ClassVar[tuple[str, ...]] = CLASSES
+
+    def draw(self, part: PartName, indices: range, *, size: int, seed: int) -> Drawn:
+        """See `ImageSet`."""
+        return draw(seed, numbered(part, indices), size)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import importlib.util
+import json
 import re
 import warnings
 from pathlib import Path
@@ -15,6 +18,8 @@ from dpbench.data.division import Labels, Pool, Progress
 from dpbench.data.images import Pixels
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError, unknown
+from dpbench.machine.writing import Unwritable, write_atomically
+from dpbench.text.hashing import content_hash
 
 TORCH_NAMES = (
     *("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist"),
@@ -32,6 +37,57 @@ def timm_name(name: str) -> str:
     return f"torch/{rest.lower()}"
 
 
+def _root(name: str, cache: Path) -> Path:
+    """Where the files of a torchvision data set lie."""
+    return cache / "downloads" / re.sub(r"[^a-z0-9_]+", "_", name)
+
+
+def content(spec: DatasetSpec, cache: Path) -> str:
+    """SHA-256 over the names and the contents of what was downloaded.
+
+    A file is read again where its size or a time of it is another than when it was read before.
+
+    Returns:
+        Hex digits; empty where nothing lies there yet, and for Hugging Face, which keeps its own cache.
+    """
+    name = timm_name(spec.name)
+    root = _root(name, cache)
+    if not name.startswith("torch/") or not root.is_dir():
+        return ""
+    known_path = root.with_name(f"{root.name}.files.json")
+    known, found = _known(known_path), dict[str, list[Any]]()
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        place, stat = path.relative_to(root).as_posix(), path.stat()
+        state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+        before = known.get(place, [])
+        found[place] = before if before[:-1] == state else [*state, _sha256(path)]
+    if not found:
+        return ""
+    if found != known:
+        text = json.dumps(found)
+        with contextlib.suppress(Unwritable):  # read again the next time
+            write_atomically(known_path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return content_hash([[place, state[0], state[-1]] for place, state in sorted(found.items())])
+
+
+def _known(path: Path) -> dict[str, list[Any]]:
+    """What files were when they were read; nothing of what was not written so."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        whole = all(len(state) == 4 and re.fullmatch("[0-9a-f]{64}", state[3]) for state in stored.values())
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
+    return stored if whole else {}
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DpbenchError(f"{path} cannot be read ({error.strerror}); make it readable") from error
+
+
 def fetch_pools(spec: DatasetSpec, cache: Path, progress: Progress) -> tuple[Pool, Pool | None, tuple[str, ...]]:
     """Training pool, test pool (None where the data set has no test split) and the names of the classes.
 
@@ -46,7 +102,7 @@ def fetch_pools(spec: DatasetSpec, cache: Path, progress: Progress) -> tuple[Poo
     name = timm_name(spec.name)
     progress(f"fetching {name}")
     if name.startswith("torch/"):
-        root = cache / "downloads" / re.sub(r"[^a-z0-9_]+", "_", name)
+        root = _root(name, cache)
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Noise that nobody can draw again."""
+"""Random generators whose noise nobody can draw again: they start from the operating system's entropy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 WORDS = 624
-"""Of 32 bits each in the state of the Mersenne Twister, torch's generator on the CPU."""
+"""Words of 32 bits in the state of the Mersenne Twister, torch's generator on the CPU."""
 
 STATE_BYTES, FIRST_WORD = 5056, 24
 """Size of the state that torch hands out, and where in it the words begin, each as 64 bits."""

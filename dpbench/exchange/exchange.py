@@ -30,7 +30,7 @@ AT_ONCE = 1024
 """Images whose features are on the device at once. A constant: with a release seed the noise hangs on it."""
 
 SHOWN = 12
-"""Choices that an error lists."""
+"""How many choices an error lists."""
 
 Progress = Callable[[str], None]
 
@@ -197,7 +197,7 @@ def _cut(cell: CellSpec) -> Cut:
 def _network(
     prepared: Prepared, cell: CellSpec, model: ProtectedModel, features: Tensor, progress: Progress
 ) -> Network:
-    """The public network of a cell; `features` (N, ...) are what leaves the client."""
+    """What a feature file says of the public network of a cell whose client releases such features (N, ...)."""
     _, _, backbone_weights = prepared.backbone(cell, progress)
     names = tuple(prepared.parts(cell, progress).classes)
     shape = tuple(features.shape[1:])

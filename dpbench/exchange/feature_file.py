@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from dpbench.errors import DpbenchError
-from dpbench.exchange.feature_header import FORMAT_VERSION, Cut, FeatureHeader, Network, assert_agrees, digest_of
+from dpbench.exchange.feature_header import FORMAT_VERSION, Cut, FeatureHeader, Network, assert_agrees, features_digest
 from dpbench.machine.writing import write_atomically
 from dpbench.service.quantisation import FLOATS, INTEGERS, dequantised, expected_types
 
@@ -107,7 +107,7 @@ def write_features(
         raise DpbenchError(f"{path} cannot be written: {_first(error)}") from error
     if wrong := _wrong_kind(tensors) or _inconsistency(header, tensors):
         raise DpbenchError(f"{path} cannot be written: {wrong}")
-    header = header.model_copy(update={"digest": digest_of(header, tensors)})
+    header = header.model_copy(update={"digest": features_digest(header, tensors)})
     metadata = {METADATA_KEY: json.dumps(header.written(), separators=(",", ":"))}
     write_atomically(path, lambda temporary: safetensors.torch.save_file(tensors, temporary, metadata=metadata))
     return header
@@ -143,7 +143,7 @@ def read_features(path: Path, expected: Cut | None = None) -> SharedFeatures:
         raise DpbenchError(f"{path} holds the tensors {sorted(tensors)}, expected {list(TENSORS)}; {AGAIN}")
     if wrong := _wrong_kind(tensors):
         raise DpbenchError(f"{path} contradicts itself: {wrong}; {AGAIN}")
-    if digest_of(header, tensors) != header.digest:
+    if features_digest(header, tensors) != header.digest:
         raise DpbenchError(f"{path} was altered or damaged: its content does not match the digest in it; {AGAIN}")
     if wrong := _inconsistency(header, tensors):
         raise DpbenchError(f"{path} contradicts itself: {wrong}; {AGAIN}")

@@ -23,13 +23,15 @@ FORMAT_VERSION = 2
 """Raised when a file means something else than before; older versions stay readable."""
 
 FLOATS_VERSION = 1
-"""Of files whose features are floats: what was exported before integers were taken, and still is."""
+"""Format of files whose features are floats: unchanged since before integers were taken."""
 
-Layout = Literal["NCHW", "NHWC", "NLC", "flat", "other"]
+FeatureLayout = Literal["NCHW", "NHWC", "NLC", "flat", "other"]
 """Axes of the features; N is the image, `flat` is one row of values for each."""
 
 # headers come from strangers and end up in a terminal: no line breaks, no control characters
-Line = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+$")]
+TextLine = Annotated[
+    str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+$")
+]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
 
 
@@ -38,22 +40,22 @@ class Cut(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    backbone: Line = Field(description="a timm model")
+    backbone: TextLine = Field(description="a timm model")
     backbone_args: dict[str, JsonValue] = Field(description="passed on to timm.create_model")
     image_size: PositiveInt = Field(description="side of the images in pixels")
-    split_point: Line = Field(description="the module whose output leaves the client")
+    split_point: TextLine = Field(description="the module whose output leaves the client")
 
 
 class Network(Cut):
     """The public network as well, with its weights: what sender and receiver must agree on."""
 
     shape: tuple[PositiveInt, ...] = Field(min_length=1, description="of the released features of one image")
-    layout: Layout = Field(description="axes of the features")
+    layout: FeatureLayout = Field(description="axes of the features")
     packed: tuple[tuple[PositiveInt, ...], ...] = Field(
         description="shapes of the tensors that are released as one, see `SplitModel.packed`; empty for a single one"
     )
     classes: PositiveInt = Field(description="how many; a label is an index below it")
-    class_names: tuple[Line, ...] = Field(description="of all classes in the order of the labels; empty without names")
+    class_names: tuple[TextLine, ...] = Field(description="of all classes, in the order of labels; empty without names")
     weights_hash: Hash = Field(description="start of the SHA-256 of the public backbone's state dict")
 
     @model_validator(mode="after")
@@ -67,28 +69,28 @@ class FeatureHeader(Network):
     """The header of a file, as JSON in it."""
 
     format_version: PositiveInt = FLOATS_VERSION
-    defense: Line = Field(description="name of the defense; never its parameters")
+    defense: TextLine = Field(description="name of the defense; never its parameters")
     defense_version: PositiveInt
     count: PositiveInt = Field(description="images")
     scale: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="of integers: they mean scale * (q - zero)"
     )
     zero_point: float | None = Field(None, allow_inf_nan=False, description="of integers, see scale; None of floats")
-    digest: str = Field("", description="SHA-256 over tensors and header, see `digest_of`")
+    digest: str = Field("", description="SHA-256 over tensors and header, see `features_digest`")
 
     def written(self) -> dict[str, JsonValue]:
         """As JSON in a file: of floats without what is said of integers, as it was before integers were taken."""
         return self.model_dump(mode="json", exclude={n for n in ("scale", "zero_point") if getattr(self, n) is None})
 
 
-def layout_of(shape: tuple[int, ...]) -> Layout:
+def layout_of(shape: tuple[int, ...]) -> FeatureLayout:
     """The axes of features whose shape for one image is `shape`: channels are where the rest of dpbench sees them."""
     if len(shape) == 3:
         return "NHWC" if channel_axis((1, *shape)) == 3 else "NCHW"
     return "flat" if len(shape) == 1 else "NLC" if len(shape) == 2 else "other"
 
 
-def digest_of(header: FeatureHeader, tensors: Mapping[str, Tensor]) -> str:
+def features_digest(header: FeatureHeader, tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 in hex over the header without its digest, and every tensor's name, dtype, shape and values.
 
     It finds damage. It does not prove who wrote the file: whoever changes features can compute it anew. Where that

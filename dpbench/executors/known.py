@@ -9,10 +9,10 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dpbench.contract import plugin_files
 from dpbench.errors import DpbenchError, is_interrupt, reason, unknown
 from dpbench.executors.executor import Executor, Job, Means, Task
 from dpbench.executors.processes import Processes
+from dpbench.machine import plugin_files
 
 
 class Here(Executor):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console
 
-from dpbench.board.columns import CELLS, Layout, Row
+from dpbench.board.columns import Layout, Row
 from dpbench.errors import DpbenchError
 from dpbench.gate.compare import compare
 from dpbench.gate.findings import Tolerance
@@ -17,62 +19,86 @@ from dpbench.protocols.boards import read
 
 if TYPE_CHECKING:
     # imported where they are used: a comparison of two CSV files needs no torch, which records bring along
-    from dpbench.board.rows import Row as BoardRow
-    from dpbench.records.record import Record
+    from dpbench.board.rows import BoardRow
+    from dpbench.records.record import Envelope
+    from dpbench.running.protocol import Protocol
 
 
-def load_board(path: Path) -> tuple[pd.DataFrame, Layout]:
-    """A board from a CSV file, or derived from the records of a run directory; and how it names its rows.
+@dataclass(frozen=True)
+class Side:
+    """The candidate or the baseline.
+
+    Attributes:
+        path: a board's CSV file, or a run directory.
+        board: what it holds, or the board of its records.
+        layout: how the board names its rows.
+        records: of a run directory; empty for a CSV file.
+        protocol: of a run directory.
+    """
+
+    path: Path
+    board: pd.DataFrame
+    layout: Layout
+    records: Sequence[Envelope] = ()
+    protocol: Protocol[Any, Any] | None = None
+
+    @cached_property
+    def rows(self) -> Mapping[Row, BoardRow]:
+        """Name of a row -> the per-image figures it rests on, where the protocol tells them; empty for a CSV file."""
+        return {} if self.protocol is None else self.protocol.rows(self.records)
+
+
+def load_side(path: Path) -> Side:
+    """A board from a CSV file, or derived from the records of a run directory.
 
     Raises:
         DpbenchError: neither of the two, or it cannot be read.
     """
     if not path.is_dir():
-        return read(path)
+        return Side(path, *read(path))
     from dpbench.protocols.known import of_run
 
     protocol = of_run(path)
-    return protocol.board(protocol.newest(protocol.store.all(path))), protocol.boards.layout
+    records = protocol.newest(protocol.store.all(path))
+    return Side(path, protocol.board(records), protocol.boards.layout, records, protocol)
 
 
+@dataclass(frozen=True)
 class TwoRuns:
-    """Two run directories: what their records say beyond their boards.
+    """Two sides, and what their records say beyond their boards where both are run directories."""
 
-    Args:
-        candidate: a run directory.
-        baseline: another.
+    candidate: Side
+    baseline: Side
 
-    Raises:
-        DpbenchError: one of them is none, or holds a record that cannot be read.
-    """
-
-    def __init__(self, candidate: Path, baseline: Path) -> None:
-        from dpbench.board.leaderboard import build_rows
-        from dpbench.records.store import newest_records
-
-        self.records: tuple[list[Record], list[Record]] = newest_records([candidate]), newest_records([baseline])
-        self.after, self.before = (
-            {CELLS.name_of(vars(row.name)): row for row in build_rows(records)} for records in self.records
-        )
+    @property
+    def paired(self) -> bool:
+        """Whether images can be compared one by one: both are runs, of a protocol that tells their figures."""
+        both = bool(self.candidate.records and self.baseline.records)
+        return both and bool(self.candidate.rows and self.baseline.rows)
 
     def difference(self, row: Row, column: str) -> tuple[float, float] | None:
         """The interval of candidate minus baseline, image by image; None where they share no image."""
         from dpbench.board.comparisons import difference
 
-        if row not in self.before or row not in self.after:
+        if not self._both_have(row):
             return None
-        return difference(self.before[row], self.after[row], column)
+        return difference(self.baseline.rows[row], self.candidate.rows[row], column)
 
     def apart(self, row: Row) -> bool:
         """Whether the two measured a row on images of which none is in common."""
-        if row not in self.before or row not in self.after:
+        if not self._both_have(row):
             return False
-        now, was = (_victims(rows[row]) for rows in (self.after, self.before))
+        now, was = (_victims(side.rows[row]) for side in (self.candidate, self.baseline))
         return bool(now and was) and not now & was
+
+    def _both_have(self, row: Row) -> bool:
+        return self.paired and row in self.baseline.rows and row in self.candidate.rows
 
     def notes(self) -> list[str]:
         """What a reader of the verdict should know of the two runs; a line each."""
-        candidate, baseline = self.records
+        candidate, baseline = self.candidate.records, self.baseline.records
+        if not candidate or not baseline:
+            return []
         return [*_other_machines(candidate, baseline), *_exchanged(candidate, baseline)]
 
 
@@ -80,7 +106,7 @@ def _victims(row: BoardRow) -> set[str]:
     return {victim for sample in row.samples if sample.figures is not None for victim in sample.figures.victims}
 
 
-def _other_machines(candidate: list[Record], baseline: list[Record]) -> list[str]:
+def _other_machines(candidate: Sequence[Envelope], baseline: Sequence[Envelope]) -> list[str]:
     from dpbench.machine.environment import ONE_MACHINE, same_machine
 
     now, was = (_distinct(records) for records in (candidate, baseline))
@@ -96,7 +122,7 @@ def _other_machines(candidate: list[Record], baseline: list[Record]) -> list[str
     ]
 
 
-def _distinct(records: list[Record]) -> list[dict[str, Any]]:
+def _distinct(records: Sequence[Envelope]) -> list[dict[str, Any]]:
     return list({repr(record.environment): record.environment for record in records}.values())
 
 
@@ -104,7 +130,7 @@ def _said(environments: list[dict[str, Any]], name: str) -> str:
     return " and ".join(sorted({str(given[name]) for given in environments if name in given})) or "not said"
 
 
-def _exchanged(candidate: list[Record], baseline: list[Record]) -> list[str]:
+def _exchanged(candidate: Sequence[Envelope], baseline: Sequence[Envelope]) -> list[str]:
     """A line where every record of the candidate is older than all of the baseline."""
     now, was = ([record.created for record in records if record.created] for records in (candidate, baseline))
     if not now or not was or max(now) >= min(was):
@@ -136,16 +162,15 @@ def run_check(
     """
     from dpbench.gate import outputs as check_output
 
-    accepted, layout = load_board(baseline)
-    found, other = load_board(candidate)
-    if other is not layout:
+    accepted, found = load_side(baseline), load_side(candidate)
+    if found.layout is not accepted.layout:
         raise DpbenchError(f"{candidate} and {baseline} are of two protocols; give two boards or runs of one suite")
-    if candidate.is_dir() and baseline.is_dir() and layout is CELLS:
-        runs = TwoRuns(candidate, baseline)
-        result = compare(found, accepted, tolerance=tolerance, paired=runs.difference, apart=runs.apart)
-        result.notes.extend(runs.notes())
-    else:
-        result = compare(found, accepted, tolerance=tolerance, layout=layout)
+    runs = TwoRuns(found, accepted)
+    paired = runs.difference if runs.paired else None
+    result = compare(
+        found.board, accepted.board, tolerance=tolerance, paired=paired, apart=runs.apart, layout=found.layout
+    )
+    result.notes.extend(runs.notes())
     if candidate.resolve() == baseline.resolve():
         result.notes.append("candidate and baseline are the same: nothing can have got worse")
     check_output.print_comparison(result, console)

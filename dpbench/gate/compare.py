@@ -10,14 +10,19 @@ from typing import Any, TypeAlias, get_args
 
 import pandas as pd
 
-from dpbench.board.columns import CELLS, WHERE_ASKED, Layout, Row
+from dpbench.board.columns import CELL_LAYOUT, OPTIONAL_COLUMNS, Layout, Row, own_metrics
+from dpbench.contract.metric import MetricFacts
 from dpbench.errors import DpbenchError
-from dpbench.gate.findings import METRICS, Comparison, Finding, Kind, Metric, Tolerance, and_more
+from dpbench.gate.findings import METRICS, Comparison, Finding, Kind, Tolerance, and_more
+from dpbench.metrics.table import BUILT_IN
 
-HIGHER_IS_WORSE = ("ssim", "psnr_db", "leakage", "reid_top1", "identity_top1")
+HIGHER_IS_WORSE = (
+    *(metric for metric in METRICS if metric in BUILT_IN and BUILT_IN[metric].closer == "higher"),
+    *("leakage", "reid_top1", "identity_top1"),
+)
 
 OPTIONAL = ("lpips", "leakage", "reid_top1", "identity_top1")
-"""Need weights that a machine may not have, or a scale: a figure that is gone is said, but does not fail the gate."""
+"""Metrics that may be gone without failing the gate: they need weights that not every machine has, or a scale."""
 
 FIGURES = tuple(f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high"))
 
@@ -25,12 +30,12 @@ BESIDE = ("leakage_metrics", "ensemble", "cell")
 """Columns that say what figures are, where they are there; the others of a board may change."""
 
 STATUSES = ("failed", "unreliable", "incomplete", "ok")
-"""Worst first."""
+"""What the column `status` may say, worst first."""
 
 ROUNDING = 1e-9
 
 NAMED = 5
-"""Missing columns that an error names."""
+"""How many missing columns an error names."""
 
 Values: TypeAlias = dict[str, Any]
 
@@ -45,7 +50,7 @@ def compare(
     tolerance: Tolerance,
     paired: Paired | None = None,
     apart: Callable[[Row], bool] = lambda row: False,
-    layout: Layout = CELLS,
+    layout: Layout = CELL_LAYOUT,
 ) -> Comparison:
     """What differs, and how much was compared.
 
@@ -62,6 +67,7 @@ def compare(
         DpbenchError: a board is empty, lacks columns, has two rows of the same name, or there is nothing to compare.
     """
     found, accepted = (_rows(board, role, layout) for board, role in ((candidate, "candidate"), (baseline, "baseline")))
+    own = _own(candidate, baseline)
     shared = [row for row in accepted if row in found]
     gone, new = [row for row in accepted if row not in found], [row for row in found if row not in accepted]
     changed, gone, new = _changed_settings(gone, new, layout)
@@ -74,7 +80,7 @@ def compare(
     findings += [Finding("new", row, f"not in the baseline; status {found[row]['status']}") for row in new]
     tally = _Tally()
     for row in shared:
-        findings += _compare_row(row, found[row], accepted[row], tolerance, paired, apart(row), tally)
+        findings += _compare_row(row, found[row], accepted[row], tolerance, own, paired, apart(row), tally)
     findings += tally.findings()
     if tally.figures == 0 and not any(finding.fails for finding in findings):
         raise DpbenchError("neither board has a figure that the other has too: there is nothing to compare")
@@ -83,9 +89,25 @@ def compare(
     return Comparison(findings, list(accepted), tally.figures, notes, layout)
 
 
+def _own(candidate: pd.DataFrame, baseline: pd.DataFrame) -> dict[str, MetricFacts]:
+    """Metrics of the baseline that are not dpbench's own.
+
+    Raises:
+        DpbenchError: the candidate reads one of them differently.
+    """
+    now, was = own_metrics(candidate), own_metrics(baseline)
+    for name in now.keys() & was.keys():
+        if (now[name].closer, now[name].range) != (was[name].closer, was[name].range):
+            raise DpbenchError(
+                f"metric {name!r} is read differently in candidate ({now[name].text}) and baseline ({was[name].text}); "
+                "measure one of them again"
+            )
+    return was
+
+
 def _rows(board: pd.DataFrame, role: str, layout: Layout) -> dict[Row, Values]:
     figures = [column for column in FIGURES if layout.whole or column in board.columns]
-    needed = [column for column in (*layout.key, "status", layout.count, *figures) if column not in WHERE_ASKED]
+    needed = [column for column in (*layout.key, "status", layout.count, *figures) if column not in OPTIONAL_COLUMNS]
     missing = [column for column in needed if column not in board.columns]
     if missing:
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
@@ -99,6 +121,7 @@ def _rows(board: pd.DataFrame, role: str, layout: Layout) -> dict[Row, Values]:
         raise DpbenchError(f"the {role} has no rows; a gate that compares nothing would always pass")
     rows: dict[Row, Values] = {}
     read = dict.fromkeys((*layout.key, *filter(None, [layout.further]), "status", layout.count, *FIGURES, *BESIDE))
+    read |= dict.fromkeys(f"{metric}{end}" for metric in own_metrics(board) for end in ("", "_low", "_high"))
     for values in board.reindex(columns=list(read)).rename(columns={layout.count: "images"}).to_dict("records"):
         row = layout.name_of({str(column): value for column, value in values.items()})
         if row in rows:
@@ -109,17 +132,14 @@ def _rows(board: pd.DataFrame, role: str, layout: Layout) -> dict[Row, Values]:
                 f"expected one of {', '.join(STATUSES)}"
             )
         rows[row] = {str(column): value for column, value in values.items()}
-    empty = [row for row, values in rows.items() if values["status"] == "ok" and _has_no_figure(values)]
+    finished = [(row, values) for row, values in rows.items() if values["status"] == "ok"]
+    empty = [row for row, values in finished if all(pd.isna(values[metric]) for metric in METRICS)]
     if empty:
         raise DpbenchError(
             f"the {role} says ok, but has no figure in {layout.said(empty[0])}{and_more(empty[1:])}: there is nothing "
             "to compare; write it again with `dpbench leaderboard DIR --output FILE.csv`"
         )
     return rows
-
-
-def _has_no_figure(values: Values) -> bool:
-    return all(pd.isna(values[metric]) for metric in METRICS)
 
 
 def _changed_settings(
@@ -146,19 +166,17 @@ def _differing(row: Row, other: Row) -> list[int]:
 
 
 def _change(row: Row, other: Row, layout: Layout) -> str:
-    """`gaussian: std changed from 1.0 to 2.0`."""
+    """`gaussian: std=1.0 changed to std=2.0`."""
     (place,) = _differing(row, other)
     column = (*layout.key, layout.further)[place]
     before, after = (given[place] if place < len(given) else "attacker" for given in (row, other))
     if column != "defense_args":
         return f"{column} changed from {before} to {after}"
-    had, has = (dict(part.partition("=")[::2] for part in text.split()) for text in (before, after))
-    parts = [
-        f"{name} changed from {had.get(name, 'none')} to {has.get(name, 'none')}"
-        for name in {**had, **has}
-        if had.get(name) != has.get(name)
-    ]
-    return f"{row[layout.key.index('defense')]}: {', '.join(parts)}"
+    gone = [part for part in before.split() if part not in after.split()]
+    new = [part for part in after.split() if part not in before.split()]
+    return (
+        f"{row[layout.key.index('defense')]}: {' '.join(gone) or 'defaults'} changed to {' '.join(new) or 'defaults'}"
+    )
 
 
 @dataclass
@@ -185,7 +203,7 @@ class _Tally:
         told += [
             (f"{metric} is empty in the baseline: nothing to compare it with", rows)
             for metric, rows in self.empty.items()
-            if metric not in OPTIONAL
+            if _needed(metric)
         ]
         found = [Finding("not compared", rows[0], message, tuple(rows[1:])) for message, rows in told if rows]
         return found + [Finding("other images", rows[0], said, tuple(rows[1:])) for said, rows in self.counts.items()]
@@ -195,7 +213,7 @@ class _Tally:
         lines = [
             f"{metric} is not in the baseline in {len(rows)} rows: not compared there"
             for metric, rows in self.empty.items()
-            if metric in OPTIONAL
+            if not _needed(metric)
         ]
         return lines + [f"leakage is not compared in {len(rows)} rows: {why}" for why, rows in self.leakage.items()]
 
@@ -217,6 +235,7 @@ def _compare_row(
     found: Values,
     expected: Values,
     tolerance: Tolerance,
+    own: Mapping[str, MetricFacts],
     paired: Paired | None,
     apart: bool,
     tally: _Tally,
@@ -235,17 +254,19 @@ def _compare_row(
     if not pd.isna(found["images"]) and not pd.isna(expected["images"]) and found["images"] != expected["images"]:
         counts = f"averaged over {int(found['images'])} images, the baseline over {int(expected['images'])}"
         tally.counts[counts].append(row)
-    for metric in METRICS:
+    for metric in (*METRICS, *own):
         if pd.isna(expected[metric]):
-            if not pd.isna(found[metric]) and expected["status"] != "failed":
+            if not pd.isna(found.get(metric)) and expected["status"] != "failed":
                 tally.empty[metric].append(row)
             continue
         why = _other_leakage(found, expected) if metric == "leakage" else ""
         if why:
             tally.leakage[why].append(row)
             continue
-        tally.figures += not pd.isna(found[metric])
-        finding = _compare_figure(metric, row, found, expected, getattr(tolerance, metric), paired)
+        tally.figures += not pd.isna(found.get(metric))
+        lower = metric in own and own[metric].closer == "lower"
+        worse = 1 if metric in HIGHER_IS_WORSE or (metric in own and not lower) else -1
+        finding = _compare_figure(metric, row, found, expected, tolerance.of(metric, own), worse, paired)
         findings += [finding] if finding is not None else []
     return findings
 
@@ -271,16 +292,17 @@ def _text(values: Values, column: str) -> str:
 
 
 def _compare_figure(
-    metric: Metric,
+    metric: str,
     row: Row,
     found: Values,
     expected: Values,
     allowed: float,
+    worse_if: int,
     paired: Paired | None,
 ) -> Finding | None:
-    was, now = expected[metric], found[metric]
-    if pd.isna(now):
-        kind: Kind = "missing figure" if metric in OPTIONAL else "missing"
+    was, now = expected[metric], found.get(metric)
+    if now is None or pd.isna(now):
+        kind: Kind = "missing" if _needed(metric) else "missing figure"
         return Finding(kind, row, f"{metric} is {_shown(metric, was)} in the baseline and was not measured")
     low, high = expected[f"{metric}_low"], expected[f"{metric}_high"]
     change = now - was
@@ -293,7 +315,7 @@ def _compare_figure(
         chance = (change > 0 and now <= high) or (change < 0 and now >= low)
     if chance:
         return None
-    worse = (change > 0) == (metric in HIGHER_IS_WORSE)
+    worse = (change > 0) == (worse_if > 0)
     if metric == "accuracy":
         kind = "predicts worse" if worse else "predicts better"
     else:
@@ -301,6 +323,10 @@ def _compare_figure(
     interval = "" if pd.isna(low) or pd.isna(high) else f" [{_shown(metric, low)}, {_shown(metric, high)}]"
     pairwise = "" if by is None else f", image by image [{_shown(metric, by[0])}, {_shown(metric, by[1])}]"
     return Finding(kind, row, f"{metric} {_shown(metric, was)}{interval} -> {_shown(metric, now)}{pairwise}")
+
+
+def _needed(metric: str) -> bool:
+    return metric in METRICS and metric not in OPTIONAL
 
 
 def _shown(metric: str, value: float) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dpbench.board.columns import CELLS, Layout, Row
-
-Metric = Literal["ssim", "psnr_db", "lpips", "leakage", "reid_top1", "identity_top1", "accuracy"]
-METRICS: tuple[Metric, ...] = get_args(Metric)
+from dpbench.board.columns import CELL_LAYOUT, Layout, Row
+from dpbench.contract.metric import MetricFacts
+from dpbench.metrics.table import Lpips, PsnrDb, Ssim
 
 Kind = Literal[
     "changed setting",
@@ -36,13 +35,21 @@ class Tolerance(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    ssim: float = Field(0.02, ge=0)
-    psnr_db: float = Field(0.5, ge=0, description="dB")
-    lpips: float = Field(0.02, ge=0)
+    ssim: float = Field(Ssim.tolerance, ge=0)
+    psnr_db: float = Field(PsnrDb.tolerance, ge=0, description="dB")
+    lpips: float = Field(Lpips.tolerance, ge=0)
     leakage: float = Field(0.05, ge=0)
     reid_top1: float = Field(0.05, ge=0, description="0.05 is five percentage points")
     identity_top1: float = Field(0.05, ge=0, description="likewise")
     accuracy: float = Field(0.01, ge=0, description="0.01 is one percentage point")
+
+    def of(self, metric: str, own: Mapping[str, MetricFacts]) -> float:
+        """How much worse the mean of a metric may be; one that is not dpbench's own says so itself."""
+        return own[metric].tolerance if metric in own else float(getattr(self, metric))
+
+
+METRICS: tuple[str, ...] = tuple(Tolerance.model_fields)
+"""Columns that the gate compares on every board."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class Finding:
     row: Row
     message: str
     also: tuple[Row, ...] = ()
-    """Further rows of which the same is to be said."""
+    """Further rows with the same finding."""
 
     @property
     def fails(self) -> bool:
@@ -62,12 +69,12 @@ class Finding:
 
     @property
     def level(self) -> Literal["error", "warning", "notice"]:
-        """How loud to say it."""
+        """The level of its GitHub annotation: error, warning or notice."""
         return "error" if self.fails else "warning" if self.kind in WARNING else "notice"
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """All that it is about."""
+        """All rows that it is about."""
         return self.row, *self.also
 
 
@@ -87,7 +94,7 @@ class Comparison:
     rows: list[Row] = field(default_factory=list)
     figures: int = 0
     notes: list[str] = field(default_factory=list)
-    layout: Layout = CELLS
+    layout: Layout = CELL_LAYOUT
 
     def name(self, finding: Finding) -> str:
         """What a finding is about, in words."""

@@ -19,19 +19,20 @@ from torch import Tensor
 from dpbench.contract.attack import Attack
 from dpbench.data.images import content_hash
 from dpbench.errors import DpbenchError
+from dpbench.metrics.table import BUILT_IN
 from dpbench.protocols.known import AnyProtocol, of_run
 from dpbench.records.pictures import reconstructions_path
 from dpbench.records.ranges import SLACK
 from dpbench.records.record import Envelope
 from dpbench.records.store import picture_path
 from dpbench.running.kept_images import KEPT, load_images
-from dpbench.suite.ensembles import FLOORS
+from dpbench.suite.ensembles import floors
 from dpbench.suite.words import built_in
 
 ROUNDED = 1 / 255
 """The most by which the difference of two images changes where both are rounded to 8 bits, in [0, 1]."""
 
-TOLERANCE = {"ssim": 0.01, "lpips": 0.03}
+TOLERANCE = {name: metric.rounding for name, metric in BUILT_IN.items()}
 """Metric -> by how much 8 bits may move its figure of an image; MSE and PSNR have exact limits, from `ROUNDED`."""
 
 
@@ -114,7 +115,7 @@ def _identity(path: Path, record: Envelope) -> Iterator[str]:
         if known is not None and record.floor != getattr(known, "floor", False):
             yield f"says that {attack.name!r} is {'a' if record.floor else 'no'} floor, which it is not"
         elif known is None and record.floor:
-            yield f"says that {attack.name!r} is a floor, which only {', '.join(FLOORS)} are"
+            yield f"says that {attack.name!r} is a floor, which only {', '.join(floors())} are"
 
 
 @dataclass
@@ -171,7 +172,7 @@ def _hashes(record: Envelope, victims: Tensor) -> Iterator[str]:
 
 def _figures(record: Envelope, victims: Tensor, reconstructions: Tensor) -> Iterator[str]:
     """Do the images give the figures? 8 bits say them less exactly than the attack had them."""
-    from dpbench.metrics.fidelity import grade
+    from dpbench.metrics.grading import grade
 
     again, _ = grade(reconstructions, victims)
     for metric, figures in again.items():
@@ -194,8 +195,7 @@ def _limits(metric: str, figure: float, mse: float) -> tuple[float, float]:
         root = math.sqrt(mse)
         least, most = max(0.0, root - ROUNDED) ** 2, (root + ROUNDED) ** 2
         return (least, most) if metric == "mse" else (_psnr(most), _psnr(least))
-    off = TOLERANCE.get(metric, TOLERANCE["ssim"])
-    return figure - off, figure + off
+    return figure - TOLERANCE[metric], figure + TOLERANCE[metric]
 
 
 def _psnr(mse: float) -> float:

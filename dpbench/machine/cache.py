@@ -115,7 +115,7 @@ def state_hash(state: State) -> str:
 
 
 def _content(state: State) -> str:
-    """As `state_hash`, of shapes and types too."""
+    """SHA-256 in hex of the tensors' names, bytes, shapes and types."""
     layout = {name: [str(value.dtype), list(value.shape)] for name, value in state.items()}
     return hashlib.sha256(json.dumps([state_hash(state), layout], sort_keys=True).encode()).hexdigest()
 

@@ -14,18 +14,14 @@ from dpbench.errors import DpbenchError
 
 T = TypeVar("T")
 
-
 BYTES_PER_PIXEL = 1024
 """Of the device's memory that `auto` allows for each pixel of an image in a network: features, gradients, the rest."""
-
 
 LARGEST_BATCH = 256
 """The most images that any built-in wants at once, apart from those that are optimised."""
 
-
 SHARE = 8
 """One part in so many of the memory may hold the images of a data set, or the features of one window of a release."""
-
 
 OUT_OF_MEMORY = ("not enough memory", "allocate memory", "out of memory", "ALLOC_FAILED")
 

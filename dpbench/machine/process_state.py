@@ -30,8 +30,7 @@ Switch = tuple[Callable[[], Any], Callable[[Any], object]]
 """Reads a setting, and sets it to what was read."""
 
 _GUARDS: list[object] = []
-"""Hold the mode back for good where a plug-in entered inference mode and never left it."""
-
+"""Guards that stay alive, so that inference mode stays off, after a plug-in entered it and never left it."""
 
 _depth = 0
 
@@ -235,7 +234,7 @@ MODES: tuple[Switch, ...] = (
     (torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled),
     (torch.get_default_dtype, torch.set_default_dtype),
 )
-"""How torch computes. In the order in which they are put back: the first may act on what the rest calls."""
+"""Switches that say how torch computes, in the order in which they are put back."""
 
 SWITCHES: tuple[Switch, ...] = (
     *MODES,
@@ -276,4 +275,4 @@ SWITCHES: tuple[Switch, ...] = (
     (_logging, _put_back_logging),
     (_filters, _put_back_filters),
 )
-"""Everything that is put back."""
+"""All switches that are put back after a plug-in was called."""

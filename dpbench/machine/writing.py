@@ -29,7 +29,7 @@ from dpbench.errors import DpbenchError
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 OF_DISKS = (*FULL, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
-"""Errors of a disk or of a folder that was there; libraries wrap them in exceptions of their own."""
+"""Errors that a disk, or a folder that is gone, gives; libraries wrap them in exceptions of their own."""
 
 TEMPORARY = re.compile(r"^\.dpbench-(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}(\.[A-Za-z0-9]+)?$")
 """Names of files that are being written: on which machine, and by which process."""

@@ -1,15 +1,13 @@
-"""How close reconstructions are to the victims: per image, in [0,1], in fp32, reduced by nobody here."""
+"""Similarity metrics: two batches (N,3,H,W) in [0,1] -> N figures, in fp32. Boards average them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import piq
-import torch
 from piq.functional import gaussian_filter
 from piq.ssim import _ssim_per_channel
 from torch import Tensor
 
+from dpbench.errors import DpbenchError
 from dpbench.metrics.lpips_weights import LpipsUnavailable, load_lpips
 
 SMALLEST_LPIPS = 32
@@ -19,7 +17,7 @@ SMALLEST_MS_SSIM = 161
 """Side in pixels that five scales need: 10 * 2**4 + 1 for an 11x11 window at the last."""
 
 
-class TooSmall(Exception):
+class TooSmall(DpbenchError):
     """The images are too small for a metric: nothing is wrong, there is just no such figure."""
 
 
@@ -83,35 +81,3 @@ def lpips(images: Tensor, victims: Tensor) -> Tensor:
     network = load_lpips().to(images.device)
     value: Tensor = network(images, victims, normalize=True)  # normalize: [0,1] -> the [-1,1] that it wants
     return value.flatten()
-
-
-METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mse": mse,
-    "psnr_db": psnr_db,
-    "ssim": ssim,
-    "ms_ssim": ms_ssim,
-    "lpips": lpips,
-}
-
-
-def grade(images: Tensor, victims: Tensor, batch_size: int = 256) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """All metrics per image, and why any is missing.
-
-    Args:
-        images: reconstructions (N,3,H,W) in [0,1].
-        victims: the true images, the same shape.
-        batch_size: images graded at once; the figures do not depend on it.
-
-    Returns:
-        metric -> N figures; metric -> reason for those that cannot be had.
-    """
-    figures: dict[str, list[float]] = {}
-    missing: dict[str, str] = {}
-    for name, metric in METRICS.items():
-        try:
-            with torch.no_grad():
-                pairs = zip(images.float().split(batch_size), victims.float().split(batch_size), strict=True)
-                figures[name] = torch.cat([metric(a, b).cpu() for a, b in pairs]).tolist()
-        except (LpipsUnavailable, TooSmall) as reason:
-            missing[name] = str(reason)
-    return figures, missing

@@ -29,7 +29,6 @@ class NotBorneOut(DpbenchError):
 LEAST_INFORMATION = 1e-30
 """Where a release says nothing at all the bound is infinite, which JSON cannot say."""
 
-
 DELTA = 1e-5
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri, stdtrit
 
+from dpbench.metrics.table import RANGES
+
 RESAMPLES = 2000
 LEVEL = 0.95
 
@@ -17,13 +19,7 @@ Floats = npt.NDArray[np.float64]
 SHARES = ("accuracy", "accuracy_top5", "reid_top1", "reid_top5", "identity_top1", "label_read")
 """Figures that count hits."""
 
-LIMITS = {
-    "ssim": (-1.0, 1.0),
-    "psnr_db": (0.0, 100.0),
-    "lpips": (0.0, np.inf),
-    "mse": (0.0, np.inf),
-    "mse_bound": (0.0, np.inf),
-}
+LIMITS = RANGES | {"mse_bound": (0.0, np.inf)}
 """Figure -> its least and its greatest value; of shares and of leakage 0 and 1, of others none."""
 
 
@@ -94,7 +90,14 @@ def share_bounds(share: float, images: int) -> tuple[float, float]:
     return max(0.0, min(centre - reach, share)), min(1.0, max(centre + reach, share))
 
 
-def interval_columns(column: str, seeds: Sequence[float], drawn: Sequence[Floats], images: int) -> dict[str, float]:
+def interval_columns(
+    column: str,
+    seeds: Sequence[float],
+    drawn: Sequence[Floats],
+    images: int,
+    *,
+    limits: tuple[float, float] | None = None,
+) -> dict[str, float]:
     """A figure of a board with the ends of its 95% interval: `column`, `column_low`, `column_high`.
 
     Args:
@@ -102,6 +105,7 @@ def interval_columns(column: str, seeds: Sequence[float], drawn: Sequence[Floats
         seeds: the figure with each seed.
         drawn: its resamples (RESAMPLES,) with each seed.
         images: how many different ones were resampled.
+        limits: least and greatest value of a figure that is not dpbench's own.
     """
     mean = float(np.mean(seeds))
     if column in SHARES:
@@ -112,7 +116,7 @@ def interval_columns(column: str, seeds: Sequence[float], drawn: Sequence[Floats
     else:
         low, high = bounds(over_seeds(drawn), mean, images)
     shared = column in SHARES or column.startswith("leakage")
-    least, greatest = (0.0, 1.0) if shared else LIMITS.get(column, (-np.inf, np.inf))
+    least, greatest = (0.0, 1.0) if shared else limits or LIMITS.get(column, (-np.inf, np.inf))
     return {column: mean, f"{column}_low": max(low, least), f"{column}_high": min(high, greatest)}
 
 

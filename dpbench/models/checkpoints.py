@@ -30,7 +30,7 @@ AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "params_ema")
 """Keys of averaged weights: taken where there are no others."""
 
 PREFIXES = ("module.", "model.", "net.", "network.")
-"""What is in front of every name where the network was an attribute of something: data-parallel, Lightning."""
+"""Prefixes of all names where training kept the network as an attribute: data-parallel wrappers, Lightning."""
 
 WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Parts of names that come from wrapping a module: `torch.compile`, sharding, checkpointing."""
@@ -47,7 +47,7 @@ PLAIN: list[Any] = [
 """What trainers put beside the weights (timm: its arguments; others: a best score): they hold values and do nothing."""
 
 LONGEST_HEADER = 100_000_000
-"""Bytes; the format allows no more."""
+"""Most bytes of a safetensors header; the format allows no more."""
 
 SHOWN = 3
 """Keys of each kind that an error names."""

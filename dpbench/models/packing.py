@@ -10,7 +10,23 @@ import torch
 from torch import fx
 from torch.nn import functional
 
-from dpbench.models.tracing import BATCHES, MADE, Made, Uncuttable
+BATCHES = (2, 3)
+"""Batch sizes of the two runs by which a network is traced: see `dpbench.models.tracing`."""
+
+MADE = "made"
+"""Where a node of the graph keeps its `Made`, for a batch of `BATCHES[0]` images."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """Shape and kind of a tensor that a call in a network gave."""
+
+    shape: tuple[int, ...]
+    floating: bool
+
+
+class Uncuttable(Exception):
+    """Why a network cannot be cut at a point."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +92,7 @@ class Packing:
         ]
 
 
-def _packing(crossing: list[fx.Node]) -> Packing | None:
+def packing_of(crossing: list[fx.Node]) -> Packing | None:
     """How the crossing values are released; None for a single tensor as it is."""
     tensors: list[Made | None] = [node.meta.get(MADE) for node in crossing]
     if not all(tensor is not None and tensor.floating for tensor in tensors):

@@ -13,7 +13,6 @@ from dpbench.contract.spec import PathName, Spec
 WEIGHTS = ("auto", "pretrained", "fit")
 """Where a backbone's weights may come from, apart from a file."""
 
-
 ClassOrder = Literal["auto", "stated", "natural", "sorted"]
 """How the rows of a classifier that comes with its weights follow each other; see `dpbench.models.weights`."""
 
@@ -21,7 +20,7 @@ ClassOrder = Literal["auto", "stated", "natural", "sorted"]
 class BackboneSpec(Spec):
     """A timm model and where its weights come from."""
 
-    later = ("class_order",)
+    ids_skip_default = ("class_order",)
 
     name: str
     weights: PathName = Field(

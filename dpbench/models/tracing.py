@@ -21,13 +21,14 @@ from torch.fx.node import map_aggregate
 from torch.overrides import TorchFunctionMode
 
 from dpbench.errors import DpbenchError
+from dpbench.models.packing import BATCHES, MADE, Made
 
-BATCHES = (2, 3)
-"""Batch sizes of the two runs."""
+DEPENDS = "what it computes depends on the number of images"
+"""Why a network has no graph that holds for batches of any size."""
 
 
 @dataclass(frozen=True)
-class Result:
+class Given:
     """What an earlier call gave: the place of the call, and which of its results where there are several."""
 
     call: int
@@ -39,14 +40,6 @@ class Stored:
     """A parameter or buffer of the network, by its path."""
 
     path: str
-
-
-@dataclass(frozen=True)
-class Made:
-    """Shape and kind of a tensor that a call gave."""
-
-    shape: tuple[int, ...]
-    floating: bool
 
 
 @dataclass
@@ -63,18 +56,13 @@ class Call:
     made: dict[int | None, Made] = field(default_factory=dict)
 
 
-IMAGES = Result(0)
-MADE = "made"
-"""Where a node of the graph keeps its `Made`, for a batch of `BATCHES[0]` images."""
-
-
 @dataclass
 class Trace:
     """One run of a network.
 
     Attributes:
         calls: the first stands for the images.
-        outputs: module path -> what it gave, tensors as `Result`, and how many calls there were then.
+        outputs: module path -> what it gave, tensors as `Given`, and how many calls there were then.
         result: the logits.
     """
 
@@ -92,7 +80,7 @@ class _Watch(TorchFunctionMode):
         self.within_leaf = 0
         self.stored = {id(t): path for path, t in (*model.named_parameters(), *model.named_buffers())}
         # results by identity; held, so that no identity is given twice
-        self.known: dict[int, tuple[Tensor, Result]] = {}
+        self.known: dict[int, tuple[Tensor, Given]] = {}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -114,11 +102,8 @@ class _Watch(TorchFunctionMode):
         place = len(self.trace.calls) - 1
         for item, value in [(None, outcome)] if isinstance(outcome, Tensor) else enumerate(outcome):
             if isinstance(value, Tensor):
-                self.know(value, Result(place, item))
+                self.known[id(value)] = (value, Given(place, item))
                 call.made[item] = Made(tuple(value.shape), value.is_floating_point())
-
-    def know(self, tensor: Tensor, result: Result) -> None:
-        self.known[id(tensor)] = (tensor, result)
 
     def references(self, values: Any) -> Any:
         """The same structure with tensors as what they are to the graph."""
@@ -130,14 +115,13 @@ class _Watch(TorchFunctionMode):
                 return self.known[id(value)][1]
             if id(value) in self.stored:
                 return Stored(self.stored[id(value)])
-            return value
         return value
 
 
 def trace(model: nn.Module, images: Tensor) -> Trace:
     """Run the model (in eval mode) on normalised images (N,3,H,W) and write down what it does."""
     watch = _Watch(model)
-    watch.know(images, IMAGES)
+    watch.known[id(images)] = (images, Given(0))
     with _watched_modules(model, watch), torch.no_grad(), watch:
         result = model(images)
     watch.trace.result = watch.references(result)
@@ -153,18 +137,14 @@ def _watched_modules(model: nn.Module, watch: _Watch) -> Iterator[None]:
             pending.append((watch.references(args), watch.references(kwargs)))
         watch.within_leaf += 1
 
-    def leave(path: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, kwargs: Any, outcome: Any) -> None:
-            watch.within_leaf -= 1
-            if not watch.within_leaf:
-                watch.add("call_module", path, *pending.pop(), outcome)
-
-        return hook
-
-    def note(path: str) -> Callable[..., None]:
+    def leave(path: str, leaf: bool) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, outcome: Any) -> None:
-            if not watch.within_leaf:
-                watch.trace.outputs[path] = (watch.references(outcome), len(watch.trace.calls))
+            watch.within_leaf -= leaf
+            if watch.within_leaf:
+                return
+            if leaf:
+                watch.add("call_module", path, *pending.pop(), outcome)
+            watch.trace.outputs[path] = (watch.references(outcome), len(watch.trace.calls))
 
         return hook
 
@@ -172,9 +152,8 @@ def _watched_modules(model: nn.Module, watch: _Watch) -> Iterator[None]:
     for path, module in model.named_modules():
         if path and _is_leaf(module):
             handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
-            handles.append(module.register_forward_hook(leave(path), with_kwargs=True))
         if path:
-            handles.append(module.register_forward_hook(note(path)))
+            handles.append(module.register_forward_hook(leave(path, _is_leaf(module))))
     try:
         yield
     finally:
@@ -205,9 +184,7 @@ def _set_item(tensor: Tensor, place: Any, value: Any) -> Tensor:
 
 
 def _tensors(outcome: Any) -> bool:
-    if isinstance(outcome, list | tuple):
-        return any(isinstance(value, Tensor) for value in outcome)
-    return isinstance(outcome, Tensor)
+    return any(isinstance(value, Tensor) for value in (outcome if isinstance(outcome, list | tuple) else [outcome]))
 
 
 @dataclass(frozen=True)
@@ -242,16 +219,15 @@ def trace_graph(model: nn.Module, image_shape: tuple[int, int, int]) -> Traced:
         trace(copy.deepcopy(model).train().eval(), torch.randn(n, *image_shape, generator=generator).to(some.device))
         for n in BATCHES
     )
-    if len(first.calls) != len(second.calls):
-        raise DpbenchError("what it computes depends on the number of images")
+    runs = [[(call.op, call.target) for call in run.calls] for run in (first, second)]
+    if runs[0] != runs[1]:
+        raise DpbenchError(DEPENDS)
     graph = fx.Graph()
     images = graph.placeholder("images")
     batch = graph.call_method("size", (images, 0))
     builder = _Builder(graph, batch, model)
     builder.nodes.append(images)
     for one, other in zip(first.calls[1:], second.calls[1:], strict=True):
-        if one.op != other.op or one.target != other.target:
-            raise DpbenchError("what it computes depends on the number of images")
         args, kwargs = builder.joined(one.args, other.args), builder.joined(one.kwargs, other.kwargs)
         builder.nodes.append(graph.create_node(one.op, one.target, args, kwargs))
         builder.made.append(one.made)
@@ -272,10 +248,10 @@ class _Builder:
         self.nodes: list[fx.Node] = []
         self.made: list[dict[int | None, Made]] = [{}]
         self.stored: dict[str, fx.Node] = {}
-        self.items: dict[Result, fx.Node] = {}
+        self.items: dict[Given, fx.Node] = {}
 
     def joined(self, one: Any, other: Any) -> Any:
-        if isinstance(one, Result):
+        if isinstance(one, Given):
             return self._result(one)
         if isinstance(one, Stored):
             return self._stored(one.path)
@@ -283,11 +259,9 @@ class _Builder:
             return self._constant(one)
         if isinstance(one, torch.device):
             return self.graph.call_function(getattr, (self.nodes[0], "device"))
-        if isinstance(one, list | tuple) and not isinstance(one, torch.Size):
+        if isinstance(one, list | tuple):
             parts = [self.joined(a, b) for a, b in zip(one, other, strict=True)]
-            return type(one)(parts) if type(one) in (list, tuple) else tuple(parts)
-        if isinstance(one, torch.Size):
-            return tuple(self.joined(a, b) for a, b in zip(one, other, strict=True))
+            return parts if type(one) is list else tuple(parts)
         if isinstance(one, dict):
             return {key: self.joined(value, other[key]) for key, value in one.items()}
         if isinstance(one, slice):
@@ -299,10 +273,10 @@ class _Builder:
     def _multiple(self, one: int, other: int) -> fx.Node:
         factor, rest = divmod(one, BATCHES[0])
         if rest or other != factor * BATCHES[1]:
-            raise DpbenchError("what it computes depends on the number of images")
+            raise DpbenchError(DEPENDS)
         return self.graph.call_function(operator.mul, (self.batch, factor)) if factor != 1 else self.batch
 
-    def _result(self, result: Result) -> fx.Node:
+    def _result(self, result: Given) -> fx.Node:
         node = self.nodes[result.call]
         if result.item is not None:
             if result not in self.items:
@@ -322,7 +296,3 @@ class _Builder:
         name = f"_constant_{sum(1 for path in self.stored if path.startswith('_constant_'))}"
         self.model.register_buffer(name, tensor.detach().clone(), persistent=False)
         return self._stored(name)
-
-
-class Uncuttable(Exception):
-    """Why a network cannot be cut at a point."""

@@ -178,7 +178,7 @@ def create(
 
 
 def _classes_in(state: State, spec: BackboneSpec) -> int:
-    """Rows of the classifier in a state dict; 0 where it has none."""
+    """Number of rows (classes) of the classifier in a state dict; 0 where it has none."""
     names = _classifiers(spec)
     return next((len(state[f"{name}.weight"]) for name in names if f"{name}.weight" in state), 0)
 
@@ -211,7 +211,7 @@ def _at_hand(config: timm.models.PretrainedCfg) -> bool:
 
 
 SHOWN = 4
-"""Classes that a message names."""
+"""How many classes a message names before it ends in `...`."""
 
 
 def natural_key(name: str) -> list[str | int]:

@@ -13,7 +13,8 @@ from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec
 from dpbench.errors import DpbenchError, is_interrupt, reason, unknown
 from dpbench.machine.process_state import preserved
-from dpbench.plugins.registry import files_of, find_attack, find_defense
+from dpbench.plugins.registry import files_of, find, find_attack, find_defense
+from dpbench.text.limits import fields_of, limits_of
 
 P = TypeVar("P", bound=Plugin)
 
@@ -47,21 +48,28 @@ def configure(cls: type[P], arguments: dict[str, Any]) -> P:
         raise DpbenchError(f"{cls.name} cannot be made with {arguments}: {reason(error)}") from error
 
 
-def describe_parameter(cls: type[Plugin], name: str) -> str:
-    """One parameter in words: default and range."""
+def limits(cls: type[Plugin]) -> dict[str, str]:
+    """Parameter -> its range in words, such as `>= 0, <= 1`; empty where it has none."""
     from dpbench.plugins.stand_in import StandIn
 
-    if issubclass(cls, StandIn):
-        return cls.ranges.get(name, "")
-    field = cls.model_fields.get(name)
-    if field is None:
+    return cls.ranges if issubclass(cls, StandIn) else {name: limits_of(f) for name, f in fields_of(cls).items()}
+
+
+def describe_parameter(cls: type[Plugin], name: str) -> str:
+    """One parameter in words, default and range: `std = 0.5 (>= 0)`; empty where there is none of that name."""
+    if name not in cls.model_fields:
         return ""
-    bounds = [f"{sign} {getattr(m, key)}" for m in field.metadata for key, sign in _BOUNDS if hasattr(m, key)]
-    limits = f" ({', '.join(bounds)})" if bounds else ""
-    return f"{name} = {field.default!r}{limits}"
+    within = limits(cls)[name]
+    return f"{name} = {cls.model_fields[name].default!r}{f' ({within})' if within else ''}"
 
 
-_BOUNDS = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
+def configured_as(spec: PluginSpec, sort: str) -> Plugin:
+    """The configured plug-in of a cell, a new one each time; `sort` as in `dpbench.plugins.registry.BASES`.
+
+    Raises:
+        DpbenchError: its code, or a file that it is given, is not what it was when the run was planned.
+    """
+    return _unchanged(configure(find(sort, spec.name), spec.arguments), spec)
 
 
 def defense_of(spec: PluginSpec) -> Defense:

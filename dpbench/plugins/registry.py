@@ -1,4 +1,4 @@
-"""Attacks and defenses by name: built in, from installed packages, or from a single file.
+"""Attacks, defenses, metrics and data sets by name: built in, from installed packages, or from a single file.
 
 A plug-in registers when its module is imported: `@register` above the class. Installed packages are found through
 the entry-point group `dpbench.plugins`; a file is named as `path/to/file.py:ClassName`.
@@ -7,6 +7,7 @@ the entry-point group `dpbench.plugins`; a file is named as `path/to/file.py:Cla
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.metadata
 import inspect
 import os
@@ -15,29 +16,33 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dpbench.contract import plugin_files
 from dpbench.contract.attack import Attack
+from dpbench.contract.dataset import ImageSet
 from dpbench.contract.defense import Defense
-from dpbench.contract.plugin import Plugin
+from dpbench.contract.metric import Metric
+from dpbench.contract.plugin import Plugin, is_abstract
 from dpbench.errors import DpbenchError, is_interrupt, reason, unknown
+from dpbench.machine import plugin_files
 from dpbench.machine.process_state import preserved
 
 GROUP = "dpbench.plugins"
-
 
 OWN = ("dpbench", "dpbench_attacks", "dpbench_defenses")
 """Packages whose plug-ins dpbench vouches for: their version alone identifies them, and they run in the engine's own
 process."""
 
-
 P = TypeVar("P", bound=Plugin)
 
 
-_attacks: dict[str, type[Attack]] = {}
+BASES: dict[str, type[Plugin]] = {"attack": Attack, "defense": Defense, "metric": Metric, "data set": ImageSet}
+"""What there is to plug in, and the class that each is derived from."""
 
 
-_defenses: dict[str, type[Defense]] = {}
+_known: dict[str, dict[str, type[Plugin]]] = {sort: {} for sort in BASES}
 
+
+BUILT_IN = ("dpbench.metrics.table", "dpbench.data.datasets")
+"""Modules of dpbench whose plug-ins register as those of installed packages do: each lists them, by name."""
 
 _vouched = False
 
@@ -58,25 +63,51 @@ def is_own(cls: type[Plugin]) -> bool:
 
 
 def register(cls: type[P]) -> type[P]:
-    """Class decorator: make an `Attack` or a `Defense` known by its `name`; in a file of one's own it may be left out.
+    """Class decorator: make a plug-in known by its `name`; in a file of one's own it may be left out.
+
+        >>> @dpbench.register
+        ... class Grey(dpbench.Attack):
+        ...     name = "grey"
+        ...
+        ...     def reconstruct(self, seen, *, generator):
+        ...         return torch.full((len(seen.released), *seen.image_shape), 0.5)
+        >>> from dpbench.plugins.registry import find_attack
+        >>> find_attack("grey") is Grey
+        True
 
     Raises:
-        DpbenchError: the name is missing, taken, or the class is neither an attack nor a defense.
+        DpbenchError: the name is taken, or the class is abstract, or no `Attack`, `Defense`, `Metric` or `ImageSet`.
     """
-    tables: dict[type[Plugin], dict[str, Any]] = {Attack: _attacks, Defense: _defenses}
-    table = next((table for base, table in tables.items() if issubclass(cls, base)), None)
-    if table is None:
-        raise DpbenchError(f"{cls.__name__} is neither an Attack nor a Defense; derive it from one of them")
-    name = getattr(cls, "name", None)
-    if not isinstance(name, str) or not name:
-        raise DpbenchError(f'{cls.__name__} has no name; add `name: ClassVar[str] = "..."` to the class')
+    table = _known[sort_of(cls)]
+    if is_abstract(cls):
+        raise DpbenchError(f"{cls.__name__} is abstract; register the classes that are derived from it")
     if plugin_files.loaded_from(cls.__module__) is not None:
         return cls  # found by its file: two files may use one name, or a built-in's
-    taken = table.get(name)
+    taken = table.get(cls.name)
     if taken is not None and taken is not cls:
-        raise DpbenchError(f"{name!r} is registered twice: by {_origin(taken)} and by {_origin(cls)}")
-    table[name] = cls
+        raise DpbenchError(f"{cls.name!r} is registered twice: by {_origin(taken)} and by {_origin(cls)}")
+    table[cls.name] = cls
     return cls
+
+
+def sort_of(cls: type) -> str:
+    """`attack`, `defense`, `metric` or `data set`.
+
+    Raises:
+        DpbenchError: the class is derived from none of these.
+    """
+    sort = next((sort for sort, base in BASES.items() if issubclass(cls, base)), None)
+    if sort is None:
+        bases = [base.__name__ for base in BASES.values()]
+        raise DpbenchError(
+            f"{cls.__name__} is neither {', '.join(map(_with_article, bases[:-1]))} nor {_with_article(bases[-1])}; "
+            "derive it from one of them"
+        )
+    return sort
+
+
+def _with_article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'AEIOU' else 'a'} {noun}"
 
 
 def _origin(cls: type) -> str:
@@ -103,6 +134,9 @@ def load_own() -> None:
     for entry in importlib.metadata.entry_points(group=GROUP):
         if _of_own(entry):
             _load(entry)
+    for module in BUILT_IN:
+        for cls in importlib.import_module(module).BUILT_IN.values():
+            register(cls)
 
 
 def _of_own(entry: importlib.metadata.EntryPoint) -> bool:
@@ -124,32 +158,61 @@ def _load(entry: importlib.metadata.EntryPoint) -> None:
 
 def attacks() -> dict[str, type[Attack]]:
     """Every known attack by name."""
-    load_plugins()
-    return dict(sorted(_attacks.items()))
+    return _all("attack")
 
 
 def defenses() -> dict[str, type[Defense]]:
     """Every known defense by name."""
+    return _all("defense")
+
+
+def metrics() -> dict[str, type[Metric]]:
+    """Every known metric by name, dpbench's own too."""
+    return _all("metric")
+
+
+def image_sets() -> dict[str, type[ImageSet]]:
+    """Every data set by name that draws its images, dpbench's own too."""
+    return _all("data set")
+
+
+def every() -> dict[str, dict[str, type[Plugin]]]:
+    """Sort -> name -> plug-in."""
     load_plugins()
-    return dict(sorted(_defenses.items()))
+    return {sort: dict(sorted(known.items())) for sort, known in _known.items()}
+
+
+def _all(sort: str) -> dict[str, Any]:
+    return every()[sort]
 
 
 def find_attack(name: str) -> type[Attack]:
     """The attack of that name, or the class in `path/to/file.py:Name`."""
-    return _find(name, "attack", attacks(), Attack)  # type: ignore[type-abstract]
+    return find("attack", name)  # type: ignore[return-value]
 
 
 def find_defense(name: str) -> type[Defense]:
     """The defense of that name, or the class in `path/to/file.py:Name`."""
-    return _find(name, "defense", defenses(), Defense)  # type: ignore[type-abstract]
+    return find("defense", name)  # type: ignore[return-value]
 
 
-def _find(name: str, kind: str, known: dict[str, type[P]], base: type[P]) -> type[P]:
+def find_metric(name: str) -> type[Metric]:
+    """The metric of that name, or the class in `path/to/file.py:Name`."""
+    return find("metric", name)  # type: ignore[return-value]
+
+
+def find(sort: str, name: str) -> type[Plugin]:
+    """The plug-in of a sort, see `BASES`, by its name or as `path/to/file.py:Name`.
+
+    Raises:
+        DpbenchError: there is none, or it does not import.
+    """
     if ".py:" in name:
-        return _from_file(name, kind, base)
+        return _from_file(name, sort, BASES[sort])
+    known = _all(sort)
     if name not in known:
-        raise unknown(kind, name, known)
-    return known[name]
+        raise unknown(sort, name, known)
+    return known[name]  # type: ignore[no-any-return]
 
 
 def _split(reference: str) -> tuple[Path, str]:
@@ -172,9 +235,9 @@ def _from_file(reference: str, kind: str, base: type[P]) -> type[P]:
     if not path.is_file():
         raise DpbenchError(f"{kind} {reference!r}: there is no file {reference.rpartition(':')[0]}")
     if not _vouched:
-        from dpbench.plugins.stand_in import find
+        from dpbench.plugins.stand_in import find as find_stand_in
 
-        return find(kind, f"{path}:{class_name}", plugin_files.look_at(path).digest)  # type: ignore[arg-type,return-value]
+        return find_stand_in(kind, f"{path}:{class_name}", plugin_files.look_at(path).digest)  # type: ignore[return-value]
     module = _module_of(path, kind, reference)
     cls = getattr(module, class_name, None)
     if cls is None:
@@ -182,6 +245,8 @@ def _from_file(reference: str, kind: str, base: type[P]) -> type[P]:
         raise unknown(f"class in {path.name}", class_name, here)
     if not (inspect.isclass(cls) and issubclass(cls, base)):
         raise DpbenchError(f"{kind} {reference!r}: {class_name} is not a subclass of dpbench.{base.__name__}")
+    if is_abstract(cls):
+        raise DpbenchError(f"{kind} {reference!r}: {class_name} is abstract; name a class that is derived from it")
     return cls
 
 
@@ -211,6 +276,15 @@ def source_of(cls: type[Plugin]) -> str:
     return f"v{cls.version}-{content}" if content else f"v{cls.version}"
 
 
+def folder_of(cls: type[Plugin]) -> Path:
+    """Where the package lies that a plug-in belongs to, or the file that it was loaded from."""
+    plugin = plugin_files.loaded_from(cls.__module__)
+    if plugin is not None:
+        return plugin.path
+    file = Path(sys.modules[cls.__module__.partition(".")[0]].__file__ or "")
+    return file.parent if file.name == "__init__.py" else file
+
+
 @functools.cache
 def _content_of(package: str) -> str:
     """Twelve hex digits of an imported package's files; empty for dpbench's own, and for what has no files."""
@@ -230,17 +304,26 @@ def files_of(plugin: Plugin) -> dict[str, str]:
     from dpbench.plugins.stand_in import StandIn
 
     if isinstance(plugin, StandIn):
-        code, values = plugin.code, plugin.values
+        code = plugin.code
     else:
         loaded = plugin_files.loaded_from(type(plugin).__module__)
         code = loaded.files if loaded is not None else {}
+    return {**code, **{name: plugin_files.file_hash(path) for name, path in given_files(plugin).items()}}
+
+
+def given_files(plugin: Plugin) -> dict[str, Path]:
+    """The files that a configured plug-in is given, each under the place where it stands: `masks.0`, `weights.head`."""
+    from dpbench.plugins.stand_in import StandIn
+
+    if isinstance(plugin, StandIn):
+        values = plugin.values
+    else:
         values = {field: getattr(plugin, field) for field in type(plugin).model_fields}
-    given = {name: path for field, value in values.items() for name, path in _given(field, value)}
-    return {**code, **{name: plugin_files.file_hash(path) for name, path in given.items()}}
+    return {name: path for field, value in values.items() for name, path in _given(field, value)}
 
 
 def _given(name: str, value: Any) -> Iterator[tuple[str, Path]]:
-    """The files in a parameter, each under the name of its place."""
+    """The files in a parameter's value, each under the place where it stands: `masks.0`, `weights.head`."""
     if isinstance(value, Path):
         if value.is_file():
             yield name, value

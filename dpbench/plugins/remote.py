@@ -35,7 +35,7 @@ def fit(
     device: torch.device,
     progress: Callable[[str], None],
 ) -> State:
-    """As `fitting.fit`, in a process that ends with it.
+    """Fit a defense as `dpbench.service.fitting.fit` does, in a process of its own that ends afterwards.
 
     Raises:
         DpbenchError: the defense failed.
@@ -95,7 +95,7 @@ class RemoteModel(ProtectedModel):
         return model
 
     def line(self) -> Remote:
-        """To the process that holds it."""
+        """The process that holds the model, started when it is first asked for."""
         if self._remote is None:
             recipe, defense, learned, device = self._made_of
             guest = Guest(_who(defense), device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -13,12 +14,14 @@ from torch import Tensor
 
 from dpbench.border.host import Guest
 from dpbench.border.wire import Message
-from dpbench.contract import plugin_files
 from dpbench.contract.attack import Attack, Observation
+from dpbench.contract.dataset import Drawn, ImageSet, PartName
 from dpbench.contract.defense import Defense, ProtectedModel, SplitModel
+from dpbench.contract.metric import Metric, MetricFacts
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.threat import Needs
 from dpbench.errors import DpbenchError
+from dpbench.machine import plugin_files
 
 
 class _Parameter(BaseModel):
@@ -37,24 +40,26 @@ class _Facts(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    sort: Literal["attack", "defense"]
+    sort: Literal["attack", "defense", "metric", "data set"]
     reference: str
     cls: str = Field(alias="class", pattern=r"^[^\W\d]\w*$")
     doc: str
     source: str
-    name: str = Field(min_length=1)
+    name: str
     version: int
     paper: str
-    later: list[str]
+    ids_skip_default: list[str]
     fields: dict[str, _Parameter]
     needs: Needs = "nothing"
     floor: bool = False
     combines: bool = False
     budgets: dict[str, dict[str, float]] = Field(default_factory=dict)
     trained_on: list[str] = Field(default_factory=list)
+    metric: MetricFacts | None = None
+    classes: list[str] = Field(default_factory=list)
 
 
-class StandIn(Plugin):
+class StandIn(Plugin, abc.ABC):
     """What the engine knows of a plug-in that lives behind the border."""
 
     reference: ClassVar[str]
@@ -73,7 +78,7 @@ class StandIn(Plugin):
         }
 
     def assert_at_hand(self) -> None:
-        """Asks the plug-in."""
+        """Asks the plug-in, in its own process, whether what it needs is on this machine."""
         configured(type(self), self.model_dump(mode="json"), at_hand=True)
 
 
@@ -85,23 +90,52 @@ def _as_paths(value: Any) -> Any:
     return Path(value) if isinstance(value, str) else value
 
 
-class DefenseStandIn(StandIn, Defense):
+class DefenseStandIn(StandIn, Defense, abc.ABC):
     """A defense that is built and fitted in a process of its own; see `dpbench.plugins.remote`."""
 
     def build(self, split: SplitModel) -> ProtectedModel:
-        """Never here."""
+        """Raises: a stand-in holds no code of the plug-in."""
         raise DpbenchError(f"defense {self.reference!r} is built in its own process alone")
 
 
-class AttackStandIn(StandIn, Attack):
+class AttackStandIn(StandIn, Attack, abc.ABC):
     """An attack that runs in a process of its own; see `dpbench.plugins.remote`."""
 
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
-        """Never here."""
+        """Raises: a stand-in holds no code of the plug-in."""
         raise DpbenchError(f"attack {self.reference!r} runs in its own process alone")
 
 
-def find(sort: Literal["attack", "defense"], reference: str, content: str) -> type[Plugin]:
+class MetricStandIn(StandIn, Metric, abc.ABC):
+    """A metric that measures in a process of its own; see `dpbench.plugins.measuring`."""
+
+    def measure(self, images: Tensor, victims: Tensor) -> Tensor:
+        """Raises: a stand-in holds no code of the plug-in."""
+        raise DpbenchError(f"metric {self.reference!r} measures in its own process alone")
+
+
+class ImageSetStandIn(StandIn, ImageSet, abc.ABC):
+    """A data set that draws in a process of its own; see `dpbench.plugins.image_sets`."""
+
+    def draw(self, part: PartName, indices: range, *, size: int, seed: int) -> Drawn:
+        """Raises: a stand-in holds no code of the plug-in."""
+        raise DpbenchError(f"data set {self.reference!r} draws in its own process alone")
+
+
+STAND_INS: dict[str, type[StandIn]] = {
+    "attack": AttackStandIn,
+    "defense": DefenseStandIn,
+    "metric": MetricStandIn,
+    "data set": ImageSetStandIn,
+}
+
+
+def sort_of(cls: type[StandIn]) -> str:
+    """See `dpbench.plugins.registry.BASES`."""
+    return next(sort for sort, base in STAND_INS.items() if issubclass(cls, base))
+
+
+def find(sort: str, reference: str, content: str) -> type[Plugin]:
     """The stand-in for `path/to/file.py:Name`.
 
     Args:
@@ -116,7 +150,7 @@ def find(sort: Literal["attack", "defense"], reference: str, content: str) -> ty
 
 
 @functools.lru_cache(maxsize=64)
-def _found(sort: Literal["attack", "defense"], reference: str, content: str) -> type[Plugin]:
+def _found(sort: str, reference: str, content: str) -> type[Plugin]:
     guest = Guest(f"{sort} {reference!r}", torch.device("cpu"))
     return _stand_ins(guest, sort, reference)[0]
 
@@ -145,19 +179,20 @@ def _stand_ins(guest: Guest, sort: str, reference: str | None) -> list[type[Plug
 
 
 def _made(facts: _Facts) -> type[Plugin]:
-    base: type[StandIn] = DefenseStandIn if facts.sort == "defense" else AttackStandIn
+    base: type[StandIn] = STAND_INS[facts.sort]
     fields: dict[str, Any] = {
         name: (Any, Field(parameter.default, description=parameter.description))
         for name, parameter in facts.fields.items()
     }
+    fields["name"] = (ClassVar[str], facts.name)
     cls: type[StandIn] = pydantic.create_model(facts.cls, __base__=base, __doc__=facts.doc, **fields)
     source, code = facts.source, {}
     if ".py:" in facts.reference:  # its own word for what it consists of is not needed
         looked_at = plugin_files.look_at(Path(facts.reference.rpartition(":")[0]))
         source, code = f"v{facts.version}-{looked_at.digest}", looked_at.files
     known: dict[str, Any] = {
-        **{name: getattr(facts, name) for name in ("name", "version", "paper", "reference")},
-        "later": tuple(facts.later),
+        **{name: getattr(facts, name) for name in ("version", "paper", "reference")},
+        "ids_skip_default": tuple(facts.ids_skip_default),
         "source": source,
         "code": code,
         "file_parameters": frozenset(name for name, parameter in facts.fields.items() if parameter.file),
@@ -165,8 +200,18 @@ def _made(facts: _Facts) -> type[Plugin]:
     }
     if facts.sort == "attack":
         known |= {name: getattr(facts, name) for name in ("needs", "floor", "budgets", "combines")}
-    else:
+    if facts.sort == "defense":
         known["trained_on"] = tuple(facts.trained_on)
+    if facts.sort == "metric":
+        if facts.metric is None:
+            raise ValueError("a metric that does not say how it is read")
+        low, high = facts.metric.range
+        known |= facts.metric.model_dump(include={"name", "closer", "decimals", "tolerance"}) | {
+            "low": low,
+            "high": high,
+        }
+    if facts.sort == "data set":
+        known["classes"] = tuple(facts.classes)
     for name, value in known.items():
         setattr(cls, name, value)
     return cls
@@ -183,7 +228,7 @@ def configured(cls: type[StandIn], arguments: dict[str, Any], *, at_hand: bool =
     Raises:
         DpbenchError: a value out of its range, or something that is not at hand.
     """
-    sort = "defense" if issubclass(cls, Defense) else "attack"
+    sort = sort_of(cls)
     guest = Guest(f"{sort} {cls.reference!r}", torch.device("cpu"))
     try:
         asked = {"sort": sort, "reference": cls.reference, "arguments": arguments, "at_hand": at_hand}

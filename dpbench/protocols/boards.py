@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from dpbench.board.columns import Layout
-from dpbench.board.files import CELL_BOARDS, BoardKind, read_table
+from dpbench.board.columns import BoardKind, Layout
+from dpbench.board.files import CELL_BOARDS, read_table
 from dpbench.protocols.sharing.reporting.columns import SHARING_BOARDS
 
 KINDS: list[BoardKind] = [CELL_BOARDS, SHARING_BOARDS]
@@ -20,6 +20,6 @@ def read(path: Path) -> tuple[pd.DataFrame, Layout]:
     Raises:
         DpbenchError: as `dpbench.board.files.read_board`.
     """
-    header, _, _ = read_table(path)
-    kind = next((kind for kind in KINDS if kind.layout.fits(header)), CELL_BOARDS)
-    return kind.read(path), kind.layout
+    table = read_table(path)
+    kind = next((kind for kind in KINDS if kind.layout.fits(table.header)), CELL_BOARDS)
+    return kind.read(table), kind.layout

@@ -13,7 +13,7 @@ from dpbench.suite.words import built_in
 
 
 def contradictions(records: Sequence[Record]) -> Iterator[tuple[str, str]]:
-    """Of each record what contradicts itself, and of records of one defense setting what contradicts another.
+    """What in each record contradicts itself, and what of two records of one defense setting contradicts the other.
 
     Yields:
         The id of a record, and a phrase.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,23 +11,30 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from dpbench.board.files import CELL_BOARDS, BoardKind, as_text, write_board
-from dpbench.board.leaderboard import build_board, per_image
-from dpbench.board.leakage import CALIBRATED
+from dpbench.board.columns import BoardKind, Row, assert_free
+from dpbench.board.files import CELL_BOARDS, as_text, write_board
+from dpbench.board.leaderboard import build_board, build_rows, per_image
+from dpbench.board.rows import BoardRow
+from dpbench.contract.attack import Attack
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
 from dpbench.contract.threat import UNDEFENDED
-from dpbench.data import datasets
+from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.executors.graph import Need, Ties
 from dpbench.machine.stages import Stages
-from dpbench.plugins.configuring import attack_of, defense_of
+from dpbench.metrics.table import CALIBRATED
+from dpbench.plugins.configuring import attack_of, configured_as, defense_of
+from dpbench.plugins.measuring import facts_of
 from dpbench.protocols.consistency import contradictions
 from dpbench.protocols.doubts import missing_metrics, not_converged
 from dpbench.records.record import APART, Memory, Record
 from dpbench.records.store import CELLS, Store, newest
-from dpbench.reporting.drawings import write_budgets, write_depth, write_overview, write_tradeoff
+from dpbench.reporting.budget_plot import write_budgets
+from dpbench.reporting.depth_plot import depths, write_depth
+from dpbench.reporting.overview import write_overview
 from dpbench.reporting.table import print_table
+from dpbench.reporting.tradeoff_plot import write_tradeoff
 from dpbench.running.kept_images import keep_images
 from dpbench.running.pipeline import Pipeline
 from dpbench.running.prepare import Prepared
@@ -35,8 +43,8 @@ from dpbench.suite import preflight
 from dpbench.suite.cell import CellSpec
 from dpbench.suite.grid import plan
 from dpbench.suite.overrides import overrides
-from dpbench.suite.suite import AttackEntry, PluginEntry, Suite, extend, parse_suite, with_weights
-from dpbench.suite.words import label, setting, ssim_text, words_for
+from dpbench.suite.suite import AttackEntry, PluginEntry, Suite, extend, with_weights
+from dpbench.suite.words import built_in, label, setting, ssim_text, words_for
 from dpbench.text.hashing import content_hash
 
 
@@ -50,10 +58,6 @@ class Inference(Protocol[CellSpec, Record]):
     store: ClassVar[Store[Any]] = CELLS
     boards: ClassVar[BoardKind] = CELL_BOARDS
     plots: ClassVar[tuple[str, ...]] = ("tradeoff", "budgets", "depth")
-
-    def parse(self, text: str, *, origin: str) -> Suite:
-        """See `Protocol`."""
-        return parse_suite(text, origin=origin)
 
     def plan(self, suite: Suite, options: Options, progress: Progress) -> Planned[CellSpec]:
         """See `Protocol`."""
@@ -72,7 +76,7 @@ class Inference(Protocol[CellSpec, Record]):
         size = chosen.dataset.image_size
         fingerprint = preflight.data_fingerprint(chosen.dataset, hint="" if options.data is not None else chosen.data)
         progress("looking at the backbones")
-        entries, of_weights = preflight.in_order(chosen.backbones, chosen.dataset)
+        entries, of_weights = preflight.with_class_order(chosen.backbones, chosen.dataset)
         chosen = chosen.model_copy(update={"backbones": entries})
         remarks = [*preflight.left_out(chosen.dataset), *of_weights]
         split_names = [preflight.split_names(entry, size) for entry in chosen.backbones]
@@ -80,7 +84,7 @@ class Inference(Protocol[CellSpec, Record]):
         shifted_fingerprint = ""
         if chosen.shifted is not None and chosen.grants_shifted:
             progress("looking at the shifted data")
-            shifted_fingerprint = datasets.fingerprint(chosen.shifted.dataset(size))
+            shifted_fingerprint = preflight.data_fingerprint(chosen.shifted.dataset(size), hint="")
             remarks += preflight.left_out(chosen.shifted.dataset(size))
         cells = plan(
             chosen,
@@ -89,6 +93,7 @@ class Inference(Protocol[CellSpec, Record]):
             shifted_fingerprint=shifted_fingerprint,
             weights_fingerprints=fingerprints,
         )
+        assert_free(facts_of(cells[0].metrics if cells else ()))
         return Planned(chosen, cells, tuple(remarks))
 
     def names_of(self, unit: CellSpec) -> tuple[str, ...]:
@@ -96,13 +101,20 @@ class Inference(Protocol[CellSpec, Record]):
         words = words_for(unit)
         return words.label, words.full, unit.id
 
-    def plugins(self, unit: CellSpec) -> list[PluginSpec]:
+    def plugins(self, unit: CellSpec) -> list[tuple[Callable[[PluginSpec], Plugin], PluginSpec]]:
         """See `Protocol`."""
-        return [unit.defense, unit.attack]
+        metrics = [(partial(configured_as, sort="metric"), metric) for metric in unit.metrics]
+        return [(attack_of, unit.attack), (defense_of, unit.defense), *metrics]
 
-    def configured(self, unit: CellSpec) -> list[Plugin]:
+    def data(self, unit: CellSpec) -> dict[str, tuple[DatasetSpec, str]]:
         """See `Protocol`."""
-        return [attack_of(unit.attack), defense_of(unit.defense)]
+        shifted = {} if unit.shifted is None else {"shifted": (unit.shifted, unit.shifted_fingerprint)}
+        return {"dataset": (unit.dataset, unit.data_fingerprint), **shifted}
+
+    def without_data(self, unit: CellSpec) -> CellSpec:
+        """See `Protocol`."""
+        marks = {"data_fingerprint": "", "shifted_fingerprint": "", "combined": ()}
+        return unit.model_copy(update=marks)
 
     def ties(self, unit: CellSpec) -> Ties:
         """See `Protocol`."""
@@ -126,7 +138,7 @@ class Inference(Protocol[CellSpec, Record]):
         )
 
     def kind_of(self, unit: CellSpec) -> str:
-        """Its attack."""
+        """The name of its attack: cells of one attack take about as long as each other."""
         return unit.attack.name
 
     def is_finished(self, record: Record, unit: CellSpec, *, audit: bool) -> bool:
@@ -145,6 +157,10 @@ class Inference(Protocol[CellSpec, Record]):
         """One row per cell, and a worst-case row per defense setting."""
         return build_board(records, claimed=claimed)
 
+    def rows(self, records: Sequence[Record]) -> dict[Row, BoardRow]:
+        """See `Protocol`."""
+        return {CELL_BOARDS.layout.name_of(vars(row.name)): row for row in build_rows(records)}
+
     def figures(self, records: Sequence[Record]) -> pd.DataFrame:
         """See `dpbench.board.leaderboard.per_image`."""
         return per_image(records)
@@ -159,7 +175,7 @@ class Inference(Protocol[CellSpec, Record]):
             write_board(board, output)
         elif plot == "tradeoff":
             write_tradeoff(board, output)
-        elif not (write_budgets(board, output) if plot == "budgets" else write_depth(board, records, output)):
+        elif not (write_budgets(board, output) if plot == "budgets" else write_depth(board, depths(records), output)):
             several = "budgets" if plot == "budgets" else "split points of an undefended backbone"
             raise DpbenchError(f"--plot {plot}: these runs do not hold several {several}")
         return len(board)
@@ -175,7 +191,7 @@ class Inference(Protocol[CellSpec, Record]):
         plots: dict[str, Callable[[], object]] = {
             "tradeoff.png": lambda: write_tradeoff(board, folder / "tradeoff.png"),
             "budgets.png": lambda: write_budgets(board, folder / "budgets.png"),
-            "depth.png": lambda: write_depth(board, records, folder / "depth.png"),
+            "depth.png": lambda: write_depth(board, depths(records), folder / "depth.png"),
         }
         if pictures:
             plots["overview.png"] = lambda: write_overview(folder, board, folder / "overview.png")
@@ -190,7 +206,8 @@ class Inference(Protocol[CellSpec, Record]):
             for record in records
             if "clamped" in record.notes
         ]
-        return lines + missing_metrics(records, CALIBRATED)
+        own = {facts.name for record in records for facts in record.metrics}
+        return lines + missing_metrics(records, own.union(CALIBRATED))
 
     def caption(self, record: Record) -> tuple[str, str]:
         """See `Protocol`."""
@@ -207,8 +224,9 @@ class Inference(Protocol[CellSpec, Record]):
     def shareable(self, suite: Suite, options: Options, progress: Progress, *, undefended: bool) -> list[Shareable]:
         """One for each backbone, split point, defense setting and seed."""
         # a cell has an attack, and one is as good as another: what the suite's need may not even be at hand
+        some = min(name for name, cls in built_in(Attack).items() if cls.needs == "query" and not cls.floor)
         changes: dict[str, object] = {
-            "attacks": [AttackEntry(name="decoder", victims=1)],
+            "attacks": [AttackEntry(name=some, victims=1)],
             "ensemble": None,
             "threat_models": ["weights"],
             "auxiliary": ["same"],

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from pathlib import Path
 from typing import Any
 
 from dpbench.contract.spec import Spec
-from dpbench.errors import DpbenchError, unknown
+from dpbench.errors import DpbenchError, reason, unknown
+from dpbench.machine import plugin_files
 from dpbench.protocols.boards import KINDS
 from dpbench.protocols.inference import Inference
 from dpbench.protocols.sharing.protocol import Sharing
 from dpbench.running.protocol import Protocol
-from dpbench.suite.files import parse_toml, suite_text
+from dpbench.suite.files import parse_toml, suite_text, validated
 
 AnyProtocol = Protocol[Any, Any]
+
+GROUP = "dpbench.protocols"
+"""Entry points of installed packages: each names a class derived from `Protocol`."""
 
 _PROTOCOLS: dict[str, AnyProtocol] = {}
 
@@ -42,10 +47,43 @@ def register_protocol(protocol: AnyProtocol) -> AnyProtocol:
     return protocol
 
 
+def load_protocol(reference: str) -> AnyProtocol:
+    """Make the protocol in `path/to/file.py:Name` known. Its code runs in this process: name only what you trust.
+
+    Raises:
+        DpbenchError: no such file or class, or it does not import.
+    """
+    file, _, name = reference.rpartition(":")
+    path = Path(file).expanduser().resolve()
+    if not file.endswith(".py") or not path.is_file():
+        raise DpbenchError(f"protocol {reference!r}: expected path/to/file.py:Name of a file that is there")
+    try:
+        found = getattr(plugin_files.load(path), name, None)
+        if not (isinstance(found, type) and issubclass(found, Protocol)):
+            raise DpbenchError(f"{path.name} has no class {name!r} derived from Protocol")
+        return register_protocol(found())
+    except Exception as error:  # whatever a module raises when it is imported
+        raise DpbenchError(f"protocol {reference!r} cannot be used: {reason(error)}") from error
+
+
+def _load_installed() -> None:
+    """Make the protocols of installed packages known, once; importing this module does it."""
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        try:
+            register_protocol(entry.load()())
+        except Exception as error:
+            raise DpbenchError(
+                f"protocol {entry.name!r} ({entry.value}) cannot be used: {reason(error)}; "
+                "fix or uninstall the package that provides it"
+            ) from error
+
+
 DEFAULT = register_protocol(Inference())
-"""Of suites that name none."""
+"""The protocol of suites that name none."""
 
 register_protocol(Sharing())
+
+_load_installed()
 
 
 def loaded(suite: str | Spec) -> tuple[AnyProtocol, Any]:
@@ -59,11 +97,11 @@ def loaded(suite: str | Spec) -> tuple[AnyProtocol, Any]:
             (with a suggestion), a value that does not fit.
     """
     if isinstance(suite, str):
-        text = suite_text(suite)
-        name = str(parse_toml(text, origin=suite).get("protocol", DEFAULT.name))
+        content = parse_toml(suite_text(suite), origin=suite)
+        name = str(content.get("protocol", DEFAULT.name))
         if name not in _PROTOCOLS:
             raise unknown(f"protocol in {suite}:", name, _PROTOCOLS)
-        return _PROTOCOLS[name], _PROTOCOLS[name].parse(text, origin=suite)
+        return _PROTOCOLS[name], validated(_PROTOCOLS[name].suite, content, origin=suite)
     for protocol in _PROTOCOLS.values():
         if isinstance(suite, protocol.suite):
             return protocol, suite
@@ -71,7 +109,7 @@ def loaded(suite: str | Spec) -> tuple[AnyProtocol, Any]:
 
 
 def of_run(run_dir: Path) -> AnyProtocol:
-    """Whose records a run directory holds.
+    """The protocol whose records a run directory holds.
 
     Raises:
         DpbenchError: it is none.
@@ -87,7 +125,7 @@ def of_run(run_dir: Path) -> AnyProtocol:
 
 
 def of_runs(run_dirs: list[Path]) -> AnyProtocol:
-    """Whose records several run directories hold.
+    """The protocol whose records all of these run directories hold.
 
     Raises:
         DpbenchError: one is no run directory, or they are of several protocols.

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from dpbench.data.images import Pixels
 from dpbench.errors import DpbenchError
 from dpbench.machine.writing import write_atomically
 from dpbench.records.store import picture_path
@@ -19,18 +19,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-Pixels = npt.NDArray[np.uint8]
-
-
 PAPER, INK, FAINT = "white", (30, 30, 30), (110, 110, 110)
 
-
 LABEL = 100
-"""Characters of a label beside a row of images."""
-
+"""Most characters of a label beside a row of images."""
 
 GAP, MARGIN, LABEL_PX, TITLE_PX = 4, 10, 13, 16
-
 
 TILE_PX = 96
 """Images smaller than this are enlarged by a whole factor."""

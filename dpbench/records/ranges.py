@@ -1,4 +1,4 @@
-"""What figures can be. Asked when a record is written and when it is read: what cannot be was edited or is a fault."""
+"""The values that figures can have, checked when a record is written and when it is read."""
 
 from __future__ import annotations
 
@@ -7,27 +7,26 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from dpbench.metrics.table import BUILT_IN, range_of
+
 if TYPE_CHECKING:
+    from dpbench.contract.metric import MetricFacts
     from dpbench.metrics.recognition import Recognition
 
-RANGES = {
-    "mse": (0.0, 1.0),
-    "psnr_db": (0.0, 100.0),
-    "ssim": (-1.0, 1.0),
-    "ms_ssim": (0.0, 1.0),
-    "lpips": (0.0, 10.0),
-}
-"""Metric -> its least and its largest value, on images in [0, 1]; any other metric is finite."""
-
 SLACK = 1e-4
-"""How far rounding takes a figure out of its range."""
+"""How far a figure may lie outside its range: rounding takes it there."""
 
 HEADLINES = ("leakage", "ssim", "reid_top1", "identity_top1")
 """Figures that a suite can be about."""
 
 
 def of_attack(
-    victims: Sequence[str], fidelity: Mapping[str, Sequence[float]], recognition: Recognition | None, *, finished: bool
+    victims: Sequence[str],
+    fidelity: Mapping[str, Sequence[float]],
+    recognition: Recognition | None,
+    *,
+    metrics: Sequence[MetricFacts] = (),
+    finished: bool,
 ) -> Iterator[str]:
     """What is wrong with what an attack recovered.
 
@@ -35,6 +34,7 @@ def of_attack(
         victims: their hashes.
         fidelity: metric -> one figure per victim.
         recognition: whether the reconstructions give the victims away.
+        metrics: how figures are read that are not dpbench's own.
         finished: a finished attack has victims.
     """
     count = len(victims)
@@ -45,7 +45,8 @@ def of_attack(
     for metric, values in fidelity.items():
         if len(values) != count:
             yield f"{len(values)} figures of {metric[:40]} for {count} victims"
-        yield from outside(metric, values)
+        yield from outside(metric, values, metrics)
+    yield from _of_metrics(metrics)
     if recognition is None:
         return
     for name, answers in (("reid_rank", recognition.reid_rank), ("label_read", recognition.label_read)):
@@ -61,16 +62,26 @@ def of_attack(
     yield from number("judge_accuracy", recognition.judge_accuracy, 0, 1)
 
 
-def outside(metric: str, values: Sequence[float]) -> Iterator[str]:
+def outside(metric: str, values: Sequence[float], metrics: Sequence[MetricFacts] = ()) -> Iterator[str]:
     """What of the figures of a metric, one per victim, cannot be."""
-    yield from each(metric, values, *RANGES.get(metric, (-math.inf, math.inf)))
+    own = next((facts.range for facts in metrics if facts.name == metric), None)
+    yield from each(metric, values, *(own or range_of(metric)))
+
+
+def _of_metrics(metrics: Sequence[MetricFacts]) -> Iterator[str]:
+    names = [facts.name for facts in metrics]
+    for facts in metrics:
+        if names.count(facts.name) > 1 or facts.name in BUILT_IN:
+            yield f"two metrics are called {facts.name!r}"
+        if not facts.range[0] < facts.range[1]:
+            yield f"the range of metric {facts.name!r} is empty"
 
 
 def sound_figures(
-    fidelity: Mapping[str, list[float]], missing: Mapping[str, str]
+    fidelity: Mapping[str, list[float]], missing: Mapping[str, str], metrics: Sequence[MetricFacts] = ()
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
     """The metrics that hold what can be, and why others are missing: those that do not count as not measured."""
-    wrong = {metric: found for metric, values in fidelity.items() for found in outside(metric, values)}
+    wrong = {metric: found for metric, values in fidelity.items() for found in outside(metric, values, metrics)}
     sound = {metric: values for metric, values in fidelity.items() if metric not in wrong}
     return sound, {**missing, **{metric: f"left out: {found}" for metric, found in wrong.items()}}
 

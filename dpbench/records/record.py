@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dpbench.contract.metric import MetricFacts
 from dpbench.metrics.guarantees import Guarantees
 from dpbench.metrics.recognition import Recognition
 from dpbench.records.ranges import HEADLINES, each, number, of_attack, of_times, sound_figures
@@ -16,9 +17,6 @@ from dpbench.suite.words import Words, words_of_cell
 
 SCHEMA_VERSION = 3
 """3: sealed with a digest, names its plug-ins in words. Older records are read."""
-
-
-METRICS = ("mse", "psnr_db", "ssim", "lpips")
 
 
 class Utility(BaseModel):
@@ -36,7 +34,7 @@ class Utility(BaseModel):
 
 
 class Memory(BaseModel):
-    """How the memory of a cell was bounded, and what it came to."""
+    """How many images a network took at once while a cell was measured, and the most memory that was in use."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -69,10 +67,17 @@ class Envelope(BaseModel):
     error: str | None = None
     floor: bool = Field(False, description="the attack reconstructs nothing: it sets the zero of the scale")
     fidelity: dict[str, list[float]] = Field(
-        default_factory=dict, description="metric -> one figure per victim: mse, psnr_db, ssim, lpips, ms_ssim"
+        default_factory=dict, description="metric -> one figure per victim: mse, psnr_db, ssim, lpips, ms_ssim, others"
+    )
+    metrics: list[MetricFacts] = Field(
+        default_factory=list, description="how figures are read that are not dpbench's own; their code is not needed"
     )
     missing_metrics: dict[str, str] = Field(default_factory=dict, description="metric or bound -> why it is not there")
     victims: list[str] = Field(default_factory=list, description="content hash of each victim, in order")
+    data_files: dict[str, str] = Field(
+        default_factory=dict,
+        description="dataset, shifted -> hash of what lay behind a name that the fingerprint takes at its word",
+    )
     backbone_weights: str = Field("", description="where the weights came from, and their hash")
     recognition: Recognition | None = None
     trained_on: list[str] = Field(default_factory=list, description="metrics that the defense optimised against")
@@ -87,7 +92,7 @@ class Envelope(BaseModel):
 
     @property
     def unit_measured(self) -> Any:
-        """The cell or unit that was measured."""
+        """The cell, or unit of another protocol, that this record is the result of."""
         return getattr(self, self.UNIT)
 
     @property
@@ -101,15 +106,15 @@ class Envelope(BaseModel):
         return bool(self.victims)
 
     def impossible(self) -> list[str]:
-        """What in it cannot be, a phrase for each; empty where all can."""
+        """What in this record cannot be true, a phrase for each; empty where all can be."""
         return [
-            *of_attack(self.victims, self.fidelity, self.recognition, finished=False),
+            *of_attack(self.victims, self.fidelity, self.recognition, metrics=self.metrics, finished=False),
             *of_times(self.seconds, self.created),
         ]
 
     def sound(self) -> Self:
         """The record without figures that are no numbers, or cannot be: they count as not measured, with the reason."""
-        fidelity, missing = sound_figures(self.fidelity, self.missing_metrics)
+        fidelity, missing = sound_figures(self.fidelity, self.missing_metrics, self.metrics)
         return self.model_copy(update={"fidelity": fidelity, "missing_metrics": missing})
 
     def without_figures(self, error: str) -> Self:
@@ -183,7 +188,9 @@ def _impossible(record: Record) -> Iterator[str]:
     count = len(record.victims)
     if record.status == "ok" and count != record.cell.victims:
         yield f"{count} victims, the cell has {record.cell.victims}"
-    yield from of_attack(record.victims, record.fidelity, record.recognition, finished=record.status == "ok")
+    yield from of_attack(
+        record.victims, record.fidelity, record.recognition, metrics=record.metrics, finished=record.status == "ok"
+    )
     if record.utility is not None:
         correct, top5 = record.utility.correct, record.utility.top5
         if not correct:

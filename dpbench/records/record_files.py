@@ -20,7 +20,7 @@ from dpbench.text.shown_text import clean
 R = TypeVar("R", bound=BaseModel)
 
 Wrong = Callable[[R], list[str]]
-"""A record -> what in it cannot be, a phrase for each; see `dpbench.records.ranges`."""
+"""Function from a record to what in it cannot be true, a phrase for each: see `dpbench.records.ranges`."""
 
 AGAIN = "delete it and run the suite again, which redoes that part alone"
 
@@ -30,7 +30,7 @@ class NewerSchema(DpbenchError):
 
 
 class Unstorable(DpbenchError):
-    """A record that could not be read again."""
+    """Raised for a record that, once written, could not be read again."""
 
 
 def digest_of(content: dict[str, Any]) -> str:

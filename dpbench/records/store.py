@@ -100,26 +100,18 @@ class Store(Generic[R]):
 
 
 CELLS = Store("records", Record)
-"""The records of cells."""
-
-
-def newest_records(run_dirs: Iterable[Path]) -> list[Record]:
-    """The records of cells of several runs; where one was measured again by newer code, only the newest.
-
-    Raises:
-        DpbenchError: as `Store.all`.
-    """
-    return newest(record for run_dir in run_dirs for record in CELLS.all(run_dir))
+"""Where records of cells lie: in `records/` of a run directory."""
 
 
 def newest(records: Iterable[Record]) -> list[Record]:
-    """Of several records of one cell, but for the code of its plug-ins, the newest."""
+    """Of several records of one cell, but for the code of its plug-ins and what is measured beside, the newest."""
     found: dict[str, Record] = {}
     for record in records:
         cell = record.cell.model_copy(
             update={
                 "attack": record.cell.attack.model_copy(update={"source": ""}),
                 "defense": record.cell.defense.model_copy(update={"source": ""}),
+                "metrics": (),
             }
         )
         if cell.id not in found or record.created >= found[cell.id].created:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from dpbench.board.columns import FLOOR, WORST_CASE
 from dpbench.contract.threat import BUDGETS, UNDEFENDED
-from dpbench.machine.writing import write_atomically
-from dpbench.reporting.plot_style import default_style
+from dpbench.reporting.plot_style import bars, panels, refuse_ending
 from dpbench.reporting.selection import short_arguments, strongest
-from dpbench.reporting.tradeoff_plot import PANEL, bars, differing, drawn, refuse_ending, styles_of
-from dpbench.suite.ensembles import FLOORS
+from dpbench.reporting.tradeoff_plot import PANEL, differing, plotted_rows, styles_of
+from dpbench.suite.ensembles import floors
 
 DASHES = ("-", "--", ":", "-.")
 
 
-@default_style()
 def write_budgets(board: pd.DataFrame, path: Path) -> bool:
     """Mean SSIM of each attack against its budget: a row of panels per attack, a column per split point.
 
@@ -31,56 +28,43 @@ def write_budgets(board: pd.DataFrame, path: Path) -> bool:
     Returns:
         Whether it was drawn: not for a board with a single budget.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     refuse_ending(path)
-    cells = drawn(board)
-    floor = cells["attack"].str.split().str[0].isin([FLOOR, WORST_CASE, *FLOORS])
+    cells = plotted_rows(board)
+    floor = cells["attack"].str.split().str[0].isin([FLOOR, WORST_CASE, *floors()])
     cells = cells[~floor & cells["ssim"].notna() & (cells["threat_model"] != "static")]
     budgets = [budget for budget in BUDGETS if (cells["budget"] == budget).any()]
     if len(budgets) < 2:
         return False
     attacks = sorted(cells["attack"].unique())
-    panels = list(cells.groupby(PANEL, sort=False))
-    figure = Figure(figsize=(max(5.2, 4.3 * len(panels)), 2.9 * len(attacks) + 1.0), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(len(attacks), len(panels), squeeze=False, sharex=True, sharey="row")
+    places = list(cells.groupby(PANEL, sort=False))
+    size, shape = (max(5.2, 4.3 * len(places)), 2.9 * len(attacks) + 1.0), (len(attacks), len(places))
     styles = styles_of(cells) | {UNDEFENDED: ("black", "*")}
-    handles: dict[str, Any] = {}
-    for column, (names, panel) in enumerate(panels):
-        short = short_arguments(panel)
-        dashes = _dashes(panel)
-        for line, attack in enumerate(attacks):
-            axes = grid[line, column]
-            for setting, rows in panel[panel["attack"] == attack].groupby(["defense", "defense_args"], sort=False):
-                colour, marker = styles[str(setting[0])]
-                points = pd.concat([strongest(rows[rows["budget"] == budget]) for budget in budgets])
-                label = f"{setting[0]} {short[str(setting[0]), str(setting[1])]}".strip()
-                x = [budgets.index(budget) for budget in points["budget"]]
-                axes.errorbar(
-                    x,
-                    points["ssim"],
-                    yerr=bars(points, "ssim", 1.0),
-                    color=colour,
-                    marker=marker,
-                    fmt=dashes[setting],
-                    label=label,
-                )
-            axes.set_xticks(range(len(budgets)), budgets)
-            axes.grid(color="0.92", linewidth=0.6)
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.set_ylim(min(0, axes.get_ylim()[0]), 1.02)
-            if column == 0:
-                axes.set_ylabel(f"mean SSIM of {attack}")
-            if line == 0:
-                split_at = " / ".join(differing(names, [n for n, _ in panels]))
-                axes.set_title(f"split at {split_at}", fontsize=10)
-            if line == len(attacks) - 1:
-                axes.set_xlabel("budget of the attack")
-            handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-    write_atomically(path, lambda file: figure.savefig(file, dpi=160))
+    with panels(path, size, shape, legend=2, sharex=True, sharey="row") as grid:
+        for column, (names, panel) in enumerate(places):
+            short = short_arguments(panel)
+            dashes = _dashes(panel)
+            for line, attack in enumerate(attacks):
+                axes = grid[line, column]
+                for setting, rows in panel[panel["attack"] == attack].groupby(["defense", "defense_args"], sort=False):
+                    colour, marker = styles[str(setting[0])]
+                    points = pd.concat([strongest(rows[rows["budget"] == budget]) for budget in budgets])
+                    axes.errorbar(
+                        [budgets.index(budget) for budget in points["budget"]],
+                        points["ssim"],
+                        yerr=bars(points, "ssim", 1.0),
+                        color=colour,
+                        marker=marker,
+                        fmt=dashes[setting],
+                        label=f"{setting[0]} {short[str(setting[0]), str(setting[1])]}".strip(),
+                    )
+                axes.set_xticks(range(len(budgets)), budgets)
+                axes.set_ylim(min(0, axes.get_ylim()[0]), 1.02)
+                if column == 0:
+                    axes.set_ylabel(f"mean SSIM of {attack}")
+                if line == 0:
+                    axes.set_title(f"split at {' / '.join(differing(names, [n for n, _ in places]))}", fontsize=10)
+                if line == len(attacks) - 1:
+                    axes.set_xlabel("budget of the attack")
     return True
 
 

@@ -11,10 +11,9 @@ import pandas as pd
 from dpbench.board.cells import cells_of
 from dpbench.board.columns import FLOOR, WORST_CASE
 from dpbench.contract.threat import THREAT_MODELS, UNDEFENDED
-from dpbench.machine.writing import write_atomically
 from dpbench.records.record import Record
-from dpbench.reporting.plot_style import default_style
-from dpbench.reporting.tradeoff_plot import COLOURS, MARKERS, bars, drawn, refuse_ending
+from dpbench.reporting.plot_style import bars, panels, refuse_ending, style_of
+from dpbench.reporting.tradeoff_plot import plotted_rows
 
 LABELS = {"ssim": "worst-case SSIM", "reid_top1": "re-identified (%)"}
 SCALE = {"ssim": 1.0, "reid_top1": 100.0}
@@ -32,7 +31,6 @@ def depths(records: Iterable[Record]) -> dict[tuple[str, str, str], float]:
     }
 
 
-@default_style()
 def write_depth(board: pd.DataFrame, depth: dict[tuple[str, str, str], float], path: Path) -> bool:
     """Worst-case SSIM and re-identification of undefended backbones against the depth of the split point.
 
@@ -47,11 +45,8 @@ def write_depth(board: pd.DataFrame, depth: dict[tuple[str, str, str], float], p
     Returns:
         Whether it was drawn: not for fewer than two split points of a backbone.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     refuse_ending(path)
-    rows = drawn(board)
+    rows = plotted_rows(board)
     rows = rows[(rows["defense"] == UNDEFENDED) & rows["ssim"].notna() & (rows["auxiliary"] == "same")]
     places = zip(rows["dataset"], rows["backbone"], rows["split_point"], strict=True)
     shares = [depth.get(place, math.nan) for place in places]
@@ -67,32 +62,25 @@ def write_depth(board: pd.DataFrame, depth: dict[tuple[str, str, str], float], p
     ]
     if not lines:
         return False
-    figure = Figure(figsize=(9.4, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
     several = len({names[0] for names, _ in lines}) > 1
-    for axes, metric in zip(figure.subplots(1, 2), LABELS, strict=True):
-        for number, (names, line) in enumerate(lines):
-            colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-            label = f"{names[1]} ({names[0]})" if several else str(names[1])
-            axes.errorbar(
-                100 * line["depth"],
-                SCALE[metric] * line[metric],
-                yerr=bars(line, metric, SCALE[metric]),
-                color=colour,
-                marker=marker,
-                markersize=5,
-                linewidth=1.4,
-                elinewidth=0.8,
-                label=label,
-            )
-        for floor in rows[rows["attack"] == FLOOR].groupby("dataset", sort=False)[metric].max().dropna():
-            axes.axhline(SCALE[metric] * floor, color="0.35", linewidth=0.9, linestyle=":")
-        axes.set_xlabel("depth: share of the network's work done by the client (%)")
-        axes.set_ylabel(LABELS[metric])
-        axes.set_ylim(0, 1.03 * SCALE[metric])
-        axes.grid(color="0.92", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    write_atomically(path, lambda file: figure.savefig(file, dpi=160))
+    with panels(path, (9.4, 4.4), (1, 2), legend=4) as grid:
+        for axes, metric in zip(grid.flat, LABELS, strict=True):
+            for number, (names, line) in enumerate(lines):
+                colour, marker = style_of(number)
+                axes.errorbar(
+                    100 * line["depth"],
+                    SCALE[metric] * line[metric],
+                    yerr=bars(line, metric, SCALE[metric]),
+                    color=colour,
+                    marker=marker,
+                    markersize=5,
+                    linewidth=1.4,
+                    elinewidth=0.8,
+                    label=f"{names[1]} ({names[0]})" if several else str(names[1]),
+                )
+            for floor in rows[rows["attack"] == FLOOR].groupby("dataset", sort=False)[metric].max().dropna():
+                axes.axhline(SCALE[metric] * floor, color="0.35", linewidth=0.9, linestyle=":")
+            axes.set_xlabel("depth: share of the network's work done by the client (%)")
+            axes.set_ylabel(LABELS[metric])
+            axes.set_ylim(0, 1.03 * SCALE[metric])
     return True

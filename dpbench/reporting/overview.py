@@ -10,8 +10,9 @@ import pandas as pd
 
 from dpbench.board.columns import headline_of
 from dpbench.contract.threat import THREAT_MODELS, UNDEFENDED
+from dpbench.data.images import Pixels
 from dpbench.errors import DpbenchError, unknown
-from dpbench.records.pictures import Pixels, pixels_of, reconstructions_path, write_rows
+from dpbench.records.pictures import pixels_of, reconstructions_path, write_rows
 from dpbench.reporting.selection import headline, short_arguments
 
 SHARES = {"reid_top1": "re-identified", "identity_top1": "identified"}

@@ -1,4 +1,4 @@
-"""Plots look the same on every machine: the reader's own matplotlib settings take no part."""
+"""What all plots share: panels that look the same on every machine, colours, intervals, and names that can be drawn."""
 
 from __future__ import annotations
 
@@ -8,11 +8,116 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
 from rich.console import Console
 
+from dpbench.board.columns import arguments_of, with_arguments
 from dpbench.errors import DpbenchError, debug, reason
-from dpbench.text.shown_text import clean
+from dpbench.machine.writing import write_atomically
+from dpbench.text.shown_text import clean, drawn
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
+"""Okabe and Ito: told apart by colour-blind readers; markers differ too, for print in grey."""
+
+MARKERS = "osD^vPX"
+
+NAMES = ("dataset", "backbone", "split_point", "defense", "defense_args", "attack", "receiver", "senders")
+"""Columns of boards whose text is drawn."""
+
+
+@contextmanager
+def panels(
+    path: Path,
+    size: tuple[float, float],
+    shape: tuple[int, int],
+    *,
+    legend: int = 0,
+    order: Callable[[str], Any] | None = None,
+    ruled: bool = True,
+    **sharing: Any,
+) -> Iterator[Any]:
+    """Axes to draw on, written to `path` with one legend below all of them once the block has drawn.
+
+    Args:
+        path: ends in .png, .pdf or .svg.
+        size: width and height in inches.
+        shape: rows and columns of axes.
+        legend: entries beside each other; 0 for no legend.
+        order: sorts the entries by their label; by default they stand as they come, column by column.
+        ruled: with a grid, and without the frame's upper and right line.
+        sharing: further arguments of `matplotlib.figure.Figure.subplots`.
+
+    Yields:
+        An array (rows, columns) of `matplotlib.axes.Axes`.
+
+    Raises:
+        DpbenchError: the path has another ending.
+    """
+    refuse_ending(path)
+    with default_style():
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        grid = figure.subplots(*shape, squeeze=False, **sharing)
+        for axes in grid.flat if ruled else ():
+            axes.grid(color="0.92", linewidth=0.6)
+            axes.spines[["top", "right"]].set_visible(False)
+        yield grid
+        handles: dict[str, Any] = {}
+        for axes in grid.T.flat:
+            handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        if legend:
+            labels = sorted(handles, key=order) if order is not None else list(handles)
+            place = {"loc": "outside lower center", "ncols": legend, "frameon": False, "fontsize": 8}
+            figure.legend([handles[label] for label in labels], labels, **place)
+        write_atomically(path, lambda file: figure.savefig(file, dpi=160))
+
+
+def refuse_ending(path: Path) -> None:
+    """An error unless the ending is one that plots have."""
+    if path.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise DpbenchError(f"{path.name}: a plot ends in .png, .pdf or .svg")
+
+
+def style_of(number: int) -> tuple[str, str]:
+    """Colour and marker of the line of this number; they come again where there are more lines than colours."""
+    return COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+
+
+def legible(board: pd.DataFrame) -> pd.DataFrame:
+    """The board with its names as matplotlib may draw them; see `dpbench.text.shown_text.drawn`."""
+    names = [name for name in NAMES if name in board.columns]
+    arguments = {
+        drawn(text): {key: drawn(value) for key, value in given.items()} for text, given in arguments_of(board).items()
+    }
+    return with_arguments(board.assign(**{name: board[name].map(drawn) for name in names}), arguments)
+
+
+def note(axes: Axes, text: str, place: tuple[float, float], colour: str) -> None:
+    """Small text beside a point, readable on lines."""
+    from matplotlib.patheffects import withStroke
+
+    written = axes.annotate(
+        text, place, xytext=(5, -10), textcoords="offset points", fontsize=7, color=colour, zorder=1.9
+    )
+    written.set_path_effects([withStroke(linewidth=2, foreground="white")])
+
+
+def bars(points: pd.DataFrame, metric: str, scale: float) -> Any:
+    """(2, points) below and above a figure to the ends of its interval; None where the board has no intervals of it."""
+    if f"{metric}_low" not in points:
+        return None
+    below = (points[metric] - points[f"{metric}_low"]).clip(lower=0).fillna(0)
+    above = (points[f"{metric}_high"] - points[metric]).clip(lower=0).fillna(0)
+    return scale * np.stack([below.to_numpy(float), above.to_numpy(float)])
 
 
 @contextmanager

@@ -1,20 +1,19 @@
-"""Which rows of a board stand for it: the strongest attackers, and what their parameters are called in short."""
+"""What a table or plot shows of a board: rows of the strongest attackers, and settings by what tells them apart."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from dpbench.board.caveats import leakage_lines, recognised_line
-from dpbench.board.columns import FLOOR, WORST_CASE
+from dpbench.board.columns import FLOOR, WORST_CASE, arguments_of
 from dpbench.contract.threat import AUXILIARY_DATA, BUDGETS, THREAT_MODELS
-from dpbench.suite.ensembles import FLOORS
+from dpbench.suite.ensembles import floors
+from dpbench.suite.names import arguments_text, varying
 
 SHORT = 20
-"""Characters of parameters that are shown where nothing else needs them to be: the board has them all."""
-
+"""Parameters of a defense's only setting are shown up to this many characters: the board has them all."""
 
 RECOGNITION = {"identified": "identity_top1", "re-id": "reid_top1", "label read": "label_read"}
-
 
 PANEL = ("dataset", "backbone", "split_point", "seed")
 
@@ -31,7 +30,7 @@ def server_of(rows: pd.DataFrame) -> pd.Series[str]:
 
 
 def strongest(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of rows that differ in what is granted and spent the one with the most; none of none."""
+    """The row, of several that differ in grants and budget, with the most of both; empty where there are none."""
     ranked = rows.assign(
         threat=rows["threat_model"].map(THREAT_MODELS.index),
         images_of=rows["auxiliary"].map(AUXILIARY_DATA.index),
@@ -62,16 +61,19 @@ def _of_tier(rows: pd.DataFrame, tier: tuple[str, str, str]) -> pd.Series[bool]:
 
 
 def short_arguments(panel: pd.DataFrame) -> dict[tuple[str, str], str]:
-    """Per defense setting what tells it from others of its name; of a single one all, where that is short."""
+    """(Defense, `defense_args`) -> parameters that tell it from its namesakes; of an only one all, where few."""
     settings = list(panel[["defense", "defense_args"]].drop_duplicates().itertuples(index=False, name=None))
+    known = arguments_of(panel)
     shown = {}
-    for defense, arguments in settings:
-        peers = [set(other.split()) for name, other in settings if name == defense]
-        common = set.intersection(*peers)
+    for defense, text in settings:
+        peers = [known.get(other, {}) for name, other in settings if name == defense]
         if len(peers) == 1:
-            shown[defense, arguments] = arguments if len(arguments) <= SHORT else ""
+            shown[defense, text] = text if len(text) <= SHORT else ""
         else:
-            shown[defense, arguments] = " ".join(part for part in arguments.split() if part not in common)
+            own = known.get(text)
+            shown[defense, text] = (
+                text if own is None else arguments_text({n: own[n] for n in varying(peers) if n in own})
+            )
     return shown
 
 
@@ -86,4 +88,4 @@ def _attack_order(cells: pd.DataFrame) -> list[str]:
 
 def _floors(panel: pd.DataFrame) -> list[str]:
     """The floors among the attacks: a line below the table, since they ran on the undefended reference alone."""
-    return [str(attack) for attack in panel["attack"].unique() if str(attack).split()[0] in (FLOOR, *FLOORS)]
+    return [str(attack) for attack in panel["attack"].unique() if str(attack).split()[0] in (FLOOR, *floors())]

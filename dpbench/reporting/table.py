@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dpbench.board.caveats import ONE_SEED
-from dpbench.board.columns import FLOOR, WORST_CASE, headline_of
+from dpbench.board.columns import FLOOR, WORST_CASE, headline_of, own_metrics
 from dpbench.contract.threat import AUXILIARY_DATA, THREAT_MODELS, UNDEFENDED
 from dpbench.reporting.selection import (
     PANEL,
@@ -41,18 +41,14 @@ LEGEND = (
     "more. A low figure means: not broken by these attacks."
 )
 
-
 STATIC_LEGEND = " ~: the static attack did not converge, as one that does not know the defense well may."
-
 
 DEFENSE, WORST = "defense", "worst"
 
-
 MARKS = {"incomplete": "*", "unreliable": "?"}
 
-
 NOT_CONVERGED = {False: "?", True: "~"}
-"""Mark of a row whose attacks did not converge, by whether they are static."""
+"""Is the row of the static tier? -> the mark of one whose attacks did not converge."""
 
 
 def print_table(board: pd.DataFrame, console: Console) -> None:
@@ -139,6 +135,7 @@ def _columns(panel: pd.DataFrame) -> tuple[dict[str, list[Text]], list[str], str
     }
     measured = worst.columns[worst.notna().any()]
     recognition = {heading: column for heading, column in RECOGNITION.items() if column in measured}
+    recognition |= {name: name for name in own_metrics(panel) if name in measured}
     about = next((heading for heading, column in recognition.items() if column == headline_of(panel)), WORST)
     shown = [*attacks, WORST, *tiers, *recognition, "leakage"]
     if about != WORST:

@@ -5,38 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from dpbench.board.caveats import made_of, metrics_of
-from dpbench.board.columns import FLOOR, WORST_CASE, headline_of
-from dpbench.board.leakage import CALIBRATED
+from dpbench.board.columns import FLOOR, WORST_CASE, arguments_of, headline_of
 from dpbench.contract.threat import THREAT_MODELS, UNDEFENDED
-from dpbench.errors import DpbenchError
-from dpbench.machine.writing import write_atomically
-from dpbench.reporting.plot_style import default_style
+from dpbench.metrics.table import CALIBRATED
+from dpbench.reporting.plot_style import bars, legible, note, panels, style_of
 from dpbench.reporting.selection import server_of
 from dpbench.suite.names import varying
-from dpbench.text.shown_text import drawn as drawn_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
-"""Okabe and Ito: told apart by colour-blind readers; markers differ too, for print in grey."""
-MARKERS = "osD^vPX"
 LABELS = {
     "identity_top1": "identified by other images",
     "reid_top1": "re-identified",
     "ssim": "worst-case SSIM",
     "leakage": "leakage (0 floor, 1 undefended)\n0 is no privacy: see re-identification",
 }
-NAMES = ("dataset", "backbone", "split_point", "defense", "defense_args", "attack", "receiver", "senders")
-"""Columns of boards whose text is drawn."""
 PANEL = ["dataset", "backbone", "split_point"]
 
 
-@default_style()
 def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
     """Accuracy against worst-case SSIM, and against leakage or what else the board is about: a panel per split point.
 
@@ -52,11 +42,7 @@ def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
         board: from `dpbench.board.leaderboard`.
         path: ends in .png, .pdf or .svg.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    refuse_ending(path)
-    board = drawn(board)
+    board = plotted_rows(board)
     worst = board[(board["attack"] == WORST_CASE) & board["accuracy"].notna() & board["ssim"].notna()]
     if (worst["auxiliary"] == "same").any():
         worst = worst[worst["auxiliary"] == "same"]
@@ -68,76 +54,49 @@ def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
     worst = worst.sort_index()
     if worst.empty:
         # not an error: a run whose attacks all failed still ends with its table and its reasons
-        figure = Figure(figsize=(5.2, 1.2))
-        FigureCanvasAgg(figure)
-        figure.text(0.5, 0.5, "no attack finished: nothing to plot", ha="center", va="center")
-        write_atomically(path, lambda file: figure.savefig(file, dpi=160))
+        with panels(path, (5.2, 1.2), (1, 1), ruled=False) as grid:
+            grid[0, 0].set_axis_off()
+            grid[0, 0].text(0.5, 0.5, "no attack finished: nothing to plot", ha="center", va="center")
         return
     about = headline_of(board)
     # leakage is made of SSIM among others: beside another headline SSIM says enough
     metrics = ["ssim", "leakage", "reid_top1"] if about in ("ssim", "leakage") else [about, "ssim"]
     metrics = [metric for metric in metrics if metric == "ssim" or worst[metric].notna().any()]
-    panels = list(worst.groupby(PANEL, sort=False))
+    places = list(worst.groupby(PANEL, sort=False))
     # several split points: one column each; a single one: its metrics side by side
-    side_by_side = len(panels) == 1
-    shape = (1, len(metrics)) if side_by_side else (len(metrics), len(panels))
+    side_by_side = len(places) == 1
+    shape = (1, len(metrics)) if side_by_side else (len(metrics), len(places))
     width = max(5.2, 4.3 * shape[1])
-    figure = Figure(figsize=(width, 3.5 * shape[0] + 1.0), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(*shape, squeeze=False, sharey=not side_by_side and "row", sharex="col")
     styles = styles_of(worst)
-    handles: dict[str, Any] = {}
-    for column, (names, panel) in enumerate(panels):
-        same = [board[key] == name for key, name in zip(PANEL, names, strict=True)]
-        rows = board[same[0] & same[1] & same[2]]
-        for line, metric in enumerate(metrics):
-            axes = grid[0, line] if side_by_side else grid[line, column]
-            shown = _of_one_leakage(panel) if metric == "leakage" else panel
-            _references(axes, shown, rows, metric)
-            _lines(axes, shown, metric, styles)
-            if metric == "leakage":
-                _say_made_of(axes, shown)
-            axes.grid(color="0.92", linewidth=0.6)
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.margins(x=0.12, y=0.08)
-            axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-            if column == 0:
-                axes.set_ylabel(LABELS[metric])
-            if line == 0 or side_by_side:
-                title = " / ".join(differing(names, [n for n, _ in panels]))
-                axes.set_title(f"split at {title}", fontsize=10)
-            if line == len(metrics) - 1 or side_by_side:
-                axes.set_xlabel("top-1 accuracy (%)")
-            handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    order = sorted(handles, key=_legend_order)
-    figure.legend(
-        [handles[name] for name in order],
-        order,
-        loc="outside lower center",
-        ncols=int(width // 2.1),
-        frameon=False,
-        fontsize=8,
-    )
-    write_atomically(path, lambda file: figure.savefig(file, dpi=160))
+    sharing: dict[str, Any] = {"sharey": not side_by_side and "row", "sharex": "col"}
+    legend: dict[str, Any] = {"legend": int(width // 2.1), "order": _legend_order}
+    with panels(path, (width, 3.5 * shape[0] + 1.0), shape, **legend, **sharing) as grid:
+        for column, (names, panel) in enumerate(places):
+            same = [board[key] == name for key, name in zip(PANEL, names, strict=True)]
+            rows = board[same[0] & same[1] & same[2]]
+            for line, metric in enumerate(metrics):
+                axes = grid[0, line] if side_by_side else grid[line, column]
+                shown = _of_one_leakage(panel) if metric == "leakage" else panel
+                _references(axes, shown, rows, metric)
+                _lines(axes, shown, metric, styles)
+                if metric == "leakage":
+                    _say_made_of(axes, shown)
+                axes.margins(x=0.12, y=0.08)
+                axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+                if column == 0:
+                    axes.set_ylabel(LABELS[metric])
+                if line == 0 or side_by_side:
+                    title = " / ".join(differing(names, [n for n, _ in places]))
+                    axes.set_title(f"split at {title}", fontsize=10)
+                if line == len(metrics) - 1 or side_by_side:
+                    axes.set_xlabel("top-1 accuracy (%)")
 
 
-def refuse_ending(path: Path) -> None:
-    """An error unless the ending is one that plots have."""
-    if path.suffix.lower() not in (".png", ".pdf", ".svg"):
-        raise DpbenchError(f"{path.name}: a plot ends in .png, .pdf or .svg")
-
-
-def drawn(board: pd.DataFrame) -> pd.DataFrame:
+def plotted_rows(board: pd.DataFrame) -> pd.DataFrame:
     """Measured rows; of a panel with several seeds those that take all together."""
     board = legible(board[board["origin"] == "measured"])
     together = board.groupby(PANEL)["seed"].transform(lambda seeds: (seeds == "all").any()).astype(bool)
     return board[~together | (board["seed"] == "all")]
-
-
-def legible(board: pd.DataFrame) -> pd.DataFrame:
-    """The board with its names as matplotlib may draw them; see `dpbench.text.shown_text.drawn`."""
-    names = [name for name in NAMES if name in board.columns]
-    return board.assign(**{name: board[name].map(drawn_text) for name in names})
 
 
 def _legend_order(name: str) -> tuple[bool, bool, str]:
@@ -153,7 +112,7 @@ def differing(names: Any, all_names: list[Any]) -> list[str]:
 def styles_of(worst: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """Defense -> colour and marker."""
     names = sorted(name for name in worst["defense"].unique() if name != UNDEFENDED)
-    return {name: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(names)}
+    return {name: style_of(number) for number, name in enumerate(names)}
 
 
 def _references(axes: Axes, panel: pd.DataFrame, rows: pd.DataFrame, metric: str) -> None:
@@ -216,35 +175,17 @@ def _of_one_leakage(panel: pd.DataFrame) -> pd.DataFrame:
 
 
 def _say_made_of(axes: Axes, panel: pd.DataFrame) -> None:
-    """In small print, where leakage is not made of all its metrics."""
+    """Write on the axes, small, which metrics leakage is made of, where these are not all."""
     labels = {metrics_of(label) for label in panel.get("leakage_metrics", []) if label}
     if labels and labels != {tuple(CALIBRATED)}:
         text = f"from {made_of(' '.join(labels.pop()))}"
         axes.text(0.99, 0.01, text, transform=axes.transAxes, ha="right", va="bottom", fontsize=7, color="0.35")
 
 
-def note(axes: Axes, text: str, place: tuple[float, float], colour: str) -> None:
-    """Small text beside a point, readable on lines."""
-    from matplotlib.patheffects import withStroke
-
-    written = axes.annotate(
-        text, place, xytext=(5, -10), textcoords="offset points", fontsize=7, color=colour, zorder=1.9
-    )
-    written.set_path_effects([withStroke(linewidth=2, foreground="white")])
-
-
-def bars(points: pd.DataFrame, metric: str, scale: float) -> Any:
-    """(2, points) below and above a figure to the ends of its interval; None where the board has no intervals of it."""
-    if f"{metric}_low" not in points:
-        return None
-    below = (points[metric] - points[f"{metric}_low"]).clip(lower=0).fillna(0)
-    above = (points[f"{metric}_high"] - points[metric]).clip(lower=0).fillna(0)
-    return scale * np.stack([below.to_numpy(float), above.to_numpy(float)])
-
-
 def _by_strength(points: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     """The parameter that varies, and the points ordered by it; by accuracy where several vary or none does."""
-    arguments = [dict(part.split("=", 1) for part in text.split() if "=" in part) for text in points["defense_args"]]
+    known = arguments_of(points)
+    arguments = [known.get(text, {}) for text in points["defense_args"]]
     varied = varying(arguments)
     points = points.assign(strength=[",".join(given.get(name, "-") for name in varied) for given in arguments])
     numbers = pd.to_numeric(points["strength"], errors="coerce")

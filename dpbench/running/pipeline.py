@@ -13,6 +13,7 @@ from torch import Tensor
 from dpbench.border.crowd import Crowd
 from dpbench.contract.attack import Observation, Server
 from dpbench.contract.defense import ProtectedModel
+from dpbench.contract.metric import MetricFacts
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.threat import AUXILIARY_SHARE
 from dpbench.errors import DpbenchError
@@ -21,11 +22,11 @@ from dpbench.machine.memory import LARGEST_BATCH, Batches, room
 from dpbench.machine.process_state import preserved
 from dpbench.machine.randomness import derive_generator, derive_seed, seeded
 from dpbench.machine.stages import Stages
-from dpbench.metrics import fidelity, recognition
+from dpbench.metrics import grading, recognition
 from dpbench.metrics.guarantees import Guarantees, NotBorneOut, guarantees_of
 from dpbench.metrics.recognition import Recognition
 from dpbench.models.splitting import client_share
-from dpbench.plugins import remote
+from dpbench.plugins import measuring, remote
 from dpbench.plugins.configuring import attack_of, defense_of
 from dpbench.records.record import Utility
 from dpbench.running.observing import Answers
@@ -34,7 +35,7 @@ from dpbench.service.lending import Lent
 from dpbench.service.release import RELEASE_BATCH, Release, WhiteBox, checked_images, release_to_server
 from dpbench.service.same_release import assert_same_in_other_batches, assert_same_release
 from dpbench.suite.cell import CellSpec
-from dpbench.suite.ensembles import FLOORS
+from dpbench.suite.ensembles import is_floor
 from dpbench.text.hashing import content_hash
 from dpbench.text.plain_values import plain
 
@@ -71,11 +72,13 @@ class Result:
 
     utility: Utility
     fidelity: dict[str, list[float]]
+    metrics: list[MetricFacts]
     missing_metrics: dict[str, str]
     victims: Tensor
     victim_hashes: list[str]
     reconstructions: Tensor
     floor: bool
+    data_files: dict[str, str]
     backbone_weights: str
     released: dict[str, Any]
     release_bits: int
@@ -91,8 +94,10 @@ class Result:
         return {
             "floor": self.floor,
             "fidelity": self.fidelity,
+            "metrics": self.metrics,
             "missing_metrics": self.missing_metrics,
             "victims": self.victim_hashes,
+            "data_files": self.data_files,
             "backbone_weights": self.backbone_weights,
             "recognition": self.recognition,
             "trained_on": self.trained_on,
@@ -169,19 +174,27 @@ class Pipeline:
             seed = derive_seed(key, "probe")
             assert_same_release(protected, parts.test.images, seed=seed, before=released.probe)
         with stages("fidelity"):
-            figures, missing = self.batches(lambda size: fidelity.grade(images, victims, min(size, LARGEST_BATCH)))
+            figures, missing = self.batches(lambda size: grading.grade(images, victims, min(size, LARGEST_BATCH)))
         with stages("recognition"):
             recognised = self._recognise(cell, images, progress)
         with stages("guarantees"):
             guarantees, none_because = self._guarantees(cell, protected, victims, progress)
+        metrics: list[MetricFacts] = []
+        if cell.metrics:
+            with stages("metrics"):  # last: no code but dpbench's own has run in this process
+                metrics = measuring.facts_of(cell.metrics)
+                more, lacking = measuring.measure(cell.metrics, images, victims)
+                figures, missing = {**figures, **more}, {**missing, **lacking}
         return Result(
             utility=released.utility,
             fidelity=figures,
+            metrics=metrics,
             missing_metrics={**missing, **({"mse_bound": none_because} if none_because else {})},
             victims=victims.cpu(),
             victim_hashes=parts.hashes["test"][: cell.victims],
             reconstructions=images.cpu(),
-            floor=cell.attack.name in FLOORS,
+            floor=is_floor(cell.attack.name),
+            data_files=self.prepared.data_files(cell),
             backbone_weights=backbone_weights,
             released={
                 "shape": list(released.release.features[0].shape[1:]),
@@ -278,10 +291,10 @@ class Pipeline:
         )
         seen = replace(self._observe(cell, released, lent, notes, progress), found=found)
         attack = attack_of(cell.attack)
-        generator = derive_generator(self.device, cell.id, "attack")
+        generator = derive_generator(self.device, cell.drawn_by, "attack")
         try:
             # what draws from the global generator draws the same whatever ran before
-            with seeded(derive_seed(cell.id, "attack"), self.device), preserved():
+            with seeded(derive_seed(cell.drawn_by, "attack"), self.device), preserved():
                 if remote.crosses(attack, self.prepared.audit):
                     images = remote.reconstruct(attack, seen, generator)
                 else:
@@ -350,7 +363,7 @@ class Pipeline:
         first, *again = (features[: cell.victims].clone() for features in released.release.features)
         same = client_key == self.prepared.protected_key(cell, cell.defense, progress)
         model = remote.answering(model, released.crowd if same else None)
-        answers = Answers(model, self.device, client_key, cell.id)
+        answers = Answers(model, self.device, client_key, cell.drawn_by)
 
         def remember(
             name: str,
@@ -380,7 +393,7 @@ class Pipeline:
                 return state
 
             state = cache.remember(self.cache_dir, "attacks", key, make, progress, about)
-            answers.start(client_key, cell.id)
+            answers.start(client_key, cell.drawn_by)
             return {tensor_name: value.to(self.device) for tensor_name, value in state.items()}
 
         return Observation(

@@ -17,7 +17,7 @@ from dpbench.contract.defense import Defense, ProtectedModel
 from dpbench.contract.images import Images, LabelledImages
 from dpbench.contract.spec import PluginSpec
 from dpbench.contract.threat import AUXILIARY_SHARE, UNDEFENDED
-from dpbench.data.datasets import Parts, load_parts
+from dpbench.data.datasets import Parts, changed
 from dpbench.data.division import assert_disjoint_hashes
 from dpbench.data.spec import DatasetSpec
 from dpbench.machine import cache
@@ -25,10 +25,11 @@ from dpbench.machine.devices import place, to_device
 from dpbench.machine.locks import held
 from dpbench.machine.memory import LARGEST_BATCH, Batches, auto_batch_size, room
 from dpbench.machine.randomness import derive_generator, derive_seed, seeded
-from dpbench.metrics import recognition
+from dpbench.metrics import judge as judges
 from dpbench.models import backbones, training, weights
 from dpbench.plugins import remote
 from dpbench.plugins.configuring import defense_of
+from dpbench.plugins.image_sets import load_parts
 from dpbench.plugins.registry import find_defense, source_of
 from dpbench.service import fitting
 from dpbench.service.lending import Lent
@@ -69,6 +70,7 @@ class Prepared:
         self.cache_dir = cache_dir
         self.batch_size = batch_size
         self.batches = Batches(batch_size or 1)
+        self.contents: dict[str, str] = {}
         self._kept: dict[str, tuple[str, Any]] = {}
         self._fitted_with: dict[str, int] = {}
 
@@ -114,6 +116,7 @@ class Prepared:
                 test=self._placed(parts.test),
                 classes=parts.classes,
                 hashes=parts.hashes,
+                content=parts.content,
             )
 
         parts: Parts = self.keep("parts", cell.data_fingerprint, load)
@@ -124,8 +127,16 @@ class Prepared:
         folder = self.cache_dir / "datasets"
         lock = folder / f"{fingerprint}.lock"
         alone = held(lock, lambda: progress("waiting for images, which another process decodes"))
-        with contextlib.nullcontext() if lock.with_suffix(".safetensors").is_file() else alone:
-            return load_parts(dataset, cache=folder, progress=progress, room=at_most, expected=fingerprint)
+        with contextlib.nullcontext() if lock.with_suffix(".npy").is_file() else alone:
+            parts = load_parts(dataset, cache=folder, progress=progress, room=at_most, expected=fingerprint)
+        if self.contents.setdefault(fingerprint, parts.content) != parts.content:
+            raise changed(dataset)
+        return parts
+
+    def data_files(self, cell: CellSpec) -> dict[str, str]:
+        """What lay behind the names of a cell's data, where the fingerprint takes them at their word."""
+        named = {"dataset": cell.data_fingerprint, "shifted": cell.shifted_fingerprint}
+        return {role: self.contents[mark] for role, mark in named.items() if self.contents.get(mark)}
 
     def _placed(self, part: LabelledImages) -> LabelledImages:
         images = part.images
@@ -263,33 +274,31 @@ class Prepared:
         name = cell.backbone.name
         named = cell.judge.backbone() if cell.judge is not None else None
         knows = weights.choose(cell.backbone, expected=cell.weights_fingerprint).classes == classes
-        pretrained = recognition.pretrained_judge_spec(name, classes) if knows and named is None else None
+        pretrained = judges.pretrained_judge_spec(name, classes) if knows and named is None else None
         if pretrained is not None and cell.backbone.class_order == "natural":
             pretrained = pretrained.model_copy(update={"class_order": "natural"})
-        spec = named or pretrained or recognition.judge_spec(name)
+        spec = named or pretrained or judges.judge_spec(name)
         shape: dict[str, Any] = {"image_size": cell.dataset.image_size, "classes": classes}
         about = {
             "judge": spec.model_dump(mode="json"),
             **({"weights": weights.choose(spec).label} if pretrained else {}),
             "data": cell.data_fingerprint,
             "seed": cell.seed,
-            "training": [training.recipe(cell.dataset.image_size), recognition.VERSION],
+            "training": [training.recipe(cell.dataset.image_size), judges.VERSION],
         }
 
         def fit(key: str, batch_size: int) -> cache.State:
             if pretrained is not None:
-                return recognition.load_judge(pretrained, image_size=cell.dataset.image_size, names=parts.classes)
+                return judges.load_judge(pretrained, image_size=cell.dataset.image_size, names=parts.classes)
             generator = derive_generator(self.device, key, "fit")
             private = parts.private.at_most(batch_size)
-            return recognition.fit_judge(
-                spec, private, **shape, generator=generator, device=self.device, progress=progress
-            )
+            return judges.fit_judge(spec, private, **shape, generator=generator, device=self.device, progress=progress)
 
         def load(key: str, batch_size: int) -> Judge:
             state = cache.remember(self.cache_dir, "judges", key, lambda: fit(key, batch_size), progress, about)
-            judge = recognition.make_judge(spec, state, **shape, device=self.device)
+            judge = judges.make_judge(spec, state, **shape, device=self.device)
             at_once = min(batch_size, LARGEST_BATCH)
-            read = recognition.labels_read(judge, parts.test.images, parts.test.labels, at_once)
+            read = judges.labels_read(judge, parts.test.images, parts.test.labels, at_once)
             return Judge(judge, spec.name, sum(read) / len(read))
 
         return self._keep_fitted("judge", about, training.BATCH_SIZE, load)

@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import pandas as pd
-import pydantic
 import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dpbench.board.files import BoardKind
+from dpbench.board.columns import BoardKind, Row
+from dpbench.board.rows import BoardRow
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
+from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.executors.graph import Ties
 from dpbench.machine.stages import Stages
@@ -31,7 +32,6 @@ from dpbench.records.record import Envelope
 from dpbench.records.store import Store
 from dpbench.running.prepare import Prepared
 from dpbench.suite.cell import CellSpec
-from dpbench.suite.files import explain, parse_toml
 from dpbench.suite.words import ssim_text
 from dpbench.text.shown_text import clean
 
@@ -50,8 +50,8 @@ class Unit(typing.Protocol):
         """The hash at the end of the id. No plug-in is imported for it."""
 
     @property
-    def asked(self) -> str:
-        """Identifies it whatever the code of its plug-ins and the content of their files: the id, but for those."""
+    def version_free_id(self) -> str:
+        """As `identity`, without the versions of its plug-ins and their files: equal before and after they change."""
 
 
 U = TypeVar("U", bound=Unit)
@@ -65,7 +65,7 @@ class Options:
     Attributes:
         data: overrides the suite's data set.
         output: the run directory; by default `dpbench-runs/NAME`.
-        only: keeps units that this shell pattern picks, see `dpbench.suite.overrides.occurs`.
+        only: keeps units that this shell pattern picks, see `dpbench.suite.overrides.matches_any`.
         seed: overrides the suite's seeds.
         shifted: overrides the data set of the shifted auxiliary images.
         budget: small, standard or large: overrides what the attacks may spend.
@@ -151,7 +151,7 @@ class Shareable:
 class Lab(abc.ABC, Generic[U]):
     """Measures units, one after another, on one device; keeps what they share."""
 
-    device: torch.device
+    device: torch.device = torch.device("cpu")
 
     def enter(self, unit: U, progress: Progress) -> None:
         """Get ready for a unit: its data. An error here stops the run, since no unit could go on."""
@@ -209,23 +209,12 @@ class Protocol(abc.ABC, Generic[U, R]):
     def board(self, records: Sequence[R], *, claimed: Sequence[R] = ()) -> pd.DataFrame:
         """Rows from records alone; `claimed` are those of others, not run again."""
 
-    def parse(self, text: str, *, origin: str) -> Any:
-        """TOML text -> a validated suite; `origin` names it in messages."""
-        try:
-            return self.suite.model_validate(parse_toml(text, origin=origin))
-        except pydantic.ValidationError as error:
-            raise explain(error, origin, {}, self.suite) from error
-
     def names_of(self, unit: U) -> tuple[str, ...]:
         """What a pattern may pick a unit by: the label first, the id last."""
         return unit.id, unit.id
 
-    def plugins(self, unit: U) -> list[PluginSpec]:
-        """The plug-ins of a unit, in an order of their own."""
-        return []
-
-    def configured(self, unit: U) -> list[Plugin]:
-        """The same, with their parameters."""
+    def plugins(self, unit: U) -> list[tuple[Callable[[PluginSpec], Plugin], PluginSpec]]:
+        """The plug-ins of a unit, each with what makes it: `attack_of` or `defense_of` of `plugins.configuring`."""
         return []
 
     def ties(self, unit: U) -> Ties:
@@ -240,9 +229,21 @@ class Protocol(abc.ABC, Generic[U, R]):
         """Whether a record that is ok says what measuring its unit would say again."""
         return True
 
+    def data(self, unit: U) -> dict[str, tuple[DatasetSpec, str]]:
+        """Role, as `Envelope.data_files` names it -> data set of a unit, and its fingerprint."""
+        return {}
+
+    def without_data(self, unit: U) -> U:
+        """The unit whatever its images are: equal before and after a change of them."""
+        return unit
+
     def newest(self, records: Iterable[R]) -> list[R]:
         """Of several records of one unit the one that counts: by default the newest."""
         return list({record.id: record for record in sorted(records, key=lambda one: one.created)}.values())
+
+    def rows(self, records: Sequence[R]) -> Mapping[Row, BoardRow]:
+        """Name of a row of the board -> the per-image figures it rests on, by which the gate compares two runs."""
+        return {}
 
     def figures(self, records: Sequence[R]) -> pd.DataFrame:
         """Per-image figures: a row per unit and victim."""
@@ -294,7 +295,7 @@ class Protocol(abc.ABC, Generic[U, R]):
 
     def progress_of(self, record: R) -> str:
         """What came out, in a few words: `SSIM 0.831`."""
-        return ssim_text(record.fidelity, decimals=3)
+        return ssim_text(record.fidelity, decimals=3) if record.attacked else "done"
 
     def caption(self, record: R) -> tuple[str, str]:
         """Of a finished attack: what heads its row in a picture, and which attack with what came out."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dpbench.contract.plugin import Plugin
 from dpbench.errors import DpbenchError
 from dpbench.executors.executor import Means
 from dpbench.executors.known import Here, start_executor
@@ -22,12 +24,12 @@ from dpbench.machine.devices import choose_device, gpu_count
 from dpbench.machine.environment import describe_environment
 from dpbench.machine.writing import sweep
 from dpbench.records.record_files import readable
-from dpbench.running.changes import changes
+from dpbench.running.changes import changes, exchanged, said
 from dpbench.running.driving import Driver, RunJob
 from dpbench.running.protocol import Options, Plan, Protocol, R, U
 from dpbench.running.watching import Nobody, Watcher
 from dpbench.suite import preflight
-from dpbench.suite.overrides import occurs
+from dpbench.suite.overrides import matches_any
 
 
 def make_plan(
@@ -51,7 +53,7 @@ def make_plan(
     planned = protocol.plan(suite, options, progress)
     units, name = planned.units, planned.suite.name
     if options.only is not None:
-        units = [unit for unit in units if occurs(options.only, protocol.names_of(unit))]
+        units = [unit for unit in units if matches_any(options.only, protocol.names_of(unit))]
         if not units:
             raise DpbenchError(
                 f"--only {options.only!r} matches no {protocol.unit} of suite {name!r}; its {protocol.unit}s look like "
@@ -73,6 +75,8 @@ def make_plan(
         and record.id in wanted
         and protocol.is_finished(record, wanted[record.id], audit=options.audit)
     }
+    other_files = exchanged(protocol, wanted, finished, default_cache() / "datasets")
+    finished = {name: record for name, record in finished.items() if name not in other_files}
     plan = Plan(
         planned.suite,
         units,
@@ -80,21 +84,24 @@ def make_plan(
         protocol=protocol,
         finished=finished,
         output=output,
-        changed=_changed(protocol, [unit for unit in units if unit.id not in finished], output),
+        changed=(
+            *_changed(protocol, [unit for unit in units if unit.id not in finished], output),
+            *said(Counter(other_files.values()), protocol.unit),
+        ),
         everything={unit.id: unit for unit in planned.units},
     )
-    preflight.assert_plugins(plugin for unit in _new(protocol, plan.left) for plugin in protocol.configured(unit))
+    preflight.assert_plugins(_plugins(protocol, plan.left))
     return plan
 
 
-def _new(protocol: Protocol[U, R], units: Iterable[U]) -> Iterator[U]:
-    """Of units those with a plug-in that none before them has; those of one plan share what they name."""
+def _plugins(protocol: Protocol[U, R], units: list[U]) -> Iterator[Plugin]:
+    """What the units name, configured, each once: those of one plan share it."""
     seen: set[int] = set()
     for unit in units:
-        plugins = {id(plugin) for plugin in protocol.plugins(unit)}
-        if not plugins or plugins - seen:
-            yield unit
-        seen |= plugins
+        for make, spec in protocol.plugins(unit):
+            if id(spec) not in seen:
+                seen.add(id(spec))
+                yield make(spec)
 
 
 def _changed(protocol: Protocol[U, R], left: list[U], output: Path) -> tuple[str, ...]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from dpbench.contract.defense import Defense, ProtectedModel, SplitModel
 from dpbench.contract.images import LabelledImages
+from dpbench.machine.cache import State as State
 from dpbench.machine.devices import place
 from dpbench.machine.process_state import preserved
 from dpbench.machine.randomness import derive_generator, derive_seed, seeded
@@ -17,10 +19,19 @@ from dpbench.models.spec import BackboneSpec
 from dpbench.service.learned import Fitting, restore
 from dpbench.service.same_release import assert_restored
 
-State = dict[str, torch.Tensor]
-
 PROBE = 16
 """Private images on which a fitted defense is compared with what is stored of it."""
+
+
+class Undefended(Protocol):
+    """What makes an undefended network, the same one again and again."""
+
+    @property
+    def key(self) -> str:
+        """Content hash of everything it depends on; randomness is derived from it."""
+
+    def split(self) -> SplitModel:
+        """The network, cut and frozen, in eval mode; a copy of its own, since a defense may fine-tune it."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,7 @@ class Recipe:
         ).requires_grad_(False)
 
 
-def build(recipe: Recipe, defense: Defense, device: torch.device) -> ProtectedModel:
+def build(recipe: Undefended, defense: Defense, device: torch.device) -> ProtectedModel:
     """The protected model, not yet fitted, in eval mode."""
     with seeded(derive_seed(recipe.key, "build"), device):
         split = recipe.split().to(device)
@@ -66,7 +77,7 @@ def build(recipe: Recipe, defense: Defense, device: torch.device) -> ProtectedMo
 
 
 def fit(
-    recipe: Recipe,
+    recipe: Undefended,
     make: Callable[[], Defense],
     private: LabelledImages,
     device: torch.device,
@@ -100,7 +111,7 @@ def fit(
     return learned, again
 
 
-def assemble(recipe: Recipe, defense: Defense, learned: State, device: torch.device) -> ProtectedModel:
+def assemble(recipe: Undefended, defense: Defense, learned: State, device: torch.device) -> ProtectedModel:
     """The protected model as it was fitted, frozen, in eval mode; `learned` is what `fit` gave."""
     model = build(recipe, defense, device)
     restore(model, learned)

@@ -20,15 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dpbench.contract import plugin_files
 from dpbench.contract.defense import Defense, ProtectedModel
 from dpbench.errors import DpbenchError
+from dpbench.machine import plugin_files
 from dpbench.machine.cache import State
 
 LOST = "where it is lost when the fit is stored; register what is learned as a buffer in build"
 
 _INTERNAL = frozenset(vars(nn.Module())) - {"training"}
-"""Attributes of any module, which are looked at as what they hold."""
+"""Attributes that every module has; what they hold is looked at by itself."""
 
 _HOOKS = tuple(sorted(name for name in _INTERNAL if name.endswith("_hooks")))
 
@@ -105,7 +105,7 @@ def _make_room(model: ProtectedModel, name: str, value: Tensor) -> None:
 
 
 def _tensors(defense: str, model: ProtectedModel) -> State:
-    """The state that travels."""
+    """Parameters and buffers by name: the state that is cached and sent to other processes."""
     state: dict[str, Any] = model.state_dict()
     for name, value in state.items():
         if type(value) is not Tensor or value.layout != torch.strided:

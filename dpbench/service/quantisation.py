@@ -17,7 +17,6 @@ INTEGERS = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64, torc
 EXACT = 1 << 24
 """Attackers read float32, which holds whole numbers up to here: beyond, they would see less than the server does."""
 
-
 AT_ONCE = 256
 """Images whose integers are converted at once."""
 

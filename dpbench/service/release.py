@@ -20,7 +20,7 @@ RELEASE_BATCH = 64
 """Images in every batch that is released: of victims and of queries alike, the last one filled up."""
 
 DISTINCT = 1 << 16
-"""Beyond so many different values, a value is counted with all bits of its type."""
+"""With more distinct values than this a release counts as unquantised: the full width of its dtype."""
 
 
 @torch.no_grad()
@@ -224,7 +224,7 @@ def checked_features(features: Tensor) -> Tensor:
 
 
 OUTSIDE = 1 / 255
-"""Beyond [0, 1] by more than this, a value is no rounding of an image."""
+"""A reconstruction may leave [0, 1] by this much without a remark: it is rounding."""
 
 
 def checked_images(images: object, victims: Tensor, attack: str) -> tuple[Tensor, str]:

@@ -13,13 +13,13 @@ from dpbench.machine.randomness import derive_seed, seeded
 from dpbench.service.release import RELEASE_BATCH, checked_release
 
 SIZES = (1, 5, 48)
-"""Of batches that are compared with the usual one."""
+"""Sizes of the batches whose releases are compared with that of the usual batch."""
 
 PROBED = 10
-"""Images of which small batches are made."""
+"""How many images the small batches are made of."""
 
 DRAWS = 8
-"""Of a stochastic release, to compare its mean and spread."""
+"""How often a stochastic release is drawn, to compare its mean and spread."""
 
 LARGEST_DRIFT = 4.0
 """Squared difference of two means over draws, in units of its variance and averaged over values: 1 where they agree."""
@@ -136,7 +136,7 @@ def assert_restored(fitted: ProtectedModel, restored: ProtectedModel, images: Te
 
 
 def _release_once(model: ProtectedModel, images: Tensor, seed: int) -> Tensor:
-    """One batch, which the defense gets as a copy."""
+    """The release of one batch; the defense gets a copy of the images."""
     generator = torch.Generator(images.device).manual_seed(seed)
     with preserved():
         return checked_release(model.release(images.clone(), generator=generator), len(images)).detach()

@@ -51,7 +51,7 @@ class _Watch(TorchFunctionMode):
         return outcome
 
     def look(self, value: Any) -> None:
-        """At a tensor, or at those in a list or tuple."""
+        """Note a tensor, or those in a list or tuple, unless it was seen before."""
         if isinstance(value, list | tuple):
             for item in value:
                 self.look(item)
@@ -135,7 +135,7 @@ class TappedServer:
             return self._found
 
     def _shapes(self, released: Tensor) -> list[tuple[int, ...]]:
-        """Of all tensors that are seen."""
+        """Shapes of all floating tensors that `predict` computes, in order."""
         shapes: list[tuple[int, ...]] = []
 
         def note(number: int, tensor: Tensor) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from pydantic import Field
@@ -24,14 +24,14 @@ class JudgeSpec(Spec):
     learning_rate: float = Field(4e-3, gt=0, le=1, description="peak of the one-cycle schedule, AdamW")
 
     def backbone(self) -> BackboneSpec:
-        """As a network to fit."""
+        """The judge as a network to fit."""
         return BackboneSpec(weights="fit", **self.model_dump())
 
 
 class CellSpec(Spec):
     """One pairing: dataset x backbone x split point x defense x attack x threat model x seed."""
 
-    later = ("judge", "server", "combined")
+    ids_skip_default = ("judge", "server", "combined", "metrics")
 
     dataset: DatasetSpec
     data_fingerprint: str = Field(description="identifies the images themselves, wherever the folder lies")
@@ -50,6 +50,7 @@ class CellSpec(Spec):
     judge: JudgeSpec | None = Field(None, description="by default the one in `dpbench.metrics.recognition`")
     server: ServerRole = Field("attacker", description="who holds the server's half")
     combined: tuple[str, ...] = Field((), description="ids of the cells whose reconstructions the attack combines")
+    metrics: tuple[PluginSpec, ...] = Field((), description="what is measured beside dpbench's own metrics")
 
     @property
     def auxiliary(self) -> AuxiliaryData:
@@ -82,12 +83,12 @@ class CellSpec(Spec):
     @functools.cached_property
     def identity(self) -> str:
         """The end of the id: a hash of everything that affects the result."""
-        return content_hash(self._identified(self.defense.identity, self.attack.identity))[:10]
+        return content_hash(self._identified(lambda plugin: plugin.identity))[:10]
 
     @property
-    def asked(self) -> str:
-        """Identifies it whatever the code of its plug-ins and the content of their files: the id, but for those."""
-        return content_hash(self._identified(self.defense.asked, self.attack.asked))
+    def version_free_id(self) -> str:
+        """As `identity`, without the versions of its plug-ins and their files: equal before and after they change."""
+        return content_hash(self._identified(lambda plugin: plugin.version_free))
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with other fields has another identity."""
@@ -95,9 +96,16 @@ class CellSpec(Spec):
         vars(copied).pop("identity", None)
         return copied
 
-    def _identified(self, defense: dict[str, Any], attack: dict[str, Any]) -> dict[str, Any]:
-        """As JSON without the places of files."""
-        spec = self.model_dump(mode="json") | {"defense": defense, "attack": attack}
+    @property
+    def drawn_by(self) -> str:
+        """Seeds the attack: the id, whatever is measured beside. Another metric does not change what is measured."""
+        return self.model_copy(update={"metrics": ()}).id
+
+    def _identified(self, told: Callable[[PluginSpec], dict[str, Any]]) -> dict[str, Any]:
+        """As JSON without the places of files; `told` says which plug-in."""
+        spec = self.model_dump(mode="json") | {"defense": told(self.defense), "attack": told(self.attack)}
+        if self.metrics:
+            spec["metrics"] = [told(metric) for metric in self.metrics]
         spec["dataset"].pop("name")  # the fingerprint says which images; the folder may move
         if self.shifted is not None:
             spec["shifted"].pop("name")

@@ -1,45 +1,45 @@
 """Pinned ensembles of attacks: what "worst case" means, under a name that does not change its meaning.
 
-An ensemble pins the version of each attack; a new version of any is a new ensemble. Budgets scale all of them.
+An ensemble pins the version of each attack; a new version of any is a new ensemble. Budgets scale all of them. Floors
+are known by what the built-in attacks say of themselves: a plug-in that calls itself a floor sets no scale.
 """
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Collection, Mapping
+from importlib import resources
 
-ENSEMBLES: dict[str, dict[str, int]] = {
-    "ensemble-v1": {
-        "mean-image": 1,
-        "random-image": 1,
-        "class-mean": 1,
-        "nearest-auxiliary": 1,
-        "decoder": 3,
-        "rmle": 3,
-        "gan": 2,
-    },
-    "ensemble-v1.1": {
-        "mean-image": 1,
-        "random-image": 1,
-        "class-mean": 1,
-        "nearest-auxiliary": 1,
-        "decoder": 4,
-        "rmle": 4,
-        "gan": 3,
-    },
-}
-"""Name -> attack -> its version."""
+from dpbench.contract.attack import Attack
+from dpbench.suite.words import built_in
+
+ENSEMBLES: dict[str, dict[str, int]] = tomllib.loads((resources.files("dpbench.suite") / "ensembles.toml").read_text())
+"""Name -> attack -> its version; the newest is the last."""
 
 NEWEST = list(ENSEMBLES)[-1]
 
 
-BLIND_FLOORS = ("mean-image", "random-image")
-"""Floors that do not even look at the released features: anyone can output them against any defense."""
+def floors() -> list[str]:
+    """Names of the attacks that only set the zero of the scale; whether they took part does not name an ensemble."""
+    return sorted(name for name in built_in(Attack) if is_floor(name))
 
-FLOORS = (*BLIND_FLOORS, "class-mean", "nearest-auxiliary")
-"""Attacks that only set the zero of the scale; whether they took part does not name an ensemble."""
 
-NEEDS_WEIGHTS = ("rmle", "gan")
-"""Attacks that a black box does not reach."""
+def is_floor(name: str) -> bool:
+    """Whether an attack of this name only sets the zero of the scale."""
+    attack = built_in(Attack).get(name)
+    return attack is not None and attack.floor
+
+
+def is_blind(name: str) -> bool:
+    """Whether it is a floor that does not even look at the released features: anyone can output it."""
+    attack = built_in(Attack).get(name)
+    return attack is not None and attack.floor and attack.blind
+
+
+def _reached(name: str, threat_model: str) -> bool:
+    """Whether a pinned attack can run under a threat model: a black box does not reach those that need weights."""
+    attack = built_in(Attack).get(name)
+    return not (threat_model == "query" and attack is not None and attack.needs == "weights")
 
 
 def ensemble_label(attacks: Mapping[str, str], *, threat_model: str, weaker: Collection[str] = ()) -> str:
@@ -58,7 +58,7 @@ def ensemble_label(attacks: Mapping[str, str], *, threat_model: str, weaker: Col
         wanted = {
             attack: f"v{version}"
             for attack, version in pinned.items()
-            if attack not in FLOORS and not (threat_model == "query" and attack in NEEDS_WEIGHTS)
+            if not is_floor(attack) and _reached(attack, threat_model)
         }
         if wanted and all(attacks.get(attack) == source for attack, source in wanted.items()):
             further = sorted({*attacks, *weaker} - set(pinned))

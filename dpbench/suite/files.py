@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args
 
 import pydantic
 
@@ -14,11 +14,13 @@ from dpbench.contract.spec import Spec
 from dpbench.errors import DpbenchError, unknown
 from dpbench.text.shown_text import clean
 
+S = TypeVar("S", bound=Spec)
+
 SHOWN = 120
-"""Characters of a value that does not fit."""
+"""Characters of a refused value that a message shows."""
 
 LONGEST = 1_000_000
-"""Bytes of a suite file: what is longer is something else."""
+"""Most bytes that a suite file may have: a longer one is no suite file."""
 
 
 def built_in_suites() -> dict[str, str]:
@@ -71,14 +73,46 @@ def parse_toml(text: str, *, origin: str) -> dict[str, Any]:
         raise DpbenchError(f"{origin}: TOML syntax error: nested too deeply") from error
 
 
-def explain(
-    error: pydantic.ValidationError, origin: str, tables: Mapping[str, type[Spec]], top: type[Spec]
-) -> DpbenchError:
-    """What is wrong with a suite file, in one line; `tables` and `top` say which keys there are."""
+def validated(kind: type[S], content: dict[str, Any], *, origin: str) -> S:
+    """The tables of a suite file -> a checked suite.
+
+    Args:
+        kind: the class of suites, such as `dpbench.suite.suite.Suite`.
+        content: from `parse_toml`.
+        origin: names the file in messages.
+
+    Raises:
+        DpbenchError: an unknown key (with a suggestion), a value that does not fit, parts that contradict each other.
+    """
+    try:
+        return kind.model_validate(content)
+    except pydantic.ValidationError as error:
+        raise _explained(error, kind, origin) from error
+
+
+def _explained(error: pydantic.ValidationError, kind: type[Spec], origin: str) -> DpbenchError:
+    """The first thing that is wrong, in one line."""
     first = error.errors()[0]
+    contradiction = first.get("ctx", {}).get("error")
+    if isinstance(contradiction, DpbenchError):
+        return DpbenchError(f"{origin}: {contradiction}")
     where = ".".join(str(part + 1) if isinstance(part, int) else part for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        table = tables.get(str(first["loc"][0]), top) if len(first["loc"]) > 1 else top
-        return unknown(f"key in {origin}:", where.rsplit(".", 1)[-1], table.model_fields)
+        return unknown(f"key in {origin}:", where.rsplit(".", 1)[-1], _table_at(kind, first["loc"][:-1]).model_fields)
     came = "" if first["type"] == "missing" else f", got {clean(repr(first['input']), SHOWN)}"
     return DpbenchError(f"{origin}: {where}: {first['msg'][0].lower()}{first['msg'][1:]}{came}")
+
+
+def _table_at(kind: type[Spec], place: Sequence[str | int]) -> type[Spec]:
+    """The class of the table at a place in a suite file, such as `attacks`, 0."""
+    for key in place:
+        field = kind.model_fields.get(str(key))
+        kind = next(_tables_in(field.annotation), kind) if field is not None else kind
+    return kind
+
+
+def _tables_in(annotation: Any) -> Iterator[type[Spec]]:
+    if isinstance(annotation, type) and issubclass(annotation, Spec):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _tables_in(inner)

@@ -10,11 +10,12 @@ from dpbench.contract.attack import Attack
 from dpbench.contract.spec import PluginSpec
 from dpbench.contract.threat import AUXILIARY_DATA, THREAT_MODELS, UNDEFENDED, AuxiliaryData, ThreatModel, grants
 from dpbench.errors import DpbenchError
+from dpbench.metrics.table import BUILT_IN
 from dpbench.models.spec import BackboneSpec
 from dpbench.plugins.configuring import P, configure
-from dpbench.plugins.registry import canonical, files_of, find_attack, find_defense, source_of
+from dpbench.plugins.registry import canonical, files_of, find_attack, find_defense, find_metric, source_of
 from dpbench.suite.cell import CellSpec
-from dpbench.suite.ensembles import FLOORS
+from dpbench.suite.ensembles import is_floor
 from dpbench.suite.suite import AttackEntry, PluginEntry, Suite
 from dpbench.text.hashing import content_hash
 
@@ -67,6 +68,7 @@ def plan(
     attacks.sort(key=lambda planned: planned[1].combines)
     has_reference = any(defense.name == UNDEFENDED for defense, _ in defenses)
     _refuse_settings(suite)
+    metrics = own_metrics(suite.metrics)
     cells = []
     entries = list(zip(suite.backbones, split_names, strict=True))
     _refuse_twice([(backbone.spec(), point) for backbone, points in entries for point in points])
@@ -74,7 +76,7 @@ def plan(
         for split_point, (defense, _) in itertools.product(points, defenses):
             alone: list[CellSpec] = []  # of this setting, by attacks that could be combined
             for attack, attack_class, entry in attacks:
-                if attack.name in FLOORS and has_reference and defense.name != UNDEFENDED:
+                if is_floor(attack.name) and has_reference and defense.name != UNDEFENDED:
                     continue
                 victims = entry.victims or suite.victims
                 if victims > suite.dataset.test:
@@ -101,13 +103,32 @@ def plan(
                         seed=seed,
                         judge=suite.judge,
                         server=suite.server,
+                        metrics=metrics,
                     )
                     if attack_class.combines:
                         cell = cell.model_copy(update={"combined": _combined(cell, alone)})
-                    elif attack.name not in FLOORS:
+                    elif not is_floor(attack.name):
                         alone.append(cell)
                     cells.append(cell)
     return cells
+
+
+def own_metrics(names: Sequence[str]) -> tuple[PluginSpec, ...]:
+    """The metrics that a suite asks for beside dpbench's own, at their defaults.
+
+    Raises:
+        DpbenchError: an unknown one, one that is measured anyway, or two of one name.
+    """
+    found: dict[str, PluginSpec] = {}
+    for name in names:
+        if name in BUILT_IN:
+            raise DpbenchError(f"metric {name!r} is measured of every reconstruction; leave it out of `metrics`")
+        for spec, cls in plugin_settings(PluginEntry(name=name), find_metric):
+            column = cls.facts().name
+            if column in found:
+                raise DpbenchError(f"two metrics are called {column!r}: {found[column].name} and {name}; rename one")
+            found[column] = spec
+    return tuple(found.values())
 
 
 def _refuse_twice(splits: list[tuple[BackboneSpec, str]]) -> None:
@@ -159,7 +180,7 @@ def _auxiliary(suite: Suite, entry: AttackEntry) -> list[AuxiliaryData]:
             'with the name of another data set, such as name = "spectra"'
         )
     listed = [auxiliary for auxiliary in AUXILIARY_DATA if auxiliary in wanted]
-    return listed[-1:] if entry.name in FLOORS else listed
+    return listed[-1:] if is_floor(entry.name) else listed
 
 
 def plugin_settings(
@@ -211,6 +232,6 @@ def _threat_models(suite: Suite, entry: AttackEntry, attack: type[Attack], defen
             "add a threat model that grants it, or remove the attack"
         )
     chosen = [t for t in adaptive if grants(t, attack.needs)][:1]
-    if "static" in listed and (not chosen or not (entry.name in FLOORS or defense.name == UNDEFENDED)):
+    if "static" in listed and (not chosen or not (is_floor(entry.name) or defense.name == UNDEFENDED)):
         chosen.append("static")
     return chosen

@@ -12,7 +12,7 @@ from dpbench.data.spec import DatasetSpec
 from dpbench.suite.cell import CellSpec
 
 K = TypeVar("K", str, tuple[int, str])
-"""A parameter, or the number of a defense and its parameter."""
+"""Key of a setting: a parameter, or, where several defenses meet, the number of the defense and its parameter."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class RowName:
     """A number, or `all` for the mean over several."""
     server: str = ""
     """`trusted` where the attacker does not hold the server's half."""
+    arguments: tuple[tuple[str, str], ...] = ()
+    """Parameter and value, as text, of each that `defense_args` names; no column."""
 
     @property
     def setting(self) -> str:
@@ -46,7 +48,9 @@ class RowName:
 
     def columns(self) -> dict[str, Any]:
         """Column -> value."""
-        return asdict(self)
+        columns = asdict(self)
+        del columns["arguments"]
+        return columns
 
 
 def name_rows(cells: Sequence[CellSpec]) -> list[RowName]:
@@ -70,7 +74,7 @@ def name_rows(cells: Sequence[CellSpec]) -> list[RowName]:
             backbone=backbones[index],
             split_point=cell.split_point,
             defense=plugins[cell.defense.name, cell.defense.source],
-            defense_args=arguments_text(cell.defense.shown_arguments | defenses[index]),
+            defense_args=arguments_text(given),
             attack=attacks[index],
             threat_model=cell.threat_model,
             auxiliary=cell.auxiliary,
@@ -78,8 +82,10 @@ def name_rows(cells: Sequence[CellSpec]) -> list[RowName]:
             budget=cell.budget,
             seed=str(cell.seed),
             server="trusted" if cell.server == "trusted" else "",
+            arguments=tuple(values_of(given).items()),
         )
         for index, cell in enumerate(cells)
+        for given in [cell.defense.shown_arguments | defenses[index]]
     ]
 
 
@@ -91,7 +97,7 @@ def _dataset_name(dataset: DatasetSpec) -> str:
 
 
 def short_name(name: str) -> str:
-    """Nothing of the machine: the last component of a path; `path/to/mine.py:Mine` becomes `mine.py:Mine`."""
+    """A name without what is of this machine: `path/to/mine.py:Mine` becomes `mine.py:Mine`."""
     last = re.split(r"[/\\]", name.rstrip("/\\"))[-1]
     return last if last not in ("", ".", "..", "~") else "folder"
 
@@ -124,9 +130,14 @@ def varying(settings: Sequence[Mapping[K, str]]) -> list[K]:
     return [name for name in names if len({given.get(name) for given in settings}) > 1]
 
 
-def arguments_text(arguments: dict[str, Any]) -> str:
+def arguments_text(arguments: Mapping[str, Any]) -> str:
     """`key=value key=value`, by name."""
-    return " ".join(f"{key}={_compact(value)}" for key, value in sorted(arguments.items()))
+    return " ".join(f"{key}={value}" for key, value in values_of(arguments).items())
+
+
+def values_of(arguments: Mapping[str, Any]) -> dict[str, str]:
+    """Parameter -> value as boards write it, without spaces; by name."""
+    return {key: _compact(value) for key, value in sorted(arguments.items())}
 
 
 def _compact(value: Any) -> str:
@@ -134,7 +145,7 @@ def _compact(value: Any) -> str:
 
 
 def _labels(items: Sequence[tuple[str, dict[str, Any], str]], *, scopes: Sequence[str] = ()) -> list[str]:
-    """`name`, with the settings that vary among items of that name (and scope); if not enough, the last part."""
+    """Labels that tell items apart: the name, with what varies among its namesakes, if need be with the last part."""
     scoped = list(zip(items, scopes or [""] * len(items), strict=True))
     values: dict[tuple[str, str, str], set[str]] = {}
     for (name, settings, _), scope in scoped:

@@ -31,8 +31,8 @@ def overrides(dataset: DatasetSpec, *, data: str | None, seed: int | None, budge
     return changes
 
 
-def occurs(pattern: str, names: Sequence[str]) -> bool:
-    """Whether a shell pattern picks what has these names.
+def matches_any(pattern: str, names: Sequence[str]) -> bool:
+    """Whether a shell pattern matches any of a unit's names.
 
     It occurs anywhere in the first, which is what is shown; or is the last, an id, in full; or it names a parameter,
     such as `steps=20`, and occurs in one between, where parameters stand that are not shown.

@@ -7,13 +7,12 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from dpbench.contract.plugin import Plugin
-from dpbench.data import datasets
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.machine.process_state import preserved
 from dpbench.models import backbones
-from dpbench.models import backbones as feasibility
 from dpbench.models import weights as sources
+from dpbench.plugins import image_sets
 from dpbench.suite.suite import BackboneEntry
 
 
@@ -28,7 +27,7 @@ def data_fingerprint(dataset: DatasetSpec, *, hint: str) -> str:
         DpbenchError: no such data; the hint is part of the message.
     """
     try:
-        return datasets.fingerprint(dataset)
+        return image_sets.fingerprint(dataset)
     except DpbenchError as error:
         if not hint:
             raise
@@ -43,13 +42,13 @@ def split_names(entry: BackboneEntry, image_size: int) -> list[str]:
     """
     with torch.device("meta"):  # no memory, no time: only the names are wanted
         model = backbones.create_backbone(entry.spec(), image_size=image_size, classes=2)
-        feasibility.assert_classifies(model, image_size=image_size, classes=2, name=entry.name)
+        backbones.assert_classifies(model, image_size=image_size, classes=2, name=entry.name)
     names = [backbones.resolve_split_point(model, point, name=entry.name) for point in entry.split_points]
     return list(dict.fromkeys(names))
 
 
 def weights_fingerprint(entry: BackboneEntry, image_size: int) -> str:
-    """Of the backbone's weights file; empty where there is none.
+    """SHA-256 of the backbone's weights file; empty where there is none.
 
     Raises:
         DpbenchError: weights that are not to be had, or do not fit.
@@ -63,16 +62,16 @@ def weights_fingerprint(entry: BackboneEntry, image_size: int) -> str:
 
 def left_out(*data: DatasetSpec) -> list[str]:
     """What of the folders is not taken, or might be meant otherwise, a line each; of other data sets nothing."""
-    return [f"{one.name}: {line}" for one in data for line in datasets.left_out(one)]
+    return [f"{one.name}: {line}" for one in data for line in image_sets.left_out(one)]
 
 
-def in_order(entries: Sequence[BackboneEntry], dataset: DatasetSpec) -> tuple[list[BackboneEntry], list[str]]:
+def with_class_order(entries: Sequence[BackboneEntry], dataset: DatasetSpec) -> tuple[list[BackboneEntry], list[str]]:
     """Backbones with the order of their classifiers' classes decided, and what the user should know of their weights.
 
     Raises:
         DpbenchError: weights that are not to be had.
     """
-    names, folders = datasets.classes_of(dataset)
+    names, folders = image_sets.classes_of(dataset)
     decided, lines = [], []
     for entry in entries:
         order, line = sources.class_order(entry.spec(), names, folders=folders)

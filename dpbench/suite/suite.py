@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 from typing import Annotated, Any, Literal
 
-import pydantic
 from pydantic import ConfigDict, Field, StringConstraints
 
 from dpbench.contract.spec import Seed, Spec
@@ -19,11 +18,9 @@ from dpbench.models.spec import BackboneSpec
 from dpbench.plugins.registry import find_attack
 from dpbench.suite.cell import JudgeSpec
 from dpbench.suite.ensembles import ENSEMBLES, NEWEST
-from dpbench.suite.files import explain, parse_toml, suite_text
 
 Headline = Literal["leakage", "ssim", "reid_top1", "identity_top1"]
 """Figures of a board that a suite can be about."""
-
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 
@@ -75,7 +72,7 @@ class Suite(Spec):
     """The content of a suite file."""
 
     schema_version: Literal[1] = 1
-    protocol: Literal["inference"] = "inference"
+    protocol: str = Field("", description="what is asked of the defenses; by default what leaks in inference")
     name: Name
     description: str = ""
     seeds: list[Seed] = Field([0], min_length=1)
@@ -106,6 +103,9 @@ class Suite(Spec):
     defenses: list[PluginEntry] = Field(min_length=1)
     ensemble: str | None = Field(None, description="a pinned ensemble of attacks; [[attacks]] changes or adds some")
     attacks: list[AttackEntry] = Field(default_factory=list)
+    metrics: list[str] = Field(
+        default_factory=list, description="metrics of your own, as path/to/file.py:Name, measured beside dpbench's"
+    )
 
     @property
     def grants_shifted(self) -> bool:
@@ -131,35 +131,6 @@ class Suite(Spec):
         if not pinned and not self.attacks:
             raise DpbenchError(f"suite {self.name!r} names no attack; add [[attacks]], or ensemble = {NEWEST!r}")
         return [*(AttackEntry(name=name) for name in pinned if name not in names), *self.attacks]
-
-
-def load_suite(name: str) -> Suite:
-    """A built-in suite by name, or a TOML file by path.
-
-    Raises:
-        DpbenchError: no such suite or file, a TOML syntax error (with its line), an unknown key (with a
-            suggestion), a value that does not fit.
-    """
-    return parse_suite(suite_text(name), origin=name)
-
-
-def parse_suite(text: str, *, origin: str) -> Suite:
-    """TOML text -> a validated suite; `origin` names it in messages."""
-    content = parse_toml(text, origin=origin)
-    try:
-        return Suite.model_validate(content)
-    except pydantic.ValidationError as error:
-        raise explain(error, origin, _TABLES, Suite) from error
-
-
-_TABLES: dict[str, type[Spec]] = {
-    "dataset": DatasetSpec,
-    "shifted": ShiftedSpec,
-    "judge": JudgeSpec,
-    "backbones": BackboneEntry,
-    "defenses": PluginEntry,
-    "attacks": AttackEntry,
-}
 
 
 def with_weights(suite: Suite, weights: str) -> Suite:

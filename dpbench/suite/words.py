@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,6 +20,8 @@ from dpbench.contract.spec import PluginSpec
 from dpbench.plugins.registry import GROUP, find_attack, find_defense
 from dpbench.suite.cell import CellSpec
 from dpbench.suite.names import short_name
+
+P = TypeVar("P", bound=Plugin)
 
 
 class Words(BaseModel):
@@ -39,12 +41,12 @@ BUILT_IN = ("dpbench_attacks", "dpbench_defenses")
 
 def words_of_cell(cell: CellSpec) -> Words:
     """What a cell is called by its names and arguments alone."""
-    defense = described(cell.defense, Defense)
+    defense = words_of_plugin(cell.defense, Defense)
     known = built_in(Attack).get(cell.attack.name)
     attack = known.name if known is not None else short_name(cell.attack.name)
     return Words(
         label=label_of(cell, defense, attack),
-        full=label_of(cell, defense, described(cell.attack, Attack)),
+        full=label_of(cell, defense, words_of_plugin(cell.attack, Attack)),
         defense=defense,
         attack=attack,
     )
@@ -55,7 +57,7 @@ def label_of(cell: CellSpec, defense: str, attack: str) -> str:
     return f"{cell.backbone.name} {cell.split_point} | {defense} | {attack} | {cell.granted} | seed {cell.seed}"
 
 
-def described(spec: PluginSpec, kind: type[Plugin]) -> str:
+def words_of_plugin(spec: PluginSpec, kind: type[Plugin]) -> str:
     """A plug-in in words, without importing it: of a built-in one `gaussian std=0.5`, of others all arguments."""
     known = built_in(kind).get(spec.name)
     if known is not None:
@@ -83,7 +85,7 @@ def defaults_of(cls: type[Plugin]) -> dict[str, Any]:
 
 
 @functools.cache
-def built_in(kind: type[Plugin]) -> dict[str, type[Plugin]]:
+def built_in(kind: type[P]) -> dict[str, type[P]]:
     """The built-in plug-ins of a kind by name; no other package is imported."""
     for entry in importlib.metadata.entry_points(group=GROUP):
         if entry.value in BUILT_IN:
@@ -99,7 +101,7 @@ def ssim_text(fidelity: Mapping[str, Sequence[float]], decimals: int = 2) -> str
     return f"SSIM {sum(values) / len(values):.{decimals}f}" if values else "no SSIM"
 
 
-def _below(cls: type[Plugin]) -> list[type[Plugin]]:
+def _below(cls: type[P]) -> list[type[P]]:
     return [found for below in cls.__subclasses__() for found in (below, *_below(below))]
 
 

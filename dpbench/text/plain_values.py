@@ -33,7 +33,7 @@ def storable_text(text: str) -> str:
 
 
 class _Writer:
-    """Counts the values of one note."""
+    """Turns one note into JSON values, and counts them: a note that is too long ends early."""
 
     def __init__(self) -> None:
         self.left = LONGEST

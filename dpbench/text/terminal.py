@@ -23,7 +23,7 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 
 
 def prepare_streams() -> None:
-    """From here on nothing that is printed can raise for want of a character, or because a stream was closed."""
+    """Make printing safe from here on: a character that a stream cannot hold, or a closed stream, raises nothing."""
     codecs.register_error("dpbench.plain", _plain)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -45,7 +45,7 @@ def unwritten() -> OSError | None:
 
 
 def make_console() -> Console:
-    """On standard output."""
+    """A rich console on standard output."""
     from rich.console import Console
 
     class Plain(Console):

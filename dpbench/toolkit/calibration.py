@@ -5,45 +5,15 @@ Statistics stream over batches: the features of all private images never have to
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from dpbench.contract.defense import ProtectedModel
-from dpbench.contract.images import LabelledImages
 from dpbench.errors import DpbenchError
 
 VALUES_PER_BATCH = 1 << 16
 """How many feature values of a batch `quantiles` looks at; with 2,048 images the sample exceeds 500,000."""
-
-
-def feature_batches(
-    model: ProtectedModel,
-    private: LabelledImages,
-    *,
-    generator: torch.Generator,
-    images: int = 2048,
-    batch_size: int = 256,
-) -> Iterator[Tensor]:
-    """Undefended features of at most `images` private images drawn without replacement, batch by batch.
-
-    A few statistics over millions of values need no more images than that. fp32, no gradients; the mode of
-    `model` is left alone and should be eval.
-
-    Yields:
-        (n, ...) float32 features, n <= batch_size and <= private.batch_size, on the images' device.
-
-    Raises:
-        DpbenchError: there is no private image.
-    """
-    if len(private) == 0:
-        raise DpbenchError("a defense cannot be calibrated on 0 private images; give the dataset at least one")
-    device = private.images.device
-    drawn = torch.randperm(len(private), generator=generator, device=device)[:images]
-    for chosen in drawn.split(min(batch_size, private.batch_size)):
-        with torch.no_grad():
-            yield model.features(private.images[chosen]).float()
 
 
 def mean_and_std(batches: Iterable[Tensor], *, channel_dim: int | None = None) -> tuple[Tensor, Tensor]:

@@ -246,7 +246,7 @@ class InverseTraining(BaseModel):
         return total / counted
 
     def _mean_image_loss(self, seen: Observation) -> Tensor:
-        """What a network that learned nothing from the features would reach, ()."""
+        """The loss () that a network reaches that learned nothing from the features: that of the mean image."""
         images = seen.auxiliary.images[:STATISTICS_IMAGES].to(seen.released.device)
         mean = images.mean(0, keepdim=True)
         chunks = images.split(victims_per_batch(seen))
@@ -254,7 +254,7 @@ class InverseTraining(BaseModel):
         return torch.stack(losses).sum()
 
     def _loss(self, output: Tensor, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Images as they come (N,3,H,W) against the true ones, (); `generator` draws the window of large ones."""
+        """Training loss () of images (N,3,H,W) against the true ones; `generator` draws the window of large ones."""
         loss = functional.l1_loss(output, images)
         # clamp: SSIM and LPIPS are about images in [0, 1]; the L1 distance still pulls values back
         if self.ssim_weight:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dpbench.contract.attack import Observation
 from dpbench.machine.memory import optimised_at_once
+from dpbench.machine.randomness import draw_weight
 from dpbench.toolkit.standardising import Standardising
 
 RIDGE = 1e-3
@@ -138,7 +139,7 @@ class Whitening(nn.Module):
         self.matrix.copy_(matrix)
 
     def difference(self, one: Tensor, other: Tensor) -> Tensor:
-        """Of two releases (N, ...), whitened; same shape, fp32."""
+        """The whitened difference of two releases (N, ...): same shape, fp32."""
         return self._mixed(self.standardising(one) - self.standardising(other))
 
     def forward(self, released: Tensor) -> Tensor:
@@ -155,7 +156,7 @@ class Whitening(nn.Module):
 
 
 def _mean_and_covariance(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """(N,C) -> (C,) and (C,C), float64 on the CPU."""
+    """Mean (C,) and covariance (C,C) of samples (N,C), float64 on the CPU."""
     # MPS has no float64; in float32 the small eigenvalues, which are the point, would be rounding errors
     device = torch.device("cpu") if samples.device.type == "mps" else samples.device
     chunks = samples.split(1 << 16)
@@ -211,8 +212,7 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
     """Draw every convolution and linear weight anew (He et al. 2015) from `generator`; biases become zero."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            drawn = torch.empty_like(module.weight, device=generator.device)  # the network may still be elsewhere
-            module.weight.data.copy_(nn.init.kaiming_normal_(drawn, a=1.0, generator=generator))
+            draw_weight(module.weight, nn.init.kaiming_normal_, generator, a=1.0)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 
@@ -223,7 +223,9 @@ def victims_per_batch(seen: Observation) -> int:
 
 
 def converged(first: Tensor, last: Tensor, residual: float) -> bool:
-    """By what the attacker sees: the mean feature distance fell to a fifth, or to the level of the release noise.
+    """Whether an optimisation converged, by what the attacker sees.
+
+    The mean feature distance fell to a fifth, or to the level of the release noise.
 
     Args:
         first: (N,) distances of the starts.

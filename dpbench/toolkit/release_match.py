@@ -24,25 +24,13 @@ from dpbench.toolkit.inversion import (
     victims_per_batch,
 )
 from dpbench.toolkit.standardising import Standardising
-from dpbench.toolkit.surrogate import learned_surrogate
+from dpbench.toolkit.surrogate import Gradient, learned_surrogate
 
 PROBES = 64
 """Auxiliary images on which the client is studied before an optimisation."""
 
 MASK_DRAWS = 8
 """Releases of the same images that tell a masked entry from one that is always zero."""
-
-STEP_SIZES = (0.003, 0.01, 0.03)
-"""RMS per pixel of the steps that put a gradient to the test."""
-
-OVERSHOOT = 100.0
-"""A gradient that promises less than the hundredth part of what its direction brings would starve an optimiser."""
-
-LEADS = 1e-3
-"""Share by which a step must lower the distance for its direction to lead anywhere."""
-
-KEPT = 0.02
-"""A gradient that keeps less than so much of what it promises, and leads nowhere, points at random."""
 
 
 @dataclass(frozen=True)
@@ -244,77 +232,3 @@ def _zero_weight(always_zero: Tensor, together: Tensor) -> Tensor:
     true_zeros = always_zero.float().mean(others, keepdim=True)
     zeros = (together == 0).float().mean(others, keepdim=True)
     return (true_zeros / zeros.clamp_min(1e-6)).clamp(0, 1)
-
-
-@dataclass(frozen=True)
-class Gradient:
-    """A gradient of the distance between releases, put to the test.
-
-    From every probe image, a few finite steps are taken towards the release of the next one, along the gradient. What
-    counts is by how much the distance really falls: a gradient that exists, and even one that is large, may point
-    nowhere.
-
-    Attributes:
-        match: what the gradient is of.
-        start: mean distance of the probes from their targets.
-        there: it exists, is finite, and most probes have one that is not zero.
-        gain: the best mean share by which a step lowers the distance.
-        promise: the share that the gradient promised for that step.
-        missing: it does not exist, or is not finite.
-    """
-
-    match: ReleaseMatch
-    start: float
-    there: bool = False
-    gain: float = 0.0
-    promise: float = 0.0
-    missing: bool = True
-
-    @classmethod
-    def of(cls, match: ReleaseMatch, probes: Tensor, generator: torch.Generator) -> Gradient:
-        """Test that of `match` on auxiliary images (N,3,H,W); every evaluation makes the same draw."""
-        draw = generator.get_state()
-        with torch.no_grad():
-            release = match.release(probes, generator.set_state(draw))
-            targets = release.roll(1, 0)
-            apart = match.compare(release, targets)
-        gradient = _gradient(match, probes, targets, generator.set_state(draw))
-        if gradient is None:
-            return cls(match, float(apart.mean()))
-        there = float((gradient.abs().amax((1, 2, 3)) > 0).float().mean()) >= 0.5
-        start = apart.clamp_min(1e-12)
-        rms = gradient.square().mean((1, 2, 3), keepdim=True).sqrt()
-        direction = gradient / rms.clamp_min(1e-30)
-        gains = []
-        with torch.no_grad():
-            for size in STEP_SIZES:
-                moved = (probes - size * direction).clamp(0, 1)
-                reached = match.compare(match.release(moved, generator.set_state(draw)), targets)
-                promised = ((probes - moved) * gradient).sum((1, 2, 3))
-                gains.append((float((1 - reached / start).mean()), float((promised / start).mean())))
-        return cls(match, float(apart.mean()), there, *max(gains), missing=False)
-
-    @property
-    def leads(self) -> bool:
-        """Whether it is there and the distance falls along it."""
-        return self.there and self.gain > LEADS
-
-    @property
-    def fault(self) -> str | None:
-        """What is wrong with it by itself: `missing`, `vanishing` or `random`."""
-        if self.missing:
-            return "missing"
-        if not self.there or OVERSHOOT * self.promise < self.gain:
-            return "vanishing"
-        return "random" if self.gain < min(LEADS, KEPT * self.promise) else None
-
-
-def _gradient(match: ReleaseMatch, probes: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor | None:
-    """Of the distance from the probes to the targets, (N,3,H,W); None where there is none or it is not finite."""
-    images = probes.clone().requires_grad_(True)
-    with torch.enable_grad():
-        distance = match.compare(match.release(images, generator), targets).sum()
-        if not distance.requires_grad:
-            return None
-        (gradient,) = torch.autograd.grad(distance, images, allow_unused=True)
-    return gradient if gradient is not None and bool(gradient.isfinite().all()) else None

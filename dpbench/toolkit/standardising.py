@@ -23,7 +23,7 @@ CENTRES_APART = 1.0
 position has statistics of its own."""
 
 SPREADS_APART = 1.5
-"""Standard deviation of the logarithms of their units, likewise."""
+"""Standard deviation of the logarithms of the positions' units, beyond which each position has its own statistics."""
 
 CHUNK = 16
 """Releases that are standardised at once: in float64 more would not stay in the processor's cache."""
@@ -33,7 +33,7 @@ LEAST_IMAGES = 64
 
 
 def exact(values: Tensor) -> Tensor:
-    """In float64 where the device has it: a release may hide everything below the resolution of float32."""
+    """The values in float64 where the device has it: a release may hide all below the resolution of float32."""
     return values.float() if values.device.type == "mps" else values.double()
 
 

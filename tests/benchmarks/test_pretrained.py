@@ -3,7 +3,7 @@
 The photographs are no part of the project: a folder of 1,000 class folders whose rank is the class index, by default
 beside the checkout. They may be training images, so the figures show that weights load, not how good they are. Run by:
 
-    DPBENCH_IMAGENET_SAMPLES=FOLDER python -m pytest tests/benchmarks/test_pretrained.py -s
+    DPBENCH_IMAGENET_SAMPLES=FOLDER python -m pytest -n 0 tests/benchmarks/test_pretrained.py -s
 
 Of the 1,000, 97 have a short side other than 256 pixels. Among the other 903, where no resizing is left to choose,
 lite0 is right on 786 and mobilenetv2 on 742; 88.3% and 83.9% would need every one of the 97 to be right as well.

@@ -7,8 +7,8 @@ resnet10t fitted on `leaves` (4,000 private images, 8 epochs), split at layer1, 
 
 A sanity check, in minutes on 2 cores, and the published comparison, in about an hour on one core:
 
-    python -m pytest tests/benchmarks/test_recipes.py
-    DPBENCH_RECIPES=full python -m pytest tests/benchmarks/test_recipes.py
+    python -m pytest -n 0 tests/benchmarks/test_recipes.py
+    DPBENCH_RECIPES=full python -m pytest -n 0 tests/benchmarks/test_recipes.py
 
 Only `full` is the published comparison: the published step counts and our GAN as registered (UnSplit alone is short
 of its 1,000 rounds: 200), on 8 victims, or as many as DPBENCH_RECIPES_VICTIMS says. Without it each recipe takes the

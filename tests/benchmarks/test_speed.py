@@ -1,6 +1,6 @@
 """How long a user waits. Figures are reported by pytest-benchmark; nothing here asserts a time.
 
-python -m pytest tests/benchmarks
+python -m pytest -n 0 tests/benchmarks
 """
 
 import os

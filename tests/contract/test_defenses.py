@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,22 +12,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dpbench.contract.defense import Defense, ProtectedModel, SplitModel
+from dpbench.contract.feature_transform import feature_batches
 from dpbench.contract.images import LabelledImages
 from dpbench.errors import DpbenchError
 from dpbench.metrics.guarantees import guarantees_of
 from dpbench.plugins.configuring import configure
 from dpbench.plugins.registry import defenses
-from dpbench.toolkit.calibration import feature_batches, mean_and_std, median_norm, quantiles
+from dpbench.testing import Check, checks_for
+from dpbench.toolkit.calibration import mean_and_std, median_norm, quantiles
 
 CLASSES = 4
 SHAPE = (3, 16, 16)
 NAMES = sorted(defenses())
 STOCHASTIC = {"gaussian", "laplace", "clipped-gaussian", "dropout"}
-DETERMINISTIC = {"none", "quantise", "dpm", "dpm-equivalent"}
-"""Defenses that are in neither set, from other files, are tested for everything else."""
 ADDITIVE = {"gaussian": "gaussian", "laplace": "laplace", "clipped-gaussian": "gaussian"}
 """Defenses that state their noise, and its distribution."""
 SHORT = {"epochs": 1, "blocks": 1, "pool": 2, "batch_size": 16}
@@ -149,18 +147,6 @@ def fitted(defense: Defense, split: SplitModel, private: LabelledImages | None =
     return model
 
 
-@functools.cache
-def _fitted_state(name: str, split_point: str) -> dict[str, Tensor]:
-    return state(fitted(make(name), SPLITS[split_point]()))
-
-
-def ready(name: str, split: SplitModel) -> ProtectedModel:
-    """Fitted with `FAST` parameters, trained once for all tests that only look at its releases."""
-    model = make(name).build(split).eval()
-    model.load_state_dict(_fitted_state(name, split.split_point), strict=True)
-    return model
-
-
 @torch.no_grad()
 def released(model: ProtectedModel, n: int = 8, seed: int = 7) -> Tensor:
     return model.release(pictures(n, seed=99).images, generator=generator(seed))
@@ -181,52 +167,19 @@ def split(request: pytest.FixtureRequest) -> SplitModel:
     return SPLITS[request.param]()
 
 
+def contract() -> list[Any]:
+    """Every rule of every registered defense."""
+    checks = [(name, check) for name in NAMES for check in checks_for(make(name))]
+    return [pytest.param(check, id=f"{name}-{check.__name__}") for name, check in checks]
+
+
+@pytest.mark.parametrize("check", contract())
+def test_contract(check: Check) -> None:
+    check()
+
+
 @pytest.mark.parametrize("name", NAMES)
-class TestEveryDefense:
-    def test_release_keeps_shape_dtype_and_device_and_is_finite(self, name: str, split: SplitModel) -> None:
-        model = ready(name, split)
-        clean = model.features(pictures(8, seed=99).images)
-        out = released(model)
-        assert (out.shape, out.dtype, out.device) == (clean.shape, clean.dtype, clean.device)
-        assert out.isfinite().all()
-        assert model.predict(out).shape == (8, CLASSES)
-        half = model.transform(clean.bfloat16(), generator=generator())
-        assert half.dtype == torch.bfloat16
-
-    def test_only_stochastic_releases_depend_on_the_generator(self, name: str, split: SplitModel) -> None:
-        model = ready(name, split)
-        assert torch.equal(released(model, seed=1), released(model, seed=1))
-        same = torch.equal(released(model, seed=1), released(model, seed=2))
-        assert not (same and name in STOCHASTIC)
-        assert same or name not in DETERMINISTIC
-
-    def test_noise_is_fresh_at_every_release(self, name: str) -> None:
-        model, g = ready(name, conv_split()), generator()
-        images = pictures(4).images
-        with torch.no_grad():
-            same = torch.equal(model.release(images, generator=g), model.release(images, generator=g))
-            assert model.release(images).isfinite().all()  # no generator: torch's own
-        assert not (same and name in STOCHASTIC)
-
-    def test_fit_draws_only_from_its_generator(self, name: str, split: SplitModel) -> None:
-        defense = make(name)
-        torch.manual_seed(1)
-        first = state(fitted(defense, copy.deepcopy(split), seed=3))
-        torch.manual_seed(2)
-        before = torch.get_rng_state()
-        model = defense.build(copy.deepcopy(split)).eval()
-        assert torch.equal(torch.get_rng_state(), before), "build consumed torch's global generator"
-        defense.fit(model, pictures(64), generator=generator(3), progress=lambda text: None)
-        assert torch.equal(torch.get_rng_state(), before), "fit consumed torch's global generator"
-        assert_same_state(first, state(model))
-
-    def test_state_dict_restores_the_release(self, name: str, split: SplitModel) -> None:
-        defense = make(name)
-        model = fitted(defense, split)
-        again = defense.build(copy.deepcopy(split)).eval()
-        again.load_state_dict(state(model), strict=True)
-        assert torch.equal(released(again), released(model))
-
+class TestBuiltIn:
     def test_backbone_is_left_as_it_was(self, name: str, split: SplitModel) -> None:
         next(split.server_tail.parameters()).requires_grad_(False)
         before = state(split)
@@ -238,19 +191,11 @@ class TestEveryDefense:
         assert not model.training
         assert not model.split.training
 
-    def test_deterministic_release_of_an_image_ignores_its_batch(self, name: str, split: SplitModel) -> None:
-        model, images = ready(name, split), pictures(8).images
-        if torch.equal(released(model, seed=1), released(model, seed=2)):  # else draws depend on the place
-            with torch.no_grad():
-                torch.testing.assert_close(model.release(images)[:3], model.release(images[:3]))
-
-    def test_forward_on_a_pretended_cuda(self, name: str, split: SplitModel) -> None:
-        with FakeTensorMode(), torch.device("cuda"), torch.no_grad():
-            model = make(name).build(SPLITS[split.split_point]()).eval()
-            out = model.release(torch.rand(2, *SHAPE))
-            logits = model.predict(out)
-        assert out.device.type == logits.device.type == "cuda"
-        assert out.shape[0] == 2
+    def test_is_stochastic_or_not_and_states_its_noise_or_not(self, name: str) -> None:
+        model = fitted(make(name), conv_split())
+        assert torch.equal(released(model, seed=1), released(model, seed=2)) is (name not in STOCHASTIC)
+        noise = model.noise()
+        assert (noise.distribution if noise else None) == ADDITIVE.get(name)
 
     def test_out_of_range_and_unknown_parameters_are_refused(self, name: str) -> None:
         if name in OUT_OF_RANGE:
@@ -258,40 +203,6 @@ class TestEveryDefense:
                 configure(defenses()[name], OUT_OF_RANGE[name])
         with pytest.raises(DpbenchError, match="unknown parameter"):
             configure(defenses()[name], {"no_such_thing": 1})
-
-    def test_stated_noise_is_what_is_added_to_the_location(self, name: str, split: SplitModel) -> None:
-        """Guarantees rest on it: a noise that is stated larger than it is would be a false promise."""
-        model, images = ready(name, split), pictures(64).images
-        noise = model.noise()
-        assert (noise.distribution if noise else None) == ADDITIVE.get(name, noise and noise.distribution)
-        if noise is None:
-            return
-        location = model.location(images.requires_grad_(True))
-        assert location.requires_grad
-        with torch.no_grad():
-            added = model.release(images, generator=generator()) - location
-            again = model.release(images, generator=generator(1)) - location
-        ratio = {"gaussian": 1.0, "laplace": 2**0.5}[noise.distribution]
-        absolute = {"gaussian": (2 / torch.pi) ** 0.5, "laplace": 1.0}[noise.distribution]
-        assert added.std() == pytest.approx(ratio * noise.scale, rel=0.03)
-        assert added.abs().mean() == pytest.approx(absolute * noise.scale, rel=0.03)
-        assert abs((added * again).mean()) < 0.03 * noise.scale**2  # fresh at every release
-        if noise.clip_norm is not None:
-            assert location.flatten(1).norm(dim=1).max() <= noise.clip_norm * (1 + 1e-5)
-
-    def test_guarantees_exist_where_noise_is_stated(self, name: str) -> None:
-        model, images = ready(name, conv_split()), pictures(6, seed=99).images
-        found = guarantees_of(model, images, releases=2, generator=generator())
-        noise = model.noise()
-        assert (found is None) == (noise is None or noise.scale == 0)
-        if found is not None:
-            assert len(found.mse_bound) == 6
-            assert all(0 < bound < torch.inf for bound in found.mse_bound)
-
-    def test_documents_itself(self, name: str) -> None:
-        cls = defenses()[name]
-        assert cls.__doc__
-        assert all(field.description for field in cls.model_fields.values())
 
 
 class TestKnownAnswers:

@@ -1,8 +1,9 @@
 """Every family of timm: its smallest model, cut at every stage of `feature_info`.
 
-    DPBENCH_BACKBONES_CSV=leaderboards/backbones.csv python -m pytest tests/contract/test_families.py
+    DPBENCH_BACKBONES_CSV=leaderboards/backbones.csv python -m pytest -n 0 tests/contract/test_families.py
 
-finds the smallest models and writes the table of what can be cut. Without it, the published table must still hold.
+finds the smallest models and writes the table of what can be cut. Without it, the published table must still hold; of
+a model with more stages than `MOST_STAGES`, alike as they are, that many are cut, the first and the last among them.
 """
 
 import csv
@@ -40,6 +41,7 @@ SIZES = (64, 96, 128, 224)
 CLASSES = 7
 NARROWED = {"deepseek_vit": {"embed_dim": 256, "num_heads": 4}, "gemma4_vit": {"embed_dim": 192, "num_heads": 3}}
 """Arguments of models of hundreds of millions of parameters: every stage stays, narrower."""
+MOST_STAGES = 4
 SHARE = 0.95
 """Of families, and of their stages, that must be cut exactly."""
 
@@ -97,6 +99,13 @@ def written():
             table.writerows(rows)
 
 
+def some(stages: list) -> list:
+    """`MOST_STAGES` of them, evenly spread; all where the table is written."""
+    if WRITE or len(stages) <= MOST_STAGES:
+        return stages
+    return [stages[round(index * (len(stages) - 1) / (MOST_STAGES - 1))] for index in range(MOST_STAGES)]
+
+
 def table_row(family, name, size, point, halves, shape, reason) -> dict[str, object]:
     return {
         "family": family,
@@ -117,9 +126,8 @@ def table_row(family, name, size, point, halves, shape, reason) -> dict[str, obj
 def test_every_stage_is_cut_exactly(family, written):
     model, traced, name, size = prepare(family)
     images = torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        expected = model(backbones.normalisation(model)(images))
-    points = backbones.split_points(model)
+    normalise = backbones.normalisation(model)
+    points = some(backbones.split_points(model))
     rows = []
     for point in points:
         try:
@@ -130,16 +138,17 @@ def test_every_stage_is_cut_exactly(family, written):
         with torch.no_grad():
             released = halves.client_head(images)
             before = released.clone()
-            logits = halves.server_tail(released)
+            halves.server_tail(released)
         assert len(released) == len(images)
         assert torch.equal(released, before), "the server changed what it was sent"
-        assert (logits - expected).abs().max() <= 1e-5 * max(1, expected.abs().max())
+        for first in range(2):
+            splitting.assert_exact(halves, model, images.roll(first, 0), normalise)
         rows.append(table_row(family, name, size, point, halves, released.shape[1:], ""))
         if point == points[len(points) // 2]:
             assert_trainable_and_computed_once(halves, images)
     written += rows
     if PUBLISHED:
-        published = [row for row in PUBLISHED if row["family"] == family]
+        published = some([row for row in PUBLISHED if row["family"] == family])
         assert [{k: str(v) for k, v in row.items()} for row in rows] == published
 
 

@@ -1,5 +1,6 @@
 """Plug-ins for test_border: defenses that tell victims from attackers, attacks that look where nothing is granted."""
 
+import abc
 import gc
 import inspect
 import os
@@ -11,11 +12,11 @@ from typing import ClassVar
 import torch
 
 from dpbench import Attack, Defense, ProtectedModel
-from dpbench.metrics import fidelity
+from dpbench.metrics import grading
 
 NOTES = Path(tempfile.gettempdir()) / "dpbench-notes-of-a-cheat.pt"
 SHELF = {}
-real_grade = fidelity.grade
+real_grade = grading.grade
 
 
 def graded(images, victims, *others):
@@ -23,14 +24,14 @@ def graded(images, victims, *others):
     return figures | {"ssim": [value / 2 for value in figures["ssim"]]}, missing
 
 
-fidelity.grade = graded
+grading.grade = graded
 
 
 def garbage(features):
     return torch.full_like(features, 0.1)
 
 
-class Cheat(Defense):
+class Cheat(Defense, abc.ABC):
     """Builds the model that is named by `model`."""
 
     model: ClassVar[type[ProtectedModel]]

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from dpbench import Defense, ProtectedModel
-from dpbench.toolkit.calibration import feature_batches, mean_and_std
+from dpbench.contract.feature_transform import feature_batches
+from dpbench.toolkit.calibration import mean_and_std
 
 
 class SecretModel(ProtectedModel):
@@ -64,24 +65,6 @@ class Permutation(Secret):
 
     def network(self):
         return Mix(torch.eye(64)[torch.randperm(64)])
-
-
-class Orthogonal(Secret):
-    """Channels mixed by a secret rotation."""
-
-    name: ClassVar[str] = "orthogonal"
-
-    def network(self):
-        return Mix(orthogonal())
-
-
-class Signs(Secret):
-    """Secret signs."""
-
-    name: ClassVar[str] = "signs"
-
-    def network(self):
-        return Mix(torch.diag(torch.randint(0, 2, (64,)) * 2.0 - 1))
 
 
 class Affine(Secret):

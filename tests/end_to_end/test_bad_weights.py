@@ -6,26 +6,10 @@ import os
 import pytest
 import timm
 import torch
+from tiny_suite import SUITE
 
 from dpbench.records import store
 
-SUITE = """
-name = "tiny"
-victims = 4
-[dataset]
-private = 256
-auxiliary = 128
-test = 64
-[[backbones]]
-name = "resnet10t"
-weights = "fit"
-epochs = 1
-split_points = ["layer1"]
-[[defenses]]
-name = "none"
-[[attacks]]
-name = "mean-image"
-"""
 EFFICIENTNET = '[[backbones]]\nname = "efficientnet_b8"\nweights = "pretrained"\nsplit_points = [0]\n'
 
 

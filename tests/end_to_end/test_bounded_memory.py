@@ -1,11 +1,10 @@
 """Memory is bounded: by the size of batches and not by the number of images, and running out of it is survived."""
 
 import json
-import subprocess
 import sys
 
 import pytest
-from conftest import environment
+from peak_memory import SMALL, assert_bounded_by_the_batch
 
 from dpbench.machine import memory
 from dpbench.records import store
@@ -16,9 +15,13 @@ victims = 6
 releases = 2
 threat_models = ["weights"]
 [dataset]
+image_size = 16
 private = 130
 auxiliary = 150
 test = 100
+[judge]
+name = "resnet14t"
+epochs = 1
 [[backbones]]
 name = "resnet10t"
 weights = "fit"
@@ -36,36 +39,26 @@ name = "nearest-auxiliary"
 [[attacks]]
 name = "decoder"
 steps = 3
+width = 16
+blocks = 1
 [[attacks]]
 name = "rmle"
 steps = 2
+total_variation = 0.1
+nearness = 0
 decoder_steps = 3
+decoder_width = 16
+decoder_blocks = 1
 [[attacks]]
 name = "gan"
 training_steps = 2
+width = 8
 search_steps = 1
 refine_steps = 1
 pool = 64
 """
 
-DEFENSES = ["none", "gaussian", "laplace", "clipped-gaussian", "dropout", "quantise", "dpm"]
-
-SMALL = """
-name = "small"
-victims = 8
-threat_models = ["weights"]
-[dataset]
-private = 64
-auxiliary = {images}
-test = {images}
-[[backbones]]
-name = "resnet10t"
-weights = "fit"
-epochs = 0
-split_points = ["layer1"]
-[[defenses]]
-name = "none"
-"""
+DEFENSES = ["none", "clipped-gaussian", "dropout", "dpm"]
 
 PLUGINS = '''
 import torch
@@ -141,47 +134,9 @@ def test_what_is_streamed_gives_the_figures_of_what_fits(tmp_path, dpbench, monk
     assert fresh("streamed") == held
 
 
-MEASURE = """
-from pathlib import Path
-from dpbench.machine import memory
-memory.SHARE = 1 << 60  # nothing fits
-from dpbench.cli.app import main
-try:
-    main()
-finally:
-    status = Path("/proc/self/status").read_text()  # ru_maxrss would count the process that started this one
-    print("peak", int(status.split("VmHWM:")[1].split()[0]) * 1024)
-"""
-
-
-def peak_mib(tmp_path, images, *arguments, attack):
-    """Of a whole run in a process of its own."""
-    path = suite(tmp_path, SMALL.format(images=images) + attack)
-    output = tmp_path / f"run-{images}-{'-'.join(arguments)}"
-    command = [sys.executable, "-c", MEASURE, "run", str(path), "--device", "cpu", "--output", str(output), *arguments]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=environment(tmp_path / "cache", OMP_NUM_THREADS="1"), check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    (record,) = store.CELLS.all(output)
-    peak = int(done.stdout.split()[-1])
-    assert 0.5 * peak < record.memory.peak_bytes <= 1.01 * peak
-    return peak / 2**20
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_peak_memory_grows_with_the_batch_and_not_with_the_images(tmp_path):
-    floor = '[[attacks]]\nname = "nearest-auxiliary"\n'
-    few, many = (peak_mib(tmp_path, images, attack=floor) for images in (1000, 5000))
-    held = 4000 * (2 * 3 * 32 * 32 + 64 * 8 * 8) * 4 / 2**20  # two parts, and the features of one
-    print(f"peak MiB: {few:.0f} for 1,000 images, {many:.0f} for 5,000; held, they would be {held:.0f} more")
-    assert many - few < 0.25 * held
-    wide = (
-        '[[attacks]]\nname = "rmle"\nvictims = 512\nsteps = 1\ndecoder_steps = 1\ntotal_variation = 0.1\nnearness = 0\n'
-    )
-    small, large = (peak_mib(tmp_path, 1000, "--batch-size", size, attack=wide) for size in ("16", "512"))
-    print(f"peak MiB: {small:.0f} for batches of 16 images, {large:.0f} for 512")
-    assert large > small + 100
+    assert_bounded_by_the_batch(tmp_path, few=520, many=1720)  # tests/benchmarks/test_peak_memory.py: many more
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(tmp_path, dpbench, plugins):

@@ -14,7 +14,11 @@ SUITE = """
 name = "codes"
 victims = 16
 threat_models = ["query"]
+[judge]
+name = "resnet14t"
+epochs = 1
 [dataset]
+image_size = 16
 private = 256
 auxiliary = 256
 test = 64

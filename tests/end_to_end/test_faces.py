@@ -2,15 +2,16 @@
 
 import numpy as np
 import pytest
+from parsing import load_suite
 from PIL import Image
 
 from dpbench import api
 from dpbench.board.columns import WORST_CASE
 from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
-from dpbench.reporting.drawings import write_overview
+from dpbench.reporting.overview import write_overview
 from dpbench.running import runner
-from dpbench.suite.suite import Suite, load_suite
+from dpbench.suite.suite import Suite
 
 
 def portraits(folder, people, each, size):

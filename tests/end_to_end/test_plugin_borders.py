@@ -17,6 +17,9 @@ image_size = 32
 private = 96
 auxiliary = 64
 test = 64
+[judge]
+name = "resnet14t"
+epochs = 1
 [[backbones]]
 name = "resnet10t"
 weights = "fit"

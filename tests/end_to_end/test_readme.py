@@ -5,12 +5,15 @@ import sys
 from importlib import resources
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import tiny_suite
 
 from dpbench.api import plan as make_plan
 from dpbench.board.columns import COLUMNS
 from dpbench.cli import app as cli
 from dpbench.plugins import registry
+from dpbench.protocols import boards, known
 from dpbench.protocols.sharing.reporting import board as sharing
 from dpbench.protocols.sharing.reporting import transfer
 from dpbench.records import store
@@ -22,26 +25,15 @@ GUIDE = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "dpbenc
 BOARDS = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "leaderboards").glob("*.md")}
 TEXTS = [README, *GUIDE.values(), *BOARDS.values()]
 
-SUITE = """
-name = "tiny"
-victims = 4
-[dataset]
-private = 256
-auxiliary = 128
-test = 64
-[[backbones]]
-name = "resnet10t"
-weights = "fit"
-epochs = 2
-split_points = ["layer1"]
-[[defenses]]
-name = "none"
-[[attacks]]
-name = "mean-image"
+SUITE = f"""{tiny_suite.SUITE}
 [[attacks]]
 name = "rmle"
 steps = 3
+total_variation = 0.1
+nearness = 0
 decoder_steps = 4
+decoder_width = 16
+decoder_blocks = 1
 """
 
 
@@ -72,7 +64,8 @@ def snippet(text: str, file_name: str) -> str:
 def test_third_party_plugins_run_as_shown(text, file_name, kind, tmp_path, dpbench, monkeypatch):
     code = snippet(text, file_name)
     assert len(code.splitlines()) < (30 if file_name == "mine.py" else 25)  # `mine.py` holds both
-    class_name = re.search(rf"^class (\w+)\({kind.capitalize()}\)", code, flags=re.MULTILINE).group(1)
+    base = {"attack": "Attack", "defense": "FeatureTransform"}[kind]
+    class_name = re.search(rf"^class (\w+)\({base}\)", code, flags=re.MULTILINE).group(1)
     assert f"{file_name}:{class_name}" in text
     (tmp_path / file_name).write_text(code)
     (tmp_path / "tiny.toml").write_text(SUITE)
@@ -84,19 +77,63 @@ def test_third_party_plugins_run_as_shown(text, file_name, kind, tmp_path, dpben
     assert {record.status for record in records} == {"ok"}
 
 
+def shown_class(page: str, file_name: str, base: str, folder: Path) -> str:
+    """Writes the file that a page shows into a folder; how a suite or a command names its class."""
+    code = snippet(GUIDE[page], file_name)
+    assert len([line for line in code.splitlines() if line.strip()]) < 30
+    (folder / file_name).write_text(code)
+    name = re.findall(rf"^class (\w+)\({base}\)", code, flags=re.MULTILINE)[-1]
+    assert f"{file_name}:{name}" in GUIDE[page]
+    return f"{file_name}:{name}"
+
+
+def test_a_metric_and_a_data_set_run_as_shown(tmp_path, dpbench, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    metric = shown_class("writing-a-metric", "my_metric.py", "Metric", tmp_path)
+    data = shown_class("writing-a-data-set", "my_data.py", "ImageSet", tmp_path)
+    (tmp_path / "tiny.toml").write_text(f'metrics = ["{metric}"]\n{SUITE}')
+    outcome = dpbench("run", "tiny.toml", "--data", data)
+    assert outcome.status == 0, outcome
+    assert "edge_cosine" in outcome.out
+    board = pd.read_csv(tmp_path / "dpbench-runs" / "tiny" / "board.csv")
+    assert board["edge_cosine"].between(-1, 1).all()
+    records = list(store.CELLS.all(tmp_path / "dpbench-runs" / "tiny"))
+    assert {len(record.fidelity["edge_cosine"]) for record in records} == {4}
+    assert dpbench("check", "dpbench-runs/tiny", "--baseline", "dpbench-runs/tiny/board.csv").status == 0
+    assert dpbench("verify", "dpbench-runs/tiny").status == 0
+
+
+def test_a_protocol_runs_as_shown(tmp_path, dpbench, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(known, "_PROTOCOLS", dict(known._PROTOCOLS))
+    monkeypatch.setattr(boards, "KINDS", boards.KINDS.copy())
+    monkeypatch.setattr(known, "KINDS", boards.KINDS)
+    protocol = shown_class("writing-a-protocol", "my_protocol.py", "Protocol", tmp_path)
+    (suite,) = code_of([GUIDE["writing-a-protocol"]], "ini")
+    (tmp_path / "dim.toml").write_text(suite)
+    outcome = dpbench("--protocol", protocol, "run", "dim.toml")
+    assert outcome.status == 0, outcome
+    for verb in (["leaderboard", "--output", "b.csv"], ["verify"], ["check", "--baseline", "b.csv"]):
+        done = dpbench(verb[0], "dpbench-runs/dim", *verb[1:])
+        assert done.status == 0, done
+    assert dpbench("--protocol", "my_protocol.py:Gone", "list", "suites").status == 2
+
+
 def test_every_file_that_is_shown_is_run():
     files = {code.partition("\n")[0] for code in code_of(TEXTS, "python")}
-    assert files == {"# mine.py", "# my_defense.py", "# my_attack.py", "# from Python"}
+    plugins = {f"# {name}.py" for name in ("mine", "my_defense", "my_attack", "my_metric", "my_data", "my_protocol")}
+    assert files == {*plugins, "# from Python"}
 
 
 @pytest.mark.parametrize("text", [README, GUIDE["commands"]], ids=["README", "commands"])
-def test_the_python_example_runs(text, tmp_path, monkeypatch, smoke_run):
+def test_the_python_example_runs(text, tmp_path, monkeypatch):
     code = snippet(text, "from Python")
     assert 'dpbench.run("quick")' in code
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "dpbench-runs").mkdir()
-    (tmp_path / "dpbench-runs" / "smoke").symlink_to(smoke_run)
-    exec(compile(code.replace("quick", "smoke"), "README.md", "exec"), {})
+    (tmp_path / "tiny.toml").write_text(SUITE)
+    small = code.replace('run("quick")', 'run("tiny.toml")').replace("dpbench-runs/quick", "dpbench-runs/tiny")
+    assert "quick" not in small
+    exec(compile(small, "README.md", "exec"), {})
 
 
 def test_the_suite_examples_are_suites(tmp_path, dpbench, monkeypatch):

@@ -24,13 +24,17 @@ name = "tiny"
 victims = 4
 threat_models = ["static", "weights"]
 [dataset]
-private = 256
-auxiliary = 128
+image_size = 16
+private = 128
+auxiliary = 64
 test = 64
+[judge]
+name = "resnet14t"
+epochs = 1
 [[backbones]]
 name = "resnet10t"
 weights = "fit"
-epochs = 2
+epochs = 1
 split_points = ["layer1"]
 [[defenses]]
 name = "none"
@@ -44,7 +48,11 @@ name = "random-image"
 [[attacks]]
 name = "rmle"
 steps = 5
+total_variation = 0.1
+nearness = 0
 decoder_steps = 8
+decoder_width = 16
+decoder_blocks = 1
 """
 
 
@@ -200,10 +208,12 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(tiny, tmp_path, dpbench, monkeypa
 def test_dry_run_prints_the_plan_and_writes_nothing(tiny, tmp_path, dpbench):
     outcome = dpbench("run", tiny, "--output", tmp_path / "run", "--dry-run")
     assert outcome.status == 0
-    assert "resnet10t layer1 | gaussian std=0.5 | rmle steps=5 decoder_steps=8 | static | seed 0" in outcome.out
+    assert "resnet10t layer1 | gaussian std=0.5 | rmle steps=5 " in outcome.out
+    assert " decoder_steps=8 decoder_width=16 decoder_blocks=1 | static | seed 0" in outcome.out
     assert "5 cells, 5 to run" in outcome.out
     larger = dpbench("run", tiny, "--output", tmp_path / "run", "--dry-run", "--budget", "large")
-    assert "| rmle steps=20 decoder_steps=16" in larger.out
+    assert "| rmle steps=20 " in larger.out
+    assert " decoder_steps=16 decoder_width=24 " in larger.out
     assert "| weights large | seed 0" in larger.out
     assert not (tmp_path / "run").exists()
 
@@ -256,7 +266,7 @@ def test_newest_record_wins_where_a_cell_was_measured_by_newer_code(tiny, tmp_pa
     old = record.model_copy(update={"cell": cell, "id": cell.id, "created": "2000-01-01T00:00:00+00:00"})
     store.CELLS.write(tmp_path / "run", old)
     assert len(list(store.CELLS.all(tmp_path / "run"))) == 2
-    assert old.id not in {record.id for record in store.newest_records([tmp_path / "run"])}
+    assert old.id not in {record.id for record in store.newest(store.CELLS.all(tmp_path / "run"))}
 
 
 def test_folders_move_without_losing_finished_cells(tiny, tmp_path, image_folder):

@@ -15,7 +15,7 @@ from dpbench.api import plan
 from dpbench.cli import app as cli
 from dpbench.errors import DpbenchError
 from dpbench.machine.stages import Stages
-from dpbench.metrics.fidelity import grade
+from dpbench.metrics.grading import grade
 from dpbench.protocols.sharing.benefit import Benefit
 from dpbench.protocols.sharing.pipeline import SharedPipeline
 from dpbench.protocols.sharing.records import SHARED
@@ -60,6 +60,8 @@ name = "mean-image"
 [[attacks]]
 name = "decoder"
 steps = 4
+width = 16
+blocks = 1
 [transfer]
 fits = 3
 [transfer.defense]
@@ -68,6 +70,8 @@ epochs = 1
 [transfer.attack]
 name = "decoder"
 steps = 4
+width = 16
+blocks = 1
 """
 
 

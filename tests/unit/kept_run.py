@@ -14,7 +14,7 @@ from dpbench.board.leaderboard import build_board
 from dpbench.data.images import content_hash
 from dpbench.data.spec import DatasetSpec
 from dpbench.machine.environment import describe_environment
-from dpbench.metrics.fidelity import grade
+from dpbench.metrics.grading import grade
 from dpbench.protocols.sharing import records as sharing
 from dpbench.records import store
 from dpbench.running.kept_images import keep_images

@@ -14,7 +14,7 @@ from dpbench.metrics.recognition import Recognition
 from dpbench.models.spec import BackboneSpec
 from dpbench.records.record import Record, Utility
 from dpbench.suite.cell import CellSpec
-from dpbench.suite.ensembles import FLOORS
+from dpbench.suite.ensembles import is_floor
 
 
 def victim_hashes(count: int, first: int = 0) -> list[str]:
@@ -107,7 +107,7 @@ def make_record(
         cell=cell,
         status="failed" if failed else "ok",
         error=failed,
-        floor=attack in FLOORS if floor is None else floor,
+        floor=is_floor(attack) if floor is None else floor,
         utility=Utility(correct=[True, True, True, False] if correct is None else correct),
         fidelity={} if failed else fidelity,
         victims=hashes,

@@ -12,7 +12,7 @@ from dpbench.models.spec import BackboneSpec
 from dpbench.protocols.sharing.records import Equivalence, SharingRecord, Trained
 from dpbench.protocols.sharing.suite import Condition, Knowledge, Owner, Refinement
 from dpbench.protocols.sharing.units import Attacked, Training, Transferred, Unit, WorldSpec
-from dpbench.suite.ensembles import FLOORS
+from dpbench.suite.ensembles import is_floor
 
 APPLIED = {
     "none": PluginSpec(name="none"),
@@ -102,7 +102,7 @@ def attacked(
         victims=len(victims),
         budget="small",
     )
-    return record(unit, error, floor=attack in FLOORS and ssim is not None, **_graded(ssim, victims))
+    return record(unit, error, floor=is_floor(attack) and ssim is not None, **_graded(ssim, victims))
 
 
 def transferred(prepared_on: list[int], judged_on: int, ssim: list[float] | None, *, error: str | None = None):

@@ -41,6 +41,7 @@ ROOMS = (
     ("reporting",),
     ("protocols",),
     ("exchange", "gate"),
+    ("testing",),
     ("api",),
     ("cli",),
     ("__main__",),

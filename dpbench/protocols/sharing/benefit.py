@@ -25,7 +25,7 @@ from dpbench.text.hashing import content_hash
 from dpbench.toolkit.inversion import channel_axis
 
 WINDOW = 512
-"""Test images whose features are held at once."""
+"""How many test images' features are held at once."""
 
 
 class Benefit:
@@ -155,7 +155,7 @@ class Benefit:
         return float((changed - clean).square().mean() / clean.var())
 
     def _generators(self, draws: object, noise: str, order: str) -> tuple[torch.Generator, torch.Generator]:
-        """Of a stochastic defense, and of the order of release."""
+        """Two generators: that of a stochastic defense, and that of the order in which images are released."""
         return derive_generator(self.device, draws, noise), derive_generator(self.device, draws, order)
 
 

@@ -12,9 +12,9 @@ from dpbench.errors import DpbenchError
 from dpbench.plugins.registry import find_attack, find_defense
 from dpbench.protocols.sharing.reporting.columns import KNOWLEDGE, Knowledge
 from dpbench.protocols.sharing.suite import Condition, SharingAttack, SharingSuite
-from dpbench.protocols.sharing.units import THREAT_MODELS, Attacked, Training, Transferred, Unit, WorldSpec
+from dpbench.protocols.sharing.units import THREAT_MODEL_OF, Attacked, Training, Transferred, Unit, WorldSpec
 from dpbench.running.prepare import undefended_spec
-from dpbench.suite.ensembles import FLOORS
+from dpbench.suite.ensembles import is_floor
 from dpbench.suite.grid import plugin_settings
 from dpbench.suite.suite import PluginEntry
 
@@ -164,11 +164,11 @@ def _knowledge(suite: SharingSuite, entry: SharingAttack, attack: type[Attack], 
     wanted = entry.knowledge or suite.knowledge
     listed = [knowledge for knowledge in KNOWLEDGE if knowledge in wanted]
     adaptive: list[Knowledge] = [k for k in listed if k in ("query", "weights")]
-    fitting = [k for k in adaptive if grants(THREAT_MODELS[k], attack.needs)][:1]
+    fitting = [k for k in adaptive if grants(THREAT_MODEL_OF[k], attack.needs)][:1]
     if defense.name == UNDEFENDED:
         # everyone knows the public head: what is granted makes no difference
         return ["public"]
-    if entry.name in FLOORS:
+    if is_floor(entry.name):
         return []
     granted = [k for k in listed if k in ("public", "own")] + fitting
     if not granted:  # it would count in the undefended reference, and against no defense

@@ -11,9 +11,10 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from dpbench.board.files import BoardKind
+from dpbench.board.columns import BoardKind
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
+from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.executors.graph import Need, Ties
 from dpbench.machine.stages import Stages
@@ -29,7 +30,7 @@ from dpbench.protocols.sharing.reporting.columns import SHARING_BOARDS
 from dpbench.protocols.sharing.reporting.plots import write_benefit, write_transfer
 from dpbench.protocols.sharing.reporting.table import print_sharing, print_transfer, write_csv, write_sharing_board
 from dpbench.protocols.sharing.reporting.transfer import build_transfer
-from dpbench.protocols.sharing.suite import SharingAttack, SharingSuite, parse_sharing
+from dpbench.protocols.sharing.suite import SharingAttack, SharingSuite
 from dpbench.protocols.sharing.units import Attacked, OnShared, Training, Transferred, Unit, WorldSpec, setting_text
 from dpbench.protocols.sharing.world import World
 from dpbench.records.store import Store
@@ -51,10 +52,6 @@ class Sharing(Protocol[Unit, SharingRecord]):
     boards: ClassVar[BoardKind] = SHARING_BOARDS
     plots: ClassVar[tuple[str, ...]] = ("benefit", "transfer")
 
-    def parse(self, text: str, *, origin: str) -> SharingSuite:
-        """See `Protocol`."""
-        return parse_sharing(text, origin=origin)
-
     def plan(self, suite: SharingSuite, options: Options, progress: Progress) -> Planned[Unit]:
         """See `Protocol`."""
         if options.shifted is not None:
@@ -74,7 +71,7 @@ class Sharing(Protocol[Unit, SharingRecord]):
         progress("looking at the data")
         fingerprint = preflight.data_fingerprint(suite.dataset, hint="" if options.data is not None else suite.data)
         progress("looking at the backbone")
-        (entry,), of_weights = preflight.in_order([suite.backbone], suite.dataset)
+        (entry,), of_weights = preflight.with_class_order([suite.backbone], suite.dataset)
         suite = suite.model_copy(update={"backbone": entry})
         units = plan_sharing(
             suite,
@@ -88,19 +85,20 @@ class Sharing(Protocol[Unit, SharingRecord]):
         """The label, and the id."""
         return unit.label, unit.id
 
-    def plugins(self, unit: Unit) -> list[PluginSpec]:
+    def plugins(self, unit: Unit) -> list[tuple[Callable[[PluginSpec], Plugin], PluginSpec]]:
         """See `Protocol`."""
         if isinstance(unit, Training):
-            return list(unit.applied.values())
+            return [(defense_of, spec) for spec in unit.applied.values()]
         assert isinstance(unit, OnShared)
-        return [unit.defense, unit.attack]
+        return [(defense_of, unit.defense), (attack_of, unit.attack)]
 
-    def configured(self, unit: Unit) -> list[Plugin]:
+    def data(self, unit: Unit) -> dict[str, tuple[DatasetSpec, str]]:
         """See `Protocol`."""
-        if isinstance(unit, Training):
-            return [defense_of(spec) for spec in unit.applied.values()]
-        assert isinstance(unit, OnShared)
-        return [defense_of(unit.defense), attack_of(unit.attack)]
+        return {"dataset": (unit.world.dataset, unit.world.data_fingerprint)}
+
+    def without_data(self, unit: Unit) -> Unit:
+        """See `Protocol`."""
+        return unit.model_copy(update={"world": unit.world.model_copy(update={"data_fingerprint": ""})})
 
     def ties(self, unit: Unit) -> Ties:
         """See `Protocol`; each entity's defense is fitted by the first unit that needs it."""
@@ -117,12 +115,15 @@ class Sharing(Protocol[Unit, SharingRecord]):
         return Ties(needs, near=near, alone=near or content_hash([public, applied]))
 
     def kind_of(self, unit: Unit) -> str:
-        """Its attack, or that it is a training."""
+        """The name of its attack, or `Training`: such units take about as long as each other."""
         return unit.attack.name if isinstance(unit, OnShared) else type(unit).__name__
 
     def is_finished(self, record: SharingRecord, unit: Unit, *, audit: bool) -> bool:
         """By the recipe of now."""
-        return record.refinement_version in (None, refinement.VERSION) and record.unit.asked == unit.asked
+        return (
+            record.refinement_version in (None, refinement.VERSION)
+            and record.unit.version_free_id == unit.version_free_id
+        )
 
     def lab(self, device: torch.device, cache: Path, batch_size: int | None, *, audit: bool) -> SharingLab:
         """See `Protocol`."""
@@ -244,7 +245,13 @@ class SharingLab(Lab[Unit]):
         if isinstance(unit, Training):
             trained = Benefit(self.pipeline).run(unit, stages, progress)
             _, _, weights = self.pipeline.world.backbone(self.pipeline.world.public_cell(), progress)
-            return {"trained": trained, "backbone_weights": weights, "refinement_version": refinement.VERSION}
+            files = self.pipeline.world.data_files(self.pipeline.world.public_cell())
+            return {
+                "trained": trained,
+                "data_files": files,
+                "backbone_weights": weights,
+                "refinement_version": refinement.VERSION,
+            }
         assert isinstance(unit, OnShared)
         result = self.pipeline.run(unit.cell(), stages, progress)
         return {**result.envelope, "kept": keep_images(plan.output, unit.id, result, title=unit.label)}

@@ -97,7 +97,7 @@ def _of_training(trained: Trained) -> Iterator[str]:
 
 
 SHARED = Store("sharing", SharingRecord)
-"""The records of units."""
+"""Where records of sharing suites lie: in `sharing/` of a run directory."""
 
 
 def latest(records: Iterable[SharingRecord]) -> list[SharingRecord]:
@@ -108,5 +108,5 @@ def latest(records: Iterable[SharingRecord]) -> list[SharingRecord]:
     found: dict[str, SharingRecord] = {}
     for record in sorted(records, key=lambda r: (r.status == "ok", r.created)):
         found[record.id] = record
-    newest = {record.unit.asked: record for record in sorted(found.values(), key=lambda r: r.created)}
+    newest = {record.unit.version_free_id: record for record in sorted(found.values(), key=lambda r: r.created)}
     return sorted(newest.values(), key=lambda record: record.id)

@@ -156,7 +156,7 @@ def refine(
 
 
 def _released(client: ProtectedModel, images: Tensor, generator: torch.Generator) -> Tensor:
-    """Of a copy of the images (n,3,H,W): the defense may work in place."""
+    """The release of a copy of the images (n,3,H,W): the defense may work in place."""
     with preserved():
         return client.release(images.clone(), generator=generator)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import tomllib
+from importlib import resources
 from typing import Any, Literal, get_args
 
-import pydantic
 from pydantic import ConfigDict, Field, model_validator
 
 from dpbench.contract.spec import Seed, Spec
@@ -13,7 +14,6 @@ from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.protocols.sharing.reporting.columns import KNOWLEDGE, Knowledge
 from dpbench.suite.cell import JudgeSpec
-from dpbench.suite.files import explain, parse_toml
 from dpbench.suite.suite import BackboneEntry, Name, PluginEntry
 
 Condition = Literal[
@@ -22,6 +22,9 @@ Condition = Literal[
 """What the receiver trains on; see dpbench/guide/sharing-features.md."""
 
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
+DEFAULTS: dict[str, Any] = tomllib.loads((resources.files("dpbench.protocols.sharing") / "defaults.toml").read_text())
+"""Plug-ins that a suite takes which names none."""
+
 ALONE: tuple[Condition, ...] = ("own", "own-longer")
 """Conditions without a partner."""
 
@@ -66,14 +69,14 @@ class Controls(Spec):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    defenses: list[str] = Field(default_factory=lambda: ["dpm"], description="names of [[defenses]]")
+    defenses: list[str] = Field(default_factory=lambda: list(DEFAULTS["controls"]), description="names of [[defenses]]")
 
 
 class Transfer(Spec):
     """`[transfer]`: attackers prepared on one fit of a defense, judged on another, and on all but one."""
 
     defense: PluginEntry
-    attack: PluginEntry = PluginEntry(name="decoder")
+    attack: PluginEntry = PluginEntry(name=DEFAULTS["transfer"])
     fits: int = Field(3, ge=2, le=32, description="independent fits of the defense; the first is the one shared")
 
 
@@ -171,27 +174,3 @@ def _of_partners(suite: SharingSuite, names: list[str]) -> str:
 def _of_seeds(suite: SharingSuite) -> str:
     beyond = next((seed for seed in suite.leakage_seeds or [] if seed not in suite.seeds), None)
     return f"leakage_seeds has {beyond}, which is not in seeds; add it there" if beyond is not None else ""
-
-
-_TABLES: dict[str, type[Spec]] = {
-    "dataset": DatasetSpec,
-    "judge": JudgeSpec,
-    "backbone": BackboneEntry,
-    "entities": EntitySpec,
-    "controls": Controls,
-    "refinement": Refinement,
-    "attacks": SharingAttack,
-    "transfer": Transfer,
-}
-
-
-def parse_sharing(text: str, *, origin: str) -> SharingSuite:
-    """TOML text -> a validated suite; `origin` names it in messages."""
-    content: dict[str, Any] = parse_toml(text, origin=origin)
-    try:
-        return SharingSuite.model_validate(content)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        if first["type"] == "value_error" and isinstance(first.get("ctx", {}).get("error"), _Disagrees):
-            raise DpbenchError(f"{origin}: {first['ctx']['error']}") from error
-        raise explain(error, origin, _TABLES, SharingSuite) from error

@@ -19,10 +19,10 @@ from dpbench.protocols.sharing.reporting.columns import Knowledge
 from dpbench.protocols.sharing.suite import Condition, Owner, Refinement
 from dpbench.suite.cell import CellSpec, JudgeSpec
 from dpbench.suite.names import short_name
-from dpbench.suite.words import Words, defaults_of, described, in_words
+from dpbench.suite.words import Words, defaults_of, in_words, words_of_plugin
 from dpbench.text.hashing import content_hash
 
-THREAT_MODELS: dict[Knowledge, ThreatModel] = {
+THREAT_MODEL_OF: dict[Knowledge, ThreatModel] = {
     "public": "static",
     "own": "static",
     "query": "query",
@@ -134,8 +134,8 @@ class Unit(Spec, abc.ABC):
         }
 
     @property
-    def asked(self) -> str:
-        """Identifies it whatever the versions of its plug-ins: the id, but for those."""
+    def version_free_id(self) -> str:
+        """As `identity`, without the versions of its plug-ins and their files: equal before and after they change."""
         return content_hash(_unversioned({**self.model_dump(mode="json"), "world": self.world.identity}))
 
 
@@ -196,7 +196,7 @@ class OnShared(Unit):
             self.receiver,
             defense=self.defense,
             attack=self.attack,
-            threat_model=THREAT_MODELS[knowledge],
+            threat_model=THREAT_MODEL_OF[knowledge],
             knowledge=knowledge,
             victims=self.victims,
             budget=self.budget,
@@ -210,7 +210,7 @@ class OnShared(Unit):
 
     @abc.abstractmethod
     def cell(self) -> EntityCell:
-        """For the pipeline."""
+        """The cell that `dpbench.running.pipeline` measures for it."""
 
 
 class Attacked(OnShared):
@@ -225,7 +225,7 @@ class Attacked(OnShared):
         return ["attack", f"{self.receiver} on {self.sender}", (describe or setting_text)(self.defense), *names]
 
     def cell(self) -> EntityCell:
-        """For the pipeline."""
+        """The cell that `dpbench.running.pipeline` measures for it."""
         return self._cell(self.knowledge)
 
 
@@ -242,11 +242,11 @@ class Transferred(OnShared):
         return f"{'+'.join(map(str, self.prepared_on))} to {self.judged_on}"
 
     def words(self, describe: Describe | None = None) -> list[str]:
-        """From which fits to which."""
+        """Sender, defense, and from which fits to which."""
         return ["transfer", self.sender, (describe or setting_text)(self.defense), self.fits]
 
     def cell(self) -> EntityCell:
-        """For the pipeline."""
+        """The cell that `dpbench.running.pipeline` measures for it."""
         return self._cell("query", fit=self.judged_on, prepared_on=self.prepared_on)
 
 
@@ -261,4 +261,4 @@ def setting_text(spec: PluginSpec) -> str:
 
 def described_defense(spec: PluginSpec) -> str:
     """As `setting_text`, of a record that may be a stranger's: no plug-in is imported."""
-    return described(spec, Defense)
+    return words_of_plugin(spec, Defense)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,18 +41,22 @@ class World(Prepared):
     spec: WorldSpec
 
     def enter(self, spec: WorldSpec) -> None:
-        """Another division or seed."""
+        """Prepare for the units of a world: images of another division or seed are forgotten."""
         self.spec = spec
 
     def divided(self, progress: Progress) -> Divided:
-        """All images on the device, and who owns which."""
+        """All images, on the device, and the places of each entity's among the private ones."""
         dataset = self.spec.dataset
 
         def load() -> Parts:
             progress("loading images")
             parts = self._load(dataset, self.spec.data_fingerprint, progress)
-            placed = {name: self._placed(getattr(parts, name)) for name in ("private", "auxiliary", "test")}
-            return Parts(**placed, classes=parts.classes, hashes=parts.hashes)
+            return replace(
+                parts,
+                private=self._placed(parts.private),
+                auxiliary=self._placed(parts.auxiliary),
+                test=self._placed(parts.test),
+            )
 
         parts: Parts = self.keep("everything", self.spec.data_fingerprint, load)
 
@@ -75,7 +79,7 @@ class World(Prepared):
         return self.divided(progress).parts.test
 
     def public_cell(self) -> EntityCell:
-        """Of nobody's private images."""
+        """A cell of the public network on nobody's private images: undefended, not attacked."""
         return self.spec.cell()
 
     def parts(self, cell: CellSpec, progress: Progress) -> Parts:
@@ -125,11 +129,11 @@ class World(Prepared):
         return [divided.parts.hashes["private"][place] for place in divided.places[owner].tolist()]
 
     def backbone(self, cell: CellSpec, progress: Progress) -> tuple[str, State, str]:
-        """The public network, whoever asks."""
+        """The public network: the same for every cell of this world."""
         return super().backbone(self.public_cell(), progress)
 
     def judge(self, cell: CellSpec, progress: Progress) -> Judge:
-        """Fitted on the public images, whoever is attacked."""
+        """The judge, fitted on the public images: the same for every cell of this world."""
         return super().judge(self.public_cell(), progress)
 
     def _about_protected(self, cell: CellSpec, defense: PluginSpec, progress: Progress) -> dict[str, Any]:

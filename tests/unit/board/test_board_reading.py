@@ -92,7 +92,7 @@ def first(value: str) -> Callable[[pd.Series[str]], pd.Series[str]]:
 REFUSED: dict[str, tuple[Callable[[str], str], str]] = {
     "SSIM of 28.5": (lambda text: edited(text, ssim=first("28.5")), r"data row 1: ssim is 28\.5, .* between -1 and 1"),
     "PSNR": (lambda text: edited(text, psnr_db=first("-3")), "data row 1: psnr_db is -3, .* between 0 and 100"),
-    "LPIPS": (lambda text: edited(text, lpips=first("-0.1")), r"data row 1: lpips is -0\.1, .* at least 0"),
+    "LPIPS": (lambda text: edited(text, lpips=first("-0.1")), r"data row 1: lpips is -0\.1, .* between 0 and 10"),
     "MSE": (lambda text: edited(text, mse=first("-1")), "data row 1: mse is -1, .* between 0 and 1"),
     "accuracy in percent": (
         lambda text: edited(text, accuracy=first("69.9")),

@@ -15,8 +15,8 @@ from dpbench.board.files import read_board, write_board
 from dpbench.board.leaderboard import build_board
 from dpbench.records.record import Record
 from dpbench.reporting import tradeoff_plot as plots
-from dpbench.reporting.drawings import write_tradeoff
 from dpbench.reporting.table import print_table
+from dpbench.reporting.tradeoff_plot import write_tradeoff
 
 
 def scale(**more: object) -> list[Record]:

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from parsing import load_suite, parse_suite
 from record_factory import make_grid, make_record
 from rich.console import Console
 
-from dpbench.board.columns import COLUMNS, WHERE_ASKED, WORST_CASE, headline_of
+from dpbench.board.columns import COLUMNS, OPTIONAL_COLUMNS, WORST_CASE, headline_of
 from dpbench.board.files import read_board, write_board
 from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
@@ -21,10 +22,9 @@ from dpbench.gate.findings import Tolerance
 from dpbench.records.pictures import Pixels, reconstructions_path
 from dpbench.records.record import Record
 from dpbench.reporting import overview
-from dpbench.reporting.drawings import write_tradeoff
 from dpbench.reporting.table import print_table
+from dpbench.reporting.tradeoff_plot import write_tradeoff
 from dpbench.suite.grid import plan
-from dpbench.suite.suite import load_suite, parse_suite
 
 NOBODY, EVERYONE = [29] * 4, [0] * 4
 
@@ -81,8 +81,8 @@ def test_boards_that_ask_nothing_of_it_keep_their_columns(tmp_path: Path) -> Non
     assert set(board.columns) == {*COLUMNS, *on_a_scale}
     assert tuple(build_board([make_record()]).columns) == COLUMNS
     asked = build_board(records())
-    elsewhere = {column for column in WHERE_ASKED if column.startswith("accuracy_top5")} | {"server"}
-    assert set(asked.columns) == {*COLUMNS, *WHERE_ASKED} - elsewhere
+    absent = {column for column in OPTIONAL_COLUMNS if column.startswith("accuracy_top5")} | {"server", "metrics"}
+    assert set(asked.columns) == {*COLUMNS, *OPTIONAL_COLUMNS} - absent
     for name, table in (("without.csv", board), ("with.csv", asked)):
         write_board(table, tmp_path / name)
         again = read_board(tmp_path / name)

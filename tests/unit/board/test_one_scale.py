@@ -18,15 +18,15 @@ from rich.console import Console
 
 from dpbench.api import load_records
 from dpbench.board.cells import SERVER_ROLES, Tier
-from dpbench.board.columns import FLOOR, KEY, WORST_CASE, row_key, same_leakage
+from dpbench.board.columns import CELL_LAYOUT, FLOOR, KEY, WORST_CASE
 from dpbench.board.comparisons import difference
 from dpbench.board.files import read_board, write_board
 from dpbench.board.leaderboard import build_board, build_rows
 from dpbench.contract.threat import AUXILIARY_DATA, THREAT_MODELS
 from dpbench.records.record import Record
 from dpbench.records.store import CELLS
-from dpbench.reporting.drawings import write_tradeoff
 from dpbench.reporting.table import print_table
+from dpbench.reporting.tradeoff_plot import write_tradeoff
 
 METRICS = {"ssim": (0.0, 1.0), "psnr_db": (8.0, 40.0), "lpips": (0.0, 0.9)}
 
@@ -162,19 +162,6 @@ def test_leakage_says_what_it_is_made_of_and_is_compared_with_its_like_alone() -
     assert worst(board, defense="a").tied == "b"  # by SSIM, which both have
 
 
-def test_rows_are_alike_in_leakage_where_they_name_the_same_metrics() -> None:
-    old = {"lpips": 0.1}
-    assert same_leakage(old, old)
-    assert same_leakage({"lpips": math.nan}, {"lpips": math.nan})
-    assert not same_leakage(old, {"lpips": math.nan})  # as the gate has always told them apart
-    new = {"lpips": 0.1, "leakage_metrics": "ssim psnr_db lpips"}
-    assert same_leakage(new, dict(new))
-    assert not same_leakage(new, old)  # another scale
-    assert not same_leakage(new, old | {"leakage_metrics": math.nan})
-    assert not same_leakage(new, new | {"leakage_metrics": "ssim psnr_db"})
-    assert not same_leakage(new, new | {"leakage_metrics": "ssim psnr_db lpips (trained on)"})
-
-
 def test_a_metric_that_cannot_tell_takes_no_part() -> None:
     """The best of several draws beats the best floor by LPIPS, although the attack itself is worse than that."""
     rng = np.random.default_rng(0)
@@ -231,8 +218,8 @@ def test_who_holds_the_servers_half_is_part_of_a_rows_name(tmp_path: Path) -> No
     assert list(read_board(path)["server"]) == list(board["server"])
     without = build_board(records[:3])
     assert "server" not in without
-    keys = {row_key(values) for values in board.to_dict("records")}
-    assert {row_key(values) for values in without.to_dict("records")} < keys
+    keys = {CELL_LAYOUT.name_of(values) for values in board.to_dict("records")}
+    assert {CELL_LAYOUT.name_of(values) for values in without.to_dict("records")} < keys
     assert len(keys) == len(board)
     write_board(board, tmp_path / "board.md")
     assert "| trusted" in (tmp_path / "board.md").read_text()
@@ -303,8 +290,8 @@ def test_one_file_under_several_spellings_is_one_plugin(name: str) -> None:
     board = build_board([named("mine.py:X"), named(name, created="2030")])
     assert list(board["attack"]) == [WORST_CASE, "decoder"]
     assert set(board["defense"]) == {"mine.py:X"}
-    key = [row_key(values) for values in build_board([named(name)]).to_dict("records")]
-    assert key == [row_key(values) for values in build_board([named("mine.py:X")]).to_dict("records")]
+    key = [CELL_LAYOUT.name_of(values) for values in build_board([named(name)]).to_dict("records")]
+    assert key == [CELL_LAYOUT.name_of(values) for values in build_board([named("mine.py:X")]).to_dict("records")]
 
 
 def test_an_edited_file_is_told_by_its_version() -> None:

@@ -12,7 +12,7 @@ from dpbench.errors import DpbenchError
 from dpbench.exchange.entropy import fresh_generator
 from dpbench.exchange.exchange import export_features
 from dpbench.exchange.feature_file import METADATA_KEY, read_features, write_features
-from dpbench.exchange.feature_header import Cut, FeatureHeader, Network, digest_of, layout_of
+from dpbench.exchange.feature_header import Cut, FeatureHeader, Network, features_digest, layout_of
 
 NETWORK = Network(
     backbone="resnet10t",
@@ -39,7 +39,7 @@ def forge(path, *, features=FEATURES, labels=LABELS, written=None, **changes):
     about = {**dict(NETWORK), "defense": "gaussian", "defense_version": 1, "count": 6, **changes}
     header = FeatureHeader.model_construct(**{"format_version": 1, **about})
     tensors = {"features": features, "labels": labels}
-    content = {**header.model_dump(mode="json"), "digest": digest_of(header, tensors), **(written or {})}
+    content = {**header.model_dump(mode="json"), "digest": features_digest(header, tensors), **(written or {})}
     safetensors.torch.save_file(tensors, path, metadata={METADATA_KEY: json.dumps(content)})
     return path
 

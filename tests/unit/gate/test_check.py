@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import inspect
 import io
 import itertools
+import math
 import re
 import subprocess
 import sys
@@ -18,9 +20,10 @@ from rich.console import Console
 from dpbench.board.columns import KEY, row_name
 from dpbench.board.files import write_board
 from dpbench.board.leaderboard import build_board
+from dpbench.cli import app
 from dpbench.errors import DpbenchError
-from dpbench.gate.check import load_board, run_check
-from dpbench.gate.compare import compare
+from dpbench.gate.check import load_side, run_check
+from dpbench.gate.compare import _other_leakage, compare
 from dpbench.gate.findings import Comparison, Finding, Tolerance
 from dpbench.gate.outputs import append_summary, print_comparison, summary, workflow_commands, write_junit
 from dpbench.records.store import CELLS
@@ -269,7 +272,7 @@ def test_run_check_on_files_and_run_directories(tmp_path: Path) -> None:
     write_board(build_board(records), baseline)
     assert check(tmp_path / "run", baseline)[0] == 0
     assert check(baseline, baseline)[0] == 0
-    assert len(load_board(tmp_path / "run")[0]) == len(load_board(baseline)[0])
+    assert len(load_side(tmp_path / "run").board) == len(load_side(baseline).board)
 
     worse = [r for r in records if not (r.cell.defense.name == "dpm" and r.cell.attack.name == "rmle")]
     settings = {"defense": "dpm", "defense_args": {"weight": 1.0, "rounds": 3}, "attack": "rmle"}
@@ -285,7 +288,7 @@ def test_run_check_on_files_and_run_directories(tmp_path: Path) -> None:
     assert any(line.startswith("::error title=dpbench%3A leaks more::leaves") for line in text.splitlines())
     assert "**leaks more**" in step.read_text()
     cases = ET.parse(junit).getroot().findall(".//testcase")
-    assert len(cases) == len(load_board(baseline)[0])
+    assert len(cases) == len(load_side(baseline).board)
     assert "::error" not in check(tmp_path / "other", baseline)[1]
 
 
@@ -428,8 +431,8 @@ def test_leakage_over_another_ensemble_is_not_compared(board: pd.DataFrame) -> N
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("defense_args", "noise_std=2.0", "gaussian: noise_std changed from 1.0 to 2.0"),
-        ("defense_args", "noise_std=2.0 clip=3", "gaussian: noise_std changed from 1.0 to 2.0, clip changed from none"),
+        ("defense_args", "noise_std=2.0", "gaussian: noise_std=1.0 changed to noise_std=2.0"),
+        ("defense_args", "noise_std=2.0 clip=3", "gaussian: noise_std=1.0 changed to noise_std=2.0 clip=3"),
         ("seed", "1", "seed changed from 0 to 1"),
         ("budget", "small", "budget changed from standard to small"),
         ("split_point", "layer2", "split_point changed from layer1 to layer2"),
@@ -506,3 +509,25 @@ def test_what_several_rows_share_fails_each_of_them_in_junit(board: pd.DataFrame
     write_junit(compare(moved, pd.concat([board, same]), tolerance=Tolerance()), tmp_path / "junit.xml")
     root = ET.parse(tmp_path / "junit.xml").getroot()
     assert (root.get("tests"), root.get("failures")) == ("4", "2")
+
+
+def test_leakage_is_compared_where_rows_name_the_same_metrics() -> None:
+    def same_leakage(one: dict[str, object], other: dict[str, object]) -> bool:
+        filled = ({"leakage_metrics": math.nan, "ensemble": math.nan} | row for row in (one, other))
+        return _other_leakage(*filled) == ""
+
+    old = {"lpips": 0.1}
+    assert same_leakage(old, old)
+    assert same_leakage({"lpips": math.nan}, {"lpips": math.nan})
+    assert not same_leakage(old, {"lpips": math.nan})  # as the gate has always told them apart
+    new = {"lpips": 0.1, "leakage_metrics": "ssim psnr_db lpips"}
+    assert same_leakage(new, dict(new))
+    assert not same_leakage(new, old)  # another scale
+    assert not same_leakage(new, old | {"leakage_metrics": math.nan})
+    assert not same_leakage(new, new | {"leakage_metrics": "ssim psnr_db"})
+    assert not same_leakage(new, new | {"leakage_metrics": "ssim psnr_db lpips (trained on)"})
+
+
+def test_the_command_tolerates_by_default_what_the_table_says():
+    options = inspect.signature(app.check).parameters
+    assert {name: options[name].default for name in Tolerance.model_fields} == Tolerance().model_dump()

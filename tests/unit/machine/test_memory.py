@@ -61,7 +61,7 @@ def test_a_file_of_images_is_looked_at_like_a_tensor(both):
         assert torch.equal(one, other)
     assert torch.equal(filed.narrow(0, 10, 20)[torch.tensor([0, 19])], held[torch.tensor([10, 29])])
     assert torch.equal(LabelledImages(filed, torch.zeros(70)).to(CPU).images[:5], held[:5])
-    with pytest.raises(IndexError, match="image 70 of 70"):
+    with pytest.raises(IndexError, match="index 70 is out of bounds"):
         filed[torch.tensor([70])]
     with pytest.raises(IndexError):
         filed.narrow(0, 60, 11)

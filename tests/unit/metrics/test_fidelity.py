@@ -1,5 +1,6 @@
 """Every metric agrees with somebody else's on real pictures, is per image, and does not depend on the batch."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -13,7 +14,8 @@ from PIL import Image, ImageFilter
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image.lpips import _LPIPS
 
-from dpbench.metrics import fidelity, lpips_weights
+from dpbench.metrics import fidelity, grading, lpips_weights
+from dpbench.metrics.table import BUILT_IN
 
 PICTURES = ("astronaut", "coffee", "chelsea", "rocket", "immunohistochemistry")  # inside scikit-image's wheel
 SIZES = (32, 64, 224)
@@ -186,10 +188,10 @@ def test_lpips_is_not_given_zero_to_one_where_it_wants_minus_one_to_one(pairs):
 @pytest.mark.parametrize(("size", "batch_size"), [(32, 1), (32, 5), (64, 16), (224, 1), (224, 5)])
 def test_figures_depend_neither_on_the_batch_nor_on_the_order(size, batch_size):
     images, victims = (part[:12] for part in pairs_of(size))
-    together, missing = fidelity.grade(images, victims)
+    together, missing = grading.grade(images, victims)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))
-    apart, _ = fidelity.grade(images[order], victims[order], batch_size=batch_size)
-    assert together.keys() == apart.keys() == set(fidelity.METRICS) - set(missing)
+    apart, _ = grading.grade(images[order], victims[order], batch_size=batch_size)
+    assert together.keys() == apart.keys() == set(BUILT_IN) - set(missing)
     for name, figures in together.items():
         np.testing.assert_allclose(np.array(figures)[order], apart[name], atol=2e-4 if name == "psnr_db" else 1e-5)
         assert len(figures) == len(images)
@@ -217,7 +219,7 @@ def crops(size, seed):
 def test_identity_symmetry_and_range(seed, size):
     a = crops(size, seed)
     b = a.flip(0)
-    metrics = {n: m for n, m in fidelity.METRICS.items() if n != "ms_ssim" or size >= fidelity.SMALLEST_MS_SSIM}
+    metrics = {n: m().measure for n, m in BUILT_IN.items() if n != "ms_ssim" or size >= fidelity.SMALLEST_MS_SSIM}
     perfect = {"mse": 0.0, "psnr_db": 80.0, "ssim": 1.0, "ms_ssim": 1.0, "lpips": 0.0}
     ranges = {"mse": (0, 1), "psnr_db": (0, 80), "ssim": (-1, 1), "ms_ssim": (0, 1), "lpips": (0, 2)}
     for name, metric in metrics.items():
@@ -235,16 +237,16 @@ def test_more_noise_is_never_closer(seed, size):
     levels = [add_noise(victims, std, seed) for std in (0.01, 0.04, 0.16, 0.64)]
     names = ["psnr_db", "ssim"] + (["ms_ssim"] if size >= fidelity.SMALLEST_MS_SSIM else [])
     for name in names:
-        figures = torch.stack([fidelity.METRICS[name](images, victims) for images in levels])
+        figures = torch.stack([BUILT_IN[name]().measure(images, victims) for images in levels])
         assert (figures.diff(dim=0) < 0).all(), name
 
 
 def test_ms_ssim_wants_161_pixels():
     images = crops(161, 0)
-    figures, missing = fidelity.grade(images, images.flip(0))
+    figures, missing = grading.grade(images, images.flip(0))
     assert np.isfinite(figures["ms_ssim"]).all()
     assert missing == {}
-    figures, missing = fidelity.grade(images[..., 1:, :], images[..., 1:, :])
+    figures, missing = grading.grade(images[..., 1:, :], images[..., 1:, :])
     assert "ms_ssim" not in figures
     assert "smaller than 161" in missing["ms_ssim"]
     assert figures.keys() == {"mse", "psnr_db", "ssim", "lpips"}
@@ -252,7 +254,7 @@ def test_ms_ssim_wants_161_pixels():
 
 def test_where_lpips_cannot_be_had_the_figure_is_empty_and_the_reason_given(pairs, monkeypatch):
     monkeypatch.setattr(lpips_weights, "_load", lambda: (None, "AlexNet's weights are not at hand"))
-    figures, missing = fidelity.grade(*pairs)
+    figures, missing = grading.grade(*pairs)
     assert "lpips" not in figures
     assert "not at hand" in missing["lpips"]
     assert figures["ssim"]
@@ -260,7 +262,7 @@ def test_where_lpips_cannot_be_had_the_figure_is_empty_and_the_reason_given(pair
 
 def test_images_too_small_for_lpips_have_no_lpips():
     small = torch.rand(2, 3, 28, 28)
-    figures, missing = fidelity.grade(small, small)
+    figures, missing = grading.grade(small, small)
     assert "smaller than 32" in missing["lpips"]
     assert "lpips" not in figures
 
@@ -287,5 +289,5 @@ def test_weights_come_from_torchvision_or_from_the_carrier_alike():
 
 
 def test_a_carrier_with_another_hash_is_not_read(monkeypatch):
-    monkeypatch.setattr(lpips_weights, "CARRIER_SHA256", "0" * 64)
+    monkeypatch.setattr(lpips_weights, "ALEXNET", dataclasses.replace(lpips_weights.ALEXNET, sha256="0" * 64))
     assert lpips_weights._from_carrier() is None

@@ -9,8 +9,10 @@ from dpbench.contract.images import LabelledImages
 from dpbench.data.datasets import load_parts
 from dpbench.data.spec import DatasetSpec
 from dpbench.machine.randomness import derive_generator, seeded
+from dpbench.metrics import judge as judges
 from dpbench.metrics import recognition
-from dpbench.metrics.recognition import identity_ranks, labels_read, reidentification_ranks
+from dpbench.metrics.judge import labels_read
+from dpbench.metrics.recognition import identity_ranks, reidentification_ranks
 from dpbench.models import backbones, training
 from dpbench.models.spec import BackboneSpec
 
@@ -29,7 +31,7 @@ def fit(parts):
     def fit(seed, epochs, images):
         private = LabelledImages(parts.private.images[:images], parts.private.labels[:images])
         spec = SMALL.model_copy(update={"epochs": epochs})
-        return recognition.fit_judge(
+        return judges.fit_judge(
             spec,
             private,
             image_size=32,
@@ -44,9 +46,7 @@ def fit(parts):
 
 @pytest.fixture(scope="module")
 def judge(fit, parts):
-    return recognition.make_judge(
-        SMALL, fit(0, SMALL.epochs, 2000), image_size=32, classes=len(parts.classes), device=CPU
-    )
+    return judges.make_judge(SMALL, fit(0, SMALL.epochs, 2000), image_size=32, classes=len(parts.classes), device=CPU)
 
 
 def gallery_of(count, size=16, seed=0):
@@ -127,19 +127,19 @@ def test_ranks_depend_neither_on_the_batch_nor_on_the_order(batch_size):
 
 def test_the_judge_is_never_of_the_architecture_under_attack():
     for name in ("resnet10t", "resnet14t", "resnet14t.c3_in1k", "mobilenetv2_100", "vit_tiny_patch16_224"):
-        spec = recognition.judge_spec(name)
+        spec = judges.judge_spec(name)
         assert spec.name != name.split(".")[0]
         assert spec.weights == "fit"
 
 
 def test_a_pretrained_backbone_is_judged_by_another_pretrained_network():
-    assert recognition.pretrained_judge_spec("tf_efficientnet_lite0", 1000).name == "mobilenetv2_100"
-    spec = recognition.pretrained_judge_spec("mobilenetv2_100", 1000)
+    assert judges.pretrained_judge_spec("tf_efficientnet_lite0", 1000).name == "mobilenetv2_100"
+    spec = judges.pretrained_judge_spec("mobilenetv2_100", 1000)
     assert spec.name == "tf_efficientnet_lite0"
-    assert recognition.pretrained_judge_spec("mobilenetv2_100", 10) is None
+    assert judges.pretrained_judge_spec("mobilenetv2_100", 10) is None
     shape = {"image_size": 96, "classes": 1000}
-    state = recognition.load_judge(spec, image_size=96, names=[f"n{number:04}" for number in range(1000)])
-    judge = recognition.make_judge(spec, state, **shape, device=CPU)
+    state = judges.load_judge(spec, image_size=96, names=[f"n{number:04}" for number in range(1000)])
+    judge = judges.make_judge(spec, state, **shape, device=CPU)
     images = torch.rand(2, 3, 96, 96)
     with torch.no_grad():
         assert torch.allclose(judge(images), judge[1:](images))  # not scaled down
@@ -164,7 +164,7 @@ def test_a_judge_is_frozen_and_comes_back_from_its_weights(judge, parts):
     assert not any(module.training for module in judge.modules())
     assert not any(parameter.requires_grad for parameter in judge.parameters())
     state = judge[-1].state_dict()
-    again = recognition.make_judge(SMALL, state, image_size=32, classes=len(parts.classes), device=CPU)
+    again = judges.make_judge(SMALL, state, image_size=32, classes=len(parts.classes), device=CPU)
     assert torch.equal(again(parts.test.images), judge(parts.test.images))
 
 
@@ -196,11 +196,11 @@ def test_large_images_are_read_at_a_smaller_size():
     spec = BackboneSpec(name="resnet10t", weights="fit", epochs=0)
     common = {"classes": 4, "device": CPU}
     images = LabelledImages(gallery_of(3, 96), torch.zeros(3, dtype=torch.int64))
-    state = recognition.fit_judge(
+    state = judges.fit_judge(
         spec, images, image_size=96, generator=derive_generator(CPU, 0), progress=lambda text: None, **common
     )
-    large = recognition.make_judge(spec, state, image_size=96, **common)
-    small = recognition.make_judge(spec, state, image_size=64, **common)
+    large = judges.make_judge(spec, state, image_size=96, **common)
+    small = judges.make_judge(spec, state, image_size=64, **common)
     shrunk = torch.nn.functional.adaptive_avg_pool2d(images.images, 64)
     torch.testing.assert_close(large(images.images), small(shrunk))
 

@@ -11,7 +11,7 @@ from dpbench.errors import DpbenchError
 from dpbench.models import weights
 from dpbench.models.spec import BackboneSpec
 from dpbench.models.weights import natural_key, order_of, rows_for
-from dpbench.suite import preflight as at_hand
+from dpbench.suite import preflight
 from dpbench.suite.suite import BackboneEntry
 
 NAMES = tuple(sorted(map(str, range(12))))
@@ -92,7 +92,7 @@ def test_a_checkpoint_in_natural_order_means_the_same_classes(form, folder, trut
     path = tmp_path / "weights.pth"
     torch.save({"state_dict": truth.state_dict(), **({form: FORMS[form]} if FORMS[form] else {})}, path)
     entry = BackboneEntry(name="resnet10t", weights=str(path), split_points=["layer1"])
-    (decided,), said = at_hand.in_order([entry], folder)
+    (decided,), said = preflight.with_class_order([entry], folder)
     assert decided.class_order == ("natural" if form == "nothing" else "stated")
     assert bool(said) == (form == "nothing")
     model, fits = weights.create(decided.spec(), weights.choose(decided.spec()), image_size=32, classes=12, names=NAMES)
@@ -107,7 +107,7 @@ def test_the_owner_may_say_otherwise(folder, truth, tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(truth.state_dict(), path)
     entry = BackboneEntry(name="resnet10t", weights=str(path), split_points=["layer1"], class_order="sorted")
-    (decided,), said = at_hand.in_order([entry], folder)
+    (decided,), said = preflight.with_class_order([entry], folder)
     assert (decided.class_order, said) == ("sorted", [])
     model, _ = weights.create(decided.spec(), weights.choose(decided.spec()), image_size=32, classes=12, names=NAMES)
     assert torch.equal(model.fc.weight, truth.fc.weight)
@@ -115,7 +115,7 @@ def test_the_owner_may_say_otherwise(folder, truth, tmp_path):
 
 def test_what_is_fitted_here_keeps_its_order_and_its_identity(folder):
     entry = BackboneEntry(name="resnet10t", weights="fit", split_points=["layer1"])
-    (decided,), said = at_hand.in_order([entry], folder)
+    (decided,), said = preflight.with_class_order([entry], folder)
     assert decided == entry
     assert said == []
     assert "class_order" not in BackboneSpec(name="resnet10t").model_dump()
@@ -126,4 +126,6 @@ def test_averaged_weights_beside_others_are_named(folder, truth, tmp_path):
     content = {"state_dict": truth.state_dict(), "state_dict_ema": truth.state_dict(), "args": argparse.Namespace(lr=1)}
     torch.save({**content, "classes": list(NAMES)}, path)
     entry = BackboneEntry(name="resnet10t", weights=str(path), split_points=["layer1"])
-    assert at_hand.in_order([entry], folder)[1] == [f"weights {path} hold state_dict_ema too, which is not taken"]
+    assert preflight.with_class_order([entry], folder)[1] == [
+        f"weights {path} hold state_dict_ema too, which is not taken"
+    ]

@@ -175,7 +175,8 @@ def defense(tmp_path, **arguments):
 def test_a_model_behind_the_border_is_the_one_before_it(tmp_path, recipe):
     images = torch.rand(5, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     gaussian = configure(registry.find_defense("gaussian"), {})
-    far, near = remote.RemoteModel(recipe, gaussian, {}, CPU), assemble(recipe, gaussian, {}, CPU)
+    learned = {"feature_std": torch.tensor(0.5)}
+    far, near = remote.RemoteModel(recipe, gaussian, learned, CPU), assemble(recipe, gaussian, learned, CPU)
     draws = [torch.Generator().manual_seed(1) for _ in range(2)]
     assert torch.equal(far.release(images, generator=draws[0]), near.release(images, generator=draws[1]))
     assert torch.equal(far.predict(far.features(images)), near.predict(near.features(images)))

@@ -54,16 +54,15 @@ def test_a_name_cannot_be_registered_twice():
         registry.register(Again)
 
 
-def test_only_attacks_and_defenses_with_a_name_can_be_registered():
-    with pytest.raises(DpbenchError, match="neither an Attack nor a Defense"):
+def test_only_plug_ins_that_can_be_made_are_registered():
+    with pytest.raises(DpbenchError, match="neither an Attack, a Defense, a Metric nor an ImageSet"):
         registry.register(dict)
 
-    class Nameless(Defense):
-        def build(self, split):
-            raise AssertionError
+    class Base(Defense):
+        name = "base"
 
-    with pytest.raises(DpbenchError, match="has no name"):
-        registry.register(Nameless)
+    with pytest.raises(DpbenchError, match="Base is abstract; register the classes that are derived from it"):
+        registry.register(Base)
 
 
 def test_a_single_file_is_a_plugin_and_its_content_is_its_version(plugin_file):
@@ -92,6 +91,8 @@ def test_parameters_are_checked(plugin_file):
         ("def broken(:", "X", "does not import: SyntaxError"),
         ("import no_such_package", "X", "No module named 'no_such_package'"),
         ("class Mine: pass", "Mine", "is not a subclass of dpbench.Defense"),
+        ("import dpbench\nclass Mine(dpbench.Defense): pass", "Mine", "Mine is abstract; name a class"),
+        ("import dpbench\nclass Mine(dpbench.Defense):\n def build(self): pass", "Mine", "import: Mine has no name"),
         ("class Mine: pass", "Mien", "did you mean 'Mine'"),
     ],
 )

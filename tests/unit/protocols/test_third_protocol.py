@@ -10,11 +10,10 @@ import pytest
 import torch
 
 import dpbench as package
-from dpbench.board.columns import Layout
-from dpbench.board.files import BoardKind
+from dpbench.board.columns import BoardKind, Layout
 from dpbench.contract.spec import Spec
 from dpbench.errors import DpbenchError
-from dpbench.metrics.fidelity import grade
+from dpbench.metrics.grading import grade
 from dpbench.protocols import boards, known
 from dpbench.records.record import Envelope
 from dpbench.records.store import Store
@@ -74,7 +73,7 @@ class Dimming(Protocol[Dimmed, DimmingRecord]):
     unit: ClassVar = "lamp"
     suite: ClassVar = DimmingSuite
     store: ClassVar = Store("dimming", DimmingRecord)
-    boards: ClassVar = BoardKind(Layout(("suite", "factor"), lambda row: f"{row[0]} at {row[1]}"), pd.read_csv)
+    boards: ClassVar = BoardKind(Layout(("suite", "factor"), lambda row: f"{row[0]} at {row[1]}"))
 
     def plan(self, suite: DimmingSuite, options: Options, progress) -> Planned[Dimmed]:
         return Planned(suite, [Dimmed(factor=factor) for factor in suite.factors])

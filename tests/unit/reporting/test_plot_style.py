@@ -16,8 +16,8 @@ from tiny_suite import SUITE
 
 from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
-from dpbench.reporting.drawings import write_tradeoff
 from dpbench.reporting.plot_style import draw_or_say
+from dpbench.reporting.tradeoff_plot import write_tradeoff
 
 DRAW = """
 from dpbench.reporting.plot_style import default_style
@@ -82,7 +82,7 @@ def test_a_run_whose_plots_fail_has_its_table(dpbench, tmp_path: Path, monkeypat
     def fails(*given: object) -> None:
         raise RuntimeError("no plot today")
 
-    monkeypatch.setattr("dpbench.reporting.tradeoff_plot.write_tradeoff", fails)
+    monkeypatch.setattr("dpbench.protocols.inference.write_tradeoff", fails)
     (tmp_path / "tiny.toml").write_text(SUITE)
     outcome = dpbench("run", tmp_path / "tiny.toml", "--output", tmp_path / "run")
     assert (outcome.status, outcome.err) == (0, "")

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from parsing import parse_suite
 
 from dpbench.api import plan as make_plan
 from dpbench.records.record import Record
 from dpbench.running.runner import execute
-from dpbench.suite.suite import parse_suite
 
 AVERAGE = """
 from typing import ClassVar

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from parsing import parse_suite
 from torch import nn
 
 from dpbench.contract.attack import Observation
 from dpbench.contract.defense import ProtectedModel, SplitModel
 from dpbench.contract.images import LabelledImages
+from dpbench.data.datasets import fingerprint
 from dpbench.errors import DpbenchError
 from dpbench.machine.stages import Stages
 from dpbench.running.observing import Answers
@@ -15,7 +17,6 @@ from dpbench.service.quantisation import as_sent, dequantised, quantisation_of
 from dpbench.service.release import WhiteBox, release_bits, release_to_server
 from dpbench.service.same_release import assert_same_release
 from dpbench.suite.grid import plan
-from dpbench.suite.suite import parse_suite
 from dpbench.toolkit.release_match import study_client
 
 INTEGERS = [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64]
@@ -162,7 +163,7 @@ def test_a_cell_with_a_defense_that_sends_int8(tmp_path):
         """,
         origin="test",
     )
-    (cell,) = plan(suite, data_fingerprint="integers", split_names=[["layer1"]])
+    (cell,) = plan(suite, data_fingerprint=fingerprint(suite.dataset), split_names=[["layer1"]])
     result = Pipeline(torch.device("cpu"), tmp_path).run(cell, Stages(torch.device("cpu")), lambda text: None)
     assert result.released["dtype"] == "int8"
     values = torch.Size(result.released["shape"]).numel()

@@ -2,17 +2,16 @@
 
 import pytest
 import torch
+from parsing import parse_sharing, parse_suite
 
 from dpbench.api import plan as make_plan
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.models.backbones import create_backbone, resolve_split_point
 from dpbench.models.spec import BackboneSpec
-from dpbench.protocols.sharing.suite import parse_sharing
-from dpbench.suite import suite as suites
 from dpbench.suite.files import parse_toml
 from dpbench.suite.grid import plan
-from dpbench.suite.overrides import occurs, overrides
+from dpbench.suite.overrides import matches_any, overrides
 
 SUITE = """
 name = "edges"
@@ -42,7 +41,7 @@ def text(**parts):
 
 
 def cells(**parts):
-    suite = suites.parse_suite(text(**parts), origin="edges.toml")
+    suite = parse_suite(text(**parts), origin="edges.toml")
     return plan(suite, data_fingerprint="data", split_names=[["layer1"] for _ in suite.backbones])
 
 
@@ -138,13 +137,13 @@ def test_a_pattern_picks_by_what_is_shown():
         "resnet10t layer1 | gaussian std=0.5 | decoder steps=77",
         "x-1f",
     )
-    assert occurs("gaussian*decoder", names)
-    assert occurs("std=[05].5", names)
-    assert occurs("decoder steps=77", names)
-    assert occurs("steps=7", names)
-    assert occurs("x-1f", names)
+    assert matches_any("gaussian*decoder", names)
+    assert matches_any("std=[05].5", names)
+    assert matches_any("decoder steps=77", names)
+    assert matches_any("steps=7", names)
+    assert matches_any("x-1f", names)
     for hidden in ("77", "steps", "1f", "x-", "x-1?"):
-        assert not occurs(hidden, names)
+        assert not matches_any(hidden, names)
 
 
 SHARING = """

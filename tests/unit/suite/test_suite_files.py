@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
+from parsing import load_suite
 
 from dpbench.errors import DpbenchError
 from dpbench.protocols.known import loaded
 from dpbench.suite.files import LONGEST, built_in_suites
-from dpbench.suite.suite import load_suite
 
 TEXT = built_in_suites()["smoke"]
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from dpbench_attacks import gan_faces
 from dpbench_attacks.gan_faces import FaceGanInversion, all_grey
+from parsing import parse_suite
 from torch import nn
 
 from dpbench import api
@@ -16,7 +17,6 @@ from dpbench.errors import DpbenchError
 from dpbench.machine.randomness import derive_generator
 from dpbench.metrics.fidelity import ssim_unchecked
 from dpbench.models import carriers
-from dpbench.suite.suite import parse_suite
 
 CPU = torch.device("cpu")
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dpbench.board.cells import grouped
+from dpbench.board.columns import with_arguments
 from dpbench.contract.spec import PluginSpec
 from dpbench.contract.threat import UNDEFENDED
 from dpbench.metrics.intervals import Floats, bounds, interval_columns, over_seeds, percentiles, resampled_shares
@@ -20,7 +21,7 @@ from dpbench.protocols.sharing.reporting.columns import COLUMNS, DECIMALS, FLOOR
 from dpbench.protocols.sharing.reporting.leaks import Leaks, with_failures
 from dpbench.protocols.sharing.suite import CONDITIONS, Refinement
 from dpbench.protocols.sharing.units import Attacked, Training
-from dpbench.suite.names import arguments_text, plugin_names, short_name
+from dpbench.suite.names import arguments_text, plugin_names, short_name, values_of
 
 
 def build_sharing_board(records: Iterable[SharingRecord]) -> pd.DataFrame:
@@ -33,6 +34,7 @@ def build_sharing_board(records: Iterable[SharingRecord]) -> pd.DataFrame:
     in_order_of_id = sorted(records, key=lambda record: record.id)  # whichever order they come in
     for group in grouped(in_order_of_id, _scope).values():
         rows += _rows(group)
+    arguments = {row["defense_args"]: row.pop("arguments", {}) for row in rows}
     board = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
     for column in board.columns:
         if pd.api.types.is_float_dtype(board[column]):
@@ -41,11 +43,11 @@ def build_sharing_board(records: Iterable[SharingRecord]) -> pd.DataFrame:
         board[column] = board[column].astype("Int64")
     texts = ["defense", "defense_args", "serves", "leakage_metrics", "trained_on", "error"]
     board[texts] = board[texts].astype(object).where(board[texts].notna(), "")
-    return board
+    return with_arguments(board, arguments)
 
 
 def _scope(record: SharingRecord) -> tuple[str, ...]:
-    """What is compared with each other: same images, network and receiver."""
+    """A key, equal for records that are compared with each other: same images, network and receiver."""
     world = record.unit.world
     same = world.model_dump_json(exclude={"seed", "data_fingerprint"})
     return world.data_fingerprint, same, record.unit.receiver
@@ -129,6 +131,11 @@ def _named(unit: Training, called: Mapping[tuple[str, str], str]) -> dict[str, A
         "condition": unit.condition,
         "defense": " + ".join(called[spec.name, spec.source] for spec in distinct),
         "defense_args": " + ".join(arguments_text(spec.shown_arguments) for spec in distinct),
+        "arguments": {
+            (number, name): value
+            for number, spec in enumerate(distinct)
+            for name, value in values_of(spec.shown_arguments).items()
+        },
     }
 
 
@@ -182,7 +189,7 @@ def _hits(record: SharingRecord) -> list[bool]:
 
 
 def _difference(one: Sequence[list[bool]], other: Sequence[list[bool]]) -> tuple[float, Floats]:
-    """Of two accuracies, over seeds; the same images are resampled in both."""
+    """The difference of two accuracies over seeds, and its resamples: the same images are resampled in both."""
     drawn = resampled_shares([*one, *other])
     differences = [a - b for a, b in zip(drawn[: len(one)], drawn[len(one) :], strict=True)]
     mean = float(np.mean([np.mean(a) - np.mean(b) for a, b in zip(one, other, strict=True)]))

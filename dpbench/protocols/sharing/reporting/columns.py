@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal, get_args
 
 import pandas as pd
 
-from dpbench.board.columns import Layout, Row
-from dpbench.board.files import NAMED, BoardKind, read_table
+from dpbench.board.columns import BoardKind, CsvTable, Layout, Row
+from dpbench.board.files import NAMED
 from dpbench.errors import DpbenchError
 
 FIGURES = ("ssim", "psnr_db", "lpips")
-"""Of the worst case."""
+"""Metrics of the worst case over all attacks that have a column and an interval each."""
 
 Knowledge = Literal["public", "own", "query", "weights"]
 """What the receiver knows of the sender's defense when it attacks what was shared. `public`: the undefended public head
@@ -20,7 +19,7 @@ alone; `own`: a defense of the same kind that it fitted itself, on its own image
 as a black box; `weights`: that client itself."""
 
 KNOWLEDGE: tuple[Knowledge, ...] = get_args(Knowledge)
-"""Weakest first."""
+"""All of them, weakest first: each knows what those before it know."""
 
 FLOOR = "floor"
 """What the column `condition` says in the row of the best guess per image: the zero of the scale."""
@@ -44,41 +43,40 @@ COLUMNS = (
 DECIMALS = {"psnr_db": 2, "psnr_db_low": 2, "psnr_db_high": 2}
 
 WORDS = ("condition", "defense", "defense_args", "status", "seeds", "serves", "leakage_metrics", "trained_on", "error")
-"""Columns of text, beside `SUBJECT`."""
+"""Columns of text, beside those of `SUBJECT`."""
 
 NUMBERS = tuple(column for column in COLUMNS if column not in SUBJECT + WORDS)
 """Columns that hold figures."""
 
 
-def row_name(row: Row) -> str:
+def sharing_row_name(row: Row) -> str:
     """`b trains on a | resnet10t layer1 | defended-features dpm strength=5.0 (cifar10)`."""
     dataset, backbone, split_point, receiver, senders, condition, defense, arguments = row[:8]
     setting = " ".join(part for part in (condition, defense, arguments) if part)
     return f"{receiver} trains on {senders} | {backbone} {split_point} | {setting} ({dataset})"
 
 
-def read_sharing_board(path: Path) -> pd.DataFrame:
-    """A board of a sharing suite from its CSV file.
+def read_sharing_board(table: CsvTable) -> pd.DataFrame:
+    """A board of a sharing suite from the text of its CSV file.
 
     Raises:
-        DpbenchError: no such file, no CSV table, a column missing, or a figure that is no number.
+        DpbenchError: a column is missing, or a figure is no number.
     """
-    header, rows, _ = read_table(path)
-    missing = [column for column in COLUMNS if column not in header]
+    missing = [column for column in COLUMNS if column not in table.header]
     if missing:
         raise DpbenchError(
-            f"board {path} lacks the columns {', '.join(missing[:NAMED])}; write it again with "
+            f"board {table.path} lacks the columns {', '.join(missing[:NAMED])}; write it again with "
             "`dpbench leaderboard DIR --output FILE.csv`"
         )
-    board = pd.DataFrame(rows, columns=header, dtype=object).reindex(columns=list(COLUMNS))
+    board = pd.DataFrame(table.rows, columns=table.header, dtype=object).reindex(columns=list(COLUMNS))
     for column in NUMBERS:
         try:
             board[column] = pd.to_numeric(board[column].replace("", None))
         except (ValueError, TypeError) as error:
-            raise DpbenchError(f"board {path}: {column}: {error}; expected numbers") from error
+            raise DpbenchError(f"board {table.path}: {column}: {error}; expected numbers") from error
     return board
 
 
 SHARING_BOARDS = BoardKind(
-    Layout((*SUBJECT, "condition", "defense", "defense_args"), row_name, count="victims"), read_sharing_board
+    Layout((*SUBJECT, "condition", "defense", "defense_args"), sharing_row_name, count="victims"), read_sharing_board
 )

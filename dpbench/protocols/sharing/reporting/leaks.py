@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from dpbench.board.cells import Figures, figures_of, in_order, worst_case
-from dpbench.board.leakage import OnScale, leakage, on_scale, scale_of, together
-from dpbench.board.rows import per_image
+from dpbench.board.leakage import Normalised, leakage, normalised, scale_of, together
+from dpbench.board.rows import column_values
 from dpbench.contract.spec import PluginSpec
 from dpbench.contract.threat import UNDEFENDED
 from dpbench.metrics.intervals import interval_columns, resampled_means
 from dpbench.protocols.sharing.records import SharingRecord
 from dpbench.protocols.sharing.reporting.columns import FIGURES, KNOWLEDGE, Knowledge
 from dpbench.protocols.sharing.units import Attacked
-from dpbench.suite.ensembles import BLIND_FLOORS, FLOORS
+from dpbench.suite.ensembles import is_blind, is_floor
 
 
 class Leaks:
@@ -50,7 +50,9 @@ class Leaks:
         for knowledge in {unit.knowledge for unit, _ in self._taken(sent) if not _is_floor(unit)}:
             weaker = self._worst(sent, KNOWLEDGE[: KNOWLEDGE.index(knowledge) + 1])
             if weaker.keys() == worst.keys():  # on the same images: what is known more never shows less
-                means = [figures.on(worst[place].victims).values["ssim"].mean() for place, figures in weaker.items()]
+                means = [
+                    figures.restrict_to(worst[place].victims).values["ssim"].mean() for place, figures in weaker.items()
+                ]
                 row[f"ssim_{knowledge}"] = float(np.mean(means))
         row |= _figures(list(worst.values()))
         trained_on = {name for _, record in self._taken(sent) for name in record.trained_on}
@@ -62,12 +64,12 @@ class Leaks:
             row["leakage_metrics"] = scaled[0].label
         return row
 
-    def _scaled(self, place: tuple[str, int], worst: Figures, trained_on: Collection[str]) -> OnScale | None:
+    def _scaled(self, place: tuple[str, int], worst: Figures, trained_on: Collection[str]) -> Normalised | None:
         """A worst case between the floor and the undefended features of the same sender and seed."""
         clean = {place[0]: PluginSpec(name=UNDEFENDED)}
         alone = [f for u, _, f in self.found[place] if not _is_floor(u) and self._meant(u, clean)]
         scale = scale_of(self.floors.get(place), self._worst(clean, KNOWLEDGE).get(place), alone)
-        return on_scale(worst, scale.among([worst]) if scale is not None else None, trained_on)
+        return normalised(worst, scale.among([worst]) if scale is not None else None, trained_on)
 
     def failures(self, sent: Mapping[str, PluginSpec]) -> list[str]:
         """Which attacks on what was sent failed, and why."""
@@ -75,7 +77,7 @@ class Leaks:
 
     def floor_row(self) -> dict[str, Any]:
         """The best guess per image; of failed attacks only the name says that they were floors."""
-        failures = sorted({f"{unit.attack.name}: {error}" for unit, error in self.failed if unit.attack.name in FLOORS})
+        failures = sorted({f"{unit.attack.name}: {error}" for unit, error in self.failed if is_floor(unit.attack.name)})
         row = {"status": "ok", "leakage": 0.0, **_figures(list(self.floors.values()))}
         return row | with_failures(row, failures)
 
@@ -100,7 +102,7 @@ class Leaks:
             taken = [f for u, f in meant if u.knowledge in allowed]
             if not taken:
                 continue
-            blind = [f for u, _, f in found if u.attack.name in BLIND_FLOORS]
+            blind = [f for u, _, f in found if is_blind(u.attack.name)]
             best = worst_case([*taken, *blind])
             if best is not None and best.victims:
                 worst[place] = best
@@ -109,7 +111,7 @@ class Leaks:
 
 def _is_floor(unit: Attacked) -> bool:
     """The built-in floors set the zero of the scale, whatever a plug-in says of itself."""
-    return unit.attack.name in FLOORS
+    return is_floor(unit.attack.name)
 
 
 def with_failures(row: Mapping[str, Any], failures: Sequence[str]) -> dict[str, Any]:
@@ -121,10 +123,10 @@ def with_failures(row: Mapping[str, Any], failures: Sequence[str]) -> dict[str, 
 
 
 def _figures(samples: Sequence[Figures]) -> dict[str, Any]:
-    """Means and intervals over victims, senders and seeds."""
+    """Columns of the figures of a worst case: means and intervals over victims, senders and seeds."""
     row: dict[str, Any] = {"victims": sum(len(figures.victims) for figures in samples)}
     for column in (*FIGURES, "reid_top1", "label_read"):
-        given = [(figures.victims, per_image(figures, column)) for figures in samples]
+        given = [(figures.victims, column_values(figures, column)) for figures in samples]
         known = [(victims, values) for victims, values in given if values is not None]
         if len(known) == len(samples):  # else it is a mean over other victims than the rest of the row
             means = [float(values.mean()) for _, values in known]

@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from dpbench.errors import DpbenchError
-from dpbench.machine.writing import write_atomically
 from dpbench.protocols.sharing.reporting.columns import FLOOR
 from dpbench.protocols.sharing.reporting.row_labels import varied_arguments
 from dpbench.protocols.sharing.reporting.transfer import matrices
-from dpbench.reporting.plot_style import default_style
-from dpbench.reporting.tradeoff_plot import COLOURS, MARKERS, bars, legible, note, refuse_ending
+from dpbench.reporting.plot_style import bars, legible, note, panels, refuse_ending, style_of
 from dpbench.text.shown_text import drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PANEL = ["dataset", "backbone", "split_point", "receiver"]
+RECEIVERS = ["dataset", "backbone", "split_point", "receiver"]
 FRAME = {"own": "own data only", "clean-images": "+ clean images", "own-longer": "own data, more epochs"}
-"""Conditions that are lines: nothing but one's own leaks, or everything does."""
+"""Conditions without attacked features, drawn as lines -> their legend entry."""
 LEAKS = {
     "ssim": "worst-case SSIM",
     "leakage": "leakage (0 floor: no privacy, 1 undefended)",
     "reid_top1": "re-identified",
 }
-"""Columns that say what leaks, in words: re-identification wherever leakage is, which 0 does not make private."""
+"""Columns that say what leaks -> axis label; beside leakage stands re-identification, since leakage 0 is no privacy."""
+TRANSFERRED = {"ssim": "mean SSIM", "reid_top1": "re-identified"}
+"""Figures of the transfer matrix, in words."""
 CONTROLS = {"shuffled-labels": ("x", "labels shuffled"), "equal-noise": ("+", "noise of the same power")}
 
 
-@default_style()
 def write_benefit(board: pd.DataFrame, path: Path) -> None:
     """What the receiver gained against worst-case SSIM, leakage and re-identification of what was shared with it.
 
@@ -47,12 +46,9 @@ def write_benefit(board: pd.DataFrame, path: Path) -> None:
     Raises:
         DpbenchError: the board holds no features that were both trained on, beside own data only, and attacked.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     refuse_ending(path)
     board = legible(board)
-    panels = list(board.groupby(PANEL, sort=False))
+    receivers = list(board.groupby(RECEIVERS, sort=False))
     both = board["gain"].notna() & board["ssim"].notna()
     if not both.any():
         raise DpbenchError(
@@ -60,22 +56,15 @@ def write_benefit(board: pd.DataFrame, path: Path) -> None:
             "data only; run the suite without --only"
         )
     shown = [metric for metric in LEAKS if metric != "reid_top1" or board[metric].notna().any()]
-    figure = Figure(figsize=(5.2 * len(shown), 4.4 * len(panels) + 0.9), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(len(panels), len(shown), squeeze=False)
-    handles: dict[str, Any] = {}
-    for line, (names, rows) in zip(grid, panels, strict=True):
-        for axes, metric in zip(line, shown, strict=True):
-            _frame(axes, rows)
-            _points(axes, rows, metric)
-            axes.set_xlabel(f"what leaks of the shared images: {LEAKS[metric]}")
-            axes.set_ylabel(f"gain of {names[3]} (points of top-1)")
-            axes.grid(color="0.92", linewidth=0.6)
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
-            handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, frameon=False, fontsize=8)
-    write_atomically(path, lambda file: figure.savefig(file, dpi=160))
+    size, shape = (5.2 * len(shown), 4.4 * len(receivers) + 0.9), (len(receivers), len(shown))
+    with panels(path, size, shape, legend=5) as grid:
+        for line, (names, rows) in zip(grid, receivers, strict=True):
+            for axes, metric in zip(line, shown, strict=True):
+                _frame(axes, rows)
+                _points(axes, rows, metric)
+                axes.set_xlabel(f"what leaks of the shared images: {LEAKS[metric]}")
+                axes.set_ylabel(f"gain of {names[3]} (points of top-1)")
+                axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
 
 
 def _frame(axes: Axes, rows: pd.DataFrame) -> None:
@@ -96,7 +85,7 @@ def _points(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
     defended = rows[(rows["condition"] == "defended-features") & rows[metric].notna() & rows["gain"].notna()]
     short = varied_arguments(defended)
     for number, (defense, settings) in enumerate(defended.groupby("defense", sort=True)):
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        colour, marker = style_of(number)
         settings = settings.sort_values(metric)
         x, y = settings[metric].to_numpy(float), 100 * settings["gain"].to_numpy(float)
         axes.errorbar(
@@ -118,7 +107,7 @@ def _points(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
             for hollow, filled, height in zip(settings["ssim_public"], x, y, strict=True):
                 axes.plot([hollow, filled], [height, height], color=colour, linewidth=0.6, alpha=0.5, zorder=1)
         for place, setting in settings.iterrows():
-            note(axes, _values(short[place]), (setting[metric], 100 * setting["gain"]), colour)
+            note(axes, ", ".join(short[place].values()), (setting[metric], 100 * setting["gain"]), colour)
             for control, (sign, label) in CONTROLS.items():
                 same = rows[(rows["condition"] == control) & (rows["defense_args"] == setting["defense_args"])]
                 same = same[(same["defense"] == defense) & same["gain"].notna()]
@@ -126,17 +115,12 @@ def _points(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
                     axes.plot(setting[metric], 100 * same["gain"].iloc[0], sign, color=colour, label=label)
 
 
-def _legend(defense: str, given: list[str]) -> str:
-    """With the names of the parameters whose values stand beside the points."""
-    names = dict.fromkeys(argument.partition("=")[0] for text in given for argument in text.split())
+def _legend(defense: str, given: list[dict[str, str]]) -> str:
+    """Legend entry of a defense: its name, and the parameters whose values stand beside its points."""
+    names = dict.fromkeys(name for arguments in given for name in arguments)
     return f"{defense} ({', '.join(names)})" if names else defense
 
 
-def _values(arguments: str) -> str:
-    return ", ".join(argument.partition("=")[2] for argument in arguments.split())
-
-
-@default_style()
 def write_transfer(transfer: pd.DataFrame, path: Path) -> None:
     """The transfer matrix as a picture, mean SSIM and re-identification; a row is what the attacker could query.
 
@@ -147,29 +131,27 @@ def write_transfer(transfer: pd.DataFrame, path: Path) -> None:
     Raises:
         DpbenchError: there is none.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     refuse_ending(path)
-    panels = list(matrices(transfer))
-    if not panels:
+    attacked = list(matrices(transfer))
+    if not attacked:
         raise DpbenchError("--plot transfer: these runs hold no transfer; add a table [transfer] to the suite")
-    heights = [0.8 + 0.55 * len(matrix["ssim"]) for _, matrix in panels]
-    figure = Figure(figsize=(9.0, 0.9 + sum(heights)), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(len(panels), 2, squeeze=False, height_ratios=heights)
-    for line, (names, matrix) in zip(grid, panels, strict=True):
-        for axes, (metric, label) in zip(line, (("ssim", "mean SSIM"), ("reid_top1", "re-identified")), strict=True):
-            cells = matrix[metric]
-            image = axes.imshow(cells.to_numpy(float), cmap="viridis", vmin=0, vmax=1, aspect="auto")
-            for (row, column), value in np.ndenumerate(cells.to_numpy(float)):
-                if np.isfinite(value):
-                    text = f"{value:.2f}" if metric == "ssim" else f"{value:.0%}"
-                    axes.text(column, row, text, ha="center", va="center", color="black" if value > 0.6 else "white")
-            axes.set_xticks(range(len(cells.columns)), cells.columns)
-            axes.set_yticks(range(len(cells)), cells.index)
-            axes.set_xlabel("judged on the features released by")
-            axes.set_ylabel("prepared on")
-            axes.set_title(f"{drawn(names)}: {label}", fontsize=10)
-            figure.colorbar(image, ax=axes, shrink=0.8)
-    write_atomically(path, lambda file: figure.savefig(file, dpi=160))
+    heights = [0.8 + 0.55 * len(matrix["ssim"]) for _, matrix in attacked]
+    size, shape = (9.0, 0.9 + sum(heights)), (len(attacked), 2)
+    with panels(path, size, shape, ruled=False, height_ratios=heights) as grid:
+        for line, (names, matrix) in zip(grid, attacked, strict=True):
+            for axes, (metric, label) in zip(
+                line, {"ssim": "mean SSIM", "reid_top1": "re-identified"}.items(), strict=True
+            ):
+                cells = matrix[metric]
+                image = axes.imshow(cells.to_numpy(float), cmap="viridis", vmin=0, vmax=1, aspect="auto")
+                for (row, column), value in np.ndenumerate(cells.to_numpy(float)):
+                    if np.isfinite(value):
+                        text = f"{value:.2f}" if metric == "ssim" else f"{value:.0%}"
+                        colour = "black" if value > 0.6 else "white"
+                        axes.text(column, row, text, ha="center", va="center", color=colour)
+                axes.set_xticks(range(len(cells.columns)), cells.columns)
+                axes.set_yticks(range(len(cells)), cells.index)
+                axes.set_xlabel("judged on the features released by")
+                axes.set_ylabel("prepared on")
+                axes.set_title(f"{drawn(names)}: {label}", fontsize=10)
+                axes.figure.colorbar(image, ax=axes, shrink=0.8)

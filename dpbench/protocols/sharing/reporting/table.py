@@ -18,6 +18,7 @@ from dpbench.protocols.sharing.reporting.columns import COLUMNS, FLOOR, SUBJECT
 from dpbench.protocols.sharing.reporting.plots import write_benefit, write_transfer
 from dpbench.protocols.sharing.reporting.row_labels import varied_arguments
 from dpbench.protocols.sharing.reporting.transfer import build_transfer, matrices
+from dpbench.suite.names import arguments_text
 from dpbench.text.shown_text import ERROR_LIMIT, clean
 
 TRAINED_ON = {
@@ -74,13 +75,13 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 
 
 def _readable(table: pd.DataFrame) -> pd.DataFrame:
-    """Columns that hold anything, as text."""
+    """The columns in which some row has a value, as text that is safe to show."""
     shown = table.loc[:, table.notna().any() & (table != "").any()]
     return shown.astype(object).where(shown.notna(), "").astype(str).map(lambda text: clean(text, ERROR_LIMIT))
 
 
 def print_sharing(board: pd.DataFrame, console: Console) -> None:
-    """One table per network and receiver."""
+    """Print a sharing board: one table per network and receiver, with its floor, its caveats and the legend."""
     assert list(board.columns) == list(COLUMNS)
     for names, rows in board.groupby(list(SUBJECT), sort=False):
         dataset, backbone, split_point, receiver, senders = (clean(name) for name in names)
@@ -106,7 +107,7 @@ def _table(rows: pd.DataFrame) -> Table:
     short = varied_arguments(rows)
     for place, row in rows[rows["condition"] != FLOOR].iterrows():
         table.add_row(
-            Text(TRAINED_ON[str(row["condition"])].format(clean(f"{row['defense']} {short[place]}"))),
+            Text(TRAINED_ON[str(row["condition"])].format(clean(f"{row['defense']} {arguments_text(short[place])}"))),
             _percent(row["accuracy"]),
             "" if pd.isna(row["gain"]) else f"{100 * row['gain']:+.1f}",
             _percent(row["share_kept"], decimals=0),

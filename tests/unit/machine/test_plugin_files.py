@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import dpbench
-from dpbench.contract import plugin_files
 from dpbench.contract.spec import PluginSpec
 from dpbench.errors import DpbenchError
+from dpbench.machine import plugin_files
 from dpbench.plugins import registry
 from dpbench.plugins.configuring import defense_of
 from dpbench.suite.grid import plugin_settings

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import functools
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -20,6 +21,7 @@ from dpbench.executors.executor import Executor, Job, Lost, Progress, Task
 from dpbench.executors.graph import Graph, Ties
 from dpbench.executors.times import Spent
 from dpbench.executors.trace import Trace
+from dpbench.machine import plugin_files
 from dpbench.machine.devices import choose_device, compute_exactly
 from dpbench.machine.locks import Lock
 from dpbench.machine.stages import Stages
@@ -70,9 +72,30 @@ class RunJob(Job):
             os.chdir(self.folder)
         return functools.partial(work, self.lab(), self.plan)
 
-    def sent(self) -> RunJob:
+    def sent(self) -> Job:
         """Without what only the driver needs to know."""
-        return replace(self, plan=replace(self.plan, units=[], finished={}, changed=(), remarks=()))
+        job = replace(self, plan=replace(self.plan, units=[], finished={}, changed=(), remarks=()))
+        of_file = plugin_files.loaded_from(type(self.plan.protocol).__module__)
+        return job if of_file is None else FromFile(of_file.path, pickle.dumps(job))
+
+
+@dataclass(frozen=True)
+class FromFile(Job):
+    """A job whose classes are those of a protocol in a file of its own.
+
+    Attributes:
+        path: of the file, which a process loads before it reads the job.
+        job: pickled.
+    """
+
+    path: Path
+    job: bytes
+
+    def start(self) -> Callable[[Task, Progress], Any]:
+        """See `Job`."""
+        plugin_files.load(self.path)
+        job: Job = pickle.loads(self.job)
+        return job.start()
 
 
 def work(lab: Lab[U], plan: Plan[U, Any], task: Task, progress: Progress) -> dict[str, Any]:

@@ -14,12 +14,12 @@ import psutil
 import pytest
 import torch
 from conftest import environment
+from parsing import parse_suite
 from tiny_suite import SUITE
 
 from dpbench.api import plan
 from dpbench.executors.executor import Means
 from dpbench.running.runner import _in_full, execute
-from dpbench.suite.suite import parse_suite
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / "dpbench" / "guide" / "writing-an-executor.md"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from dpbench.machine.cache import LIMIT, default_cache, parse_size, prune
 from dpbench.machine.writing import write_atomically
 from dpbench.protocols.known import loaded
 from dpbench.records.pictures import gone, lost_and_gone
+from dpbench.records.record import Envelope
 from dpbench.reporting.display import Display
 from dpbench.reporting.plot_style import draw_or_say
 from dpbench.running.protocol import Options, Plan
@@ -83,7 +85,7 @@ def run_suite(
     failed = [record for record in records if record.status == "failed"]
     for record in failed:
         _say(console, f"failed: {clean(record.id)}: {clean(record.error, ERROR_LIMIT)}", style="red")
-    for line in protocol.doubts(records):
+    for line in (*mixed_threads(records), *protocol.doubts(records)):
         _say(console, line, style="yellow")
     drawings = protocol.drawings(stored, board, plan.output, pictures=len(gone(plan.output, attacked)) < len(attacked))
     lacking = any(not (plan.output / name).is_file() for name in drawings)
@@ -97,6 +99,17 @@ def run_suite(
         for line in (*trace.table(), f"trace, for ui.perfetto.dev or chrome://tracing: {plan.output / PROFILE}"):
             _say(console, line)
     return 1 if failed else 0
+
+
+def mixed_threads(records: Sequence[Envelope]) -> list[str]:
+    """A line where records of one run were measured with different numbers of threads, as their environments say."""
+    counts = sorted({count for one in records if isinstance(count := one.environment.get("threads"), int)})
+    if len(counts) < 2:
+        return []
+    return [
+        f"measured with {', '.join(map(str, counts[:-1]))} and {counts[-1]} threads: networks that were fitted with "
+        "another number differ; --threads makes them the same"
+    ]
 
 
 def _say(console: Console, line: str, *, style: str | None = None) -> None:

@@ -22,7 +22,7 @@ from dpbench.contract.threat import UNDEFENDED
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.executors.graph import Need, Ties
-from dpbench.machine.stages import Stages
+from dpbench.executors.stages import Stages
 from dpbench.metrics.table import CALIBRATED
 from dpbench.plugins.configuring import attack_of, configured_as, defense_of
 from dpbench.plugins.measuring import facts_of

@@ -19,12 +19,12 @@ import torch
 from dpbench.errors import debug, is_interrupt, reason
 from dpbench.executors.executor import Executor, Job, Lost, Progress, Task
 from dpbench.executors.graph import Graph, Ties
+from dpbench.executors.stages import Stages
 from dpbench.executors.times import Spent
 from dpbench.executors.trace import Trace
 from dpbench.machine import plugin_files
 from dpbench.machine.devices import choose_device, compute_exactly
 from dpbench.machine.locks import Lock
-from dpbench.machine.stages import Stages
 from dpbench.machine.writing import Unwritable
 from dpbench.records.record_files import readable
 from dpbench.running.protocol import Lab, Plan, Protocol, R, U

@@ -17,11 +17,11 @@ from dpbench.contract.metric import MetricFacts
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.threat import AUXILIARY_SHARE
 from dpbench.errors import DpbenchError
+from dpbench.executors.stages import Stages
 from dpbench.machine import cache
 from dpbench.machine.memory import LARGEST_BATCH, Batches, room
 from dpbench.machine.process_state import preserved
 from dpbench.machine.randomness import derive_generator, derive_seed, seeded
-from dpbench.machine.stages import Stages
 from dpbench.metrics import grading, recognition
 from dpbench.metrics.guarantees import Guarantees, NotBorneOut, guarantees_of
 from dpbench.metrics.recognition import Recognition

@@ -26,7 +26,7 @@ from dpbench.contract.spec import PluginSpec, Spec
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.executors.graph import Ties
-from dpbench.machine.stages import Stages
+from dpbench.executors.stages import Stages
 from dpbench.machine.writing import write_atomically
 from dpbench.records.record import Envelope
 from dpbench.records.store import Store

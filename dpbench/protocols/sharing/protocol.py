@@ -17,7 +17,7 @@ from dpbench.contract.spec import PluginSpec, Spec
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.executors.graph import Need, Ties
-from dpbench.machine.stages import Stages
+from dpbench.executors.stages import Stages
 from dpbench.plugins.configuring import attack_of, defense_of
 from dpbench.protocols.doubts import missing_metrics, not_converged
 from dpbench.protocols.sharing import refinement

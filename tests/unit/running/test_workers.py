@@ -29,11 +29,8 @@ GRID = (
     .replace("private = 256", "private = 64")
     .replace("auxiliary = 128", "auxiliary = 64")
     .replace("test = 64", "test = 32")
-    .replace("epochs = 2", "epochs = 1")
+    .replace("resnet14t", "mobilenetv3_small_050")
     + """
-[judge]
-name = "mobilenetv3_small_050"
-epochs = 1
 [[defenses]]
 name = "dpm"
 epochs = 1

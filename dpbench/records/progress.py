@@ -1,4 +1,4 @@
-"""How far a run is: which units it set out to measure, and whether it came to its end; for whoever follows it."""
+"""Which units a run set out to measure: whoever follows it sees by their records how far it is."""
 
 from __future__ import annotations
 
@@ -23,25 +23,19 @@ class Progress(BaseModel):
     Attributes:
         units: ids of those that the run consists of, finished ones too.
         started: when the last `dpbench run` began.
-        ended: when it came to its end; empty while it goes on, and where it was stopped.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     units: list[str]
     started: str
-    ended: str = ""
 
     @classmethod
-    def begin(cls, run_dir: Path, units: Iterable[str]) -> Progress:
+    def begin(cls, run_dir: Path, units: Iterable[str]) -> None:
         """Say that a run begins."""
-        progress = cls(units=list(units), started=_now())
-        progress._write(run_dir)
-        return progress
-
-    def end(self, run_dir: Path) -> None:
-        """Say that it came to its end."""
-        self.model_copy(update={"ended": _now()})._write(run_dir)
+        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        text = json.dumps(cls(units=list(units), started=started).model_dump(), indent=1) + "\n"
+        write_atomically(run_dir / NAME, lambda path: path.write_text(text, encoding="utf-8", newline="\n"))
 
     @classmethod
     def read(cls, run_dir: Path) -> Progress | None:
@@ -53,11 +47,3 @@ class Progress(BaseModel):
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except (OSError, ValidationError, UnicodeDecodeError):
             return None
-
-    def _write(self, run_dir: Path) -> None:
-        text = json.dumps(self.model_dump(), indent=1) + "\n"
-        write_atomically(run_dir / NAME, lambda path: path.write_text(text, encoding="utf-8", newline="\n"))
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -36,7 +36,6 @@ class Run:
         files: its records.
         planned: how many units it set out to measure; None where it does not say.
         done: those of them that have a record.
-        ended: whether it came to its end.
         changed: when it was last written to, in seconds since the epoch.
     """
 
@@ -46,13 +45,17 @@ class Run:
     files: tuple[Path, ...]
     planned: int | None
     done: int
-    ended: bool
     changed: float
+
+    @property
+    def finished(self) -> bool:
+        """Whether all that it set out to measure has a record."""
+        return self.planned is not None and self.done >= self.planned
 
     @property
     def going(self) -> bool:
         """Whether it seems to go on."""
-        return self.planned is not None and not self.ended and time.time() - self.changed < QUIET_S
+        return self.planned is not None and not self.finished and time.time() - self.changed < QUIET_S
 
     @property
     def state(self) -> str:
@@ -60,7 +63,7 @@ class Run:
         if self.planned is None:
             return f"{len(self.files)} records"
         counted = f"{self.done} of {self.planned} {self.protocol.unit}s"
-        if self.ended:
+        if self.finished:
             return f"finished: {counted}"
         return f"going on: {counted}" if self.going else f"stopped, or stuck: {counted}"
 
@@ -107,7 +110,6 @@ def _run(root: Path, folder: Path) -> Run | None:
         files=files,
         planned=None if progress is None else len(progress.units),
         done=0 if progress is None else sum(unit in names for unit in progress.units),
-        ended=progress is not None and bool(progress.ended),
         changed=max(times, default=folder.stat().st_mtime),
     )
 
@@ -143,7 +145,7 @@ class Reader:
 
 def mark_of(run: Run) -> tuple[Any, ...]:
     """Equal as long as nothing of a run changed."""
-    return run.name, run.changed, len(run.files), run.ended
+    return run.name, run.changed, len(run.files)
 
 
 def newest(records: Sequence[Envelope], count: int = 12) -> list[Envelope]:

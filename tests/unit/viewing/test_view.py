@@ -1,6 +1,7 @@
 """`dpbench view`: what it shows of runs, and what it refuses to whom."""
 
 import http.client
+import os
 import threading
 import urllib.parse
 
@@ -11,6 +12,7 @@ from record_factory import make_record
 from dpbench.errors import DpbenchError
 from dpbench.records.progress import Progress
 from dpbench.records.store import CELLS, picture_path
+from dpbench.viewing.runs import find
 from dpbench.viewing.server import Server
 
 
@@ -71,17 +73,31 @@ def test_an_empty_folder_says_how_to_fill_it(tmp_path):
 
 def test_a_run_that_goes_on_is_followed(ask, folder):
     units = [record.id for record in CELLS.all(folder / "first")]
-    progress = Progress.begin(folder / "first", [*units, "another"])
+    Progress.begin(folder / "first", [*units, "another"])
     text = ask("/follow", run="first")[2]
     assert "going on: 2 of 3 cells" in text
     assert 'http-equiv="refresh"' in text
     assert 'value="2"' in text
     assert "2 measured, 0 failed" in text
     assert 'http-equiv="refresh"' not in ask("/follow", run="first", still="yes")[2]
-    progress.end(folder / "first")
+    Progress.begin(folder / "first", units)
     text = ask("/follow", run="first")[2]
-    assert "finished: 2 of 3 cells" in text
+    assert "finished: 2 of 2 cells" in text
     assert 'http-equiv="refresh"' not in text
+
+
+def test_a_run_that_has_been_quiet_for_long_may_have_been_stopped(folder):
+    Progress.begin(folder / "first", ["another"])
+    for path in (folder / "first").rglob("*"):
+        os.utime(path, (1e9, 1e9))
+    run = find(folder)["first"]
+    assert run.state == "stopped, or stuck: 0 of 1 cells"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"units": [1], "started": ""}', "\xff"])
+def test_a_damaged_progress_file_says_nothing(folder, text):
+    (folder / "first" / "progress.json").write_bytes(text.encode("latin-1"))
+    assert find(folder)["first"].state == "2 records"
 
 
 def test_a_new_record_is_seen_at_the_next_look(ask, folder):

@@ -20,7 +20,8 @@ from dpbench.viewing.server import Server
 def folder(tmp_path):
     """Two runs of cells, the second with less noise in its pictures' figures, and one of shared features."""
     make_run(tmp_path / "first")
-    for record in make_run(tmp_path / "deep" / "second", attacks=("decoder",)):
+    make_run(tmp_path / "deep" / "second")
+    for record in CELLS.all(tmp_path / "deep" / "second"):
         better = {**record.fidelity, "ssim": [value - 0.3 for value in record.fidelity["ssim"]]}
         CELLS.write(tmp_path / "deep" / "second", record.model_copy(update={"fidelity": better}))
     make_sharing_run(tmp_path / "sharing")
@@ -122,7 +123,8 @@ def test_two_runs_are_set_side_by_side(ask):
     status, _, text = ask("/compare", one="first", other="deep/second")
     assert status == 200
     assert text.count("Can the images") == 0
-    assert "better)" in text
+    assert '<span class="better">better (-0.30)</span>' in text
+
     assert text.count('alt="victim 1"') == 2
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dpbench.cli.endings import STATUSES, Verbs, run_to_the_end
+from dpbench.cli.endings import STATUSES, Verbs, reflowed, run_to_the_end
 from dpbench.cli.verbs import boards, gate, look, run
 from dpbench.cli.verbs.share import share
 from dpbench.errors import DEBUG
@@ -26,6 +26,8 @@ app = typer.Typer(
 for _verbs in (run.verbs, look.verbs, boards.verbs, gate.verbs):
     app.registered_commands += _verbs.registered_commands
 app.add_typer(share)
+for _command in (*app.registered_commands, *share.registered_commands):
+    _command.help = reflowed(_command.callback)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -9,15 +10,24 @@ from rich.console import Console
 from dpbench.machine.writing import write_atomically
 from dpbench.protocols.known import loaded
 from dpbench.records.pictures import gone, lost_and_gone
+from dpbench.records.trackers import tracker
 from dpbench.reporting.display import Display
 from dpbench.reporting.plot_style import draw_or_say
 from dpbench.running.protocol import Options, Plan
 from dpbench.running.runner import execute, make_plan
+from dpbench.running.watching import Several
 from dpbench.text.shown_text import ERROR_LIMIT, clean
 
 
 def run_suite(
-    suite: str, options: Options, *, device: str, batch_size: int | None, dry_run: bool, console: Console
+    suite: str,
+    options: Options,
+    *,
+    device: str,
+    batch_size: int | None,
+    dry_run: bool,
+    console: Console,
+    trackers: Sequence[str] = (),
 ) -> int:
     """Run a suite, or what of it is not finished, and show its board.
 
@@ -28,6 +38,7 @@ def run_suite(
         batch_size: at most so many images in a network at once; None: from their size and the device's memory.
         dry_run: print the plan and stop.
         console: takes display, table and lines.
+        trackers: further programs that follow the run, see `dpbench.records.trackers`.
 
     Returns:
         The exit status: 1 where a unit failed.
@@ -46,8 +57,10 @@ def run_suite(
     _say(console, f"suite {plan.name}: {left} of {len(plan.units)} {protocol.unit}s to run, into {plan.output}")
     for line in plan.changed:
         _say(console, line)
+    followers = [tracker(name, plan.output) for name in trackers]
     with Display(console, plan) as display:
-        records = execute(plan, device=device, batch_size=batch_size, audit=options.audit, watcher=display)
+        watcher = Several(display, *followers)
+        records = execute(plan, device=device, batch_size=batch_size, audit=options.audit, watcher=watcher)
     attacked = [record.id for record in records if record.status == "ok" and record.attacked]
     removed = lost_and_gone(plan.output, protocol.store.restore(plan.output, records), attacked)
     stored = protocol.newest(protocol.store.all(plan.output))

@@ -241,7 +241,9 @@ def _worst_cases(board: pd.DataFrame, layout: Layout) -> list[Values]:
     elif "condition" in layout.key:
         rows = board[board["condition"] == "defended-features"]
     else:
-        raise DpbenchError("limits are held against boards of cells and of sharing suites; `dpbench check` takes others")
+        raise DpbenchError(
+            "limits are held against boards of cells and of sharing suites; `dpbench check` takes others"
+        )
     return list(rows.assign(defense_args=rows["defense_args"].fillna("")).to_dict("records"))
 
 
@@ -334,9 +336,7 @@ def _attacker(row: Values) -> tuple[str, ...]:
     return (" ".join([*parts, *([f"server={server}"] if isinstance(server, str) and server else [])]),)
 
 
-def _notes(
-    picked: Sequence[tuple[Values, str]], chosen: Sequence[tuple[Values, str]]
-) -> list[str]:
+def _notes(picked: Sequence[tuple[Values, str]], chosen: Sequence[tuple[Values, str]]) -> list[str]:
     notes = []
     if len(chosen) < len(picked):
         notes.append(f"the undefended model is the reference, and is not judged; --defense {UNDEFENDED} judges it")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dpbench.errors import DpbenchError, debug, is_interrupt, reason
+from dpbench.errors import DpbenchError, debug, is_interrupt, reason, traced
 from dpbench.machine.cache import default_cache
 from dpbench.machine.devices import choose_device, compute_exactly
 from dpbench.machine.environment import describe_environment
@@ -19,7 +19,7 @@ from dpbench.running.changes import changes, exchanged, said
 from dpbench.running.protocol import Lab, Options, Plan, Protocol, R, U
 from dpbench.running.watching import Nobody, Watcher
 from dpbench.suite import preflight
-from dpbench.suite.overrides import matches_any
+from dpbench.suite.overrides import changed, matches_any
 
 
 def make_plan(
@@ -40,15 +40,19 @@ def make_plan(
     Raises:
         DpbenchError: anything in the suite that cannot be run.
     """
+    suite = changed(
+        suite, settings=options.settings, backbone=options.backbone, splits=options.splits, victims=options.victims
+    )
     planned = protocol.plan(suite, options, progress)
     units, name = planned.units, planned.suite.name
-    if options.only is not None:
-        units = [unit for unit in units if matches_any(options.only, protocol.names_of(unit))]
-        if not units:
+    for pattern in options.patterns:
+        if not any(matches_any(pattern, protocol.names_of(unit)) for unit in units):
             raise DpbenchError(
-                f"--only {options.only!r} matches no {protocol.unit} of suite {name!r}; its {protocol.unit}s look like "
+                f"--only {pattern!r} matches no {protocol.unit} of suite {name!r}; its {protocol.unit}s look like "
                 f"{protocol.names_of(planned.units[0])[0]!r}; try `dpbench run {name} --dry-run`"
             )
+    if options.patterns:
+        units = [u for u in units if any(matches_any(one, protocol.names_of(u)) for one in options.patterns)]
     output = Path(options.output) if options.output is not None else Path("dpbench-runs") / name
     wanted = {unit.id: unit for unit in units}
     finished: dict[str, R] = {
@@ -148,7 +152,7 @@ def _run(unit: U, plan: Plan[U, R], lab: Lab[U], environment: dict[str, object],
         if is_interrupt(error):
             raise
         debug(error)
-        measured = {"error": reason(error)}
+        measured = {"error": reason(error), "notes": {"traceback": traced(error)}}
     else:
         measured = {"status": "ok", **measured}
     # not validated here: what cannot be is left out, with the reason, when it is stored

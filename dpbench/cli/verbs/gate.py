@@ -1,4 +1,4 @@
-"""`dpbench gate`: yes or no, by limits of one's own."""
+"""`dpbench gate`, yes or no by limits of one's own, and `dpbench ci`, a job that asks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from dpbench.cli import completion
 
 if TYPE_CHECKING:
     from dpbench.gate.limits import Judged
@@ -18,7 +20,10 @@ verbs = typer.Typer()
     "  dpbench gate board.csv --max-reid 0.1 --defense 'dpm*' --json"
 )
 def gate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory or a board (.csv).")],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", autocompletion=completion.runs, help="A run directory or a board (.csv)."),
+    ],
     max_ssim: Annotated[float | None, typer.Option(help="The highest SSIM of what is reconstructed.")] = None,
     max_reid: Annotated[float | None, typer.Option(help="The largest share of victims re-identified.")] = None,
     max_identity: Annotated[
@@ -79,3 +84,31 @@ def gate(
 
 def _by_whom(judged: Judged) -> str:
     return f" ({', '.join(judged.attackers)})" if judged.attackers else ""
+
+
+@verbs.command(
+    epilog="Examples:\n\n  dpbench ci github > .github/workflows/dpbench.yml\n\n"
+    "  dpbench ci gitlab my_suite.toml > .gitlab-ci.yml\n\n"
+    "  dpbench ci github --install 'pip install ./tools/dpbench'"
+)
+def ci(
+    service: Annotated[str, typer.Argument(help="github or gitlab.")],
+    suite: Annotated[
+        str, typer.Argument(autocompletion=completion.suites, help="What to run: a built-in suite or a TOML file.")
+    ] = "quick",
+    install: Annotated[
+        str,
+        typer.Option(
+            metavar="COMMAND",
+            help="How the job installs dpbench.",
+            show_default="as it was installed here, else from a clone in the folder dpbench",
+        ),
+    ] = "",
+) -> None:
+    """Print a job that measures, compares, says yes or no, and keeps the report: cache, artifact, JUnit.
+
+    The limits of its gate are to be changed. A comparison begins once a board is accepted as accepted.csv.
+    """
+    from dpbench.cli.starting import job
+
+    print(job(service, suite, install=install), end="")

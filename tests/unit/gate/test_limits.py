@@ -44,7 +44,9 @@ def test_the_verdict_names_the_furthest_figure_first():
     worst = max(verdict.judged, key=lambda one: one.excess)
     assert verdict.judged[0] == worst
     assert verdict.line == f"NO: {worst.setting}: {worst.said}; and {len(verdict.beyond) - 1} more"
-    assert "layer1, gaussian noise_std=0.5: SSIM 0.7" in "\n".join(f"{one.setting}: {one.said}" for one in verdict.beyond)
+    assert "layer1, gaussian noise_std=0.5: SSIM 0.7" in "\n".join(
+        f"{one.setting}: {one.said}" for one in verdict.beyond
+    )
 
 
 def test_what_stays_within_is_a_yes():
@@ -148,9 +150,7 @@ def test_an_undefended_model_alone_is_judged():
 
 
 def test_several_seeds_are_judged_together():
-    records = [
-        make_record(defense="gaussian", seed=seed, ssim=ssim, victims=12) for seed, ssim in ((0, 0.2), (1, 0.4))
-    ]
+    records = [make_record(defense="gaussian", seed=seed, ssim=ssim, victims=12) for seed, ssim in ((0, 0.2), (1, 0.4))]
     verdict = judge(build_board(records), CELL_LAYOUT, limits({"max_ssim": 0.35}), by="mean")
     assert [one.mean for one in verdict.judged] == [pytest.approx(0.3)]
 

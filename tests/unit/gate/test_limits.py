@@ -164,10 +164,12 @@ def test_claimed_rows_are_not_judged():
 
 
 def test_limits_are_asked_for_and_must_be_possible():
-    with pytest.raises(DpbenchError, match="no limit given: a gate without one would always pass; give one of --max-s"):
+    with pytest.raises(
+        DpbenchError, match=r"no limit given: a gate without one would always pass; give one of --max-s"
+    ):
         limits({"max_ssim": None})
     for value in (-0.1, 10, math.nan, math.inf):
-        with pytest.raises(DpbenchError, match="--max-reid .*: expected a number from 0 to 1"):
+        with pytest.raises(DpbenchError, match=r"--max-reid .*: expected a number from 0 to 1"):
             limits({"max_reid": value})
 
 
@@ -198,7 +200,7 @@ def test_a_sharing_board_is_judged_by_what_its_attacks_recover():
         "layer1, gaussian std=1.0": "SSIM 0.82, limit 0.5",
         "layer1, gaussian std=2.0": "SSIM not measured (no attack but guesses), limit 0.5",
     }
-    with pytest.raises(DpbenchError, match="nothing to judge: .*it has no worst case"):
+    with pytest.raises(DpbenchError, match=r"nothing to judge: .*it has no worst case"):
         judged_sharing(sharing(sharing_records.trained("own", hits)), max_ssim=0.5)
 
 

@@ -21,7 +21,7 @@ from dpbench.contract.defense import Defense
 from dpbench.contract.images import LabelledImages, LazyImages
 from dpbench.contract.metric import Metric
 from dpbench.contract.plugin import Plugin
-from dpbench.errors import DEBUG, DpbenchError, debug, reason, traced
+from dpbench.errors import DEBUG, DpbenchError, reason, traced
 from dpbench.machine import plugin_files
 from dpbench.machine.devices import compute_exactly
 from dpbench.machine.memory import is_out_of_memory, total_memory
@@ -65,7 +65,6 @@ def serve(incoming: BinaryIO, outgoing: BinaryIO) -> None:
         except Ended:
             return
         except BaseException as error:  # whatever a plug-in raises, SystemExit too, is its failure and no more
-            debug(error)
             said = {"text": reason(error), "traceback": traced(error)}
             answer = Message("error", {**said, "out_of_memory": is_out_of_memory(error)})
         wire.send(answer)

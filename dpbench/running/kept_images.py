@@ -21,7 +21,7 @@ KEPT = 16
 
 
 def keep_images(run_dir: Path, name: str, result: Result, *, title: str) -> dict[str, str]:
-    """Write what was kept: `reconstructions/NAME.safetensors`, `pictures/NAME.png`, and `steps/NAME.png` of what was logged.
+    """Write `reconstructions/NAME.safetensors`, `pictures/NAME.png`, and `steps/NAME.png` of what was logged.
 
     Returns:
         Path of each below the run directory -> SHA-256 of its content, for the record.

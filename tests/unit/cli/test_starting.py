@@ -63,9 +63,9 @@ def test_any_name_of_a_suite_stays_one_word_in_valid_yaml(service, suite):
 
 
 def test_what_is_no_job_is_refused(dpbench):
-    outcome = dpbench("ci", "githab")
+    outcome = dpbench("ci", "githb")
     assert (outcome.status, outcome.out) == (2, "")
-    assert "unknown service 'githab'; did you mean 'github'?" in outcome.err
+    assert "unknown service 'githb'; did you mean 'github'?" in outcome.err
     with pytest.raises(DpbenchError, match="no command of one line"):
         starting.job("github", "quick", install="a\nb")
 

@@ -103,6 +103,8 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _frame(frame: traceback.FrameSummary) -> str:
-    """`mine.py:12 in reconstruct: return images`; of a file the last folders, which tell it from others."""
-    place = "/".join(Path(frame.filename).parts[-3:]).removeprefix("/")
-    return clean(f"{place}:{frame.lineno} in {frame.name}: {frame.line or ''}", 200)
+    """`mine.py:12 in reconstruct: return images`; of a file that is no package's its name alone."""
+    parts = Path(frame.filename).parts
+    roots = [place for place, part in enumerate(parts) if part == "site-packages" or part.startswith("dpbench")]
+    known = parts[roots[-1] + (parts[roots[-1]] == "site-packages") :] if roots else parts[-1:]
+    return clean(f"{'/'.join(known)}:{frame.lineno} in {frame.name}: {frame.line or ''}", 200)

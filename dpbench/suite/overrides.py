@@ -70,7 +70,8 @@ def changed(
         said.append(f"--victims {victims}")
         content["victims"] = victims
         for attack in content.get("attacks", []):
-            attack["victims"] = min(attack["victims"], victims) if attack.get("victims") else None
+            if attack.get("victims"):
+                attack["victims"] = min(attack["victims"], victims)
     for setting in settings:
         said.append(f"--set {setting}")
         _set(content, setting)
@@ -99,8 +100,8 @@ def _set(content: dict[str, Any], setting: str) -> None:
     tables = [content]
     for part in place:
         tables = [found for table in tables for found in _inner(table, part, setting)]
-    for table in tables:
-        table[last] = _value(text.strip(), f"--set {setting}")
+    for one in [inner for table in tables for inner in (table if isinstance(table, list) else [table])]:
+        one[last] = _value(text.strip(), f"--set {setting}")
 
 
 def _inner(table: Any, part: str, setting: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What the project is called and how it is installed, said alike everywhere: the name on the public index is a stranger's."""
+"""How the project is named, cited and installed: the name on the public index is another project's."""
 
 import re
 import tomllib

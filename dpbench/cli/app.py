@@ -8,6 +8,7 @@ import typer
 
 from dpbench.cli.endings import STATUSES, Verbs, reflowed, run_to_the_end
 from dpbench.cli.verbs import boards, gate, look, run
+from dpbench.cli.verbs.cache import cache
 from dpbench.cli.verbs.share import share
 from dpbench.errors import DEBUG
 
@@ -26,7 +27,8 @@ app = typer.Typer(
 for _verbs in (run.verbs, look.verbs, boards.verbs, gate.verbs):
     app.registered_commands += _verbs.registered_commands
 app.add_typer(share)
-for _command in (*app.registered_commands, *share.registered_commands):
+app.add_typer(cache)
+for _command in (command for typed in (app, share, cache) for command in typed.registered_commands):
     _command.help = reflowed(_command.callback)
 
 

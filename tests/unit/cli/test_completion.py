@@ -32,7 +32,7 @@ def test_every_built_in_plug_in_is_completed():
 
 
 def test_cells_are_picked_by_what_a_suite_names():
-    assert completion.cells(line(suite="smoke"), "ga") == ["gaussian"]
+    assert completion.cells(line(suite="smoke"), "ga") == ["gan", "gaussian"]
     assert "layer1" in completion.cells(line(suite=None), "")
     assert completion.cells(line(suite="no such suite"), "") == []
 

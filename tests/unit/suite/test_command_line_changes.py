@@ -62,9 +62,9 @@ def test_lists_make_settings_and_attacks_know_their_own_keys():
 
 
 def test_a_plan_has_the_settings_that_are_named():
-    plan = make_plan("smoke", defenses=["gaussian std=[0.5,3.0]"], attacks=["rmle steps=3 victims=2"])
+    plan = make_plan("smoke", defenses=["gaussian std=[0.7,3.0]"], attacks=["rmle steps=3 victims=2"])
     stds = {unit.defense.arguments["std"] for unit in plan.units if unit.defense.name == "gaussian"}
-    assert {0.5, 3.0} <= stds
+    assert {0.7, 3.0} <= stds
     assert (2, 3) in {(u.victims, u.attack.arguments["steps"]) for u in plan.units if u.attack.name == "rmle"}
     with pytest.raises(DpbenchError, match=r"unknown parameter of 'gaussian' 'sdt'; did you mean 'std'"):
         make_plan("smoke", defenses=["gaussian sdt=1.0"])
@@ -81,13 +81,13 @@ def test_a_suite_that_is_written_out_is_the_same_suite(name):
     ("setting", "found"),
     [
         ("victims=7", lambda suite: suite.victims == 7),
-        ("budget=small", lambda suite: suite.budget == "small"),
+        ("budget=large", lambda suite: suite.budget == "large"),
         ('description="two words"', lambda suite: suite.description == "two words"),
         ("seeds=[1, 2]", lambda suite: suite.seeds == [1, 2]),
         ("dataset.test=70", lambda suite: suite.dataset.test == 70),
         ("backbones.epochs=2", lambda suite: [b.epochs for b in suite.backbones] == [2] * len(suite.backbones)),
         ("backbones.1.learning_rate=0.01", lambda suite: suite.backbones[0].learning_rate == 0.01),
-        ("judge.epochs=1", lambda suite: suite.judge.epochs == 1),
+        ("judge.name=resnet14t", lambda suite: suite.judge is not None and suite.judge.name == "resnet14t"),
     ],
 )
 def test_any_value_of_a_suite(setting, found):

@@ -19,7 +19,7 @@ from dpbench.errors import DpbenchError
 from dpbench.executors.graph import Need, Ties
 from dpbench.executors.stages import Stages
 from dpbench.plugins.configuring import attack_of, defense_of
-from dpbench.protocols.doubts import missing_metrics, not_converged
+from dpbench.protocols.doubts import clamped, missing_metrics, not_converged
 from dpbench.protocols.sharing import refinement
 from dpbench.protocols.sharing.benefit import Benefit
 from dpbench.protocols.sharing.pipeline import SharedPipeline
@@ -164,7 +164,7 @@ class Sharing(Protocol[Unit, SharingRecord]):
     def doubts(self, records: Sequence[SharingRecord]) -> list[str]:
         """See `Protocol`."""
         adaptive = [r for r in records if getattr(r.unit, "knowledge", "") in ("query", "weights")]
-        return not_converged(adaptive) + missing_metrics(records, ["lpips"])
+        return not_converged(adaptive) + clamped(records) + missing_metrics(records, ["lpips"])
 
     def progress_of(self, record: SharingRecord) -> str:
         """See `Protocol`."""

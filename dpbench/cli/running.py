@@ -17,11 +17,13 @@ from dpbench.protocols.known import loaded
 from dpbench.records.pictures import gone, lost_and_gone
 from dpbench.records.progress import Progress
 from dpbench.records.record import Envelope
+from dpbench.records.trackers import tracker
 from dpbench.report.page import write_page
 from dpbench.reporting.display import Display
 from dpbench.reporting.plot_style import draw_or_say
 from dpbench.running.protocol import Options, Plan
 from dpbench.running.runner import execute, make_plan, times_of
+from dpbench.running.watching import Several
 from dpbench.text.shown_text import ERROR_LIMIT, clean
 from dpbench.viewing.reports import NAME, report_of
 
@@ -39,6 +41,7 @@ def run_suite(
     console: Console,
     means: Means | None = None,
     profile: bool = False,
+    trackers: Sequence[str] = (),
 ) -> int:
     """Run a suite, or what of it is not finished, and show its board.
 
@@ -51,6 +54,7 @@ def run_suite(
         console: takes display, table and lines.
         means: workers, threads, a time limit.
         profile: say afterwards where the time went.
+        trackers: further programs that follow the run, see `dpbench.records.trackers`.
 
     Returns:
         The exit status: 1 where a unit failed.
@@ -72,9 +76,10 @@ def run_suite(
     settings: dict[str, Any] = {"device": device, "batch_size": batch_size, "audit": options.audit, "means": means}
     # several shares have one directory: whoever follows it sees all of them
     Progress.begin(plan.output, plan.everything if options.shard else [unit.id for unit in plan.units])
+    followers = [tracker(name, plan.output) for name in trackers]
     with Display(console, plan) as display:
         trace = Trace() if profile else None
-        records = execute(plan, **settings, watcher=display, trace=trace)
+        records = execute(plan, **settings, watcher=Several(display, *followers), trace=trace)
     if limit := os.environ.get(LIMIT):
         prune(default_cache(), size=parse_size(limit))
     attacked = [record.id for record in records if record.status == "ok" and record.attacked]

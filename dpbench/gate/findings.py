@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,6 +28,7 @@ Kind = Literal[
 ]
 FAILING: tuple[Kind, ...] = ("changed setting", "missing", "not compared", "failed", "leaks more", "predicts worse")
 WARNING: tuple[Kind, ...] = ("missing figure", "other images")
+OF_FIGURES: tuple[Kind, ...] = ("leaks more", "predicts worse", "leaks less", "predicts better")
 
 
 class Tolerance(BaseModel):
@@ -78,6 +79,15 @@ class Finding:
         return self.row, *self.also
 
 
+def together(findings: Iterable[Finding]) -> list[Finding]:
+    """One finding for all rows of which the same is said, in the order of the first; a figure stays its row's."""
+    rows: dict[tuple[Any, ...], list[Row]] = {}
+    for finding in findings:
+        alone = finding.row if finding.kind in OF_FIGURES else ()
+        rows.setdefault((finding.kind, finding.message, alone), []).extend(finding.rows)
+    return [Finding(kind, first, message, tuple(others)) for (kind, message, _), (first, *others) in rows.items()]
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A board beside its baseline.
@@ -95,6 +105,11 @@ class Comparison:
     figures: int = 0
     notes: list[str] = field(default_factory=list)
     layout: Layout = CELL_LAYOUT
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing got worse."""
+        return not any(finding.fails for finding in self.findings)
 
     def name(self, finding: Finding) -> str:
         """What a finding is about, in words."""

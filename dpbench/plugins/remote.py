@@ -14,7 +14,7 @@ from dpbench.border.host import Guest
 from dpbench.border.wire import Message
 from dpbench.contract.attack import Attack, Client, Observation, Server
 from dpbench.contract.defense import AdditiveNoise, Defense, ProtectedModel
-from dpbench.contract.images import LabelledImages
+from dpbench.contract.images import LabelledImages, checked_frames
 from dpbench.contract.plugin import Plugin
 from dpbench.errors import DpbenchError
 from dpbench.plugins.stand_in import StandIn
@@ -215,6 +215,8 @@ def reconstruct(attack: Attack, seen: Observation, generator: torch.Generator) -
         guest.close()
     notes = done.fields.get("notes")
     seen.notes.update(notes if isinstance(notes, dict) else {})
+    frames = {name.removeprefix("frame"): frame for name, frame in done.tensors.items() if name.startswith("frame")}
+    seen.frames.update(checked_frames({int(step): frame for step, frame in frames.items() if step.isdecimal()}))
     if "images" not in done.tensors:
         raise DpbenchError(f"{guest.who} returned no images")
     return done.tensors["images"].to(device)

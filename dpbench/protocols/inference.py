@@ -28,7 +28,7 @@ from dpbench.plugins.configuring import attack_of, configured_as, defense_of
 from dpbench.plugins.measuring import facts_of
 from dpbench.protocols.cell_report import report_of_cells
 from dpbench.protocols.consistency import contradictions
-from dpbench.protocols.doubts import missing_metrics, not_converged
+from dpbench.protocols.doubts import clamped, missing_metrics, not_converged
 from dpbench.records.record import APART, Memory, Record
 from dpbench.records.store import CELLS, Store, newest
 from dpbench.report.content import Report
@@ -210,11 +210,7 @@ class Inference(Protocol[CellSpec, Record]):
         """See `Protocol`."""
         # a static attacker who fails is no surprise; an adaptive one who does may have had too small a budget
         lines = not_converged([r for r in records if r.cell.threat_model != "static"])
-        lines += [
-            f"clamped to [0, 1]: {record.named.label}: {record.notes['clamped']}; expected images in [0, 1]"
-            for record in records
-            if "clamped" in record.notes
-        ]
+        lines += clamped(records)
         own = {facts.name for record in records for facts in record.metrics}
         return lines + missing_metrics(records, own.union(CALIBRATED))
 

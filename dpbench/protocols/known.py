@@ -13,7 +13,7 @@ from dpbench.protocols.boards import KINDS
 from dpbench.protocols.inference import Inference
 from dpbench.protocols.sharing.protocol import Sharing
 from dpbench.running.protocol import Protocol
-from dpbench.suite.files import parse_toml, suite_text, validated
+from dpbench.suite.files import beside, is_file, parse_toml, suite_text, validated
 
 AnyProtocol = Protocol[Any, Any]
 
@@ -98,6 +98,8 @@ def loaded(suite: str | Spec) -> tuple[AnyProtocol, Any]:
     """
     if isinstance(suite, str):
         content = parse_toml(suite_text(suite), origin=suite)
+        if is_file(suite):
+            content = beside(content, Path(suite).parent)
         name = str(content.get("protocol", DEFAULT.name))
         if name not in _PROTOCOLS:
             raise unknown(f"protocol in {suite}:", name, _PROTOCOLS)

@@ -82,7 +82,10 @@ class Envelope(BaseModel):
     recognition: Recognition | None = None
     trained_on: list[str] = Field(default_factory=list, description="metrics that the defense optimised against")
     converged: bool | None = Field(None, description="what the attack says of itself; None where it says nothing")
-    notes: dict[str, Any] = Field(default_factory=dict, description="what the attack said of itself")
+    notes: dict[str, Any] = Field(
+        default_factory=dict,
+        description="what the attack said of itself, `curves` what it logged; of what failed `traceback`: where",
+    )
     seconds: dict[str, float] = Field(default_factory=dict, description="wall time per stage")
     kept: dict[str, str] = Field(
         default_factory=dict, description="file of the run that shows this attack -> SHA-256 of its content"

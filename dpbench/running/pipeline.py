@@ -68,7 +68,7 @@ class Released:
 
 @dataclass(frozen=True)
 class Result:
-    """What a cell measured, before it becomes a record."""
+    """What a cell measured, before it becomes a record; `frames`: step -> image, (3,h,w), that the attack showed."""
 
     utility: Utility
     fidelity: dict[str, list[float]]
@@ -86,6 +86,7 @@ class Result:
     guarantees: Guarantees | None
     trained_on: list[str]
     notes: dict[str, Any]
+    frames: dict[int, Tensor]
 
     @property
     def envelope(self) -> dict[str, Any]:
@@ -168,7 +169,9 @@ class Pipeline:
         victims = parts.test.images[: cell.victims]
         with stages("attack"):
             found = self._found(cell, combined or {}, progress)
-            images, notes = self.batches(lambda size: self._attacked(cell, released, size, victims, found, progress))
+            images, notes, frames = self.batches(
+                lambda size: self._attacked(cell, released, size, victims, found, progress)
+            )
             self._reconstructed(cell)[cell.id] = images.cpu()
             key = self.prepared.protected_key(cell, cell.defense, progress)
             seed = derive_seed(key, "probe")
@@ -207,6 +210,7 @@ class Pipeline:
             guarantees=guarantees,
             trained_on=list(defense_of(cell.defense).trained_on),
             notes=plain(notes),
+            frames=dict(sorted(frames.items())),
         )
 
     def released(self, cell: CellSpec, protected: ProtectedModel, progress: Progress) -> Released:
@@ -272,7 +276,7 @@ class Pipeline:
         """The reconstructions of another cell of the setting."""
         released = self.released(cell, self.prepared.protected(cell, cell.defense, progress), progress)
         victims = self.prepared.parts(cell, progress).test.images[: cell.victims]
-        images, _ = self.batches(lambda size: self._attacked(cell, released, size, victims, {}, progress))
+        images, *_ = self.batches(lambda size: self._attacked(cell, released, size, victims, {}, progress))
         return images
 
     def _attacked(
@@ -283,8 +287,11 @@ class Pipeline:
         victims: Tensor,
         found: Mapping[str, Tensor],
         progress: Progress,
-    ) -> tuple[Tensor, dict[str, Any]]:
-        """Reconstructions (victims,3,H,W) in [0,1], and what the attack noted; the same however often it begins."""
+    ) -> tuple[Tensor, dict[str, Any], dict[int, Tensor]]:
+        """Reconstructions (victims,3,H,W) in [0,1], what the attack noted, and by step images that it showed.
+
+        The same however often it begins.
+        """
         notes: dict[str, Any] = {}
         lent = self.prepared.lend(
             self.prepared.auxiliary(cell, progress).at_most(batch_size), f"attack {cell.attack.name!r}", "reconstruct"
@@ -305,7 +312,7 @@ class Pipeline:
         reconstructions, clamped = checked_images(images, victims, cell.attack.name)
         if clamped:
             notes["clamped"] = clamped
-        return reconstructions, notes
+        return reconstructions, notes, seen.frames
 
     def _recognise(self, cell: CellSpec, images: Tensor, progress: Progress) -> Recognition:
         """Whom and what the reconstructions give away."""

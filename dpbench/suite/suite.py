@@ -6,7 +6,8 @@ Everything a user can get wrong is refused here, before anything is computed.
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, StringConstraints
 
@@ -18,6 +19,8 @@ from dpbench.models.spec import BackboneSpec
 from dpbench.plugins.registry import find_attack
 from dpbench.suite.cell import JudgeSpec
 from dpbench.suite.ensembles import ENSEMBLES, NEWEST
+from dpbench.suite.files import validated
+from dpbench.suite.overrides import entry
 
 Headline = Literal["leakage", "ssim", "reid_top1", "identity_top1"]
 """Figures of a board that a suite can be about."""
@@ -133,6 +136,9 @@ class Suite(Spec):
         return [*(AttackEntry(name=name) for name in pinned if name not in names), *self.attacks]
 
 
+E = TypeVar("E", bound=PluginEntry)
+
+
 def with_weights(suite: Suite, weights: str) -> Suite:
     """The suite with other weights for its only backbone: a file, or one of `specs.WEIGHTS`.
 
@@ -148,10 +154,19 @@ def with_weights(suite: Suite, weights: str) -> Suite:
 
 
 def extend(suite: Suite, *, defenses: list[str], attacks: list[str]) -> Suite:
-    """The suite with further defenses and attacks, by name or as `path/to/file.py:Name`, at their defaults."""
+    """The suite with further defenses and attacks: a name or `path/to/file.py:Name`, then parameters, see `entry`."""
     return suite.model_copy(
         update={
-            "defenses": [*suite.defenses, *(PluginEntry(name=name) for name in defenses)],
-            "attacks": [*suite.attacks, *(AttackEntry(name=name) for name in attacks)],
+            "defenses": [*suite.defenses, *entries(PluginEntry, defenses, "--defense")],
+            "attacks": [*suite.attacks, *entries(AttackEntry, attacks, "--attack")],
         }
     )
+
+
+def entries(kind: type[E], texts: Sequence[str], option: str) -> list[E]:
+    """What a command line names, as tables of a suite.
+
+    Raises:
+        DpbenchError: one that is no name with parameters.
+    """
+    return [validated(kind, entry(text, option), origin=f"{option} {text!r}") for text in texts]

@@ -63,7 +63,16 @@ def leaderboard(
 def check(
     candidate: Annotated[Path, typer.Argument(help="A board (.csv) or a run directory.")],
     baseline: Annotated[Path, typer.Option(help="The accepted board (.csv) or run directory.")],
-    junit: Annotated[Path | None, typer.Option(help="Also write the result as JUnit XML.")] = None,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the result as JUnit XML.")] = None,
+    gitlab: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            envvar="DPBENCH_GITLAB",
+            help="Also write the findings as a code quality report, which GitLab shows in merge requests.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
     ssim: Annotated[float, typer.Option(min=0, help="Tolerated rise of SSIM.")] = 0.02,
     psnr_db: Annotated[float, typer.Option("--psnr-db", min=0, help="Tolerated rise of PSNR, dB.")] = 0.5,
     lpips: Annotated[float, typer.Option(min=0, help="Tolerated fall of LPIPS.")] = 0.02,
@@ -74,14 +83,16 @@ def check(
     ] = 0.05,
     accuracy: Annotated[float, typer.Option(min=0, help="Tolerated fall of accuracy.")] = 0.01,
 ) -> None:
-    """The gate: does this leak more, or predict worse, than the accepted baseline?
+    """Does this leak more, or predict worse, than the accepted baseline?
 
-    A figure got worse when it is beyond its tolerance and outside the baseline's interval; where both are run
-    directories, when it is so image by image. Compare runs of one machine with one number of threads: others fit
-    other networks, which the default tolerances do not cover. Leakage is compared where it is made of the same
-    metrics on both sides. The verdict says how many figures were compared, and notes say what was not. Exit status:
-    0 nothing got worse; 1 something did, is missing, changed or failed; 2 unusable input, or nothing to compare. In
-    GitHub Actions it annotates and writes the step summary.
+    The verdict is the first line, with how many figures were compared; what is said of several rows is one finding, and
+    notes say what was not compared. A figure got worse when it is beyond its tolerance and outside the baseline's
+    interval; where both are run directories, when it is so image by image. Compare runs of one machine with one number
+    of threads: others fit other networks, which the default tolerances do not cover. Leakage is compared where it is
+    made of the same metrics on both sides. In GitHub Actions it annotates and writes the step summary.
+
+    Exit status: 0 nothing got worse; 1 something did, is missing, changed or failed; 2 unusable input, or nothing to
+    compare.
     """
     import os
 
@@ -98,7 +109,14 @@ def check(
         accuracy=accuracy,
     )
     status = run_check(
-        candidate, baseline, tolerance=tolerance, junit=junit, environment=os.environ, console=make_console()
+        candidate,
+        baseline,
+        tolerance=tolerance,
+        junit=junit,
+        environment=os.environ,
+        console=make_console(),
+        gitlab=gitlab,
+        as_json=as_json,
     )
     raise typer.Exit(status)
 

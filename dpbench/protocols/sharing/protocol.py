@@ -19,7 +19,7 @@ from dpbench.errors import DpbenchError
 from dpbench.executors.graph import Need, Ties
 from dpbench.executors.stages import Stages
 from dpbench.plugins.configuring import attack_of, defense_of
-from dpbench.protocols.doubts import missing_metrics, not_converged
+from dpbench.protocols.doubts import clamped, missing_metrics, not_converged
 from dpbench.protocols.sharing import refinement
 from dpbench.protocols.sharing.benefit import Benefit
 from dpbench.protocols.sharing.pipeline import SharedPipeline
@@ -41,7 +41,7 @@ from dpbench.running.kept_images import keep_images
 from dpbench.running.protocol import Lab, Options, Plan, Planned, Progress, Protocol, Shareable
 from dpbench.suite import preflight
 from dpbench.suite.overrides import overrides
-from dpbench.suite.suite import PluginEntry
+from dpbench.suite.suite import PluginEntry, entries
 from dpbench.suite.words import ssim_text
 from dpbench.text.hashing import content_hash
 
@@ -67,8 +67,8 @@ class Sharing(Protocol[Unit, SharingRecord]):
             changes["leakage_seeds"] = None
         if options.weights is not None:
             changes["backbone"] = suite.backbone.model_copy(update={"weights": options.weights})
-        changes["defenses"] = [*suite.defenses, *(PluginEntry(name=name) for name in options.defenses)]
-        changes["attacks"] = [*suite.attacks, *(SharingAttack(name=name) for name in options.attacks)]
+        changes["defenses"] = [*suite.defenses, *entries(PluginEntry, options.defenses, "--defense")]
+        changes["attacks"] = [*suite.attacks, *entries(SharingAttack, options.attacks, "--attack")]
         suite = suite.model_copy(update=changes)
         size = suite.dataset.image_size
         progress("looking at the data")
@@ -174,7 +174,7 @@ class Sharing(Protocol[Unit, SharingRecord]):
     def doubts(self, records: Sequence[SharingRecord]) -> list[str]:
         """See `Protocol`."""
         adaptive = [r for r in records if getattr(r.unit, "knowledge", "") in ("query", "weights")]
-        return not_converged(adaptive) + missing_metrics(records, ["lpips"])
+        return not_converged(adaptive) + clamped(records) + missing_metrics(records, ["lpips"])
 
     def progress_of(self, record: SharingRecord) -> str:
         """See `Protocol`."""

@@ -21,6 +21,7 @@ from dpbench.data.images import content_hash
 from dpbench.errors import DpbenchError
 from dpbench.metrics.table import BUILT_IN
 from dpbench.protocols.known import AnyProtocol, of_run
+from dpbench.records.archive import is_archive
 from dpbench.records.pictures import reconstructions_path
 from dpbench.records.ranges import SLACK
 from dpbench.records.record import Envelope
@@ -63,10 +64,10 @@ class Verified:
 
 
 def verify(run_dirs: Sequence[Path]) -> Verified:
-    """Look through some runs, of any protocol.
+    """Look through some runs, of any protocol: run directories, or files of records.
 
     Raises:
-        DpbenchError: one of them is no run directory.
+        DpbenchError: one of them is neither, or a file of records cannot be read to its end.
     """
     found = Verified()
     for run_dir in run_dirs:
@@ -75,37 +76,43 @@ def verify(run_dirs: Sequence[Path]) -> Verified:
 
 
 def _verify_run(run_dir: Path, protocol: AnyProtocol, found: Verified) -> None:
+    alone = is_archive(run_dir)
+    places: dict[str, str] = {}
     records: list[Envelope] = []
     unsealed = 0
-    for path in protocol.store.files(run_dir):
+    for stored in protocol.store.stored(run_dir):
         found.records += 1
         try:
-            record, sealed = protocol.store.read_sealed(path)
+            record, sealed = protocol.store.opened(stored)
         except DpbenchError as error:
-            found.findings.append((str(path), str(error)))
+            found.findings.append((stored.place, str(error)))
             continue
+        if alone and record.id in places:
+            found.findings.append((stored.place, f"is a second record of {record.id}"))
+        places[record.id] = stored.place
         records.append(record)
         unsealed += not sealed
-        found.findings += [(str(path), message) for message in _identity(path, record)]
-        if record.status == "ok" and record.attacked:
+        found.findings += [(stored.place, message) for message in _identity(stored.name or record.id, record)]
+        if record.status == "ok" and record.attacked and not alone:
             images = _images(run_dir, record)
-            found.findings += [(str(path), message) for message in images.messages]
+            found.findings += [(stored.place, message) for message in images.messages]
             found.recomputed += images.count
     if not records and not found.findings:
         found.remarks.append(f"{run_dir}: no record in it")
+    if alone:
+        found.remarks.append(f"{run_dir}: records without images; give the run directory to compute figures from them")
     if unsealed:
         found.remarks.append(
             f"{run_dir}: {unsealed} records have no digest: from before there was one, or made to look so"
         )
-    found.findings += [
-        (str(protocol.store.path(run_dir, name)), message) for name, message in protocol.contradictions(records)
-    ]
-    found.findings += _board(run_dir, protocol, records, found.remarks)
+    found.findings += [(places[name], message) for name, message in protocol.contradictions(records)]
+    if not alone:
+        found.findings += _board(run_dir, protocol, records, found.remarks)
 
 
-def _identity(path: Path, record: Envelope) -> Iterator[str]:
+def _identity(name: str, record: Envelope) -> Iterator[str]:
     """Does the record say what its name says, and only of a floor that it is one?"""
-    if path.stem != record.id:
+    if name != record.id:
         yield f"is the record of {record.id}, under another name"
     if record.id.rpartition("-")[2] != record.unit_measured.identity:
         yield "its id does not belong to what it says it measured"

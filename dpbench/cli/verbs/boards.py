@@ -18,11 +18,19 @@ verbs = typer.Typer()
     epilog="Examples:\n\n  dpbench leaderboard dpbench-runs/quick --output board.csv\n\n"
     "  dpbench leaderboard run1 run2 --output board.html\n\n"
     "  dpbench leaderboard run1 run2 --plot depth --output depth.png\n\n"
-    "  dpbench leaderboard mine --claimed theirs --output board.csv"
+    "  dpbench leaderboard mine --claimed theirs --output board.csv\n\n"
+    "  dpbench leaderboard dpbench-runs/quick --output quick.jsonl.xz"
 )
 def leaderboard(
-    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run directories.")],
-    output: Annotated[Path, typer.Option(help="FILE ending in .csv, .md, .html or .tex; in .png for a plot.")],
+    directories: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="Run directories, or files of records (.jsonl.xz).")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            help="FILE ending in .csv, .md, .html or .tex; in .png for a plot; in .jsonl.xz for the records themselves."
+        ),
+    ],
     plot: Annotated[
         str | None,
         typer.Option(
@@ -37,8 +45,14 @@ def leaderboard(
 ) -> None:
     """Derive a board from records alone: one row per cell and a worst-case row per defense setting."""
     from dpbench.protocols.known import of_run, of_runs
+    from dpbench.records.archive import ENDING
 
     protocol = of_runs(directories)
+    if output.name.endswith(ENDING):
+        if claimed:
+            raise DpbenchError(f"--claimed: a file of records ({ENDING}) holds what was measured; leave it out")
+        print(f"{output}: {protocol.store.write_archive(directories, output, protocol.newest)} records")
+        return
     chosen = plot or next(iter(protocol.plots), "")
     if chosen not in protocol.plots and plot is not None:
         raise unknown("plot", chosen, protocol.plots)
@@ -105,7 +119,10 @@ def check(
 
 @verbs.command(epilog="Examples:\n\n  dpbench verify dpbench-runs/quick\n\n  dpbench verify theirs ours")
 def verify(
-    directories: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, of either protocol.")],
+    directories: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run directories of either protocol, or files of records (.jsonl.xz)."),
+    ],
 ) -> None:
     """Does a run fit together? Digests and ranges of its records, and their figures computed again from its images.
 

@@ -58,7 +58,7 @@ def _tabulated(rows: Sequence[BoardRow], origin: str) -> pd.DataFrame:
     columns = [row.columns() | {"tied": tied.get(row, ""), "origin": origin} for row in rows]
     if not columns:
         return tidy(pd.DataFrame(columns=list(COLUMNS)))
-    return _sorted(tidy(pd.DataFrame(columns)))
+    return sorted_rows(tidy(pd.DataFrame(columns)))
 
 
 def _rows_of(scope: Scope) -> list[BoardRow]:
@@ -199,7 +199,7 @@ def _rows_over_seeds(rows: Sequence[BoardRow]) -> list[BoardRow]:
     return [row for same in settings.values() for row in on_common_seeds(same)]
 
 
-def _sorted(board: pd.DataFrame) -> pd.DataFrame:
+def sorted_rows(board: pd.DataFrame) -> pd.DataFrame:
     """Settings by accuracy and worst-case leakage; in one the worst case, then attacks, closest first."""
     kind = {WORST_CASE: 0, FLOOR: 2}
     keyed = board.assign(

@@ -93,8 +93,10 @@ def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
 
 
 def plotted_rows(board: pd.DataFrame) -> pd.DataFrame:
-    """Measured rows; of a panel with several seeds those that take all together."""
-    board = legible(board[board["origin"] == "measured"])
+    """Measured rows and, marked, one's own beside them; of a panel with several seeds those that take all together."""
+    board = legible(board[board["origin"] != "claimed"])
+    own = board["origin"].str.startswith("own")
+    board = board.assign(defense=board["defense"].where(~own, board["defense"] + " (own)"))
     together = board.groupby(PANEL)["seed"].transform(lambda seeds: (seeds == "all").any()).astype(bool)
     return board[~together | (board["seed"] == "all")]
 

@@ -19,7 +19,8 @@ verbs = typer.Typer()
     "  dpbench leaderboard run1 run2 --output board.html\n\n"
     "  dpbench leaderboard run1 run2 --plot depth --output depth.png\n\n"
     "  dpbench leaderboard mine --claimed theirs --output board.csv\n\n"
-    "  dpbench leaderboard dpbench-runs/quick --output quick.jsonl.xz"
+    "  dpbench leaderboard dpbench-runs/quick --output quick.jsonl.xz\n\n"
+    "  dpbench leaderboard mine --beside leaderboards/cifar10.csv --output board.csv"
 )
 def leaderboard(
     directories: Annotated[
@@ -41,6 +42,14 @@ def leaderboard(
     claimed: Annotated[
         list[Path] | None,
         typer.Option(metavar="DIR", help="Run directories of others, not re-run: shown apart. May be repeated."),
+    ] = None,
+    beside: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="BOARD",
+            help="A published board (.csv, or its records) to set these rows into: marked `own`, on its scale or said "
+            "why not.",
+        ),
     ] = None,
 ) -> None:
     """Derive a board from records alone: one row per cell and a worst-case row per defense setting."""
@@ -65,7 +74,16 @@ def leaderboard(
         protocol.newest(record for directory in given for record in protocol.store.all(directory))
         for given in (directories, claimed or [])
     )
-    rows = protocol.write(records, protocol.board(records, claimed=others), output, chosen)
+    board = protocol.board(records, claimed=others)
+    if beside is not None:
+        from dpbench.gate.beside import set_beside
+        from dpbench.gate.check import load_side
+
+        found = set_beside(board, load_side(beside).board, protocol.boards.layout)
+        board = found.board
+        for line in found.notes:
+            print(f"note: {clean(line, ERROR_LIMIT)}")
+    rows = protocol.write(records, board, output, chosen)
     print(f"{output}: {rows} rows")
 
 

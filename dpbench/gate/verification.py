@@ -19,6 +19,7 @@ from torch import Tensor
 from dpbench.contract.attack import Attack
 from dpbench.data.images import content_hash
 from dpbench.errors import DpbenchError
+from dpbench.gate.provenance import FILE, contradictions_of, is_entry
 from dpbench.metrics.table import BUILT_IN
 from dpbench.protocols.known import AnyProtocol, of_run
 from dpbench.records.archive import is_archive
@@ -76,7 +77,8 @@ def verify(run_dirs: Sequence[Path]) -> Verified:
 
 
 def _verify_run(run_dir: Path, protocol: AnyProtocol, found: Verified) -> None:
-    alone = is_archive(run_dir)
+    alone, entry = is_archive(run_dir), is_entry(run_dir)
+    without = 0
     places: dict[str, str] = {}
     records: list[Envelope] = []
     unsealed = 0
@@ -93,7 +95,14 @@ def _verify_run(run_dir: Path, protocol: AnyProtocol, found: Verified) -> None:
         records.append(record)
         unsealed += not sealed
         found.findings += [(stored.place, message) for message in _identity(stored.name or record.id, record)]
-        if record.status == "ok" and record.attacked and not alone:
+        if (
+            record.status == "ok"
+            and record.attacked
+            and entry
+            and not reconstructions_path(run_dir, record.id).exists()
+        ):
+            without += 1
+        elif record.status == "ok" and record.attacked and not alone:
             images = _images(run_dir, record)
             found.findings += [(stored.place, message) for message in images.messages]
             found.recomputed += images.count
@@ -101,6 +110,14 @@ def _verify_run(run_dir: Path, protocol: AnyProtocol, found: Verified) -> None:
         found.remarks.append(f"{run_dir}: no record in it")
     if alone:
         found.remarks.append(f"{run_dir}: records without images; give the run directory to compute figures from them")
+    if without:
+        found.remarks.append(
+            f"{run_dir}: the images of {without} attacks are not in it: their figures are taken as told"
+        )
+    if entry:
+        found.findings += [
+            (str(run_dir / FILE), message) for message in contradictions_of(run_dir, records, found.remarks)
+        ]
     if unsealed:
         found.remarks.append(
             f"{run_dir}: {unsealed} records have no digest: from before there was one, or made to look so"

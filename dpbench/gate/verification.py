@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,10 +77,28 @@ def verify(run_dirs: Sequence[Path]) -> Verified:
 
 
 def _verify_run(run_dir: Path, protocol: AnyProtocol, found: Verified) -> None:
-    alone, entry = is_archive(run_dir), is_entry(run_dir)
-    without = 0
-    places: dict[str, str] = {}
-    records: list[Envelope] = []
+    read = _read(run_dir, protocol, found)
+    records = list(read.values())
+    if not records and not found.findings:
+        found.remarks.append(f"{run_dir}: no record in it")
+    for place, record in read.items():
+        found.findings += [(place, message) for message in _identity(record)]
+    if is_entry(run_dir):
+        said = contradictions_of(run_dir, records, found.remarks)
+        found.findings += [(str(run_dir / FILE), message) for message in said]
+    places = {record.id: place for place, record in read.items()}
+    found.findings += [(places[name], message) for name, message in protocol.contradictions(records)]
+    if is_archive(run_dir):
+        found.remarks.append(f"{run_dir}: records without images; give the run directory to compute figures from them")
+        return
+    _look_at_images(run_dir, read, found)
+    found.findings += _board(run_dir, protocol, records, found.remarks)
+
+
+def _read(run_dir: Path, protocol: AnyProtocol, found: Verified) -> dict[str, Envelope]:
+    """Place -> record, of those that can be read; each under its own name, and once."""
+    read: dict[str, Envelope] = {}
+    known: set[str] = set()
     unsealed = 0
     for stored in protocol.store.stored(run_dir):
         found.records += 1
@@ -89,48 +107,38 @@ def _verify_run(run_dir: Path, protocol: AnyProtocol, found: Verified) -> None:
         except DpbenchError as error:
             found.findings.append((stored.place, str(error)))
             continue
-        if alone and record.id in places:
+        if stored.name not in (None, record.id):
+            found.findings.append((stored.place, f"is the record of {record.id}, under another name"))
+        elif record.id in known:
             found.findings.append((stored.place, f"is a second record of {record.id}"))
-        places[record.id] = stored.place
-        records.append(record)
+        known.add(record.id)
+        read[stored.place] = record
         unsealed += not sealed
-        found.findings += [(stored.place, message) for message in _identity(stored.name or record.id, record)]
-        if (
-            record.status == "ok"
-            and record.attacked
-            and entry
-            and not reconstructions_path(run_dir, record.id).exists()
-        ):
-            without += 1
-        elif record.status == "ok" and record.attacked and not alone:
-            images = _images(run_dir, record)
-            found.findings += [(stored.place, message) for message in images.messages]
-            found.recomputed += images.count
-    if not records and not found.findings:
-        found.remarks.append(f"{run_dir}: no record in it")
-    if alone:
-        found.remarks.append(f"{run_dir}: records without images; give the run directory to compute figures from them")
-    if without:
-        found.remarks.append(
-            f"{run_dir}: the images of {without} attacks are not in it: their figures are taken as told"
-        )
-    if entry:
-        found.findings += [
-            (str(run_dir / FILE), message) for message in contradictions_of(run_dir, records, found.remarks)
-        ]
     if unsealed:
         found.remarks.append(
             f"{run_dir}: {unsealed} records have no digest: from before there was one, or made to look so"
         )
-    found.findings += [(places[name], message) for name, message in protocol.contradictions(records)]
-    if not alone:
-        found.findings += _board(run_dir, protocol, records, found.remarks)
+    return read
 
 
-def _identity(name: str, record: Envelope) -> Iterator[str]:
-    """Does the record say what its name says, and only of a floor that it is one?"""
-    if name != record.id:
-        yield f"is the record of {record.id}, under another name"
+def _look_at_images(run_dir: Path, read: Mapping[str, Envelope], found: Verified) -> None:
+    """What the images of a run give away; an entry may come without them."""
+    without = 0
+    for place, record in read.items():
+        if record.status != "ok" or not record.attacked:
+            continue
+        if is_entry(run_dir) and not reconstructions_path(run_dir, record.id).exists():
+            without += 1
+            continue
+        images = _images(run_dir, record)
+        found.findings += [(place, message) for message in images.messages]
+        found.recomputed += images.count
+    if without:
+        found.remarks.append(f"{run_dir}: the images of {without} attacks are not in it; their figures are as told")
+
+
+def _identity(record: Envelope) -> Iterator[str]:
+    """Does the record say what its id says, and only of a floor that it is one?"""
     if record.id.rpartition("-")[2] != record.unit_measured.identity:
         yield "its id does not belong to what it says it measured"
     attack = getattr(record.unit_measured, "attack", None)

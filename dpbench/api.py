@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from dpbench.contract.spec import Spec
+from dpbench.errors import DpbenchError
+from dpbench.notebook.held import Held, holding
+from dpbench.notebook.progress_bar import ProgressBar
 from dpbench.protocols.known import loaded, of_run
 from dpbench.running.protocol import Options, Plan
 from dpbench.running.runner import execute, make_plan
@@ -27,6 +31,9 @@ def run(
     weights: str | Path | None = None,
     batch_size: int | None = None,
     audit: bool = False,
+    defense: Sequence[Held] = (),
+    attack: Sequence[Held] = (),
+    progress: bool | None = None,
     watcher: Watcher[Any, Any] | None = None,
 ) -> pd.DataFrame:
     """Run a suite, or what of it is not finished, and return its board.
@@ -47,7 +54,11 @@ def run(
         weights: overrides those of the suite's only backbone: a file, auto, pretrained or fit.
         batch_size: at most so many images in a network at once; None: from their size and the device's memory.
         audit: every plug-in runs in processes of its own, dpbench's too; those from files and other packages always do.
-        watcher: follows the run, see `dpbench.running.watching.Watcher`.
+        defense: further ones: names, `path/to/file.py:Name`, or classes and instances that one holds, which run in this
+            process with no border around them, and are measured anew each time.
+        attack: likewise.
+        progress: show a bar; by default in a notebook and on a terminal.
+        watcher: follows the run instead, see `dpbench.running.watching.Watcher`.
 
     Returns:
         One row per cell and one `worst-case` row per defense setting, or what the suite's protocol has instead. Columns
@@ -57,8 +68,13 @@ def run(
         DpbenchError: input that cannot be used; finished cells are kept.
     """
     settings: dict[str, Any] = {"data": data, "output": output, "only": only, "seed": seed, "budget": budget}
-    prepared = plan(suite, shifted=shifted, weights=weights, audit=audit, **settings)
-    records = execute(prepared, device=device, batch_size=batch_size, audit=audit, watcher=watcher)
+    if audit and any(not isinstance(one, str) for one in (*defense, *attack)):
+        raise DpbenchError("audit: classes that one holds cannot run in another process; put them into a file")
+    with holding(defense, attack) as (defenses, attacks):
+        held = {"defenses": defenses, "attacks": attacks}
+        prepared = plan(suite, shifted=shifted, weights=weights, audit=audit, **settings, **held)
+        with ProgressBar(prepared, progress if watcher is None else False) as bar:
+            records = execute(prepared, device=device, batch_size=batch_size, audit=audit, watcher=watcher or bar)
     prepared.protocol.store.restore(prepared.output, records)
     return prepared.protocol.board(records)
 

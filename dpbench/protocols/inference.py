@@ -59,7 +59,7 @@ class Inference(Protocol[CellSpec, Record]):
 
     def plan(self, suite: Suite, options: Options, progress: Progress) -> Planned[CellSpec]:
         """See `Protocol`."""
-        chosen = extend(suite, defenses=list(options.defenses), attacks=list(options.attacks))
+        chosen = extend(suite, defenses=options.defenses, attacks=options.attacks)
         changes = overrides(chosen.dataset, data=options.data, seed=options.seed, budget=options.budget)
         if options.shifted is not None:
             if chosen.shifted is None:

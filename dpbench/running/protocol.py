@@ -30,6 +30,7 @@ from dpbench.records.record import Envelope
 from dpbench.records.store import Store
 from dpbench.running.prepare import Prepared
 from dpbench.suite.cell import CellSpec
+from dpbench.suite.suite import PluginEntry
 from dpbench.suite.words import ssim_text
 from dpbench.text.shown_text import clean
 
@@ -69,7 +70,7 @@ class Options:
         budget: small, standard or large: overrides what the attacks may spend.
         weights: overrides those of the suite's only backbone: a file, auto, pretrained or fit.
         audit: every plug-in runs in processes of its own; only what was measured so counts as finished.
-        defenses: further ones, at their defaults.
+        defenses: further ones: by name at their defaults, or as entries of a suite.
         attacks: likewise.
     """
 
@@ -81,8 +82,8 @@ class Options:
     budget: str | None = None
     weights: str | None = None
     audit: bool = False
-    defenses: Sequence[str] = ()
-    attacks: Sequence[str] = ()
+    defenses: Sequence[str | PluginEntry] = ()
+    attacks: Sequence[str | PluginEntry] = ()
 
 
 @dataclass(frozen=True)

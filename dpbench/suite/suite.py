@@ -6,7 +6,8 @@ Everything a user can get wrong is refused here, before anything is computed.
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, StringConstraints
 
@@ -21,6 +22,8 @@ from dpbench.suite.ensembles import ENSEMBLES, NEWEST
 
 Headline = Literal["leakage", "ssim", "reid_top1", "identity_top1"]
 """Figures of a board that a suite can be about."""
+
+E = TypeVar("E", bound="PluginEntry")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 
@@ -69,7 +72,17 @@ class AttackEntry(PluginEntry):
 
 
 class Suite(Spec):
-    """The content of a suite file."""
+    """The content of a suite file: what `dpbench.run` takes, too.
+
+    >>> suite = dpbench.Suite(
+    ...     name="mine",
+    ...     backbones=[{"name": "resnet10t", "split_points": ["layer1"]}],
+    ...     defenses=[{"name": "none"}, {"name": "gaussian", "std": [0.5, 1.0]}],
+    ...     ensemble="ensemble-v1.1",
+    ... )
+    >>> suite.victims
+    64
+    """
 
     schema_version: Literal[1] = 1
     protocol: str = Field("", description="what is asked of the defenses; by default what leaks in inference")
@@ -146,11 +159,16 @@ def with_weights(suite: Suite, weights: str) -> Suite:
     return suite.model_copy(update={"backbones": [suite.backbones[0].model_copy(update={"weights": weights})]})
 
 
-def extend(suite: Suite, *, defenses: list[str], attacks: list[str]) -> Suite:
-    """The suite with further defenses and attacks, by name or as `path/to/file.py:Name`, at their defaults."""
+def extend(suite: Suite, *, defenses: Sequence[str | PluginEntry], attacks: Sequence[str | PluginEntry]) -> Suite:
+    """The suite with further defenses and attacks, by name or as `path/to/file.py:Name` at their defaults, or entries."""
     return suite.model_copy(
         update={
-            "defenses": [*suite.defenses, *(PluginEntry(name=name) for name in defenses)],
-            "attacks": [*suite.attacks, *(AttackEntry(name=name) for name in attacks)],
+            "defenses": [*suite.defenses, *(as_entry(PluginEntry, one) for one in defenses)],
+            "attacks": [*suite.attacks, *(as_entry(AttackEntry, one) for one in attacks)],
         }
     )
+
+
+def as_entry(kind: type[E], given: str | PluginEntry) -> E:
+    """An entry of a suite for a plug-in by name, or for an entry of another kind with the same parameters."""
+    return kind(name=given) if isinstance(given, str) else kind.model_validate(given.model_dump())

@@ -41,6 +41,7 @@ ROOMS = (
     ("protocols",),
     ("exchange", "gate"),
     ("testing",),
+    ("notebook",),
     ("api",),
     ("cli",),
     ("__main__",),

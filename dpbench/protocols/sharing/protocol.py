@@ -37,7 +37,7 @@ from dpbench.running.kept_images import keep_images
 from dpbench.running.protocol import Lab, Options, Plan, Planned, Progress, Protocol, Shareable
 from dpbench.suite import preflight
 from dpbench.suite.overrides import overrides
-from dpbench.suite.suite import PluginEntry
+from dpbench.suite.suite import PluginEntry, as_entry
 from dpbench.suite.words import ssim_text
 
 
@@ -62,8 +62,8 @@ class Sharing(Protocol[Unit, SharingRecord]):
             changes["leakage_seeds"] = None
         if options.weights is not None:
             changes["backbone"] = suite.backbone.model_copy(update={"weights": options.weights})
-        changes["defenses"] = [*suite.defenses, *(PluginEntry(name=name) for name in options.defenses)]
-        changes["attacks"] = [*suite.attacks, *(SharingAttack(name=name) for name in options.attacks)]
+        changes["defenses"] = [*suite.defenses, *(as_entry(PluginEntry, one) for one in options.defenses)]
+        changes["attacks"] = [*suite.attacks, *(as_entry(SharingAttack, one) for one in options.attacks)]
         suite = suite.model_copy(update=changes)
         size = suite.dataset.image_size
         progress("looking at the data")

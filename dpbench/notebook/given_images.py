@@ -139,7 +139,7 @@ def _data_set(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> type[Imag
 
 
 def _place(part: PartName, index: int, order: Sequence[int] | NDArray[np.int64]) -> int:
-    """The image at a place of a part: private images from the front, auxiliary ones behind, the last ones to test on."""
+    """The image at a place of a part: private ones come first, then auxiliary ones, then those to test on."""
     count = len(order)
     first, second = int(SHARES["private"] * count), int((SHARES["private"] + SHARES["auxiliary"]) * count)
     start, end = {"private": (0, first), "auxiliary": (first, second), "test": (second, count)}[part]

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from dpbench.board.columns import FLOOR, WORST_CASE
-from dpbench.errors import DpbenchError, unknown
+from dpbench.errors import unknown
 from dpbench.protocols.known import of_run
 from dpbench.text.shown_text import clean
 from dpbench.text.terminal import make_console
@@ -75,9 +75,7 @@ class Results:
         kinds = self.protocol.plots
         chosen = kind or next(iter(kinds), "")
         if chosen not in kinds:
-            raise (
-                unknown("plot", chosen, kinds) if kinds else DpbenchError(f"{self.run}: there is no plot of such runs")
-            )
+            raise unknown("plot", chosen, kinds)
         if output is not None:
             self.protocol.write(self.records, self.board, Path(output), chosen)
             return Path(output)

@@ -160,7 +160,7 @@ def with_weights(suite: Suite, weights: str) -> Suite:
 
 
 def extend(suite: Suite, *, defenses: Sequence[str | PluginEntry], attacks: Sequence[str | PluginEntry]) -> Suite:
-    """The suite with further defenses and attacks, by name or as `path/to/file.py:Name` at their defaults, or entries."""
+    """The suite with further defenses and attacks: entries, or names and `path/to/file.py:Name` at their defaults."""
     return suite.model_copy(
         update={
             "defenses": [*suite.defenses, *(as_entry(PluginEntry, one) for one in defenses)],

@@ -120,15 +120,14 @@ def test_nothing_stays_known_and_nothing_of_before_is_taken(results):
 
 def test_dpbench_run_takes_what_one_holds(tmp_path, capsys):
     (tmp_path / "tiny.toml").write_text(SUITE)
-    board = package.run(
-        str(tmp_path / "tiny.toml"), output=tmp_path / "run", device="cpu", defense=[Scaled], attack=[Grey], progress=True
-    )
+    given = {"output": tmp_path / "run", "device": "cpu", "attack": [Grey]}
+    board = package.run(str(tmp_path / "tiny.toml"), defense=[Scaled], progress=True, **given)
     assert {"none", "scaled"} == set(board["defense"])
     assert "grey" in set(board["attack"])
     assert "cell" in capsys.readouterr().err
     assert all(record.apart == [] for record in CELLS.all(tmp_path / "run"))
     with pytest.raises(DpbenchError, match="cannot run in another process"):
-        package.run(str(tmp_path / "tiny.toml"), output=tmp_path / "run", attack=[Grey], audit=True)
+        package.run(str(tmp_path / "tiny.toml"), audit=True, **given)
 
 
 def test_verify_says_that_what_one_holds_ran_without_a_border(results, dpbench):

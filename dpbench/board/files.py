@@ -1,4 +1,4 @@
-"""Boards as files: .csv to derive and diff, and to read again; .md, .html and .tex for people."""
+"""Boards as files: .csv to derive and diff, and to read again; .md and .html for people."""
 
 from __future__ import annotations
 
@@ -125,22 +125,20 @@ def _html(board: pd.DataFrame) -> str:
     return f"{head}{style}{table}\n{notes}</html>\n"
 
 
-def _latex(board: pd.DataFrame) -> str:
-    table = "% needs \\usepackage{booktabs}\n" + str(_readable(board).to_latex(index=False, escape=True))
-    return table + "".join(f"% {line}\n" for line in _caveats(board))
-
-
 def _caveats(board: pd.DataFrame) -> list[str]:
     from dpbench.board.caveats import caveats  # as above
 
     return caveats(board)
 
 
-_WRITERS = {".csv": _csv, ".md": _markdown, ".html": _html, ".tex": _latex}
+_WRITERS = {".csv": _csv, ".md": _markdown, ".html": _html}
+
+ENDINGS = (*_WRITERS, ".tex")
+"""Of boards; a table for a paper is written by `dpbench.reporting.paper_table`."""
 
 
 def write_board(board: pd.DataFrame, path: Path) -> None:
-    """Write a board in the format that the ending names: .csv, .md, .html or .tex; whole, or not at all.
+    """Write a board in the format that the ending names: .csv, .md or .html; whole, or not at all.
 
     Raises:
         DpbenchError: another ending, or the disk does not take the file.
@@ -150,7 +148,7 @@ def write_board(board: pd.DataFrame, path: Path) -> None:
     render = _WRITERS.get(path.suffix.lower())
     if render is None:
         raise DpbenchError(
-            f"{path.name}: a board ends in {', '.join(_WRITERS)}, not in {path.suffix or 'no ending'!r}; "
+            f"{path.name}: a board ends in {', '.join(ENDINGS)}, not in {path.suffix or 'no ending'!r}; "
             "choose one of these endings"
         )
     text = render(board)

@@ -32,6 +32,8 @@ from dpbench.records.store import CELLS, Store, newest
 from dpbench.reporting.budget_plot import write_budgets
 from dpbench.reporting.depth_plot import depths, write_depth
 from dpbench.reporting.overview import write_overview
+from dpbench.reporting.paper_table import write_paper_table
+from dpbench.reporting.plot_style import PLOTTED
 from dpbench.reporting.table import print_table
 from dpbench.reporting.tradeoff_plot import write_tradeoff
 from dpbench.running.kept_images import keep_images
@@ -148,7 +150,9 @@ class Inference(Protocol[CellSpec, Record]):
 
     def write(self, records: Sequence[Record], board: pd.DataFrame, output: Path, plot: str) -> int:
         """See `Protocol`."""
-        if output.suffix != ".png":
+        if output.suffix == ".tex":
+            return write_paper_table(board, output)
+        if output.suffix not in PLOTTED:
             write_board(board, output)
         elif plot == "tradeoff":
             write_tradeoff(board, output)

@@ -61,7 +61,7 @@ TEX = {
 
 
 def write_paper_table(board: pd.DataFrame, path: Path, *, rows: str = "worst", columns: Sequence[str] = COLUMNS) -> int:
-    """Write some rows and columns of a board as a longtable that an article can `\\input`.
+    """Write some rows and columns of a board as a longtable for an article to input.
 
     Args:
         board: from `dpbench.board.leaderboard`, or read from a file.

@@ -34,9 +34,10 @@ def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
     may name every victim. Settings whose leakage is made of other metrics than the undefended model's are left out
     there.
 
-    A line is a defense over one parameter; where several vary, points stand alone. Axes are alike. Filled and solid is the strongest threat model, hollow and dashed the
-    static tier. The undefended model and the floor are reference lines. Bars are 95% intervals. Drawn are attackers
-    with images like the victims' and the most releases, measured rows only; all seeds together where there are several.
+    A line is a defense over one parameter; where several vary, points stand alone. Filled and solid is the strongest
+    threat model, hollow and dashed the static tier. The undefended model and the floor are reference lines. Bars are
+    95% intervals. Axes are alike in all panels. Drawn are attackers with images like the victims' and the most
+    releases, measured rows only; all seeds together where there are several.
 
     Args:
         board: from `dpbench.board.leaderboard`.

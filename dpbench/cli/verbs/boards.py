@@ -35,7 +35,7 @@ def leaderboard(
     output: Annotated[
         Path,
         typer.Option(
-            help="FILE ending in .csv, .md, .html or .tex; in .png, .pdf or .svg for a plot; in .jsonl.xz for the records."
+            help="FILE in .csv, .md, .html or .tex; in .png, .pdf or .svg for a plot; in .jsonl.xz for the records."
         ),
     ],
     plot: Annotated[

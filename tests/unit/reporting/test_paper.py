@@ -1,4 +1,4 @@
-"""Boards for a paper: a longtable that compiles, plots as vectors, labels apart from each other, lines that are curves."""
+"""Boards for a paper: a longtable that compiles, plots as vectors, labels apart from each other, lines only for curves."""
 
 import re
 import shutil
@@ -79,9 +79,13 @@ def test_what_strangers_wrote_is_no_command(tmp_path):
     assert r"passwd\}\$\#\textasciitilde{}\textasciicircum{}\_\{\}\textless{}\textbar{}\textgreater{}" in text
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX on this machine")
 def test_the_table_compiles(board, tmp_path):
     write_paper_table(board, tmp_path / "table.tex", rows="all")
+    text = (tmp_path / "table.tex").read_text()
+    assert text.count("{") == text.count("}")
+    assert re.findall(r"\\(begin|end|begingroup|endgroup)\b", text) == ["begingroup", "begin", "end", "endgroup"]
+    if shutil.which("pdflatex") is None:  # the structure says most of it
+        return
     article = r"\documentclass{article}\usepackage{booktabs,longtable}\begin{document}\input{table}\end{document}"
     (tmp_path / "article.tex").write_text(article)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "article.tex"]

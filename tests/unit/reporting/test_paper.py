@@ -1,4 +1,4 @@
-"""Boards for a paper: a longtable that compiles, plots as vectors, labels apart from each other, lines only for curves."""
+"""Boards for a paper: a longtable that compiles, vector plots, labels apart from each other, lines only for curves."""
 
 import re
 import shutil

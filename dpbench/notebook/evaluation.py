@@ -51,7 +51,9 @@ def evaluate(
         ...
         ...     def transform(self, features, state, *, generator):
         ...         return features.round()
-        >>> results = dpbench.evaluate(Rounded, attacks=["mean-image"], victims=4, epochs=1, output="runs/rounded")
+        >>> images, labels = torch.rand(100, 3, 16, 16), torch.arange(100) % 2
+        >>> quick = {"attacks": ["mean-image"], "victims": 4, "epochs": 1}
+        >>> results = dpbench.evaluate(Rounded, backbone="resnet10t", split="layer1", images=(images, labels), **quick)
         >>> sorted(results.board["defense"].unique())
         ['none', 'rounded']
 

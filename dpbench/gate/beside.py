@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -72,9 +73,9 @@ def set_beside(own: pd.DataFrame, published: pd.DataFrame, layout: Layout) -> Be
     return Beside(with_arguments(board, {**arguments_of(published), **arguments_of(own)}), notes)
 
 
-def _without_leakage(rows: pd.DataFrame) -> dict[str, object]:
+def _without_leakage(rows: pd.DataFrame) -> dict[str, Any]:
     columns = [f"{name}{end}" for name in LEAKAGE for end in ("", "_low", "_high")]
-    emptied: dict[str, object] = dict.fromkeys((name for name in columns if name in rows), float("nan"))
+    emptied: dict[str, Any] = dict.fromkeys((name for name in columns if name in rows), float("nan"))
     return emptied | {name: "" for name in ("leakage_metrics",) if name in rows}
 
 

@@ -13,6 +13,7 @@ from dpbench.board.columns import DECIMALS, Row
 from dpbench.board.rows import BoardRow
 from dpbench.contract.attack import Attack
 from dpbench.contract.defense import Defense
+from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError, unknown
@@ -234,7 +235,7 @@ def _found(dataset: DatasetSpec, expected: str, place: str | None, option: str) 
 
 def _refuse_changed(cell: CellSpec) -> None:
     """An error where a built-in attack or defense is not what it was: the row would be another cell."""
-    both: tuple[tuple[str, type[Any], PluginSpec], ...] = (
+    both: tuple[tuple[str, type[Plugin], PluginSpec], ...] = (
         ("defense", Defense, cell.defense),
         ("attack", Attack, cell.attack),
     )

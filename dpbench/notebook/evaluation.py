@@ -18,7 +18,7 @@ from dpbench.notebook.results import Results
 from dpbench.protocols.known import DEFAULT
 from dpbench.running.protocol import Options
 from dpbench.running.runner import execute, make_plan
-from dpbench.suite.ensembles import ENSEMBLES, floors
+from dpbench.suite.ensembles import ENSEMBLES, NEWEST, floors
 from dpbench.suite.suite import PluginEntry, Suite
 
 if TYPE_CHECKING:
@@ -51,9 +51,13 @@ def evaluate(
         ...
         ...     def transform(self, features, state, *, generator):
         ...         return features.round()
-        >>> images, labels = torch.rand(100, 3, 16, 16), torch.arange(100) % 2
-        >>> quick = {"attacks": ["mean-image"], "victims": 4, "epochs": 1}
-        >>> results = dpbench.evaluate(Rounded, backbone="resnet10t", split="layer1", images=(images, labels), **quick)
+        >>> class Grey(dpbench.Attack):
+        ...     name = "grey"
+        ...
+        ...     def reconstruct(self, seen, *, generator):
+        ...         return torch.full((len(seen.released), *seen.image_shape), 0.5)
+        >>> given = {"images": (torch.rand(100, 3, 16, 16), torch.arange(100) % 2), "attacks": [Grey], "victims": 4}
+        >>> results = dpbench.evaluate(Rounded, backbone="resnet10t", split="layer1", epochs=1, **given)
         >>> sorted(results.board["defense"].unique())
         ['none', 'rounded']
 
@@ -127,4 +131,6 @@ def _attacks(given: str | Sequence[Held]) -> tuple[str | None, list[Held]]:
     if not named:
         raise DpbenchError(f"attacks is empty; name some, or an ensemble: {', '.join(ENSEMBLES)}")
     has_floor = any(isinstance(one, str) and one in floors() for one in named)
+    if all(isinstance(one, str) and one in floors() for one in named):
+        raise DpbenchError(f"attacks are floors alone, which say nothing of a defense; add one, or name {NEWEST!r}")
     return None, named if has_floor else ["mean-image", *named]

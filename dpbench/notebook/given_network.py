@@ -87,8 +87,9 @@ def _known_to_timm(name: str, network: nn.Module) -> Iterator[None]:
 def _draw_anew(network: nn.Module) -> None:
     """Fresh weights from the global generator, which whoever makes a network has seeded."""
     for module in network.modules():
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+        reset: Any = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
 
 
 def _classifier(network: nn.Module) -> str:
@@ -96,4 +97,4 @@ def _classifier(network: nn.Module) -> str:
     found = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not found:
         raise DpbenchError(f"{type(network).__name__} has no linear layer, whose rows would be the classes")
-    return found[-1]
+    return str(found[-1])

@@ -39,11 +39,12 @@ def holding(defenses: Sequence[Held], attacks: Sequence[Held]) -> Iterator[tuple
     Raises:
         DpbenchError: something that is no defense or attack, or whose name another has.
     """
-    classes = [_class_of(one, base) for base, given in ((Defense, defenses), (Attack, attacks)) for one in given]
+    pairs = [(one, base) for base, given in ((Defense, defenses), (Attack, attacks)) for one in given]
+    classes = dict.fromkeys(cls for one, base in pairs if (cls := _class_of(one, base)) is not None)
     known = registry.every()
     added = []
     try:
-        for cls in dict.fromkeys(cls for cls in classes if cls is not None):
+        for cls in classes:
             if registry.is_own(cls):
                 continue
             if known[registry.sort_of(cls)].get(cls.name) is not cls:
@@ -53,7 +54,7 @@ def holding(defenses: Sequence[Held], attacks: Sequence[Held]) -> Iterator[tuple
         yield [PluginEntry(**_entry(one)) for one in defenses], [AttackEntry(**_entry(one)) for one in attacks]
     finally:
         for cls in classes:
-            registry.HELD.pop(cls, None)  # type: ignore[arg-type]
+            registry.HELD.pop(cls, None)
         for cls in added:
             registry.forget(cls)
 

@@ -143,10 +143,10 @@ def _cell(
     if pd.isna(value):
         return "--"
     shown = _number(value, column, decimals)
-    low, high = row.get(f"{column}_low"), row.get(f"{column}_high")
-    if column not in WITH_INTERVAL or pd.isna(low):
+    if column not in WITH_INTERVAL or pd.isna(row[f"{column}_low"]):
         return shown
-    return f"{shown} [{_number(low, column, decimals)}, {_number(high, column, decimals)}]"
+    low, high = (_number(row[f"{column}{end}"], column, decimals) for end in ("_low", "_high"))
+    return f"{shown} [{low}, {high}]"
 
 
 def _number(value: float, column: str, decimals: Mapping[str, int]) -> str:

@@ -10,6 +10,7 @@ import pytest
 import tiny_suite
 import torch
 
+from dpbench import Attack
 from dpbench.api import plan as make_plan
 from dpbench.board.columns import COLUMNS
 from dpbench.cli import app as cli
@@ -137,17 +138,30 @@ def test_the_python_example_runs(text, tmp_path, monkeypatch):
     exec(compile(small, "README.md", "exec"), {})
 
 
+class Plain(Attack):
+    name = "plain"
+
+    def reconstruct(self, seen, *, generator):
+        return torch.full((len(seen.released), *seen.image_shape), 0.5)
+
+
 def test_the_example_of_what_one_holds_runs(tmp_path, monkeypatch):
     code = snippet(GUIDE["commands"], "in a notebook")
     monkeypatch.chdir(tmp_path)
-    small = code.replace("(images, labels))", '(images, labels), attacks=["mean-image"], victims=4)')
+    small = code.replace("(images, labels))", "(images, labels), attacks=[Plain], victims=4)")
     assert small != code
     network = torch.nn.Sequential()
     network.add_module("layer2", torch.nn.Conv2d(3, 4, 3, stride=2, padding=1))
     network.add_module("flat", torch.nn.Flatten())
     network.add_module("fc", torch.nn.Linear(4 * 8 * 8, 2))
     images = torch.rand(100, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    names = {"__name__": "__main__", "network": network, "images": images, "labels": torch.arange(100) % 2}
+    names = {
+        "__name__": "__main__",
+        "network": network,
+        "images": images,
+        "labels": torch.arange(100) % 2,
+        "Plain": Plain,
+    }
     exec(compile(small, "commands.md", "exec"), names)
     assert len(names["results"].board) > 3
 

@@ -142,6 +142,7 @@ def test_verify_says_that_what_one_holds_ran_without_a_border(results, dpbench):
         ({"defense": Grey}, "Grey is no Defense"),
         ({"defense": nn.ReLU()}, "ReLU is no Defense"),
         ({"attacks": []}, "attacks is empty"),
+        ({"attacks": ["mean-image"]}, "floors alone"),
         ({"backbone": Net(), "split": "middle"}, "split 'middle' is no module of Net"),
         ({"backbone": nn.Sequential(nn.Conv2d(3, 2, 1)), "split": "0"}, "has no linear layer"),
         ({"images": 3}, "images are int, which cannot be read"),
@@ -153,7 +154,7 @@ def test_verify_says_that_what_one_holds_ran_without_a_border(results, dpbench):
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_a_line(tmp_path, changes, said):
-    given = {"defense": Scaled, "images": pictures(), "attacks": ["mean-image"], "victims": 4, **changes}
+    given = {"defense": Scaled, "images": pictures(), "attacks": [Grey], "victims": 4, **changes}
     with pytest.raises(DpbenchError) as refused:
         package.evaluate(given.pop("defense"), output=tmp_path / "run", device="cpu", **given)
     assert said in str(refused.value)

@@ -59,8 +59,12 @@ def given_network(given: str | nn.Module, split: str | int, *, fit: bool, epochs
 
 @contextmanager
 def _known_to_timm(name: str, network: nn.Module) -> Iterator[None]:
+    held = [network]
+
     def create(pretrained: bool = False, **options: Any) -> nn.Module:
-        made = copy.deepcopy(network)
+        if not held:
+            raise DpbenchError(f"{name} was handed in for one evaluation, which is over")
+        made = copy.deepcopy(held[0])
         overlay = options.get("pretrained_cfg_overlay") or {}
         if overlay.get("state_dict") is not None:
             made.load_state_dict(overlay["state_dict"])
@@ -81,6 +85,7 @@ def _known_to_timm(name: str, network: nn.Module) -> Iterator[None]:
             timm.models.register_model(create)
         yield
     finally:
+        held.clear()  # timm keeps what makes it, and forgets no name
         del sys.modules[home.__name__]
 
 

@@ -67,7 +67,10 @@ def test_rows_columns_and_labels_are_chosen(tmp_path, dpbench):
     assert "unknown defense 'gauss'" in dpbench(*arguments[:4], "--labels", "gauss=X").err
     assert "keeps its name" in dpbench(*arguments[:4], "--labels", "none=X").err
     assert "expected NAME=LABEL" in dpbench(*arguments[:4], "--labels", "gaussian").err
-    assert "keeps all names" in dpbench(*arguments[:2], "--output", tmp_path / "x.csv", "--labels", "gaussian=X").err
+    assert (
+        "keeps the names of defenses"
+        in dpbench(*arguments[:2], "--output", tmp_path / "x.csv", "--labels", "gaussian=X").err
+    )
 
 
 def test_what_strangers_wrote_is_no_command(tmp_path):

@@ -108,7 +108,7 @@ def _pixels(image: Any, size: int | None) -> Tensor:
     """One image as (3,S,S) uint8."""
     if hasattr(image, "convert"):  # of PIL
         image = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
-    tensor = torch.as_tensor(np.array(image))
+    tensor = image.detach().cpu() if isinstance(image, Tensor) else torch.from_numpy(np.array(image))
     if tensor.is_floating_point():
         if not bool(((tensor >= 0) & (tensor <= 1)).all()):
             raise ValueError("an image has values outside [0, 1]; undo its normalisation")

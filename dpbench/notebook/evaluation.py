@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from dpbench.contract.threat import UNDEFENDED, Budget, ThreatModel
 from dpbench.errors import DpbenchError
+from dpbench.executors.executor import Means
+from dpbench.executors.known import Here
 from dpbench.notebook.given_images import given_images
 from dpbench.notebook.given_network import given_network
 from dpbench.notebook.held import Held, holding
@@ -109,7 +111,7 @@ def evaluate(
         place = Path(output) if output is not None else _place()
         plan = make_plan(DEFAULT, suite, Options(output=place))
         with ProgressBar(plan, progress) as bar:
-            records = execute(plan, device=device, watcher=bar)
+            records = execute(plan, device=device, watcher=bar, means=Means(executor=Here.name))
         DEFAULT.store.restore(place, records)
     return Results(place)
 

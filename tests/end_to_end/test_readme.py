@@ -115,6 +115,8 @@ def test_a_protocol_runs_as_shown(tmp_path, dpbench, monkeypatch):
     (tmp_path / "dim.toml").write_text(suite)
     outcome = dpbench("--protocol", protocol, "run", "dim.toml")
     assert outcome.status == 0, outcome
+    assert dpbench("--protocol", protocol, "run", "dim.toml", "--output", "apart", "--workers", "2").status == 0
+    assert dpbench("check", "apart", "--baseline", "dpbench-runs/dim").status == 0
     for verb in (["leaderboard", "--output", "b.csv"], ["verify"], ["check", "--baseline", "b.csv"]):
         done = dpbench(verb[0], "dpbench-runs/dim", *verb[1:])
         assert done.status == 0, done
@@ -124,6 +126,7 @@ def test_a_protocol_runs_as_shown(tmp_path, dpbench, monkeypatch):
 def test_every_file_that_is_shown_is_run():
     files = {code.partition("\n")[0] for code in code_of(TEXTS, "python")}
     plugins = {f"# {name}.py" for name in ("mine", "my_defense", "my_attack", "my_metric", "my_data", "my_protocol")}
+    plugins.add("# pool.py")  # an executor: tests/unit/running/test_workers.py
     assert files == {*plugins, "# from Python", "# in a notebook"}
 
 
@@ -148,7 +151,7 @@ class Plain(Attack):
 def test_the_example_of_what_one_holds_runs(tmp_path, monkeypatch):
     code = snippet(GUIDE["commands"], "in a notebook")
     monkeypatch.chdir(tmp_path)
-    small = code.replace("(images, labels))", "(images, labels), attacks=[Plain], victims=4)")
+    small = code.replace("(images, labels)", "(images, labels), attacks=[Plain], victims=4")
     assert small != code
     network = torch.nn.Sequential()
     network.add_module("layer2", torch.nn.Conv2d(3, 4, 3, stride=2, padding=1))

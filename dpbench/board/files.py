@@ -1,4 +1,4 @@
-"""Boards as files: .csv to derive and diff, and to read again; .md and .tex for people."""
+"""Boards as files: .csv to derive and diff, and to read again; .md for people."""
 
 from __future__ import annotations
 
@@ -116,24 +116,20 @@ def _markdown(board: pd.DataFrame) -> str:
     return "\n\n".join([table, *_caveats(board)]) + "\n"
 
 
-def _latex(board: pd.DataFrame) -> str:
-    table = "% needs \\usepackage{booktabs}\n" + str(_readable(board).to_latex(index=False, escape=True))
-    return table + "".join(f"% {line}\n" for line in _caveats(board))
-
-
 def _caveats(board: pd.DataFrame) -> list[str]:
     from dpbench.board.caveats import caveats  # as above
 
     return caveats(board)
 
 
-_WRITERS = {".csv": _csv, ".md": _markdown, ".tex": _latex}
+_WRITERS = {".csv": _csv, ".md": _markdown}
+
+ENDINGS = (*_WRITERS, ".html", ".tex")
+"""Of boards; a page is written by `dpbench.report.page`, a table for a paper by `dpbench.reporting.paper_table`."""
 
 
 def write_board(board: pd.DataFrame, path: Path) -> None:
-    """Write a board in the format that the ending names: .csv, .md or .tex; whole, or not at all.
-
-    A page (.html) is written by `dpbench.report.page`.
+    """Write a board in the format that the ending names: .csv or .md; whole, or not at all.
 
     Raises:
         DpbenchError: another ending, or the disk does not take the file.
@@ -143,7 +139,7 @@ def write_board(board: pd.DataFrame, path: Path) -> None:
     render = _WRITERS.get(path.suffix.lower())
     if render is None:
         raise DpbenchError(
-            f"{path.name}: a board ends in .csv, .md, .html, .tex, not in {path.suffix or 'no ending'!r}; "
+            f"{path.name}: a board ends in {', '.join(ENDINGS)}, not in {path.suffix or 'no ending'!r}; "
             "choose one of these endings"
         )
     text = render(board)

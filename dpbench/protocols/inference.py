@@ -36,6 +36,8 @@ from dpbench.report.page import write_page
 from dpbench.reporting.budget_plot import write_budgets
 from dpbench.reporting.depth_plot import depths, write_depth
 from dpbench.reporting.overview import write_overview
+from dpbench.reporting.paper_table import write_paper_table
+from dpbench.reporting.plot_style import PLOTTED
 from dpbench.reporting.table import print_table
 from dpbench.reporting.tradeoff_plot import write_tradeoff
 from dpbench.running.kept_images import keep_images
@@ -64,7 +66,7 @@ class Inference(Protocol[CellSpec, Record]):
 
     def plan(self, suite: Suite, options: Options, progress: Progress) -> Planned[CellSpec]:
         """See `Protocol`."""
-        chosen = extend(suite, defenses=list(options.defenses), attacks=list(options.attacks))
+        chosen = extend(suite, defenses=options.defenses, attacks=options.attacks)
         changes = overrides(chosen.dataset, data=options.data, seed=options.seed, budget=options.budget)
         if options.shifted is not None:
             if chosen.shifted is None:
@@ -174,9 +176,11 @@ class Inference(Protocol[CellSpec, Record]):
 
     def write(self, records: Sequence[Record], board: pd.DataFrame, output: Path, plot: str) -> int:
         """See `Protocol`."""
+        if output.suffix == ".tex":
+            return write_paper_table(board, output)
         if output.suffix.lower() == ".html":
             write_page(report_of_cells(board, records), output)
-        elif output.suffix != ".png":
+        elif output.suffix not in PLOTTED:
             write_board(board, output)
         elif plot == "tradeoff":
             write_tradeoff(board, output)

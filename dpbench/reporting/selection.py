@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
 from dpbench.board.caveats import leakage_lines, recognised_line
@@ -22,6 +25,13 @@ def headline(panel: pd.DataFrame) -> str:
     """The strongest threat model among these rows."""
     present = set(panel["threat_model"])
     return [threat_model for threat_model in THREAT_MODELS if threat_model in present][-1]
+
+
+def granted(row: Mapping[str, Any]) -> str:
+    """What the attacker of a row is granted, in words: `weights`, `query shifted releases=4`."""
+    words = [str(row["threat_model"]), *(["shifted"] if row["auxiliary"] == "shifted" else [])]
+    words += [f"releases={row['releases']}"] if row["releases"] > 1 else []
+    return " ".join([*words, *(["server trusted"] if row.get("server") == "trusted" else [])])
 
 
 def server_of(rows: pd.DataFrame) -> pd.Series[str]:

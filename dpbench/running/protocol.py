@@ -32,6 +32,7 @@ from dpbench.records.record import Envelope
 from dpbench.records.store import Store
 from dpbench.running.prepare import Prepared
 from dpbench.suite.cell import CellSpec
+from dpbench.suite.suite import PluginEntry
 from dpbench.suite.words import ssim_text
 from dpbench.text.shown_text import clean
 
@@ -72,7 +73,7 @@ class Options:
         weights: overrides those of the suite's only backbone: a file, auto, pretrained or fit.
         audit: every plug-in runs in processes of its own; only what was measured so counts as finished.
         shard: (I, N): the Ith of N shares of the suite, from 1; see `dpbench.executors.shares`.
-        defenses: further ones: a name, then parameters, see `dpbench.suite.overrides.entry`.
+        defenses: further ones: a name, then parameters, see `dpbench.suite.overrides.entry`; or entries of a suite.
         attacks: likewise.
         settings: `KEY=VALUE` of the suite, see `dpbench.suite.overrides.changed`, as for those below.
         backbone: replaces the suite's.
@@ -89,8 +90,8 @@ class Options:
     weights: str | None = None
     audit: bool = False
     shard: tuple[int, int] | None = None
-    defenses: Sequence[str] = ()
-    attacks: Sequence[str] = ()
+    defenses: Sequence[str | PluginEntry] = ()
+    attacks: Sequence[str | PluginEntry] = ()
     settings: Sequence[str] = ()
     backbone: str | None = None
     splits: Sequence[str] = ()

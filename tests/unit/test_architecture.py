@@ -43,6 +43,7 @@ ROOMS = (
     ("protocols",),
     ("exchange", "gate", "viewing"),
     ("testing",),
+    ("notebook",),
     ("api",),
     ("cli",),
     ("__main__",),

@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import pandas as pd
 
-from dpbench.board.columns import CELL_LAYOUT, WORST_CASE, Layout
-from dpbench.contract.threat import UNDEFENDED
+from dpbench.board.columns import CELL_LAYOUT, KEY, WORST_CASE, Layout
+from dpbench.contract.threat import THREAT_MODELS, UNDEFENDED
 from dpbench.errors import DpbenchError, unknown
+from dpbench.gate.findings import Limit
 from dpbench.text.shown_text import clean
 
 Values: TypeAlias = Mapping[Any, Any]
@@ -30,86 +31,6 @@ ONLY_ATTACKS = ("ssim_public", "ssim_own", "ssim_query", "ssim_weights")
 
 SHORT = 24
 """The parameters of a defense's only setting are shown up to this many characters."""
-
-
-class Figure(NamedTuple):
-    """What a limit may be about.
-
-    Attributes:
-        column: of a board.
-        said: in the verdict: `re-identified`.
-        share: whether it is shown in percent.
-        least: whether the limit is the least that is allowed, rather than the most.
-        leaks: whether attacks measure it.
-    """
-
-    column: str
-    said: str
-    share: bool
-    least: bool
-    leaks: bool
-
-    def shown(self, value: float, digits: int = 0) -> str:
-        """`10%`, or `0.40`."""
-        return f"{value:.{digits}%}" if self.share else f"{value:.{digits + 2}f}"
-
-
-FIGURES = {
-    "max_ssim": Figure("ssim", "SSIM", share=False, least=False, leaks=True),
-    "max_reid": Figure("reid_top1", "re-identified", share=True, least=False, leaks=True),
-    "max_identity": Figure("identity_top1", "identified", share=True, least=False, leaks=True),
-    "max_label_read": Figure("label_read", "label read", share=True, least=False, leaks=True),
-    "max_leakage": Figure("leakage", "leakage", share=False, least=False, leaks=True),
-    "min_accuracy": Figure("accuracy", "accuracy", share=True, least=True, leaks=False),
-    "max_drop": Figure("accuracy_drop", "accuracy lost", share=True, least=False, leaks=False),
-}
-"""Option -> what its limit is about."""
-
-
-@dataclass(frozen=True)
-class Limit:
-    """The most, or the least, that a figure may be."""
-
-    figure: Figure
-    value: float
-
-    def excess(self, value: float) -> float:
-        """By how much a figure is beyond it; not above 0 where it stays within, infinite where there is no figure."""
-        if math.isnan(value):
-            return math.inf
-        return self.value - value if self.figure.least else value - self.value
-
-    def shown(self, value: float) -> str:
-        """A figure as it stands beside the limit: with as many digits as tell the two apart."""
-        texts = ((self.figure.shown(value, digits), self.figure.shown(self.value, digits)) for digits in range(5))
-        return next((text for text, limit in texts if text != limit), self.figure.shown(value))
-
-    @property
-    def text(self) -> str:
-        """The limit itself, with all its digits."""
-        return f"{100 * self.value:.6g}%" if self.figure.share else f"{self.value:.6g}"
-
-
-def limits(given: Mapping[str, float | None]) -> list[Limit]:
-    """Option -> value, of those of `FIGURES` that are given.
-
-    Raises:
-        DpbenchError: none is, or one is no number that its figure could have.
-    """
-    for name, value in given.items():
-        if value is not None and not 0 <= value <= 1:  # nan is not either
-            raise DpbenchError(f"{option(name)} {value:g}: expected a number from 0 to 1; 0.1 is ten percent")
-    found = [Limit(FIGURES[name], value) for name, value in given.items() if value is not None]
-    if not found:
-        raise DpbenchError(
-            f"no limit given: a gate without one would always pass; give one of {', '.join(map(option, FIGURES))}"
-        )
-    return found
-
-
-def option(name: str) -> str:
-    """`max_ssim` -> `--max-ssim`."""
-    return f"--{name.replace('_', '-')}"
 
 
 @dataclass(frozen=True)
@@ -235,7 +156,9 @@ def _worst_cases(board: pd.DataFrame, layout: Layout) -> list[Values]:
     if layout is CELL_LAYOUT:
         rows = board[board["attack"] == WORST_CASE]
         rows = rows[rows["origin"] != "claimed"] if "origin" in rows else rows  # nobody measured these here
-        same = rows.groupby(["dataset", "backbone", "split_point", "defense", "defense_args"], dropna=False)["seed"]
+        named = [column for column in KEY if column not in ("attack", "seed", "budget")]
+        named += ["server"] if "server" in rows else []
+        same = rows.groupby(named, dropna=False)["seed"]
         together = same.transform(lambda seeds: (seeds.astype(str) == "all").any()).astype(bool)
         rows = rows[~together | (rows["seed"].astype(str) == "all")]
     elif "condition" in layout.key:
@@ -345,4 +268,22 @@ def _notes(picked: Sequence[tuple[Values, str]], chosen: Sequence[tuple[Values, 
     others = sorted({_ensemble(row) for row, _ in chosen} - {""})
     if others and not any(name.startswith("ensemble-") for name in others):
         notes.append(f"no pinned ensemble took part in full; the worst case is over {clean('; '.join(others))}")
-    return notes
+    return notes + _weaker(chosen)
+
+
+def _weaker(chosen: Sequence[tuple[Values, str]]) -> list[str]:
+    """Settings that were attacked by weaker attackers alone than others, or all, where none was strong."""
+    granted: dict[str, set[str]] = {}
+    for row, name in chosen:
+        if row.get("threat_model") in THREAT_MODELS:
+            granted.setdefault(f"{row['split_point']}, {name}", set()).add(str(row["threat_model"]))
+    ranks = {name: max(map(list(THREAT_MODELS).index, found)) for name, found in granted.items()}
+    strongest = max(ranks.values(), default=0)
+    if ranks and strongest < len(THREAT_MODELS) - 1:
+        had = THREAT_MODELS[strongest]
+        return [f"no attacker that is granted {THREAT_MODELS[-1]!r} was tried; the strongest had {had!r}"]
+    return [
+        f"{clean(name)} was attacked with {THREAT_MODELS[rank]!r} at most, others with {THREAT_MODELS[strongest]!r}"
+        for name, rank in ranks.items()
+        if rank < strongest
+    ]

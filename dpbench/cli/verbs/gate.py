@@ -53,7 +53,8 @@ def gate(
     is all there is, or --defense names it. Exit status: 0 YES, 1 NO, 2 unusable input, or nothing to judge.
     """
     from dpbench.gate.check import load_side
-    from dpbench.gate.limits import judge, limits
+    from dpbench.gate.findings import limits
+    from dpbench.gate.limits import judge
     from dpbench.text.shown_text import clean
 
     allowed = limits(

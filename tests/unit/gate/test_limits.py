@@ -13,7 +13,8 @@ from dpbench.board.columns import CELL_LAYOUT
 from dpbench.board.files import write_board
 from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
-from dpbench.gate.limits import FIGURES, Limit, judge, limits
+from dpbench.gate.findings import FIGURES, Limit, limits
+from dpbench.gate.limits import judge
 from dpbench.protocols.sharing.reporting.board import build_sharing_board
 from dpbench.protocols.sharing.reporting.columns import SHARING_BOARDS
 
@@ -153,6 +154,24 @@ def test_several_seeds_are_judged_together():
     records = [make_record(defense="gaussian", seed=seed, ssim=ssim, victims=12) for seed, ssim in ((0, 0.2), (1, 0.4))]
     verdict = judge(build_board(records), CELL_LAYOUT, limits({"max_ssim": 0.35}), by="mean")
     assert [one.mean for one in verdict.judged] == [pytest.approx(0.3)]
+
+
+def test_attackers_that_were_not_tried_are_named():
+    static = make_record(defense="gaussian", threat_model="static", ssim=0.1)
+    verdict = judge(build_board([static]), CELL_LAYOUT, limits({"max_ssim": 0.9}))
+    assert verdict.answer == "YES"
+    assert "no attacker that is granted 'weights' was tried; the strongest had 'static'" in verdict.notes
+    both = build_board([static, make_record(defense="dpm", threat_model="weights", ssim=0.1)])
+    notes = judge(both, CELL_LAYOUT, limits({"max_ssim": 0.9})).notes
+    assert "layer1, gaussian was attacked with 'static' at most, others with 'weights'" in notes
+
+
+def test_an_attacker_that_was_tried_with_one_seed_alone_counts_beside_all_seeds():
+    shared = {"defense": "gaussian", "victims": 12}
+    records = [make_record(seed=seed, ssim=0.2, threat_model="static", **shared) for seed in (0, 1)]
+    records.append(make_record(seed=0, ssim=0.8, threat_model="weights", **shared))
+    verdict = judge(build_board(records), CELL_LAYOUT, limits({"max_ssim": 0.5}))
+    assert any("weights" in one.attackers for one in verdict.beyond)
 
 
 def test_claimed_rows_are_not_judged():

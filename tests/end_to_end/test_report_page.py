@@ -369,3 +369,34 @@ def test_the_view_of_a_folder_fits_the_screen_and_asks_itself_alone(browser, fil
         server.shutdown()
     assert said == []
     assert [url for url in asked if not url.startswith((server.url, "data:"))] == []
+
+
+def test_the_verb_writes_a_page_and_prints_it(files, dpbench, tmp_path):
+    run = files["sharing"].with_suffix("")
+    outcome = dpbench("report", run, "--output", tmp_path / "page.pdf")
+    assert outcome.status == 0, outcome.err
+    assert "written to" in outcome.out
+    text = pypdf.PdfReader(tmp_path / "page.pdf").pages[0].extract_text()
+    assert "test" in text
+    outcome = dpbench("report", run)
+    assert outcome.status == 0
+    assert (run / "report.html").read_text() == files["sharing"].read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["RUN", "--output", "page.txt"], "a report ends in .html or .pdf"),
+        (["RUN", "--pdf"], "install one"),
+        (["NOWHERE"], "is not a run directory"),
+        (["EMPTY"], "holds no record yet"),
+    ],
+)
+def test_what_cannot_be_reported_is_one_clear_line(files, dpbench, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "empty" / "records").mkdir(parents=True)
+    places = {"RUN": files["run"].with_suffix(""), "NOWHERE": tmp_path, "EMPTY": tmp_path / "empty"}
+    outcome = dpbench("report", *(places.get(one, one) for one in arguments))
+    assert outcome.status == 2
+    assert said in outcome.err
+    assert len(outcome.err.splitlines()) == 1

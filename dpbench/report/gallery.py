@@ -12,7 +12,8 @@ from PIL import Image
 
 from dpbench.board.columns import headline_of
 from dpbench.contract.threat import THREAT_MODELS, UNDEFENDED
-from dpbench.records.pictures import Pixels, pixels_of, reconstructions_path
+from dpbench.data.images import Pixels
+from dpbench.records.pictures import pixels_of, reconstructions_path
 from dpbench.records.record import Envelope
 from dpbench.report.content import Gallery, Picture, Strip
 from dpbench.report.marks import mark_of

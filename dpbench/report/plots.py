@@ -126,7 +126,7 @@ def tradeoff(title: str, panel: pd.DataFrame, shown: pd.DataFrame, short: Short)
         return None
     static = panel[(panel["attack"] == WORST_CASE) & (panel["threat_model"] == "static") & panel["accuracy"].notna()]
     static = static[(static["auxiliary"] == "same") & (static["defense"] != UNDEFENDED)]
-    floors: list[Row] = panel[panel["attack"] == FLOOR].to_dict("records")
+    floors: Sequence[Row] = panel[panel["attack"] == FLOOR].to_dict("records")
     # plain rows from here on: pandas takes long over many small tables
     comparable = {
         metric: set(_of_one_leakage(shown).index if metric == "leakage" else shown.index) for metric in metrics
@@ -154,7 +154,7 @@ def _tradeoff(
     x, y = ("accuracy", 100.0), (metric, scale)
     known = [row for row in strongest if not math.isnan(number(row, metric))]
     told = any(row["threat_model"] != "static" for row in known)
-    data = []
+    data: list[Figure] = []
     for defense in dict.fromkeys(str(row["defense"]) for row in known):
         legend = "undefended" if defense == UNDEFENDED else defense
         for rows, hollow in ((known, False), (static if told else [], True)):
@@ -165,10 +165,10 @@ def _tradeoff(
             trace = points(name, defense, own, names, x, y, hollow=hollow, line=len(own) > 2)
             data += [trace | ({"visible": "legendonly"} if hollow else {})] if own else []
     front = pareto(known, metric)
-    line = {"type": "scatter", "mode": "lines", "name": FRONT, "hoverinfo": "skip"}
+    line: Figure = {"type": "scatter", "mode": "lines", "name": FRONT, "hoverinfo": "skip"}
     line |= {"x": [_value(row, *x) for row in front], "y": [_value(row, *y) for row in front]}
     data.insert(0, line | {"line": {"color": INK, "width": 1.2, "dash": "dot", "shape": "hv"}})
-    figure = {"data": data, "layout": layout(title, "top-1 accuracy (%)", f"worst-case {label}")}
+    figure: Figure = {"data": data, "layout": layout(title, "top-1 accuracy (%)", f"worst-case {label}")}
     heights = [number(row, metric) for row in floors if not math.isnan(number(row, metric))]
     if heights:
         figure["layout"] |= _line_at(scale * max(heights), "floor: the best blind guess")

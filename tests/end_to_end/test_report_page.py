@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import threading
 import unicodedata
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from dpbench.protocols.sharing.records import SHARED
 from dpbench.records.store import CELLS
 from dpbench.running.kept_images import keep_images
 from dpbench.viewing.reports import report_of_run
+from dpbench.viewing.server import Server
 
 HOSTILE = '<img src=x onerror="document.title=1">'
 """A defense that calls itself so: on a page it is text."""
@@ -339,3 +341,62 @@ def test_it_reads_without_scripts(browser, files):
 
 def test_a_page_is_small_enough_to_send(files):
     assert files["run"].stat().st_size < 1_500_000
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_view_of_a_folder_fits_the_screen_and_asks_itself_alone(browser, files, width):
+    root = files["run"].parent
+    shutil.copytree(root / "run", root / "again", dirs_exist_ok=True)
+    with Server(root, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        context = browser.new_context(viewport={"width": width, "height": 900})
+        page = context.new_page()
+        asked, said = [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: said.append(message.text))
+        page.goto(server.url)
+        page.click("text=again")
+        assert page.locator("main img").first.evaluate("image => image.complete && image.naturalWidth > 0")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.click("text=The report, as far as the run is")
+        assert page.locator("#answer").is_visible()
+        page.goto(server.url)
+        page.select_option("select[name=other]", "run")
+        page.click("button:has-text('Compare')")
+        assert page.locator("h1").inner_text() == "Two runs side by side"
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        context.close()
+        server.shutdown()
+    assert said == []
+    assert [url for url in asked if not url.startswith((server.url, "data:"))] == []
+
+
+def test_the_verb_writes_a_page_and_prints_it(files, dpbench, tmp_path):
+    run = files["sharing"].with_suffix("")
+    outcome = dpbench("report", run, "--output", tmp_path / "page.pdf")
+    assert outcome.status == 0, outcome.err
+    assert "written to" in outcome.out
+    text = pypdf.PdfReader(tmp_path / "page.pdf").pages[0].extract_text()
+    assert "test" in text
+    outcome = dpbench("report", run)
+    assert outcome.status == 0
+    assert (run / "report.html").read_text() == files["sharing"].read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["RUN", "--output", "page.txt"], "a report ends in .html or .pdf"),
+        (["RUN", "--pdf"], "install one"),
+        (["NOWHERE"], "is not a run directory"),
+        (["EMPTY"], "holds no record yet"),
+    ],
+)
+def test_what_cannot_be_reported_is_one_clear_line(files, dpbench, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "empty" / "records").mkdir(parents=True)
+    places = {"RUN": files["run"].with_suffix(""), "NOWHERE": tmp_path, "EMPTY": tmp_path / "empty"}
+    outcome = dpbench("report", *(places.get(one, one) for one in arguments))
+    assert outcome.status == 2
+    assert said in outcome.err
+    assert len(outcome.err.splitlines()) == 1

@@ -21,7 +21,7 @@ def folder(tmp_path):
     """Two runs of cells, the second with less noise in its pictures' figures, and one of shared features."""
     make_run(tmp_path / "first")
     make_run(tmp_path / "deep" / "second")
-    for record in CELLS.all(tmp_path / "deep" / "second"):
+    for record in list(CELLS.all(tmp_path / "deep" / "second")):
         better = {**record.fidelity, "ssim": [value - 0.3 for value in record.fidelity["ssim"]]}
         CELLS.write(tmp_path / "deep" / "second", record.model_copy(update={"fidelity": better}))
     make_sharing_run(tmp_path / "sharing")

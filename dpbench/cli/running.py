@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from dpbench.executors.executor import Means
-from dpbench.executors.trace import Trace
+from dpbench.executors.times import Trace
 from dpbench.machine.cache import LIMIT, default_cache, parse_size, prune
 from dpbench.machine.writing import write_atomically
 from dpbench.protocols.known import loaded

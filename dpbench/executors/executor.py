@@ -35,6 +35,11 @@ class Task:
 class Job(abc.ABC):
     """A run, as whoever carries out its tasks needs to know it. It can be pickled."""
 
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """What every process of it imports: an executor may do so once for all."""
+        return (type(self).__module__,)
+
     @abc.abstractmethod
     def start(self) -> Callable[[Task, Progress], Any]:
         """What carries out tasks in this process, one after another; devices are looked up here."""

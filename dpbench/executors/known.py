@@ -28,7 +28,10 @@ class Here(Executor):
     def submit(self, task: Task) -> Future[Any]:
         """See `Executor`; the task is done when this returns."""
         done: Future[Any] = Future()
-        done.set_result(self._work(task, functools.partial(self.progress, task)))
+        try:
+            done.set_result(self._work(task, functools.partial(self.progress, task)))
+        except DpbenchError as error:
+            done.set_exception(error)
         return done
 
 

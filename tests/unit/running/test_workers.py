@@ -14,12 +14,13 @@ import psutil
 import pytest
 import torch
 from conftest import environment
+from drivers import run, several
 from parsing import parse_suite
 from tiny_suite import SUITE
 
 from dpbench.api import plan
 from dpbench.executors.executor import Means
-from dpbench.running.runner import _in_full, execute
+from dpbench.running.runner import _in_full
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / "dpbench" / "guide" / "writing-an-executor.md"
@@ -41,6 +42,9 @@ steps = 8
 )
 CELLS = 4
 
+MORE = 1.5
+"""CPU seconds of two runs that do the work of one, at most: both plan, read records and wait."""
+
 HANGS = """
 import time
 from dpbench import Attack
@@ -61,18 +65,16 @@ def figures(records):
     return {record.id: record.model_dump(exclude=apart) for record in records}
 
 
-def run(suite: str, output: Path, watcher=None, **means):
-    planned = plan(parse_suite(suite, origin="test"), output=output)
-    return execute(planned, device="cpu", watcher=watcher, means=Means(**means))
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What one driver with one worker gives, from a cold cache."""
+    return next(several(1, GRID, tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("cold")))
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory):
-    """The records of one worker, from a cold cache."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("DPBENCH_CACHE", str(tmp_path_factory.mktemp("cold")))
-    yield run(GRID, tmp_path_factory.mktemp("one"), workers=1)
-    patch.undo()
+def one(alone):
+    """The records of one worker."""
+    return alone[0]
 
 
 def test_two_workers_give_the_figures_of_one(one, tmp_path, monkeypatch):
@@ -103,11 +105,11 @@ class Killer:
     def started(self, unit):
         pass
 
-    def progress(self, text):
+    def progress(self, text, part):
         if text == "hanging" and not self.killed:
             self.killed = 1
-            for process in psutil.Process().children():
-                if "spawn_main" in " ".join(process.cmdline()):
+            for process in psutil.Process().children(recursive=True):
+                if os.getsid(process.pid) == process.pid and "forkserver" in " ".join(process.cmdline()):
                     process.kill()
 
     def finished(self, unit, state, record):
@@ -136,29 +138,21 @@ def test_a_worker_that_is_killed_costs_its_cell(hanging, tmp_path):
     assert "signal 9 (SIGKILL)" in records[1].error
 
 
-def command(suite: Path, output: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "dpbench", "run", str(suite), "--device", "cpu", "--output", str(output), *more]
-
-
-def test_two_runs_in_one_folder_measure_each_cell_once(tmp_path):
-    suite = tmp_path / "suite.toml"
-    suite.write_text(GRID)
-    runs = [
-        subprocess.Popen(command(suite, tmp_path / "run"), stdout=subprocess.PIPE, text=True, env=environment(tmp_path))
-        for _ in range(2)
-    ]
-    said = [one.communicate()[0] for one in runs]
-    assert [one.returncode for one in runs] == [0, 0]
-    measured = re.findall(r"^\[\d+/4\] +[\d.]+ s ", "\n".join(said), flags=re.MULTILINE)
-    assert len(measured) == CELLS
-    made = [path.name for path in tmp_path.glob("*/*.safetensors")]
+def test_two_runs_in_one_folder_do_the_work_of_one(alone, tmp_path):
+    together = list(several(2, GRID, tmp_path / "run", tmp_path / "cache"))
+    assert [figures(records) for records, _, _ in together] == [figures(alone[0])] * 2
+    assert sum(measured for _, measured, _ in together) == CELLS
+    made = [path.name for path in tmp_path.glob("cache/*/*.safetensors")]
     assert len(made) == len(set(made)) > 5
+    seconds = [spent for _, _, spent in together]
+    print(f"two runs: {sum(seconds):.1f} CPU seconds {seconds}; one: {alone[2]:.1f}")
+    assert sum(seconds) < MORE * alone[2]
 
 
 def test_ctrl_c_leaves_no_orphans(hanging, tmp_path, cache):
     suite = tmp_path / "suite.toml"
     suite.write_text(hanging)
-    started = command(suite, tmp_path / "run", "--workers", "2")
+    started = [sys.executable, "-m", "dpbench", "run", suite, "--output", tmp_path / "run", "--workers", "2"]
     listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # ignored in a shell's background
     with subprocess.Popen(
         started, env=environment(cache), stderr=subprocess.PIPE, text=True, preexec_fn=listening

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from dpbench.errors import DpbenchError, is_interrupt, reason, unknown
 from dpbench.executors.executor import Executor, Job, Means, Task
+from dpbench.executors.on_ray import OnRay
 from dpbench.executors.processes import Processes
 from dpbench.machine import plugin_files
 
@@ -38,7 +39,7 @@ class Here(Executor):
 GROUP = "dpbench.executors"
 """Entry points of installed packages: name -> a class. An executor is part of the engine: its code must be trusted."""
 
-OWN: dict[str, type[Executor]] = {cls.name: cls for cls in (Here, Processes)}
+OWN: dict[str, type[Executor]] = {cls.name: cls for cls in (Here, Processes, OnRay)}
 
 
 def find_executor(name: str) -> type[Executor]:

@@ -16,20 +16,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
-import safetensors
-import safetensors.torch
-import torch
-from torch import Tensor
 
 from dpbench.errors import DpbenchError
-from dpbench.machine.environment import versions
 from dpbench.machine.locks import Lock, held
 from dpbench.machine.writing import write_atomically
 
-State = dict[str, Tensor]
+if TYPE_CHECKING:  # torch is imported where tensors are read: to look into the folder needs none
+    from torch import Tensor
+
+State = dict[str, "Tensor"]
 
 
 def default_cache() -> Path:
@@ -70,6 +68,10 @@ def remember(
 
 
 def _made(path: Path, make: Callable[[], State], about: Mapping[str, Any] | None) -> State:
+    import safetensors.torch
+
+    from dpbench.machine.environment import versions
+
     began = time.monotonic()
     # clones: safetensors refuses tensors that share memory
     state = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in make().items()}
@@ -89,6 +91,8 @@ def _made(path: Path, make: Callable[[], State], about: Mapping[str, Any] | None
 
 def _read(path: Path, progress: Callable[[str], None]) -> State | None:
     """The tensors of a file; None if it is not there, or they are not those that were written."""
+    import safetensors
+
     if not path.is_file():
         return None
     try:
@@ -107,6 +111,8 @@ def _read(path: Path, progress: Callable[[str], None]) -> State | None:
 
 def state_hash(state: State) -> str:
     """SHA-256 in hex of the tensors' names and bytes."""
+    import torch
+
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from dpbench.contract.attack import Attack
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
 from dpbench.contract.threat import UNDEFENDED
+from dpbench.data import datasets
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.executors.graph import Need, Ties
@@ -110,6 +112,22 @@ class Inference(Protocol[CellSpec, Record]):
         """See `Protocol`."""
         shifted = {} if unit.shifted is None else {"shifted": (unit.shifted, unit.shifted_fingerprint)}
         return {"dataset": (unit.dataset, unit.data_fingerprint), **shifted}
+
+    def inputs(self, unit: CellSpec) -> list[Path] | None:
+        """See `Protocol`."""
+        plugins = (unit.attack, unit.defense, *unit.metrics)
+        if not all(re.fullmatch(r"v[0-9]+", plugin.source) and not plugin.files for plugin in plugins):
+            return None  # not dpbench's own, or reads files
+        found = []
+        for network in (unit.backbone, unit.judge):
+            if network is not None and network.weights != "fit":
+                found.append(network.weights_file)  # None where it depends on what is at hand
+        for data in (unit.dataset, unit.shifted):
+            if data is not None and data.name not in datasets.BUILT_IN:
+                folder = Path(data.name).expanduser()
+                found.append(folder if folder.is_dir() else None)
+        known = [path for path in found if path is not None]
+        return known if len(known) == len(found) else None
 
     def without_data(self, unit: CellSpec) -> CellSpec:
         """See `Protocol`."""

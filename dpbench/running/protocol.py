@@ -233,6 +233,13 @@ class Protocol(abc.ABC, Generic[U, R]):
         """Role, as `Envelope.data_files` names it -> data set of a unit, and its fingerprint."""
         return {}
 
+    def inputs(self, unit: U) -> Sequence[Path] | None:
+        """Files and folders that decide, beside the suite and installed packages, what a unit is.
+
+        None where that cannot be said: then a finished run is planned again whenever it is asked for.
+        """
+        return None
+
     def without_data(self, unit: U) -> U:
         """The unit whatever its images are: equal before and after a change of them."""
         return unit

@@ -270,11 +270,21 @@ class CellLab(Lab[CellSpec]):
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
         self.device = pipeline.device
+        self._fetched: set[str] = set()
 
     def enter(self, unit: CellSpec, progress: Progress) -> None:
         """See `Lab`."""
         self.pipeline.prepared.parts(unit, progress)
         self.pipeline.prepared.auxiliary(unit, progress)
+
+    def fetch(self, unit: CellSpec, progress: Progress) -> None:
+        """See `Lab`."""
+        self.enter(unit, progress)
+        network = unit.backbone.model_dump_json()
+        if network not in self._fetched:
+            progress(f"weights of {unit.backbone.name}")
+            preflight.read_weights(unit.backbone, unit.dataset.image_size)
+            self._fetched.add(network)
 
     def describe(self, unit: CellSpec, plan: Plan[CellSpec, Any]) -> dict[str, Any]:
         """See `Lab`."""

@@ -157,6 +157,10 @@ class Lab(abc.ABC, Generic[U]):
         """Get ready for a unit: its data. An error here stops the run, since no unit could go on."""
         return
 
+    def fetch(self, unit: U, progress: Progress) -> None:
+        """Have at hand what comes from elsewhere: images and weights; fit nothing."""
+        self.enter(unit, progress)
+
     def describe(self, unit: U, plan: Plan[U, Any]) -> dict[str, Any]:
         """Fields of its record that hold whether or not it can be measured."""
         return {}

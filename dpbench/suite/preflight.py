@@ -12,6 +12,7 @@ from dpbench.errors import DpbenchError
 from dpbench.machine.process_state import preserved
 from dpbench.models import backbones
 from dpbench.models import weights as sources
+from dpbench.models.spec import BackboneSpec
 from dpbench.plugins import image_sets
 from dpbench.suite.suite import BackboneEntry
 
@@ -58,6 +59,17 @@ def weights_fingerprint(entry: BackboneEntry, image_size: int) -> str:
     if spec.weights_file is not None:
         sources.create(spec, source, image_size=image_size, classes=2)
     return sources.fingerprint(spec)
+
+
+def read_weights(spec: BackboneSpec, image_size: int) -> None:
+    """Read a backbone's weights once, so that they are at hand afterwards; nothing where it is fitted.
+
+    Raises:
+        DpbenchError: they are not to be had, or do not fit.
+    """
+    source = sources.choose(spec)
+    if source.pretrained or source.read is not None:
+        sources.create(spec, source, image_size=image_size, classes=source.classes or 2)
 
 
 def left_out(*data: DatasetSpec) -> list[str]:

@@ -95,13 +95,15 @@ def run_suite(
     for line in removed:
         _say(console, line, style="yellow")
     pictures = "" if removed else f", and a picture per {protocol.picture_of} in pictures/"
-    _say(console, f"{plan.output}: {', '.join(written)}{pictures}")
-    if repeats is not None and not (failed or removed) and all((plan.output / name).is_file() for name in drawings):
-        _keep(repeats, plan, console, shown, remarks, pictures)
+    last = f"{plan.output}: {', '.join(written)}{pictures}"
+    _say(console, last)
+    if repeats is not None and not (failed or removed):
+        _keep(repeats, plan, console, shown, [*remarks, last])
     if trace is not None:
         trace.write(plan.output / PROFILE)
-        for line in (*trace.table(), f"trace, for ui.perfetto.dev or chrome://tracing: {plan.output / PROFILE}"):
-            _say(console, line)
+        for line in trace.table():
+            console.print(line, markup=False, highlight=False, soft_wrap=True)  # in columns, of numbers and own words
+        _say(console, f"trace, for ui.perfetto.dev or chrome://tracing: {plan.output / PROFILE}")
     return 1 if failed else 0
 
 
@@ -110,8 +112,7 @@ def _keep(
     plan: Plan[Any, Any],
     console: Console,
     shown: tuple[Sequence[Any], Any],
-    remarks: Sequence[str],
-    pictures: str,
+    closing: Sequence[str],
 ) -> None:
     """Keep what the same command will show, now that nothing is left to do."""
     found = [plan.protocol.inputs(unit) for unit in plan.units]
@@ -123,9 +124,8 @@ def _keep(
             _say(console, f"note: {remark}", style="yellow")
         _say_what_is_left(console, plan, 0)
         plan.protocol.show(*shown, console)
-        for line in remarks:
-            _say(console, line, style="yellow")
-        _say(console, f"{plan.output}: board.csv{pictures}")
+        for line in closing:
+            _say(console, line, style=None if line is closing[-1] else "yellow")
     repeats.keep(plan.output, sorted(inputs), captured.get())
 
 

@@ -118,10 +118,8 @@ class Inference(Protocol[CellSpec, Record]):
         plugins = (unit.attack, unit.defense, *unit.metrics)
         if not all(re.fullmatch(r"v[0-9]+", plugin.source) and not plugin.files for plugin in plugins):
             return None  # not dpbench's own, or reads files
-        found = []
-        for network in (unit.backbone, unit.judge):
-            if network is not None and network.weights != "fit":
-                found.append(network.weights_file)  # None where it depends on what is at hand
+        # None where it depends on what is at hand
+        found = [] if unit.backbone.weights == "fit" else [unit.backbone.weights_file]
         for data in (unit.dataset, unit.shifted):
             if data is not None and data.name not in datasets.BUILT_IN:
                 folder = Path(data.name).expanduser()

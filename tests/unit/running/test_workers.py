@@ -20,17 +20,22 @@ from tiny_suite import SUITE
 
 from dpbench.api import plan
 from dpbench.executors.executor import Means
+from dpbench.executors.known import find_executor
 from dpbench.running.runner import _in_full
+from dpbench.testing import check_executor
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / "dpbench" / "guide" / "writing-an-executor.md"
 
-GRID = (
-    SUITE.replace("victims = 4", 'victims = 4\nthreat_models = ["static", "query"]')
-    .replace("private = 256", "private = 64")
+SMALL = (
+    SUITE.replace("private = 256", "private = 64")
     .replace("auxiliary = 128", "auxiliary = 64")
     .replace("test = 64", "test = 32")
     .replace("resnet14t", "mobilenetv3_small_050")
+)
+
+GRID = (
+    SMALL.replace("victims = 4", 'victims = 4\nthreat_models = ["static", "query"]')
     + """
 [[defenses]]
 name = "dpm"
@@ -88,12 +93,14 @@ def test_two_workers_give_the_figures_of_one(one, tmp_path, monkeypatch):
     assert not list((tmp_path / "cache").glob("*/*.lock"))
 
 
-def test_the_executor_of_the_guide_gives_them_too(one, tmp_path):
+def test_the_executor_of_the_guide_keeps_the_contract_and_gives_them_too(one, tmp_path):
     (code,) = re.findall(r"^```python\n# pool.py\n(.*?)^```$", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
     assert len(code.splitlines()) < 30
     file = tmp_path / "pool.py"
     file.write_text(code)
-    assert figures(run(GRID, tmp_path / "run", workers=2, executor=f"{file}:Pool")) == figures(one)
+    reference = f"{file}:Pool"
+    check_executor(find_executor(reference), workers=1)
+    assert figures(run(GRID, tmp_path / "run", workers=1, executor=reference)) == figures(one)
 
 
 class Killer:
@@ -119,7 +126,7 @@ class Killer:
 @pytest.fixture
 def hanging(tmp_path) -> str:
     (tmp_path / "hangs.py").write_text(HANGS)
-    return SUITE + f'[[attacks]]\nname = "{tmp_path}/hangs.py:Hangs"\n[[attacks]]\nname = "random-image"\n'
+    return SMALL + f'[[attacks]]\nname = "{tmp_path}/hangs.py:Hangs"\n[[attacks]]\nname = "random-image"\n'
 
 
 def test_what_the_user_left_open_is_filled_in(tmp_path):
@@ -173,9 +180,19 @@ def test_ctrl_c_leaves_no_orphans(hanging, tmp_path, cache):
 def test_shares_fill_one_run_directory(tmp_path, dpbench):
     suite = tmp_path / "suite.toml"
     suite.write_text(GRID.replace("decoder", "nearest-auxiliary").replace("steps = 8\n", ""))
-    for place in (1, 2):
-        outcome = dpbench("run", suite, "--device", "cpu", "--output", tmp_path / "run", "--shard", f"{place}/2")
+    for place, more in ((1, ()), (2, ("--profile",))):
+        asked = (suite, "--device", "cpu", "--output", tmp_path / "run", "--shard", f"{place}/2", *more)
+        outcome = dpbench("run", *asked)
         assert outcome.status == 0, outcome.err
+    assert re.search(r"^attack +[0-9.]+ s +[0-9]+%  [0-9]+ times$", outcome.out, re.MULTILINE)
+    assert "trace, for ui.perfetto.dev" in outcome.out
+    trace = json.loads((tmp_path / "run" / "profile.json").read_text())
+    assert {"attack", "fidelity"} <= {event["name"] for event in trace["traceEvents"]}
+    estimate = dpbench("run", suite, "--output", tmp_path / "other", "--dry-run", "--workers", "2").out
+    assert re.search(
+        r"^tasks: [0-9]+ cells, which share 1 images, 1 backbone, 1 judge, 2 defense$", estimate, re.MULTILINE
+    )
+    assert re.search(r"^by earlier runs: about [0-9.]+ minutes with 2 workers, [0-9.]+ GiB", estimate, re.MULTILINE)
     records = [json.loads(path.read_text()) for path in (tmp_path / "run" / "records").glob("*.json")]
     assert f"0 of {len(records)} cells to run" in dpbench("run", suite, "--output", tmp_path / "run").out
     outcome = dpbench("run", suite, "--shard", "3/2")

@@ -132,5 +132,5 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise DpbenchError("--executor ray needs Ray, which is not installed: pip install 'dpbench[ray]'") from error
+        raise DpbenchError("--executor ray needs Ray, which is not installed: pip install 'ray>=2.9'") from error
     return ray

@@ -1,6 +1,6 @@
 """A Ray cluster of several nodes on this machine: the records of worker processes, whatever dies meanwhile.
 
-Starting nodes takes half a minute, and Ray is no part of the extra `test`: pip install 'dpbench[ray]'.
+Starting nodes takes half a minute, and Ray is no part of the extra `test`: pip install '.[ray]'.
 """
 
 import psutil

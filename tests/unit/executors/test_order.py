@@ -88,6 +88,6 @@ def test_means_that_are_none_are_refused(means, words):
 def test_without_ray_one_line_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     on_ray._ray.cache_clear()
-    with pytest.raises(DpbenchError, match=r"pip install 'dpbench\[ray\]'$"):
+    with pytest.raises(DpbenchError, match=r"pip install 'ray>=2\.9'$"):
         start_executor(Behaving(), Means(executor="ray"))
     on_ray._ray.cache_clear()

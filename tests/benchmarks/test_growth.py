@@ -27,7 +27,7 @@ def suite_of(cells: int):
     settings = cells // (SEEDS * len(ATTACKS))
     attacks = "".join(f'[[attacks]]\nname = "{name}"\n' for name in ATTACKS)
     head = SUITE.partition("[[defenses]]")[0].replace("victims = 4", f"victims = {VICTIMS}\nseeds = {[*range(SEEDS)]}")
-    noise = "".join(f'[[defenses]]\nname = "gaussian"\nnoise_std = {1 + place / 1000}\n' for place in range(settings))
+    noise = "".join(f'[[defenses]]\nname = "gaussian"\nstd = {1 + place / 1000}\n' for place in range(settings))
     return parse_suite(f'{head}[[defenses]]\nname = "none"\n{noise}{attacks}', origin="test")
 
 

@@ -90,12 +90,12 @@ def run_suite(
     for line in remarks:
         _say(console, line, style="yellow")
     drawings = protocol.drawings(stored, board, plan.output, pictures=len(gone(plan.output, attacked)) < len(attacked))
-    lacking = any(not (plan.output / name).is_file() for name in drawings)
-    written = ["board.csv", *(draw_or_say(drawings, console) if left or lacking else [])]
+    draw_or_say({name: drawings[name] for name in drawings if left or not (plan.output / name).is_file()}, console)
+    there = ["board.csv", *(name for name in drawings if (plan.output / name).is_file())]
     for line in removed:
         _say(console, line, style="yellow")
     pictures = "" if removed else f", and a picture per {protocol.picture_of} in pictures/"
-    last = f"{plan.output}: {', '.join(written)}{pictures}"
+    last = f"{plan.output}: {', '.join(there)}{pictures}"
     _say(console, last)
     if repeats is not None and not (failed or removed):
         _keep(repeats, plan, console, shown, [*remarks, last])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,6 @@ from dpbench.contract.attack import Attack
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
 from dpbench.contract.threat import UNDEFENDED
-from dpbench.data import datasets
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.executors.graph import Need, Ties
@@ -116,16 +114,8 @@ class Inference(Protocol[CellSpec, Record]):
     def inputs(self, unit: CellSpec) -> list[Path] | None:
         """See `Protocol`."""
         plugins = (unit.attack, unit.defense, *unit.metrics)
-        if not all(re.fullmatch(r"v[0-9]+", plugin.source) and not plugin.files for plugin in plugins):
-            return None  # not dpbench's own, or reads files
-        # None where it depends on what is at hand
-        found = [] if unit.backbone.weights == "fit" else [unit.backbone.weights_file]
-        for data in (unit.dataset, unit.shifted):
-            if data is not None and data.name not in datasets.BUILT_IN:
-                folder = Path(data.name).expanduser()
-                found.append(folder if folder.is_dir() else None)
-        known = [path for path in found if path is not None]
-        return known if len(known) == len(found) else None
+        data = [spec for spec, _ in self.data(unit).values()]
+        return preflight.inputs(plugins, data, unit.backbone)
 
     def without_data(self, unit: CellSpec) -> CellSpec:
         """See `Protocol`."""

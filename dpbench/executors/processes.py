@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -96,7 +97,10 @@ class Processes(Executor):
 
 def _starting(job: Job) -> Any:
     """How processes start: where the system can copy processes, as copies of one that has loaded what all need."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    copied = (
+        "forkserver" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
+    )  # whose GPU forbids it
+    if not copied:
         return multiprocessing.get_context("spawn")
     from multiprocessing import forkserver
 

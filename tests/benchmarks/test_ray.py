@@ -17,13 +17,13 @@ from dpbench.executors.executor import Means  # noqa: E402
 from dpbench.running.runner import execute  # noqa: E402
 
 GRID = (
-    SUITE
+    SUITE.replace("private = 256", "private = 64").replace("auxiliary = 128", "auxiliary = 64")
     + """
 [[defenses]]
 name = "gaussian"
 [[attacks]]
 name = "decoder"
-steps = 200
+steps = 20
 [[attacks]]
 name = "nearest-auxiliary"
 """

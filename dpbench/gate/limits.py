@@ -18,7 +18,7 @@ from dpbench.text.shown_text import clean
 
 Values: TypeAlias = Mapping[Any, Any]
 
-By = Literal["interval", "mean"]
+By: TypeAlias = Literal["interval", "mean"]
 
 BY: dict[By, str] = {
     "interval": "the worse end of its 95% interval must stay within",
@@ -277,7 +277,9 @@ def _weaker(chosen: Sequence[tuple[Values, str]]) -> list[str]:
     for row, name in chosen:
         if row.get("threat_model") in THREAT_MODELS:
             granted.setdefault(f"{row['split_point']}, {name}", set()).add(str(row["threat_model"]))
-    ranks = {name: max(map(list(THREAT_MODELS).index, found)) for name, found in granted.items()}
+    ranks = {
+        name: max(THREAT_MODELS.index(one) for one in THREAT_MODELS if one in found) for name, found in granted.items()
+    }
     strongest = max(ranks.values(), default=0)
     if ranks and strongest < len(THREAT_MODELS) - 1:
         had = THREAT_MODELS[strongest]

@@ -42,7 +42,7 @@ class ProgressBar:
         """A unit begins."""
         self._bar.set_description(clean(self._protocol.names_of(part)[0], 60))
 
-    def progress(self, text: str) -> None:
+    def progress(self, text: str, part: object) -> None:
         """What the running stage does."""
         self._bar.set_postfix_str(clean(text, 60))
 

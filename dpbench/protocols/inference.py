@@ -116,6 +116,12 @@ class Inference(Protocol[CellSpec, Record]):
         shifted = {} if unit.shifted is None else {"shifted": (unit.shifted, unit.shifted_fingerprint)}
         return {"dataset": (unit.dataset, unit.data_fingerprint), **shifted}
 
+    def inputs(self, unit: CellSpec) -> list[Path] | None:
+        """See `Protocol`."""
+        plugins = (unit.attack, unit.defense, *unit.metrics)
+        data = [spec for spec, _ in self.data(unit).values()]
+        return preflight.inputs(plugins, data, unit.backbone)
+
     def without_data(self, unit: CellSpec) -> CellSpec:
         """See `Protocol`."""
         marks = {"data_fingerprint": "", "shifted_fingerprint": "", "combined": ()}
@@ -261,11 +267,21 @@ class CellLab(Lab[CellSpec]):
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
         self.device = pipeline.device
+        self._fetched: set[str] = set()
 
     def enter(self, unit: CellSpec, progress: Progress) -> None:
         """See `Lab`."""
         self.pipeline.prepared.parts(unit, progress)
         self.pipeline.prepared.auxiliary(unit, progress)
+
+    def fetch(self, unit: CellSpec, progress: Progress) -> None:
+        """See `Lab`."""
+        self.enter(unit, progress)
+        network = unit.backbone.model_dump_json()
+        if network not in self._fetched:
+            progress(f"weights of {unit.backbone.name}")
+            preflight.read_weights(unit.backbone, unit.dataset.image_size)
+            self._fetched.add(network)
 
     def describe(self, unit: CellSpec, plan: Plan[CellSpec, Any]) -> dict[str, Any]:
         """See `Lab`."""

@@ -171,6 +171,10 @@ class Lab(abc.ABC, Generic[U]):
         """Get ready for a unit: its data. An error here stops the run, since no unit could go on."""
         return
 
+    def fetch(self, unit: U, progress: Progress) -> None:
+        """Have at hand what comes from elsewhere: images and weights; fit nothing."""
+        self.enter(unit, progress)
+
     def describe(self, unit: U, plan: Plan[U, Any]) -> dict[str, Any]:
         """Fields of its record that hold whether or not it can be measured."""
         return {}
@@ -246,6 +250,13 @@ class Protocol(abc.ABC, Generic[U, R]):
     def data(self, unit: U) -> dict[str, tuple[DatasetSpec, str]]:
         """Role, as `Envelope.data_files` names it -> data set of a unit, and its fingerprint."""
         return {}
+
+    def inputs(self, unit: U) -> Sequence[Path] | None:
+        """Files and folders that decide, beside the suite and installed packages, what a unit is.
+
+        None where that cannot be said: then a finished run is planned again whenever it is asked for.
+        """
+        return None
 
     def without_data(self, unit: U) -> U:
         """The unit whatever its images are: equal before and after a change of them."""

@@ -148,8 +148,6 @@ class Suite(Spec):
         return [*(AttackEntry(name=name) for name in pinned if name not in names), *self.attacks]
 
 
-
-
 def with_weights(suite: Suite, weights: str) -> Suite:
     """The suite with other weights for its only backbone: a file, or one of `specs.WEIGHTS`.
 

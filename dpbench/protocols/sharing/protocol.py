@@ -99,6 +99,11 @@ class Sharing(Protocol[Unit, SharingRecord]):
         """See `Protocol`."""
         return {"dataset": (unit.world.dataset, unit.world.data_fingerprint)}
 
+    def inputs(self, unit: Unit) -> list[Path] | None:
+        """See `Protocol`."""
+        plugins = [spec for _, spec in self.plugins(unit)]
+        return preflight.inputs(plugins, [unit.world.dataset], unit.world.backbone)
+
     def without_data(self, unit: Unit) -> Unit:
         """See `Protocol`."""
         return unit.model_copy(update={"world": unit.world.model_copy(update={"data_fingerprint": ""})})

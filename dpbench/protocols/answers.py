@@ -118,6 +118,18 @@ def _why(rows: Sequence[tuple[Panel, Mapping[Any, Any]]]) -> str:
     return "attacks failed, or recover too little even without a defense"
 
 
+def answers(panels: Sequence[Panel]) -> list[Answer]:
+    """What the verdict rests on, place by place; against whom is said once where it is the same everywhere."""
+    given = [answer(panel, alone=len(panels) == 1) for panel in panels]
+    whom = {tuple(_attacker(panel)) for panel in panels}
+    if len(panels) < 2 or len(whom) > 1:
+        return given
+    [lines] = whom
+    shared = [line.replace("attacker here", "attacker at every place") for line in lines]
+    rest = [Answer(one.place, one.lines[: len(one.lines) - len(lines)]) for one in given]
+    return [Answer(rest[0].place, [*rest[0].lines, *shared]), *rest[1:]]
+
+
 def answer(panel: Panel, *, alone: bool) -> Answer:
     """What the verdict rests on in one panel; `alone`: the place stands in the sentence and needs no heading."""
     place = f"Split at {panel.split} without a defense" if alone else "Without a defense"

@@ -12,7 +12,7 @@ from dpbench.board.caveats import NO_PRIVACY, caveats, not_converged
 from dpbench.board.columns import COUNTS, DECIMALS, FLOOR, WORST_CASE
 from dpbench.board.files import to_read
 from dpbench.contract.threat import BUDGETS, UNDEFENDED
-from dpbench.protocols.answers import Panel, answer, light, panels_of, verdict
+from dpbench.protocols.answers import Panel, answers, light, panels_of, verdict
 from dpbench.records.record import Envelope, Record
 from dpbench.report import plots
 from dpbench.report.boards import commands, environment, how_it_works
@@ -63,7 +63,7 @@ def report_of_cells(
         subject="; ".join(panel.title for panel in panels[:4]) + (f"; and {len(panels) - 4} more" * (len(panels) > 4)),
         verdict=said,
         tone=tone,
-        answers=[answer(panel, alone=len(panels) == 1) for panel in panels],
+        answers=answers(panels),
         galleries=galleries(folder, [(p.title, p.rows, p.short) for p in panels], by_id) if folder is not None else [],
         table=_table(board, panels),
         attackers=_attackers(board),

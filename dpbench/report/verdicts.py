@@ -81,4 +81,4 @@ def undefended(standings: Sequence[Standing]) -> tuple[str, Tone]:
 
 def points(drop: float) -> str:
     """What a defense costs, or an export gains, with its sign: `+3.0 points of accuracy` for 0.03."""
-    return f"{100 * drop:+.1f} points of accuracy".replace("-", "\u2212")
+    return f"{round(100 * drop, 1) + 0.0:+.1f} points of accuracy".replace("-", "\u2212")  # + 0.0: no -0.0

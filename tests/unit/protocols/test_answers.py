@@ -4,7 +4,7 @@ import pytest
 from record_factory import make_record
 
 from dpbench.board.leaderboard import build_board
-from dpbench.protocols.answers import answer, panels_of, verdict
+from dpbench.protocols.answers import answer, answers, panels_of, verdict
 
 NOWHERE, FIRST = 40, 0
 """Ranks of the true image: as a blind guess finds it, and the nearest of all."""
@@ -192,6 +192,9 @@ def test_each_place_of_several_backbones_has_its_own_answer():
         "leaves, resnet10t split at layer2",
     ]
     assert verdict(panels)[0] == "Yes, without a defense, at all 3 split points tested. No defense was tested."
+    told = [line for one in answers(panels) for line in one.lines if "attacker" in line]
+    assert told == ["The strongest attacker at every place holds the client's network."]
+    assert [one.place for one in answers(panels)] == places
 
 
 def test_a_metric_that_the_defense_was_trained_against_is_said():

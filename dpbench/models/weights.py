@@ -89,7 +89,7 @@ def choose(spec: BackboneSpec, *, expected: str = "") -> WeightsSource:
             classes=carrier.classes,
             read=lambda: Checkpoint(read_backbone(carrier)),
         )
-    if spec.weights == "auto":
+    if spec.weights in ("auto", "at-hand"):
         return WeightsSource("fitted")
     if of_timm is None:
         similar = timm.list_models(spec.name.split(".")[0] + "*", pretrained=True)[:5]
@@ -127,7 +127,7 @@ def class_order(spec: BackboneSpec, names: Sequence[str], *, folders: bool) -> t
     averaged = (
         f"weights {spec.weights} hold {found.averaged} too, which is not taken" if found and found.averaged else ""
     )
-    known = _classes_in(found.state, spec) if found else source.classes
+    known = classes_in(found.state, spec) if found else source.classes
     if spec.class_order != "auto" or not names or known != len(names):
         return spec.class_order, averaged
     order, said = order_of(names, found.classes if found else (), folders=folders)
@@ -158,18 +158,7 @@ def create(
         if fits and names:
             _reorder(model, spec, rows_for(spec.class_order, names, ()))
         return model, fits
-    found = source.read()
-    state = found.state
-    own = _classes_in(state, spec)
-    try:
-        model = backbones.create_backbone(spec, image_size=image_size, classes=own, state=state)
-    except DpbenchError as error:
-        with torch.device("meta"):  # without the weights: is it they that do not fit?
-            bare = backbones.create_backbone(spec, image_size=image_size, classes=own)
-        raise DpbenchError(
-            f"weights {spec.weights if spec.weights_file else source.label} do not fit backbone {spec.name!r}: "
-            f"{misfit(state, bare) or error}; use weights of this architecture, under timm's names"
-        ) from error
+    model, own, found = load(spec, source, image_size=image_size)
     if own != classes:
         model.reset_classifier(classes)  # type: ignore[operator]
     elif names:
@@ -177,7 +166,33 @@ def create(
     return model.eval(), own == classes
 
 
-def _classes_in(state: State, spec: BackboneSpec) -> int:
+def load(spec: BackboneSpec, source: WeightsSource, *, image_size: int) -> tuple[nn.Module, int, Checkpoint]:
+    """The network as its weights have it, the number of its classes (0 for none), and what the file holds.
+
+    Args:
+        spec: the backbone.
+        source: what `choose` gave; it reads the weights.
+        image_size: side in pixels.
+
+    Raises:
+        DpbenchError: the weights are damaged or of another architecture.
+    """
+    assert source.read is not None
+    found = source.read()
+    state = found.state
+    own = classes_in(state, spec)
+    try:
+        return backbones.create_backbone(spec, image_size=image_size, classes=own, state=state), own, found
+    except DpbenchError as error:
+        with torch.device("meta"):  # without the weights: is it they that do not fit?
+            bare = backbones.create_backbone(spec, image_size=image_size, classes=own)
+        raise DpbenchError(
+            f"weights {spec.weights if spec.weights_file else source.label} do not fit backbone {spec.name!r}: "
+            f"{misfit(state, bare) or error}; use weights of this architecture, under timm's names"
+        ) from error
+
+
+def classes_in(state: State, spec: BackboneSpec) -> int:
     """Number of rows (classes) of the classifier in a state dict; 0 where it has none."""
     names = _classifiers(spec)
     return next((len(state[f"{name}.weight"]) for name in names if f"{name}.weight" in state), 0)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dpbench.cli.endings import STATUSES, Verbs, run_to_the_end
-from dpbench.cli.verbs import boards, look, run
+from dpbench.cli.verbs import answers, boards, look, run
 from dpbench.cli.verbs.share import share
 from dpbench.errors import DEBUG
 
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verbs in (run.verbs, look.verbs, boards.verbs):
+for _verbs in (run.verbs, answers.verbs, look.verbs, boards.verbs):
     app.registered_commands += _verbs.registered_commands
 app.add_typer(share)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,6 +72,11 @@ class BackboneSpec(Spec):
         return self
 
     @property
+    def own(self) -> bool:
+        """Whether the network is made by a function in a file; else it is timm's."""
+        return OWN in self.name
+
+    @property
     def headed(self) -> bool:
         """Whether what tells the classes apart stands on final features, and the network is left as it is."""
         return self.head in HEADS
@@ -82,6 +88,8 @@ class BackboneSpec(Spec):
             weights_fingerprint: SHA-256 of the weights file; empty where there is none.
         """
         spec = self.model_dump(mode="json")
+        if self.own:
+            spec["name"] = re.split(r"[/\\]", self.name)[-1]
         if weights_fingerprint:
             spec["weights"] = f"file:{weights_fingerprint}"
         if self.class_embeddings and "class_embeddings" in self.files:

@@ -41,8 +41,11 @@ def split_names(entry: BackboneEntry, image_size: int) -> list[str]:
     Raises:
         DpbenchError: no such backbone or split point, or the backbone cannot classify images of this size.
     """
-    with torch.device("meta"):  # no memory, no time: only the names are wanted
-        model = encoder.create_network(entry.spec(), image_size=image_size, classes=2)
+    spec = entry.spec()
+    # no memory, no time: only the names are wanted. A network of one's own was called already, and may need its values
+    with torch.device("cpu" if spec.own else "meta"):
+        model = encoder.create_network(spec, image_size=image_size, classes=0 if spec.own and spec.headed else 2)
+    if not spec.own:
         backbones.assert_classifies(model, image_size=image_size, classes=2, name=entry.name)
     names = [backbones.resolve_split_point(model, point, name=entry.name) for point in entry.split_points]
     return list(dict.fromkeys(names))
@@ -57,7 +60,8 @@ def weights_fingerprint(entry: BackboneEntry, image_size: int) -> str:
     spec = entry.spec()
     source = sources.choose(spec)
     if spec.weights_file is not None:
-        sources.create(spec, source, image_size=image_size, classes=2)
+        if not spec.own:
+            sources.create(spec, source, image_size=image_size, classes=2)
     return sources.fingerprint(spec)
 
 
@@ -80,8 +84,9 @@ def with_class_order(entries: Sequence[BackboneEntry], dataset: DatasetSpec) -> 
     for entry in there:
         order, line = sources.class_order(entry.spec(), names, folders=folders)
         lines += [line] if line else []
-        read = {"files": encoder.files_of(entry.spec(), names)}
-        decided.append(entry.model_copy(update={"class_order": order, "head": encoder.head_of(entry.spec()), **read}))
+        head = encoder.head_of(entry.spec(), image_size=dataset.image_size, classes=len(names))
+        files = encoder.files_of(entry.spec(), names)
+        decided.append(entry.model_copy(update={"class_order": order, "head": head, "files": files}))
     return decided, lines
 
 

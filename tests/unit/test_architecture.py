@@ -39,7 +39,7 @@ ROOMS = (
     ("running",),
     ("reporting",),
     ("protocols",),
-    ("exchange", "gate"),
+    ("answers", "exchange", "gate"),
     ("testing",),
     ("api",),
     ("cli",),

@@ -17,6 +17,7 @@ from dpbench.contract.images import LabelledImages
 from dpbench.errors import DpbenchError
 from dpbench.machine.cache import State
 from dpbench.models import backbones, weights
+from dpbench.models.adapters import builder
 from dpbench.models.adapters.linear import fit_linear
 from dpbench.models.adapters.neighbours import Neighbours
 from dpbench.models.adapters.zero_shot import ZeroShot, read_class_embeddings
@@ -62,18 +63,43 @@ def pooled(features: Tensor, *, last: bool) -> Tensor:
     return features.mean((1, 2) if last else (2, 3))
 
 
-def head_of(spec: BackboneSpec) -> HeadName:
+def head_of(spec: BackboneSpec, *, image_size: int, classes: int) -> HeadName:
     """`spec.head` with `auto` decided: a probe where the weights come without a classifier; else it stays `auto`.
 
+    A network of one's own is called to see what it gives.
+
+    Args:
+        spec: the network.
+        image_size: side in pixels.
+        classes: of the data; 0 where that is not known yet.
+
     Raises:
-        DpbenchError: weights that are not to be had.
+        DpbenchError: weights that are not to be had, or a network of one's own that is of no use.
     """
+    if spec.own:
+        return _head_of_own(spec, image_size, classes)
     if spec.head != "auto":
         return spec.head
     source = weights.choose(spec)
     if spec.weights_file is not None and source.read is not None:
         return "auto" if weights.classes_in(source.read().state, spec) else "probe"
     return "probe" if source.pretrained and not source.classes else "auto"
+
+
+def _head_of_own(spec: BackboneSpec, image_size: int, classes: int) -> HeadName:
+    told = 0 if spec.headed else classes
+    width = builder.looked_at(spec, image_size=image_size, classes=told)
+    source = weights.choose(spec)
+    if source.read is not None:
+        weights.load(spec, source, image_size=image_size, classes=told)
+    if spec.headed or not classes or width == classes:
+        return spec.head
+    if spec.head == "classifier" or spec.weights == "fit":
+        raise DpbenchError(
+            f"backbone {spec.name!r} gives {width or 'no'} logits for {classes} classes; give {classes} (a parameter "
+            "`classes` of the function is told), or use head = 'probe'"
+        )
+    return "probe"
 
 
 def files_of(spec: BackboneSpec, names: Sequence[str]) -> dict[str, str]:
@@ -86,12 +112,13 @@ def files_of(spec: BackboneSpec, names: Sequence[str]) -> dict[str, str]:
     Raises:
         DpbenchError: a file that is not there, is damaged, or is of other classes.
     """
+    own = builder.files_of(spec) if spec.own else {}
     if spec.head != "zero-shot":
-        return {}
+        return own
     path = Path(spec.class_embeddings).expanduser()
     if names:
         read_class_embeddings(path, names)
-    return {"class_embeddings": sha256_of(path)}
+    return {**own, "class_embeddings": sha256_of(path)}
 
 
 def create_network(spec: BackboneSpec, *, image_size: int, classes: int, state: State | None = None) -> nn.Module:
@@ -132,9 +159,10 @@ def create_encoder(
     """
     if source.read is None:
         kept = source.classes if spec.head == "zero-shot" else 0
-        rows = kept if source.pretrained else classes
+        fitted = source.label == "fitted"
+        rows = classes if fitted else kept
         model = backbones.create_backbone(spec, image_size=image_size, classes=rows, pretrained=source.pretrained)
-        return model, source.pretrained
+        return model, not fitted
     model, own, _ = weights.load(spec, source, image_size=image_size)
     return (_without_classifier(model, spec, image_size) if own and spec.head != "zero-shot" else model), True
 

@@ -110,9 +110,10 @@ def test_weights_without_a_classifier_get_a_probe_and_others_keep_theirs(tmp_pat
         path = tmp_path / f"{classes}.safetensors"
         safetensors.torch.save_file(timm.create_model("test_vit", num_classes=classes).state_dict(), path)
         spec = BackboneSpec(name="test_vit", weights=str(path))
-        assert encoder.head_of(spec) == head
-    assert encoder.head_of(BackboneSpec(name="test_vit", weights="fit")) == "auto"
-    assert encoder.head_of(BackboneSpec(name="vit_small_patch14_dinov2", weights="pretrained")) == "probe"
+        assert encoder.head_of(spec, image_size=SIZE, classes=3) == head
+    for name, chosen, head in (("test_vit", "fit", "auto"), ("vit_small_patch14_dinov2", "pretrained", "probe")):
+        spec = BackboneSpec(name=name, weights=chosen)
+        assert encoder.head_of(spec, image_size=SIZE, classes=3) == head
 
 
 def test_the_weights_of_a_file_are_left_as_they_are(tmp_path):

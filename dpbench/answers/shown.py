@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -18,7 +19,8 @@ from dpbench.text.shown_text import clean, drawn
 
 NOT_SHOWN = (
     "Undefended, and by two attacks of seconds: a low SSIM here is no promise. It does not show what longer or "
-    "white-box attacks recover, what a defense changes, or other images; `dpbench run` measures that for the cut you choose."
+    "white-box attacks recover, what a defense changes, or other images: `dpbench run` measures that, for the cut you "
+    "choose."
 )
 
 COLUMNS = (
@@ -30,18 +32,25 @@ COLUMNS = (
 
 def print_advice(advice: Advice, console: Console) -> None:
     """The table, what it was measured on, and what it does not show."""
-    sent = f"of an image of {3 * advice.image_size**2 * 8 / 1000:,.0f} kbit"
-    table = Table(title=f"{clean(advice.backbone)}, {clean(advice.data)} {advice.image_size} x {advice.image_size}")
-    for name in ("split point", "client M mult-adds", "share", "client k params", "kbit sent", f"ms / {TIMED}"):
-        table.add_column(name, justify="left" if name == "split point" else "right")
-    for name in ("probe", "SSIM closed form", "SSIM decoder", "SSIM better of both"):
-        table.add_column(name, justify="right")
+    title = f"{clean(advice.backbone)}, {clean(advice.data)} {advice.image_size} x {advice.image_size}"
+    table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0), header_style="", title_justify="left")
+    for name in (
+        "  cut",
+        "M mult-adds",
+        "k params",
+        "kbit",
+        f"ms/{TIMED}",
+        "probe",
+        "ridge",
+        "decoder",
+        "SSIM, better",
+    ):
+        table.add_column(name, justify="left" if name == "  cut" else "right", no_wrap=name == "  cut")
     for cut in advice.cuts:
         cost, (mean, low, high) = cut.cost, cut.ssim
         table.add_row(
             f"{'* ' if cut.front else '  '}{clean(cut.split_point)}",
-            f"{cost.multiply_adds / 1e6:,.2f}",
-            f"{cost.share:.0%}",
+            f"{cost.multiply_adds / 1e6:,.1f} ({cost.share:.0%})",
             f"{cost.parameters / 1e3:,.1f}",
             f"{cost.bits / 1e3:,.0f}",
             f"{cost.milliseconds:.1f}",
@@ -52,7 +61,9 @@ def print_advice(advice: Advice, console: Console) -> None:
         )
     console.print(table)
     lines = [
-        f"* on the front: no other cut leaks less for no more client work and bits ({sent}).",
+        f"* on the front: no other cut leaks less for no more client work and bits. Work and bits are of one image, "
+        f"which has {3 * advice.image_size**2 * 8 / 1000:,.0f} kbit; milliseconds are of {TIMED} images, on this "
+        "machine.",
         f"The network itself names {advice.accuracy:.1%} (weights: {clean(advice.weights)}); the attacker's mean image "
         f"reaches SSIM {advice.floor:.2f}. Taught by {advice.images} images, {advice.victims} victims, "
         f"{advice.seconds:.0f} s.",

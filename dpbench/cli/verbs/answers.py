@@ -1,4 +1,4 @@
-"""`dpbench advise`: where to split a network."""
+"""`dpbench advise` and `attack`: where to split a network, and what features from elsewhere give away."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def advise(
         typer.Option(min=16, max=512, help="Side in pixels.", show_default="what pre-trained weights want, else 32"),
     ] = None,
     images: Annotated[
-        int, typer.Option(min=48, help="Private and auxiliary images each; of slow networks fewer are used.")
+        int, typer.Option(min=48, help="That attackers and probes are taught by; of slow networks fewer are used.")
     ] = 1000,
     at: Annotated[
         list[str] | None,
@@ -68,4 +68,59 @@ def advise(
         )
     print_advice(found, console)
     for path in write_advice(found, output) if output is not None else ():
+        console.print(f"written to {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+@verbs.command(
+    epilog="Examples:\n\n  dpbench attack features.safetensors --images photos\n\n"
+    "  dpbench attack mine.npz --images mine --victims theirs.npz --output attacked\n\n"
+    "  dpbench attack int8.safetensors --images photos --scale 0.02 --zero-point 3"
+)
+def attack(
+    features: Annotated[
+        Path, typer.Argument(help="Features of the attacker's own images: safetensors or .npz, array `features`.")
+    ],
+    images: Annotated[Path, typer.Option(help="The folder of these images, in the order of their paths.")],
+    victims: Annotated[
+        Path | None,
+        typer.Option(help="Features to reconstruct, likewise.", show_default="one in four of the pairs"),
+    ] = None,
+    victim_images: Annotated[Path | None, typer.Option(help="The folder of their images, to score by.")] = None,
+    image_size: Annotated[int, typer.Option(min=16, max=512, help="Side in pixels.")] = 64,
+    scale: Annotated[float | None, typer.Option(help="Integers q mean scale * (q - zero point).")] = None,
+    zero_point: Annotated[float | None, typer.Option(help="Likewise.")] = None,
+    steps: Annotated[int, typer.Option(min=1, max=100_000, help="Of teaching the decoder.")] = 800,
+    width: Annotated[int, typer.Option(min=8, max=1024, help="Channels of the decoder.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the decoder, and which pairs are victims.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    output: Annotated[Path | None, typer.Option(help="A folder for attack.png and attack.csv.")] = None,
+) -> None:
+    """What do features give away that came from a device? No network is needed: pairs of features and images teach.
+
+    Floors, ridge regression in closed form and a decoder run; a line says what could not. Exit status: 0 done, 2
+    unusable input.
+    """
+    from rich.text import Text
+
+    from dpbench.answers.attacking import attack_features
+    from dpbench.answers.report import print_attacked, write_attacked
+
+    console = make_console()
+    with console.status("starting") as status:
+        found = attack_features(
+            features,
+            images,
+            victims=victims,
+            victim_images=victim_images,
+            image_size=image_size,
+            scale=scale,
+            zero_point=zero_point,
+            steps=steps,
+            width=width,
+            seed=seed,
+            device=device,
+            progress=lambda text: status.update(Text(text)),
+        )
+    print_attacked(found, console)
+    for path in write_attacked(found, output) if output is not None else ():
         console.print(f"written to {path}", markup=False, highlight=False, soft_wrap=True)

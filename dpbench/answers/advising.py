@@ -154,7 +154,8 @@ def advise(
     private, auxiliary = _some(parts.private, used), _some(parts.auxiliary, used)
     test = _some(parts.test, max(VICTIMS, used // 4))
     traced = splitting.trace_backbone(model, (3, size, size), name=backbone)
-    cuts, left_out = [], []
+    cuts: list[Cut] = []
+    left_out: list[str] = []
     for name in names:
         progress(f"cut at {name}")
         try:

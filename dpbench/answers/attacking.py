@@ -15,6 +15,7 @@ from dpbench.answers.dump import Dump, images_for, read_dump
 from dpbench.errors import DpbenchError
 from dpbench.machine.devices import choose_device, compute_exactly
 from dpbench.machine.randomness import derive_generator, seeded
+from dpbench.metrics.fidelity import ssim
 from dpbench.metrics.grading import grade
 from dpbench.metrics.intervals import mean_interval
 from dpbench.plugins.registry import attacks
@@ -26,7 +27,7 @@ MOST_VICTIMS = 64
 FLOORS = ("mean-image", "random-image", "nearest-auxiliary")
 
 NOTHING_LEARNT = 0.02
-"""An attacker whose SSIM is not above that of the best floor by this much has learnt nothing of the pairs."""
+"""Attackers whose images are not nearer to their victim than to another one, by this much of SSIM, learnt nothing."""
 
 Progress = Callable[[str], None]
 Interval = tuple[float, float, float]
@@ -130,7 +131,7 @@ def attack_features(
         images={name: made.cpu() for name, made in found.items()},
         figures=figures,
         truth=truth,
-        remarks=(*_remarks(figures),),
+        remarks=tuple(_remarks(found, truth)),
     )
 
 
@@ -175,18 +176,22 @@ def _scored(images: Tensor, truth: Tensor) -> dict[str, Interval]:
     return {name: mean_interval(np.asarray(values, dtype=np.float64)) for name, values in figures.items()}
 
 
-def _remarks(figures: dict[str, dict[str, Interval]]) -> list[str]:
+def _remarks(found: dict[str, Tensor], truth: Tensor | None) -> list[str]:
     idle = sorted(name for name, cls in attacks().items() if cls.needs != "nothing" and not cls.floor)
     lines = [
         f"not run: {', '.join(idle)}: they need a client that answers queries, or its weights; the decoder here is "
         "taught by the pairs alone"
     ]
-    if not figures:
+    if truth is None:
         return [*lines, "not scored: the victims' images are not known (--victim-images)"]
-    floor = max(figures[name]["ssim"][0] for name in FLOORS)
-    if max(figures[name]["ssim"][0] for name in figures if name not in FLOORS) < floor + NOTHING_LEARNT:
+    if max(_nearer(found[name].cpu(), truth) for name in ("closed form", "decoder")) < NOTHING_LEARNT:
         lines.append(
             "the attackers learnt nothing of these pairs: either the features say nothing, or they are not in the "
             "order of their images (by path, or as `names` in the metadata says)"
         )
     return lines
+
+
+def _nearer(images: Tensor, truth: Tensor) -> float:
+    """By how much of SSIM reconstructions are nearer to their victim than to the next one."""
+    return float((ssim(images, truth) - ssim(images, truth.roll(1, 0))).mean())

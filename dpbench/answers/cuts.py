@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dpbench.contract.defense import SplitModel
 from dpbench.contract.images import LabelledImages
 from dpbench.models.adapters.linear import fit_linear
-from dpbench.service.release import release_bits
+from dpbench.service.quantisation import bits_of
 from dpbench.toolkit.inverse_network import features_on_grid
 
 TIMED = 16
@@ -64,7 +64,7 @@ def cost_of(split: SplitModel, images: Tensor) -> Cost:
         multiply_adds=head,
         share=head / max(1, head + tail),
         parameters=sum(parameter.numel() for parameter in split.client_head.parameters()),
-        bits=release_bits(features),
+        bits=features[0].numel() * bits_of(features.dtype),
         milliseconds=1000 * sorted(taken)[len(taken) // 2],
         shape=tuple(features.shape[1:]),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,30 +119,23 @@ def write_advice(advice: Advice, folder: Path) -> list[Path]:
 
 def write_picture(advice: Advice, path: Path) -> None:
     """What comes back against what the client computes, and against what it sends; the front is filled."""
+    figures: dict[str, Callable[[Cut], int]] = {
+        "client multiply-adds": lambda cut: cut.cost.multiply_adds,
+        "bits sent of an image": lambda cut: cut.cost.bits,
+    }
     with panels(path, (9, 4), (1, 2), sharey=True) as grid:
-        axes = grid[0]
-        for place, (label, value) in enumerate(
-            (
-                ("client multiply-adds", lambda cut: cut.cost.multiply_adds),
-                ("bits sent of an image", lambda cut: cut.cost.bits),
-            )
-        ):
-            panel = axes[place]
+        for axes, (label, value) in zip(grid[0], figures.items(), strict=True):
             for cut in advice.cuts:
                 mean, low, high = cut.ssim
-                panel.errorbar(
-                    value(cut),
-                    mean,
-                    yerr=[[mean - low], [high - mean]],
-                    color=COLOURS[0],
-                    marker="o",
-                    markerfacecolor=COLOURS[0] if cut.front else "white",
-                    linestyle="none",
-                )
-                note(panel, drawn(cut.split_point), (value(cut), mean), COLOURS[0])
-            panel.axhline(advice.floor, color="0.5", linestyle=":", linewidth=1)
-            panel.set_xscale("log")
-            panel.set_xlabel(label)
-        axes[0].set_ylabel("SSIM, the better of two quick attacks")
-        axes[0].set_title(drawn(f"{advice.backbone}: where to split"), fontsize=9)
-        axes[1].set_title("filled: on the front; dotted: the mean image", fontsize=9)
+                place = (max(1, value(cut)), mean)
+                filled = COLOURS[0] if cut.front else "white"
+                ends = [[mean - low], [high - mean]]
+                axes.errorbar(*place, yerr=ends, color=COLOURS[0], marker="o", markerfacecolor=filled)
+                note(axes, drawn(cut.split_point), place, COLOURS[0])
+            axes.axhline(advice.floor, color="0.5", linestyle=":", linewidth=1)
+            axes.set_xscale("log")
+            axes.margins(x=0.15)
+            axes.set_xlabel(label)
+        grid[0][0].set_ylabel("SSIM, the better of two quick attacks")
+        grid[0][0].set_title(drawn(f"{advice.backbone}: where to split"), fontsize=9)
+        grid[0][1].set_title("filled: on the front; dotted: the mean image", fontsize=9)

@@ -36,7 +36,10 @@ def build(classes):
 def advice(tmp_path_factory):
     folder = tmp_path_factory.mktemp("net")
     (folder / "my_net.py").write_text(NET)
-    return advise(f"{folder}/my_net.py:build", images=64, split_points=["stem", "body", "unused"], device="cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(advising, "STEPS", 10)
+        patch.setattr(advising, "VICTIMS", 8)
+        return advise(f"{folder}/my_net.py:build", images=64, split_points=["stem", "body", "unused"], device="cpu")
 
 
 def test_every_cut_has_its_cost_and_what_comes_back(advice):
@@ -90,10 +93,10 @@ def test_a_probe_reads_few_values_of_any_layout(shape):
 
 def test_a_linear_client_is_read_by_the_closed_form():
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(200, 3, 8, 8, generator=generator)
-    mixed = images.flatten(1) @ torch.randn(192, 192, generator=generator)
-    found = pairs.closed_form(mixed[:190], images[:190], mixed[190:])
-    assert float((found - images[190:]).abs().mean()) < 0.5 * float((images[190:] - 0.5).abs().mean())
+    images = torch.rand(400, 3, 4, 4, generator=generator)
+    mixed = images.flatten(1) @ torch.randn(48, 48, generator=generator)
+    found = pairs.closed_form(mixed[:390], images[:390], mixed[390:])
+    assert float((found - images[390:]).abs().mean()) < 0.5 * float((images[390:] - 0.5).abs().mean())
 
 
 def test_a_decoder_is_the_same_for_the_same_generator():
@@ -101,10 +104,9 @@ def test_a_decoder_is_the_same_for_the_same_generator():
     features = torch.nn.functional.avg_pool2d(images, 2)
 
     def taught():
-        return pairs.decoder(
-            features, images, features[:2], steps=3, width=8, generator=torch.Generator().manual_seed(0),
-            progress=lambda text: None,
-        )  # fmt: skip
+        generator = torch.Generator().manual_seed(0)
+        how = {"steps": 3, "width": 8, "generator": generator, "progress": lambda text: None}
+        return pairs.decoder(features, images, features[:2], **how)
 
     assert torch.equal(taught(), taught())
 

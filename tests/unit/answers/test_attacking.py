@@ -128,7 +128,7 @@ def test_a_damaged_file_and_one_that_is_not_there_are_refused(tmp_path):
 
 def test_other_counts_shapes_and_images_are_refused(folder, tmp_path):
     mine = folder / "mine.safetensors"
-    with pytest.raises(DpbenchError, match="holds the features of 96 images, and .* has 12"):
+    with pytest.raises(DpbenchError, match=r"holds the features of 96 images, and .* has 12"):
         attack_features(mine, folder / "theirs", image_size=SIZE)
     other = tmp_path / "other.safetensors"
     safetensors.torch.save_file({"features": torch.zeros(12, 5)}, other)

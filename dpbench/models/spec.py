@@ -17,6 +17,9 @@ WEIGHTS = ("auto", "pretrained", "fit", "at-hand")
 OWN = ".py:"
 """What a network of one's own has in its name: `my_net.py:build`."""
 
+PROGRAMS = (".onnx", ".pt", ".ts", ".pt2")
+"""Endings of the names of clients that are programs: ONNX, TorchScript and torch.export."""
+
 ClassOrder = Literal["auto", "stated", "natural", "sorted"]
 """How the rows of a classifier that comes with its weights follow each other; see `dpbench.models.weights`."""
 
@@ -30,9 +33,9 @@ HEADS = ("probe", "knn", "zero-shot")
 class BackboneSpec(Spec):
     """A network, where its weights come from, and what tells the classes apart."""
 
-    ids_skip_default = ("class_order", "head", "class_embeddings", "files")
+    ids_skip_default = ("class_order", "head", "class_embeddings", "server", "files")
 
-    name: str = Field(description="of a timm model, or path/to/my_net.py:build for a network of your own")
+    name: str = Field(description="of a timm model, path/to/my_net.py:build, or the file of a program")
     weights: PathName = Field(
         "auto",
         description="pretrained: timm's; fit: trained on the private images; auto: pretrained if at hand; at-hand: "
@@ -54,6 +57,9 @@ class BackboneSpec(Spec):
         "a classifier, and a probe where the weights come without one",
     )
     class_embeddings: PathName = Field("", description="of zero-shot: a safetensors or .npz FILE")
+    server: PathName = Field(
+        "", description="of a client that is a program: the program that takes what it sends; by default a head does"
+    )
     files: dict[str, str] = Field({}, description="files that are read -> SHA-256; filled in when a run is planned")
 
     @field_validator("args")
@@ -71,10 +77,28 @@ class BackboneSpec(Spec):
             raise ValueError('head = "zero-shot" and class_embeddings = FILE belong together: expected both or neither')
         return self
 
+    @model_validator(mode="after")
+    def _server_of_a_program(self) -> BackboneSpec:
+        if self.server and not self.program:
+            raise ValueError(
+                f"server = FILE belongs to a client that is a program: name = FILE ({', '.join(PROGRAMS)})"
+            )
+        return self
+
     @property
     def own(self) -> bool:
-        """Whether the network is made by a function in a file; else it is timm's."""
-        return OWN in self.name
+        """Whether the network is made by a function in a file, or of programs; else it is timm's."""
+        return OWN in self.name or self.program
+
+    @property
+    def program(self) -> bool:
+        """Whether the client is a program: ONNX, TorchScript or torch.export."""
+        return self.name.endswith(PROGRAMS)
+
+    @property
+    def shown(self) -> str:
+        """The name; of a file without where it lies."""
+        return re.split(r"[/\\]", self.name)[-1] if self.own else self.name
 
     @property
     def headed(self) -> bool:
@@ -88,8 +112,9 @@ class BackboneSpec(Spec):
             weights_fingerprint: SHA-256 of the weights file; empty where there is none.
         """
         spec = self.model_dump(mode="json")
-        if self.own:
-            spec["name"] = re.split(r"[/\\]", self.name)[-1]
+        spec["name"] = self.shown
+        if self.server:
+            spec["server"] = f"file:{self.files.get('server', '')}"
         if weights_fingerprint:
             spec["weights"] = f"file:{weights_fingerprint}"
         if self.class_embeddings and "class_embeddings" in self.files:

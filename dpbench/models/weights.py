@@ -67,6 +67,8 @@ def choose(spec: BackboneSpec, *, expected: str = "") -> WeightsSource:
         DpbenchError: a file that is not there or has changed; or pre-trained weights were asked for, and there are
             none for this model.
     """
+    if spec.program and spec.weights != "auto":
+        raise DpbenchError(f"backbone {spec.name!r} is a program, which holds its weights; leave weights out")
     path = spec.weights_file
     if path is not None:
         digest = fingerprint(spec)

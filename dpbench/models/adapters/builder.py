@@ -18,6 +18,7 @@ from dpbench.errors import DpbenchError, is_interrupt, reason, unknown
 from dpbench.machine import plugin_files
 from dpbench.machine.process_state import preserved
 from dpbench.machine.randomness import seeded
+from dpbench.models.adapters import program
 from dpbench.models.spec import BackboneSpec
 
 AS_THEY_ARE = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -49,7 +50,7 @@ def path_of(spec: BackboneSpec) -> Path:
 
 def files_of(spec: BackboneSpec) -> dict[str, str]:
     """The file, and what it uses of its folder -> digits of their SHA-256."""
-    return plugin_files.look_at(path_of(spec)).files
+    return program.files_of(spec) if spec.program else plugin_files.look_at(path_of(spec)).files
 
 
 def build(spec: BackboneSpec, *, image_size: int, classes: int) -> nn.Module:
@@ -65,6 +66,15 @@ def build(spec: BackboneSpec, *, image_size: int, classes: int) -> nn.Module:
     Raises:
         DpbenchError: the file does not import or has changed, or the function raises or gives no module.
     """
+    model = program.build(spec, image_size=image_size) if spec.program else _made(spec, image_size, classes)
+    if not getattr(model, "default_cfg", None):
+        model.default_cfg = AS_THEY_ARE  # type: ignore[assignment]
+    model.register_forward_hook(_one_tensor)
+    return model.eval()
+
+
+def _made(spec: BackboneSpec, image_size: int, classes: int) -> nn.Module:
+    """What the function in a file gives."""
     path = path_of(spec)
     if any(spec.files.get(name, digest) != digest for name, digest in files_of(spec).items()):
         raise DpbenchError(f"backbone {spec.name!r}: {path.name} changed since the run was planned; run again")
@@ -79,10 +89,7 @@ def build(spec: BackboneSpec, *, image_size: int, classes: int) -> nn.Module:
             f"backbone {spec.name!r} gives {type(model).__name__}; expected an nn.Module of images (N,3,H,W) to logits "
             "or features"
         )
-    if not getattr(model, "default_cfg", None):
-        model.default_cfg = AS_THEY_ARE  # type: ignore[assignment]
-    model.register_forward_hook(_one_tensor)
-    return model.eval()
+    return model
 
 
 def _function(spec: BackboneSpec, path: Path) -> Callable[..., Any]:

@@ -247,7 +247,7 @@ def _last(encoder: nn.Module) -> bool:
 
 def _outline(encoder: nn.Module, spec: BackboneSpec, image_size: int, classes: int, state: State) -> Head | None:
     """A head of the right shapes; None where the width of the features cannot be told without values."""
-    place = next(encoder.parameters()).device
+    place = next(iter(encoder.parameters()), torch.empty(0)).device
     stored = {name.rpartition(".")[2]: value for name, value in state.items() if name.startswith(f"{HEAD}.")}
     try:
         widths = [value.shape[-1] for name, value in stored.items() if name in ("weight", "bank", "classes")]

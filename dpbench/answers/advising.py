@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dpbench.answers import pairs
-from dpbench.answers.cuts import TIMED, Cost, cost_of, features_of, probe_accuracy
+from dpbench.answers.advice import Advice, Cut, marked
+from dpbench.answers.cuts import TIMED, cost_of, features_of, probe_accuracy
 from dpbench.contract.defense import SplitModel
 from dpbench.contract.images import LabelledImages
 from dpbench.data.spec import DatasetSpec
@@ -35,10 +35,10 @@ MOST_CUTS = 6
 """Of a network with more stages so many are looked at, the first and the last among them."""
 
 VICTIMS = 32
-EPOCHS = 8
+EPOCHS = 6
 """Of fitting a network whose weights are not at hand, on twice as many images as attackers are taught by."""
 
-STEPS = 200
+STEPS = 150
 """Of teaching a decoder images of 64 pixels or less; of larger ones it takes as much time, down to a fifth."""
 
 SMALL_SIDE = 32
@@ -53,58 +53,6 @@ LARGEST = 1 << 28
 
 WIDTH = 32
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Cut:
-    """One way to split.
-
-    Attributes:
-        split_point: a module.
-        cost: of the client.
-        probe: accuracy of a linear probe on what crosses.
-        ssim: of the reconstructions, the better of both attacks for each victim, with the ends of its 95% interval.
-        by_attack: mean SSIM of each attack.
-        front: no other cut leaks less for no more client multiply-adds and bits.
-    """
-
-    split_point: str
-    cost: Cost
-    probe: float
-    ssim: tuple[float, float, float]
-    by_attack: dict[str, float]
-    front: bool = False
-
-
-@dataclass(frozen=True)
-class Advice:
-    """What was measured of a network.
-
-    Attributes:
-        backbone: its name.
-        weights: where its weights came from.
-        data: the name of the images.
-        image_size: side in pixels.
-        images: that attackers and probes were taught by.
-        victims: that were reconstructed.
-        accuracy: of the unsplit network.
-        floor: SSIM of the mean of the attacker's images.
-        cuts: from shallow to deep.
-        left_out: why other split points have no row.
-        seconds: that it took.
-    """
-
-    backbone: str
-    weights: str
-    data: str
-    image_size: int
-    images: int
-    victims: int
-    accuracy: float
-    floor: float
-    cuts: tuple[Cut, ...]
-    left_out: tuple[str, ...]
-    seconds: float
 
 
 def advise(
@@ -186,23 +134,6 @@ def advise(
         left_out=tuple(left_out),
         seconds=time.monotonic() - begun,
     )
-
-
-def marked(cuts: list[Cut]) -> list[Cut]:
-    """The cuts, from cheap to expensive; on the front are those that none beats in leak, multiply-adds and bits."""
-
-    def figures(cut: Cut) -> tuple[float, ...]:
-        return cut.ssim[0], cut.cost.multiply_adds, cut.cost.bits
-
-    def beaten(cut: Cut) -> bool:
-        mine = figures(cut)
-        return any(
-            all(theirs <= own for theirs, own in zip(figures(other), mine, strict=True)) and figures(other) != mine
-            for other in cuts
-        )
-
-    ordered = sorted(cuts, key=lambda cut: cut.cost.multiply_adds)
-    return [Cut(**{**vars(cut), "front": not beaten(cut)}) for cut in ordered]
 
 
 def _entry(backbone: str, weights: str, head: Head, points: list[str | int]) -> BackboneEntry:

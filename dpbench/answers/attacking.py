@@ -26,8 +26,8 @@ HELD_OUT = 4
 MOST_VICTIMS = 64
 FLOORS = ("mean-image", "random-image", "nearest-auxiliary")
 
-NOTHING_LEARNT = 0.02
-"""Attackers whose images are not nearer to their victim than to another one, by this much of SSIM, learnt nothing."""
+OTHERS = 8
+"""Other victims that each reconstruction is compared with, to tell whether it is of its own."""
 
 Progress = Callable[[str], None]
 Interval = tuple[float, float, float]
@@ -184,7 +184,7 @@ def _remarks(found: dict[str, Tensor], truth: Tensor | None) -> list[str]:
     ]
     if truth is None:
         return [*lines, "not scored: the victims' images are not known (--victim-images)"]
-    if max(_nearer(found[name].cpu(), truth) for name in ("closed form", "decoder")) < NOTHING_LEARNT:
+    if not any(_learnt(found[name].cpu(), truth) for name in ("closed form", "decoder")):
         lines.append(
             "the attackers learnt nothing of these pairs: either the features say nothing, or they are not in the "
             "order of their images (by path, or as `names` in the metadata says)"
@@ -192,6 +192,9 @@ def _remarks(found: dict[str, Tensor], truth: Tensor | None) -> list[str]:
     return lines
 
 
-def _nearer(images: Tensor, truth: Tensor) -> float:
-    """By how much of SSIM reconstructions are nearer to their victim than to the next one."""
-    return float((ssim(images, truth) - ssim(images, truth.roll(1, 0))).mean())
+def _learnt(images: Tensor, truth: Tensor) -> bool:
+    """Whether reconstructions are nearer to their victim than to others by SSIM, beyond chance."""
+    others = range(1, min(OTHERS + 1, len(truth)))
+    apart = torch.stack([ssim(images, truth.roll(places, 0)) for places in others]).mean(0)
+    _, low, _ = mean_interval((ssim(images, truth) - apart).double().numpy())
+    return low > 0

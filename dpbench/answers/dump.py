@@ -88,7 +88,8 @@ def read_dump(path: Path, *, scale: float | None = None, zero_point: float | Non
         raise DpbenchError(
             f"{path}: features are {features.dtype}, and nothing says what they mean; give a scale and a zero point"
         )
-    step, zero = (1.0 if stated[SCALE] is None else stated[SCALE]), stated[ZERO_POINT] or 0.0
+    step, zero = stated[SCALE], stated[ZERO_POINT]
+    step, zero = (1.0 if step is None else step), (0.0 if zero is None else zero)
     if not (math.isfinite(step) and step > 0 and math.isfinite(zero)):
         raise DpbenchError(f"{path}: scale {step} and zero point {zero}; expected finite numbers and a scale above 0")
     meant = dequantised(features, step, zero)

@@ -12,7 +12,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from dpbench.answers.advising import Advice, Cut
+from dpbench.answers.advice import Advice, Cut
 from dpbench.answers.cuts import TIMED
 from dpbench.machine.writing import write_atomically
 from dpbench.reporting.plot_style import COLOURS, note, panels
@@ -46,12 +46,12 @@ def print_advice(advice: Advice, console: Console) -> None:
         "decoder",
         "SSIM, better",
     ):
-        table.add_column(name, justify="left" if name == "  cut" else "right", no_wrap=name == "  cut")
+        table.add_column(name, justify="left" if name == "  cut" else "right", no_wrap=True)
     for cut in advice.cuts:
         cost, (mean, low, high) = cut.cost, cut.ssim
         table.add_row(
             f"{'* ' if cut.front else '  '}{clean(cut.split_point)}",
-            f"{cost.multiply_adds / 1e6:,.1f} ({cost.share:.0%})",
+            f"{cost.multiply_adds / 1e6:,.1f}",
             f"{cost.parameters / 1e3:,.1f}",
             f"{cost.bits / 1e3:,.0f}",
             f"{cost.milliseconds:.1f}",

@@ -116,7 +116,7 @@ def _torch(path: Path) -> Program:
             if path.suffix == ".pt2":
                 program = torch.export.load(path).module()
             else:
-                program = torch.jit.load(path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
+                program = torch.jit.load(path, map_location="cpu").eval()
     except Exception as error:
         raise DpbenchError(
             f"{path.name} is no program that torch reads ({reason(error)[:160]}); expected TorchScript (.pt, .ts), or "
@@ -138,7 +138,7 @@ def _onnx(path: Path, image_size: int | None) -> Program:
     try:
         import onnxruntime
     except ImportError as error:
-        raise DpbenchError(f"{path.name} needs the package onnxruntime; pip install 'dpbench[onnx]'") from error
+        raise DpbenchError(f"{path.name} needs the package onnxruntime; pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     try:

@@ -9,7 +9,8 @@ import torch
 from rich.console import Console
 
 from dpbench.answers import advising, pairs, shown
-from dpbench.answers.advising import Cut, advise, marked
+from dpbench.answers.advice import Cut, marked
+from dpbench.answers.advising import advise
 from dpbench.answers.cuts import Cost, summary
 from dpbench.errors import DpbenchError
 

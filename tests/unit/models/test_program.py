@@ -213,5 +213,5 @@ def test_a_broken_onnx_file_and_a_missing_package_are_refused(onnx, monkeypatch)
     with pytest.raises(DpbenchError, match="is no program that onnxruntime runs"):
         head_of(planned(broken))
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(DpbenchError, match=r"needs the package onnxruntime; pip install 'dpbench\[onnx\]'"):
+    with pytest.raises(DpbenchError, match="needs the package onnxruntime; pip install onnxruntime"):
         head_of(planned(path))

@@ -125,7 +125,9 @@ def test_a_protocol_runs_as_shown(tmp_path, dpbench, monkeypatch):
 
 def test_every_file_that_is_shown_is_run():
     files = {code.partition("\n")[0] for code in code_of(TEXTS, "python")}
-    plugins = {f"# {name}.py" for name in ("mine", "my_defense", "my_attack", "my_metric", "my_data", "my_protocol")}
+    plugins = {
+        f"# {name}.py" for name in ("mine", "my_defense", "my_attack", "my_metric", "my_data", "my_protocol", "my_net")
+    }
     plugins.add("# pool.py")  # an executor: tests/unit/running/test_workers.py
     assert files == {*plugins, "# from Python", "# in a notebook"}
 

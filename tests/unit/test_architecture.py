@@ -41,7 +41,7 @@ ROOMS = (
     ("reporting",),
     ("report",),
     ("protocols",),
-    ("exchange", "gate", "viewing"),
+    ("answers", "exchange", "gate", "viewing"),
     ("testing",),
     ("notebook",),
     ("api",),

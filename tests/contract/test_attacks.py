@@ -39,6 +39,10 @@ VICTIMS = 6
 TINY: dict[str, dict[str, Any]] = {
     "decoder": {"steps": 96, "width": 32, "blocks": 1, "batch_size": 32},
     "rmle": {"steps": 60, "decoder_steps": 30, "decoder_width": 32, "decoder_blocks": 1, "decoder_batch_size": 32},
+    "fuse": {
+        **{"steps": 30, "rounds": 1, "held_out": 8, "trials": 2, "finalists": 2, "nearness": (1.0, 100.0)},
+        **{"total_variation": (0.01, 1.0), "decoder_steps": 30, "decoder_width": 32, "decoder_blocks": 1},
+    },
     "gan": {"training_steps": 20, "width": 8, "pool": 64, "restarts": 2, "search_steps": 3, "refine_steps": 60},
     "gan-faces": {"pool": 16, "restarts": 1, "search_steps": 2, "refine_steps": 60},
 }

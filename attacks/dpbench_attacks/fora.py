@@ -14,10 +14,10 @@ from torch.nn import functional
 
 from dpbench.contract.attack import Attack, Observation, Server
 from dpbench.contract.threat import Needs
-from dpbench.machine.devices import place
+from dpbench.machine.devices import autocast, place
 from dpbench.plugins.registry import register
 from dpbench.text.hashing import content_hash
-from dpbench.toolkit.inverse_network import features_on_grid
+from dpbench.toolkit.inverse_network import ResidualBlock, features_on_grid
 from dpbench.toolkit.inverse_training import InverseTraining
 from dpbench.toolkit.inversion import channel_axis, initialise, pooled, victim_releases
 from dpbench.toolkit.standardising import Standardising
@@ -26,7 +26,7 @@ from dpbench.toolkit.surrogate import ReleaseNetwork
 KERNELS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Widths of the kernels, relative to the mean distance."""
 
-CRITIC_WIDTH = 64
+WIDTH = 64
 PENALTY = 10.0
 
 CONVERGED = 0.5
@@ -160,7 +160,8 @@ class Substitute(nn.Module):
     def __init__(self, feature_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> None:
         super().__init__()
         axis = channel_axis((1, *feature_shape))
-        self.network = ReleaseNetwork(feature_shape, image_shape)
+        network = ReleaseNetwork(feature_shape, image_shape)
+        self.network: nn.Module = network if network.grid is None else _Local(feature_shape, image_shape)
         self.standardising = Standardising(feature_shape, axis)
         shape = [1] * (len(feature_shape) + 1)
         shape[axis] = feature_shape[axis - 1]
@@ -174,6 +175,30 @@ class Substitute(nn.Module):
         return released
 
 
+class _Local(nn.Module):
+    """Images (N,3,H,W) -> features (N, ...) on a grid, by convolutions alone: what is here in an image stays here."""
+
+    def __init__(self, feature_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.feature_shape = feature_shape
+        self.axis = channel_axis((1, *feature_shape))
+        grid = features_on_grid(torch.empty(1, *feature_shape, device="meta"), image_shape[1:])
+        assert grid is not None
+        self.grid = (grid.shape[2], grid.shape[3])
+        halvings = max(0, round(math.log2(min(image_shape[1:]) / min(self.grid))))
+        layers: list[nn.Module] = []
+        for width, stride in zip((3, *[WIDTH] * halvings), (*[2] * halvings, 1), strict=True):
+            layers += [nn.Conv2d(width, WIDTH, 3, stride, padding=1), nn.ReLU(), ResidualBlock(WIDTH)]
+        self.body = nn.Sequential(*layers, nn.ReLU(), nn.Conv2d(WIDTH, grid.shape[1], 3, padding=1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N,3,H,W) in [0,1] -> (N, *feature_shape)."""
+        with autocast(images.device):
+            grid = functional.adaptive_avg_pool2d(self.body(images * 2 - 1), self.grid)
+        units: Tensor = grid.float().flatten(2).movedim(1, self.axis if self.axis != 3 else -1)
+        return units.reshape(-1, *self.feature_shape)
+
+
 class Critic(nn.Module):
     """Standardised releases (N, ...) -> scores (N,): convolutions where they lie on a grid, else dense layers."""
 
@@ -183,13 +208,13 @@ class Critic(nn.Module):
         grid = features_on_grid(torch.empty(1, *feature_shape, device="meta"), self.image_size)
         layers: list[nn.Module] = []
         if grid is None:
-            layers += [nn.Flatten(), nn.Linear(math.prod(feature_shape), 4 * CRITIC_WIDTH), nn.LeakyReLU(0.2)]
-            layers += [nn.Linear(4 * CRITIC_WIDTH, CRITIC_WIDTH), nn.LeakyReLU(0.2), nn.Linear(CRITIC_WIDTH, 1)]
+            layers += [nn.Flatten(), nn.Linear(math.prod(feature_shape), 4 * WIDTH), nn.LeakyReLU(0.2)]
+            layers += [nn.Linear(4 * WIDTH, WIDTH), nn.LeakyReLU(0.2), nn.Linear(WIDTH, 1)]
         else:
-            layers += [nn.Conv2d(grid.shape[1], CRITIC_WIDTH, 3, padding=1), nn.LeakyReLU(0.2)]
+            layers += [nn.Conv2d(grid.shape[1], WIDTH, 3, padding=1), nn.LeakyReLU(0.2)]
             for stride in (1, 2):
-                layers += [nn.Conv2d(CRITIC_WIDTH, CRITIC_WIDTH, 3, stride, padding=1), nn.LeakyReLU(0.2)]
-            layers += [nn.Conv2d(CRITIC_WIDTH, 1, 3, padding=1)]
+                layers += [nn.Conv2d(WIDTH, WIDTH, 3, stride, padding=1), nn.LeakyReLU(0.2)]
+            layers += [nn.Conv2d(WIDTH, 1, 3, padding=1)]
         self.body = nn.Sequential(*layers)
 
     def forward(self, units: Tensor) -> Tensor:

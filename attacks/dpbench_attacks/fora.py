@@ -56,7 +56,7 @@ class FeatureOrientedReconstruction(Attack):
         for size, steps in (("small", 0.4), ("large", 4))
     }
 
-    steps: int = Field(1500, ge=1, le=1_000_000, description="of the substitute")
+    steps: int = Field(2500, ge=1, le=1_000_000, description="of the substitute")
     learning_rate: float = Field(1e-3, gt=0, le=0.1, description="of the substitute, Adam; falls to 0")
     critic_learning_rate: float = Field(4e-4, gt=0, le=0.1, description="likewise of the critic")
     batch_size: int = Field(64, ge=4, le=4096, description="images, and releases, per step")

@@ -53,15 +53,20 @@ def ensemble_label(attacks: Mapping[str, str], *, threat_model: ThreatModel, wea
 
     Returns:
         `ensemble-v1` if all its attacks that are reachable took part, in the pinned versions; `ensemble-v1 + ridge`
-        with others beside them; else the attacks by name.
+        with others beside them; else the attacks by name. Where two ensembles ask for the same, the older names it:
+        what was published keeps its name.
     """
-    for name, pinned in reversed(ENSEMBLES.items()):
+    asked: dict[str, dict[str, str]] = {}
+    for name, pinned in ENSEMBLES.items():
         wanted = {
             attack: f"v{version}"
             for attack, version in pinned.items()
             if not is_floor(attack) and _reached(attack, threat_model)
         }
-        if wanted and all(attacks.get(attack) == source for attack, source in wanted.items()):
-            further = sorted({*attacks, *weaker} - set(pinned))
+        if wanted and wanted not in asked.values():
+            asked[name] = wanted
+    for name, wanted in reversed(asked.items()):
+        if all(attacks.get(attack) == source for attack, source in wanted.items()):
+            further = sorted({*attacks, *weaker} - set(ENSEMBLES[name]))
             return " + ".join([name, *further])
     return ", ".join(sorted({*attacks, *weaker}))

@@ -130,7 +130,7 @@ class RectifiedFlow(Attack):
         network.whitening.fit(torch.cat([started(some)[0] for some in known.split(max(batch, 128))]))
         optimizer = torch.optim.AdamW(network.parameters(), self.learning_rate, weight_decay=1e-3)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=self.steps, pct_start=0.2
+            optimizer, self.learning_rate, total_steps=self.steps, pct_start=0.15
         )
         average = {name: value.detach().clone() for name, value in network.state_dict().items()}
         last = max(1, self.steps // 10)
@@ -230,8 +230,8 @@ class _Timed(nn.Module):
     def forward(self, x: Tensor, told: Tensor) -> Tensor:
         """(N,C,h,w), (N, 2 FREQUENCIES) -> (N,C,h,w)."""
         y = self.first(functional.silu(x)) + self.told(told)[:, :, None, None]
-        y = self.second(functional.silu(y))
-        return x + self.gain * y
+        moved: Tensor = x + self.gain * self.second(functional.silu(y))
+        return moved
 
 
 def _waves(time: Tensor) -> Tensor:

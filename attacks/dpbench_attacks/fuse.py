@@ -57,14 +57,14 @@ class Fusion(Attack):
     paper: ClassVar[str] = "https://doi.org/10.1145/1015330.1015432"
     needs: ClassVar[Needs] = "weights"
     budgets: ClassVar[dict[str, dict[str, float]]] = {
-        size: {"steps": steps, "held_out": images, "trials": images}
+        size: {"steps": steps, "held_out": images, "trials": images, "rounds": rounds}
         | {f"decoder_{name}": factor for name, factor in InverseTraining.budgets[size].items()}
-        for size, steps, images in (("small", 0.4, 0.5), ("large", 4, 2))
+        for size, steps, images, rounds in (("small", 0.4, 0.5, 1), ("large", 4, 2, 2))
     }
 
     steps: int = Field(500, ge=1, le=100_000, description="Adam steps of each search")
     learning_rate: float = Field(0.06, gt=0, le=1, description="peak of the one-cycle schedule")
-    rounds: int = Field(2, ge=1, le=8, description="times that a blend is made; each starts from the one before")
+    rounds: int = Field(1, ge=1, le=8, description="times that a blend is made; each starts from the one before")
     total_variation: Weights = Field(
         (0.002, 0.01, 0.1, 1.0, 4.0), min_length=1, description="weights of TV (mean absolute difference) to try"
     )

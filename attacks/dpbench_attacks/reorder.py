@@ -149,7 +149,7 @@ class Reordering(Attack):
             network.standardise(torch.cat([query(some.to(device)) for some in images[: 8 * batch].split(batch)]))
         optimizer = torch.optim.AdamW(network.parameters(), self.learning_rate, weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=self.steps, pct_start=0.2
+            optimizer, self.learning_rate, total_steps=self.steps, pct_start=0.15
         )
         right: list[Tensor] = []
         for step in range(self.steps):

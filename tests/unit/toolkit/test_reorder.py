@@ -23,9 +23,9 @@ SMALL = TINY | {f"decoder_{name}": value for name, value in DECODER.items()}
 
 
 def landscapes(count: int, seed: str) -> Tensor:
-    """Pictures with an up and a left: redder to the right, greener below."""
-    images = smooth(count, seed=seed) * 0.2
-    slope = torch.linspace(0, 0.8, images.shape[2])
+    """Pictures with an up and a left, redder to the right and greener below; what they show is blue."""
+    images = smooth(count, seed=seed) * torch.tensor([0.05, 0.05, 1.0]).view(3, 1, 1)
+    slope = torch.linspace(0, 0.9, images.shape[2])
     images[:, 0] += slope
     images[:, 1] += slope[:, None]
     return images

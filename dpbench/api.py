@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from dpbench.contract.spec import Spec
+from dpbench.executors.executor import Means
 from dpbench.protocols.known import loaded, of_run
 from dpbench.running.protocol import Options, Plan
 from dpbench.running.runner import execute, make_plan
@@ -27,6 +28,9 @@ def run(
     weights: str | Path | None = None,
     batch_size: int | None = None,
     audit: bool = False,
+    workers: int | None = None,
+    threads: int | None = None,
+    timeout: float | None = None,
     watcher: Watcher[Any, Any] | None = None,
 ) -> pd.DataFrame:
     """Run a suite, or what of it is not finished, and return its board.
@@ -47,6 +51,10 @@ def run(
         weights: overrides those of the suite's only backbone: a file, auto, pretrained or fit.
         batch_size: at most so many images in a network at once; None: from their size and the device's memory.
         audit: every plug-in runs in processes of its own, dpbench's too; those from files and other packages always do.
+        workers: cells at once, in a process each; None: one for each of several GPUs, else this process. A script that
+            asks for them guards its own start with `if __name__ == "__main__":`, as Python wants it.
+        threads: that compute in each worker; None: 1 with `workers`, else all cores. Another number, other figures.
+        timeout: seconds that a cell may take, in a process of its own; None: the suite's.
         watcher: follows the run, see `dpbench.running.watching.Watcher`.
 
     Returns:
@@ -58,7 +66,8 @@ def run(
     """
     settings: dict[str, Any] = {"data": data, "output": output, "only": only, "seed": seed, "budget": budget}
     prepared = plan(suite, shifted=shifted, weights=weights, audit=audit, **settings)
-    records = execute(prepared, device=device, batch_size=batch_size, audit=audit, watcher=watcher)
+    means = Means(workers=workers, threads=threads, timeout=timeout)
+    records = execute(prepared, device=device, batch_size=batch_size, audit=audit, watcher=watcher, means=means)
     prepared.protocol.store.restore(prepared.output, records)
     return prepared.protocol.board(records)
 

@@ -21,6 +21,7 @@ class Scope:
 
     def __init__(self, cells: Sequence[Cell]) -> None:
         self.cells = list(cells)
+        self._settings = grouped(self.cells, lambda cell: cell.name.setting)
         self.reference = [cell for cell in cells if cell.name.defense == UNDEFENDED]
         self.floors = _strongest([cell for cell in self.reference if cell.floor]) or _strongest(
             [cell for cell in cells if cell.floor]
@@ -31,7 +32,7 @@ class Scope:
 
     def settings(self) -> list[list[Cell]]:
         """The cells of each defense setting."""
-        return list(grouped(self.cells, lambda cell: cell.name.setting).values())
+        return list(self._settings.values())
 
     def members(self, setting: Sequence[Cell], tier: Tier) -> list[Cell]:
         """The worst case of a setting: its attacks with no more than is granted, and the floors anyone can output.
@@ -47,7 +48,7 @@ class Scope:
         """The scale for all rows of the cell's setting: on the victims and by the metrics that its attacks share."""
         setting = cell.name.setting
         if setting not in self._scales:
-            peers = figures([one for one in self.cells if one.name.setting == setting])
+            peers = figures(self._settings[setting])
             self._scales[setting] = self.scale.among(peers) if self.scale is not None else None
         return self._scales[setting]
 

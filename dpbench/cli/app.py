@@ -8,6 +8,7 @@ import typer
 
 from dpbench.cli.endings import STATUSES, Verbs, run_to_the_end
 from dpbench.cli.verbs import boards, look, run
+from dpbench.cli.verbs.cache import cache
 from dpbench.cli.verbs.share import share
 from dpbench.errors import DEBUG
 
@@ -26,6 +27,7 @@ app = typer.Typer(
 for _verbs in (run.verbs, look.verbs, boards.verbs):
     app.registered_commands += _verbs.registered_commands
 app.add_typer(share)
+app.add_typer(cache)
 
 
 def main() -> None:

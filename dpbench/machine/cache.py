@@ -1,4 +1,4 @@
-"""Fitted networks kept as safetensors under a content hash of what they depend on.
+"""Fitted networks kept as safetensors under a content hash of what they depend on, with their provenance as JSON.
 
 A damaged or foreign file is not an error: it is made again. Damaged is what does not have the content that it had when
 it was written, down to the last bit.
@@ -6,12 +6,17 @@ it was written, down to the last bit.
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 import safetensors
@@ -19,6 +24,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from dpbench.errors import DpbenchError
+from dpbench.machine.environment import versions
+from dpbench.machine.locks import Lock, held
 from dpbench.machine.writing import write_atomically
 
 State = dict[str, Tensor]
@@ -36,6 +44,7 @@ def remember(
     key: str,
     make: Callable[[], State],
     progress: Callable[[str], None] = lambda text: None,
+    about: Mapping[str, Any] | None = None,
 ) -> State:
     """The tensors stored under `kind` and `key`, or what `make` returns, stored for the next time.
 
@@ -45,32 +54,55 @@ def remember(
         key: content hash of everything the tensors depend on.
         make: called when they are not there, or damaged.
         progress: told of a damaged file.
+        about: what the key is made of, as JSON, for people who look into the folder.
 
     Returns:
         The tensors on the CPU.
     """
     path = cache / re.sub(r"[^A-Za-z0-9_-]+", "_", kind) / f"{key[:40]}.safetensors"
-    if path.is_file():
-        stored = _read(path)
-        if stored is not None:
-            return stored
-        progress(f"{path} is damaged, or of an older dpbench; made again")
+    stored = _read(path, progress)
+    if stored is not None:
+        return stored
+    lock = path.with_suffix(".lock")
+    with held(lock, lambda: progress(f"waiting for {kind}, which another process makes")):
+        stored = _read(path, lambda text: None)
+        return _made(path, make, about) if stored is None else stored
+
+
+def _made(path: Path, make: Callable[[], State], about: Mapping[str, Any] | None) -> State:
+    began = time.monotonic()
     # clones: safetensors refuses tensors that share memory
     state = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in make().items()}
     written = {"content": _content(state)}
     write_atomically(path, lambda temporary: safetensors.torch.save_file(state, temporary, metadata=written))
+    told = {
+        **written,
+        "seconds": round(time.monotonic() - began, 2),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "dpbench": versions()["dpbench"],
+        "about": about or {},
+    }
+    text = json.dumps(told, indent=1, default=str) + "\n"
+    write_atomically(path.with_suffix(".json"), lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return state
 
 
-def _read(path: Path) -> State | None:
-    """The tensors of a file; None if they are not those that were written."""
+def _read(path: Path, progress: Callable[[str], None]) -> State | None:
+    """The tensors of a file; None if it is not there, or they are not those that were written."""
+    if not path.is_file():
+        return None
     try:
         with safetensors.safe_open(path, "pt") as file:
             written = (file.metadata() or {}).get("content")
             state: State = {name: file.get_tensor(name) for name in file.keys()}
+        if written == _content(state):
+            with contextlib.suppress(OSError):
+                os.utime(path)  # in use: what is not goes first
+            return state
     except (safetensors.SafetensorError, OSError):
-        return None  # cut short
-    return state if written == _content(state) else None
+        pass  # cut short
+    progress(f"{path} is damaged, or of an older dpbench; made again")
+    return None
 
 
 def state_hash(state: State) -> str:
@@ -86,3 +118,99 @@ def _content(state: State) -> str:
     """SHA-256 in hex of the tensors' names, bytes, shapes and types."""
     layout = {name: [str(value.dtype), list(value.shape)] for name, value in state.items()}
     return hashlib.sha256(json.dumps([state_hash(state), layout], sort_keys=True).encode()).hexdigest()
+
+
+LIMIT = "DPBENCH_CACHE_SIZE"
+"""The environment variable that says how large the cache may be after a run, such as `20GB`; without it, any size."""
+
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def parse_size(text: str) -> int:
+    """`20GB` -> bytes.
+
+    Raises:
+        DpbenchError: it is no size.
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?B?)", text.strip().upper())
+    if found is None or found[2] not in UNITS:
+        raise DpbenchError(f"{text!r} is no size; expected a number with B, KB, MB, GB or TB, such as 20GB")
+    return int(float(found[1]) * UNITS[found[2]])
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One artefact of the cache: decoded images, or what was fitted.
+
+    Attributes:
+        path: of the safetensors file.
+        size: in bytes.
+        used: when it was last read or written, seconds since 1970.
+        told: its provenance; empty for images, and for what an older dpbench made.
+    """
+
+    path: Path
+    size: int
+    used: float
+    told: Mapping[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """The folder that it lies in: `backbones`."""
+        return self.path.parent.name
+
+    def sound(self) -> bool | None:
+        """Whether it has the content with which it was written; None for images, which are checked when they are read.
+
+        What it was made from is not asked again.
+        """
+        return None if self.kind == "datasets" else _read(self.path, lambda text: None) is not None
+
+    def remove(self) -> None:
+        """Remove it and its provenance, unless somebody makes it just now; it is made again when it is needed."""
+        lock = Lock(self.path.with_suffix(".lock"))
+        if lock.take():
+            for path in (self.path, self.path.with_suffix(".json")):
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+            lock.release()
+
+
+def kept(cache: Path) -> Iterator[Kept]:
+    """What lies in a cache, least recently used first."""
+    found = []
+    for path in cache.glob("*/*.safetensors"):
+        if path.name.startswith("."):
+            continue
+        with contextlib.suppress(OSError):
+            there = path.stat()
+            found.append(Kept(path, there.st_size, there.st_mtime, _told(path.with_suffix(".json"))))
+    return iter(sorted(found, key=lambda one: (one.used, one.path)))
+
+
+def _told(path: Path) -> Mapping[str, Any]:
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def prune(cache: Path, *, size: int | None = None, unused_since: float | None = None) -> list[Kept]:
+    """Remove the least recently used artefacts until the rest is small and fresh enough; returns what was removed.
+
+    Args:
+        cache: the folder.
+        size: bytes that may stay.
+        unused_since: what was last used before this time, seconds since 1970, goes.
+    """
+    everything = list(kept(cache))
+    total = sum(one.size for one in everything)
+    removed = []
+    for one in everything:
+        if not (size is not None and total > size) and not (unused_since is not None and one.used < unused_since):
+            continue
+        one.remove()
+        total -= one.size
+        removed.append(one)
+    return removed

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -84,3 +85,18 @@ def to_device(images: Tensor, device: torch.device) -> Tensor:
 def place(module: M, device: torch.device) -> M:
     """Move a network to its device, convolution weights in channels_last."""
     return module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def gpu_count() -> int:
+    """GPUs that this process may use."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def one_gpu(number: int) -> dict[str, str]:
+    """The environment in which a process sees one of several GPUs, in turn by its number; empty where there is none."""
+    count = gpu_count()
+    if not count:
+        return {}
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = shown.split(",") if shown else [str(index) for index in range(count)]
+    return {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]}

@@ -34,7 +34,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     """Plain JSON values: versions, commit, machine, device, precision."""
     dtype = fast_dtype(device.type)
     return {
-        "versions": _versions(),
+        "versions": versions(),
         "commit": _commit(),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
@@ -66,7 +66,8 @@ def same_machine(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 @functools.cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of dpbench and the packages that figures depend on."""
     found = {}
     for package in PACKAGES:
         try:

@@ -16,7 +16,7 @@ import importlib.machinery
 import importlib.util
 import sys
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,14 @@ class PluginFile:
 
     Attributes:
         path: resolved.
-        files: of each file that it consists of, named as seen from its folder -> 12 hex digits of its SHA-256.
+        files: of each file that it consists of, named as seen from its folder (of code from elsewhere, from where it
+            was found) -> 12 hex digits of its SHA-256.
+        paths: where those files lie.
     """
 
     path: Path
     files: dict[str, str]
+    paths: dict[str, Path]
 
     @property
     def package(self) -> str:
@@ -63,28 +66,48 @@ _loaded: dict[str, PluginFile] = {}
 
 
 def look_at(path: Path) -> PluginFile:
-    """A plug-in file, the modules of its folder that it imports (and those that they import), and the files it names.
+    """A plug-in file, the code that it imports (and what that imports), and the files it names.
 
-    Found without running anything: imports anywhere in the code, and texts that name a file of the folder.
+    Found without running anything: imports anywhere in the code, and texts that name a file of the folder. Code counts
+    in the folder and wherever else Python looks for modules, such as in `PYTHONPATH`; installed packages do not.
     """
     folder = path.parent
     files: dict[str, str] = {}
+    paths: dict[str, Path] = {}
+    elsewhere = _search_path(folder)
+    queue = [(path, folder)]
+    named: list[Path] = []
     texts: set[str] = set()
-    queue = [path]
     while queue:
-        file = queue.pop()
-        name = file.relative_to(folder).as_posix()
+        file, root = queue.pop()
+        name = file.relative_to(root).as_posix()
         if name in files:
             continue
         content = file.read_bytes()
-        files[name] = hashlib.sha256(content).hexdigest()[:12]
-        modules, found = _mentioned(content, _package_of(file, folder))
-        texts.update(found)
-        for module in modules:
-            queue.extend(_files_of(module, folder))
-    for file in _named(texts, folder):
-        files.setdefault(file.relative_to(folder).as_posix(), file_hash(file)[:12])
-    return PluginFile(path, files)
+        files[name], paths[name] = hashlib.sha256(content).hexdigest()[:12], file
+        imported, found = _mentioned(content, _package_of(file, root))
+        # `importlib.import_module("helper")` names a module by a text
+        spelt = frozenset(text.lstrip(".") for text in found if text.replace(".", "").isidentifier())
+        queue += [(one, folder) for module in imported | spelt for one in _files_of(module, folder)]
+        queue += [(one, place) for place in elsewhere for module in imported for one in _files_of(module, place)]
+        if root == folder:
+            texts |= found
+        else:
+            named += _named(found, file.parent)
+    for file in [*_named(texts, folder), *named]:
+        root = folder if file.is_relative_to(folder) else file.parent
+        name = file.relative_to(root).as_posix()
+        if name not in files:
+            files[name], paths[name] = file_hash(file)[:12], file
+    return PluginFile(path, files, paths)
+
+
+def _search_path(folder: Path) -> tuple[Path, ...]:
+    """Where else modules are imported from that nobody has installed: a path of the user's own."""
+    places = [Path(place).resolve() for place in sys.path if place]
+    installed = [Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix)]
+    mine = dict.fromkeys(p for p in places if p != folder and p.is_dir() and not _is_site(p))
+    return tuple(p for p in mine if not any(p.is_relative_to(prefix) for prefix in installed))
 
 
 def load(path: Path) -> types.ModuleType:
@@ -175,8 +198,6 @@ def _mentioned(content: bytes, package: tuple[str, ...]) -> tuple[frozenset[str]
             modules.update([base, *(f"{base}.{alias.name}".lstrip(".") for alias in node.names)])
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             texts.add(node.value)
-    # `importlib.import_module("helper")` names a module by a text
-    modules.update(text.lstrip(".") for text in texts if text.replace(".", "").isidentifier())
     return frozenset(modules), frozenset(texts)
 
 
@@ -208,7 +229,7 @@ def _is_site(folder: Path) -> bool:
     return any(folder.glob("*.dist-info"))
 
 
-def _named(texts: set[str], folder: Path) -> Iterator[Path]:
+def _named(texts: Iterable[str], folder: Path) -> Iterator[Path]:
     """Files of the folder, or of a folder in it, that a text in the code names."""
     short = sorted(text for text in texts if 0 < len(text) < 256 and "\n" not in text and "\0" not in text)
     places = [folder, *(folder / text for text in short if text.strip("./") and (folder / text).is_dir())]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import torch
@@ -21,10 +22,12 @@ from dpbench.contract.images import LabelledImages, LazyImages
 from dpbench.contract.metric import Metric
 from dpbench.contract.plugin import Plugin
 from dpbench.errors import DEBUG, DpbenchError, debug, reason
+from dpbench.machine import plugin_files
 from dpbench.machine.devices import compute_exactly
 from dpbench.machine.memory import is_out_of_memory, total_memory
 from dpbench.models.spec import BackboneSpec
 from dpbench.plugins import registry
+from dpbench.plugins.audited import Reading, keep_to_itself
 from dpbench.plugins.configuring import configure
 from dpbench.plugins.describing import described
 from dpbench.service import fitting
@@ -72,6 +75,7 @@ class _Guest:
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
+        self.reading: Reading | None = None
         self.device = torch.device("cpu")
         self.calls: Calls | None = None
 
@@ -89,7 +93,10 @@ class _Guest:
             "measure": self._measure,
             "draw": self._draw,
         }
-        return kinds[message.kind](message)
+        answer = kinds[message.kind](message)
+        if self.reading is not None:
+            self.reading.check()
+        return answer
 
     def request(self, message: Message) -> Message:
         """Ask the engine for something that is granted."""
@@ -112,7 +119,7 @@ class _Guest:
         return Message("result")
 
     def _configure(self, message: Message) -> Message:
-        plugin = _plugin(message.fields)
+        plugin = self._plugin(message.fields)
         if message.fields["at_hand"]:
             plugin.assert_at_hand()
         return Message("result", {"arguments": plugin.model_dump(mode="json")})
@@ -120,13 +127,13 @@ class _Guest:
     def _fit(self, message: Message) -> Message:
         private = self._images(message, "private")
         learned, _ = fitting.fit(
-            _recipe(message), lambda: _defense(message.fields), private, self.device, self.progress
+            _recipe(message), lambda: self._defense(message.fields), private, self.device, self.progress
         )
         return Message("result", {}, {name: value.detach() for name, value in learned.items()})
 
     def _hold(self, message: Message) -> Message:
         learned = _prefixed(message.tensors, "learned.")
-        model = fitting.assemble(_recipe(message), _defense(message.fields), learned, self.device)
+        model = fitting.assemble(_recipe(message), self._defense(message.fields), learned, self.device)
         server = TappedServer(model)
         self.calls = Calls(
             {
@@ -141,8 +148,31 @@ class _Guest:
         )
         noise = model.noise()
         told = {"noise": None if noise is None else vars(noise), "quantisation": quantisation_of(model)}
-        _keep_to_itself()
+        keep_to_itself()
         return Message("result", told)
+
+    def _plugin(self, fields: dict[str, Any]) -> Plugin:
+        """The plug-in, configured; from here on this process reads what is hashed, and the pictures of a data set."""
+        sort, reference = fields["sort"], fields["reference"]
+        if ".py:" in reference and sort != "data set":
+            self._read_only(plugin_files.look_at(Path(reference.rpartition(":")[0]).resolve()).paths.values())
+        cls = registry.find(sort, reference)
+        if sort != "data set" and not registry.is_own(cls):
+            self._read_only([registry.folder_of(cls)])
+        plugin = configure(cls, fields["arguments"])
+        if self.reading is not None:
+            self._read_only(registry.given_files(plugin).values())
+        return plugin
+
+    def _read_only(self, hashed: Iterable[Path]) -> None:
+        if self.reading is None:
+            self.reading = Reading()
+        self.reading.permit(hashed)
+
+    def _defense(self, fields: dict[str, Any]) -> Defense:
+        defense = self._plugin(fields)
+        assert isinstance(defense, Defense)
+        return defense
 
     def _images(self, message: Message, name: str) -> LabelledImages:
         labels = message.tensors[f"{name}.labels"].to(self.device)
@@ -157,7 +187,7 @@ class _Guest:
         return LabelledImages(images, labels, message.fields["batch_size"])
 
     def _reconstruct(self, message: Message) -> Message:
-        attack = _plugin(message.fields)
+        attack = self._plugin(message.fields)
         assert isinstance(attack, Attack)
         granted = set(message.fields["granted"])
         remote = Remote(self, self.device)
@@ -201,7 +231,7 @@ class _Guest:
         return Message("result", {"notes": plain(notes)}, {"images": images.detach()})
 
     def _measure(self, message: Message) -> Message:
-        metric = _plugin(message.fields)
+        metric = self._plugin(message.fields)
         assert isinstance(metric, Metric)
         pairs = [message.tensors[name].to(self.device) for name in ("images", "victims")]
         with torch.no_grad():
@@ -213,7 +243,7 @@ class _Guest:
         return Message("result", {}, {"figures": figures.detach()})
 
     def _draw(self, message: Message) -> Message:
-        images_of = _plugin(message.fields)
+        images_of = self._plugin(message.fields)
         assert isinstance(images_of, ImageSet)
         fields = message.fields
         indices = range(fields["first"], fields["first"] + fields["count"])
@@ -222,16 +252,6 @@ class _Guest:
         images, labels = checked_images(drawn, len(indices), size=fields["size"], classes=classes, name=images_of.name)
         pair = {"images": torch.from_numpy(images.copy()), "labels": torch.from_numpy(labels)}
         return Message("result", {}, pair)
-
-
-def _plugin(fields: dict[str, Any]) -> Plugin:
-    return configure(registry.find(fields["sort"], fields["reference"]), fields["arguments"])
-
-
-def _defense(fields: dict[str, Any]) -> Defense:
-    defense = _plugin(fields)
-    assert isinstance(defense, Defense)
-    return defense
 
 
 def _recipe(message: Message) -> fitting.Recipe:
@@ -250,48 +270,3 @@ def _be_silent() -> None:
     for stream in (1, 2):
         os.dup2(nowhere, stream)
     os.close(nowhere)
-
-
-FORBIDDEN = (
-    *("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.spawn", "os.mkdir"),
-    *("os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.utime", "os.chmod", "os.chown"),
-    *(
-        "os.setxattr",
-        "os.putenv",
-        "shutil.",
-        "tempfile.",
-        "mmap.",
-        "ctypes.",
-        "sqlite3.",
-        "urllib.",
-        "http.",
-        "ftplib.",
-        "smtplib.",
-    ),
-)
-"""Audit events (PEP 578) by which a client could hand something to a server past the border."""
-
-
-SHARING = ("_posixshmem", "multiprocessing.shared_memory")
-"""Modules through which processes share memory, without an audit event of their own."""
-
-
-def _keep_to_itself() -> None:
-    """Refuse, from here on, whatever would leave this process past the border: writing files, opening connections."""
-
-    def refuse(event: str, arguments: tuple[Any, ...]) -> None:
-        writes = event == "open" and _writes(*arguments[1:3])
-        shares = event == "import" and arguments[0] in SHARING
-        if writes or shares or event.startswith(FORBIDDEN):
-            raise DpbenchError(
-                f"the defense wanted to leave a trace outside its process ({event}); a release must depend on the "
-                "image and its generator alone, and a prediction on the release"
-            )
-
-    sys.addaudithook(refuse)
-
-
-def _writes(mode: Any, flags: Any) -> bool:
-    if isinstance(mode, str) and set(mode) & set("wax+"):
-        return True
-    return isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND))

@@ -276,6 +276,15 @@ def source_of(cls: type[Plugin]) -> str:
     return f"v{cls.version}-{content}" if content else f"v{cls.version}"
 
 
+def folder_of(cls: type[Plugin]) -> Path:
+    """Where the package lies that a plug-in belongs to, or the file that it was loaded from."""
+    plugin = plugin_files.loaded_from(cls.__module__)
+    if plugin is not None:
+        return plugin.path
+    file = Path(sys.modules[cls.__module__.partition(".")[0]].__file__ or "")
+    return file.parent if file.name == "__init__.py" else file
+
+
 @functools.cache
 def _content_of(package: str) -> str:
     """Twelve hex digits of an imported package's files; empty for dpbench's own, and for what has no files."""
@@ -295,13 +304,22 @@ def files_of(plugin: Plugin) -> dict[str, str]:
     from dpbench.plugins.stand_in import StandIn
 
     if isinstance(plugin, StandIn):
-        code, values = plugin.code, plugin.values
+        code = plugin.code
     else:
         loaded = plugin_files.loaded_from(type(plugin).__module__)
         code = loaded.files if loaded is not None else {}
+    return {**code, **{name: plugin_files.file_hash(path) for name, path in given_files(plugin).items()}}
+
+
+def given_files(plugin: Plugin) -> dict[str, Path]:
+    """The files that a configured plug-in is given, each under the place where it stands: `masks.0`, `weights.head`."""
+    from dpbench.plugins.stand_in import StandIn
+
+    if isinstance(plugin, StandIn):
+        values = plugin.values
+    else:
         values = {field: getattr(plugin, field) for field in type(plugin).model_fields}
-    given = {name: path for field, value in values.items() for name, path in _given(field, value)}
-    return {**code, **{name: plugin_files.file_hash(path) for name, path in given.items()}}
+    return {name: path for field, value in values.items() for name, path in _given(field, value)}
 
 
 def _given(name: str, value: Any) -> Iterator[tuple[str, Path]]:

@@ -21,7 +21,8 @@ from dpbench.contract.spec import PluginSpec, Spec
 from dpbench.contract.threat import UNDEFENDED
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
-from dpbench.machine.stages import Stages
+from dpbench.executors.graph import Need, Ties
+from dpbench.executors.stages import Stages
 from dpbench.metrics.table import CALIBRATED
 from dpbench.plugins.configuring import attack_of, configured_as, defense_of
 from dpbench.plugins.measuring import facts_of
@@ -44,6 +45,7 @@ from dpbench.suite.grid import plan
 from dpbench.suite.overrides import overrides
 from dpbench.suite.suite import AttackEntry, PluginEntry, Suite, extend, with_weights
 from dpbench.suite.words import built_in, label, setting, ssim_text, words_for
+from dpbench.text.hashing import content_hash
 
 
 class Inference(Protocol[CellSpec, Record]):
@@ -113,6 +115,27 @@ class Inference(Protocol[CellSpec, Record]):
         """See `Protocol`."""
         marks = {"data_fingerprint": "", "shifted_fingerprint": "", "combined": ()}
         return unit.model_copy(update=marks)
+
+    def ties(self, unit: CellSpec) -> Ties:
+        """See `Protocol`."""
+        images = content_hash([unit.data_fingerprint, unit.shifted_fingerprint])
+        backbone = content_hash(["backbone", unit.data_fingerprint, unit.backbone_identity, unit.seed])
+        judged_by = unit.judge.model_dump() if unit.judge is not None else unit.backbone.name
+        judge = content_hash(["judge", unit.data_fingerprint, judged_by, unit.seed])
+        defended = content_hash([backbone, unit.split_point, unit.defense.identity])
+        undefended = unit.threat_model == "static" or unit.defense.name == UNDEFENDED
+        client = [backbone, unit.split_point] if undefended else defended
+        return Ties(
+            needs=(
+                Need("images", images),
+                Need("backbone", backbone, (images,)),
+                Need("judge", judge, (images,)),
+                Need("defense", defended, (backbone,)),
+            ),
+            near=defended,
+            alone=content_hash([client, unit.shifted_fingerprint, unit.budget]),
+            after=unit.combined,
+        )
 
     def kind_of(self, unit: CellSpec) -> str:
         """The name of its attack: cells of one attack take about as long as each other."""
@@ -238,6 +261,17 @@ class CellLab(Lab[CellSpec]):
     def describe(self, unit: CellSpec, plan: Plan[CellSpec, Any]) -> dict[str, Any]:
         """See `Lab`."""
         return {"headline": plan.suite.headline, "words": words_for(unit), "apart": self.pipeline.apart(unit)}
+
+    def make(self, unit: CellSpec, name: str, progress: Progress) -> None:
+        """See `Lab`."""
+        prepared = self.pipeline.prepared
+        prepared.start(unit)
+        if name == "backbone":
+            prepared.backbone(unit, progress)
+        elif name == "judge":
+            prepared.judge(unit, progress)
+        elif name == "defense":
+            prepared.protected(unit, unit.defense, progress)
 
     def measure(self, unit: CellSpec, plan: Plan[CellSpec, Any], stages: Stages, progress: Progress) -> dict[str, Any]:
         """See `Lab`."""

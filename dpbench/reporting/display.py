@@ -34,7 +34,7 @@ class Display(Generic[U, R]):
         self.waiting = {unit.id: unit for unit in plan.units}
         self.total = len(plan.units)
         self.counts: dict[State, int] = {"cached": 0, "ok": 0, "failed": 0}
-        self.running = ""
+        self.running: dict[str, str] = {}
         self.stage = "looking at the data"
         self.stage_began = time.monotonic()
         self.recent: list[str] = []
@@ -55,7 +55,7 @@ class Display(Generic[U, R]):
 
     def started(self, part: U) -> None:
         """A unit begins."""
-        self.running = self._label(part)
+        self.running[part.id] = self._label(part)
         self.progress("starting")
 
     def progress(self, text: str) -> None:
@@ -65,7 +65,7 @@ class Display(Generic[U, R]):
 
     def finished(self, part: U, state: State, record: R) -> None:
         """A unit has its record."""
-        self.running = ""
+        self.running.pop(part.id, None)
         self.counts[state] += 1
         self.waiting.pop(part.id, None)
         if state == "cached":
@@ -101,7 +101,7 @@ class Display(Generic[U, R]):
             (f"{done}", "bold"),
             f" of {self.total} {self.protocol.unit}s",
             f"   {self.counts['cached']} from before" if self.counts["cached"] else "",
-            f"   {1 if self.running else 0} running",
+            f"   {len(self.running)} running",
             (f"   {self.counts['failed']} failed", "bold red") if self.counts["failed"] else "   0 failed",
             f"   {_clock(time.monotonic() - self.began)} gone",
             f"   about {_clock(left)} left" if left is not None else "",
@@ -112,8 +112,8 @@ class Display(Generic[U, R]):
             for line in self.recent
         ]
         rows.append(head)
-        if self.running:
-            rows.append(Text(self.running, style="bold", no_wrap=True, overflow="ellipsis"))
+        for label in list(self.running.values())[:RECENT]:
+            rows.append(Text(label, style="bold", no_wrap=True, overflow="ellipsis"))
         rows.append(Text(f"  {clean(self.stage)} ({_clock(time.monotonic() - self.stage_began)})", style="cyan"))
         return Group(*rows)
 

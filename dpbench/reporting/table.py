@@ -143,15 +143,17 @@ def _columns(panel: pd.DataFrame) -> tuple[dict[str, list[Text]], list[str], str
     columns: dict[str, list[Text]] = {heading: [] for heading in (DEFENSE, "top-1", "drop", *shown)}
     varied = short_arguments(panel)
     above = ""
-    for names, rows in panel.groupby(["defense", "defense_args", "origin"], sort=False):
+    setting = ["defense", "defense_args", "origin"]
+    of_setting = dict(iter(cells.groupby(setting, sort=False)))
+    for names, rows in panel.groupby(setting, sort=False):
         defense, arguments, origin = (str(name) for name in names)
         claimed = " (claimed)" if origin == "claimed" else ""
         columns[DEFENSE].append(Text(clean(f"{defense} {varied[defense, arguments]}") + claimed))
         columns["top-1"].append(Text(_first(rows["accuracy"], lambda value: f"{value:.1%}")))
         columns["drop"].append(Text(_first(rows["accuracy_drop"], lambda value: f"{100 * value:+.1f}")))
+        attacked = of_setting.get(names, cells[:0])
         for attack in attacks:
-            of_attack = cells[(cells["attack"] == attack) & cells.index.isin(rows.index)]
-            columns[attack].append(_figure(strongest(of_attack), "ssim"))
+            columns[attack].append(_figure(strongest(attacked[attacked["attack"] == attack]), "ssim"))
         own = rows[rows["attack"] == WORST_CASE]
         best = strongest(own[_of_tier(own, main)])
         columns[WORST].append(_figure(best, "ssim"))

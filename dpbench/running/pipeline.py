@@ -17,11 +17,11 @@ from dpbench.contract.metric import MetricFacts
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.threat import AUXILIARY_SHARE
 from dpbench.errors import DpbenchError
+from dpbench.executors.stages import Stages
 from dpbench.machine import cache
 from dpbench.machine.memory import LARGEST_BATCH, Batches, room
 from dpbench.machine.process_state import preserved
 from dpbench.machine.randomness import derive_generator, derive_seed, seeded
-from dpbench.machine.stages import Stages
 from dpbench.metrics import grading, recognition
 from dpbench.metrics.guarantees import Guarantees, NotBorneOut, guarantees_of
 from dpbench.metrics.recognition import Recognition
@@ -388,18 +388,17 @@ class Pipeline:
             *,
             owner: tuple[str, str] | None = None,
         ) -> cache.State:
-            key = content_hash(
-                {
-                    "attack": owner[0] if owner else cell.attack.identity["name"],
-                    "source": owner[1] if owner else cell.attack.source,
-                    **({"files": cell.attack.files} if cell.attack.files else {}),
-                    "name": name,
-                    "data": cell.data_fingerprint,
-                    "auxiliary": [cell.shifted_fingerprint, AUXILIARY_SHARE[cell.budget]],
-                    "seed": cell.seed,
-                    "client": [client_key, cell.releases] if depends_on == "query" else None,
-                }
-            )
+            about = {
+                "attack": owner[0] if owner else cell.attack.identity["name"],
+                "source": owner[1] if owner else cell.attack.source,
+                **({"files": cell.attack.files} if cell.attack.files else {}),
+                "name": name,
+                "data": cell.data_fingerprint,
+                "auxiliary": [cell.shifted_fingerprint, AUXILIARY_SHARE[cell.budget]],
+                "seed": cell.seed,
+                "client": [client_key, cell.releases] if depends_on == "query" else None,
+            }
+            key = content_hash(about)
 
             def make() -> cache.State:
                 # queries inside take their randomness from the key too, whichever cell comes first
@@ -409,7 +408,7 @@ class Pipeline:
                 lent.check()  # else what it trained on other images would be kept
                 return state
 
-            state = cache.remember(self.cache_dir, "attacks", key, make, progress)
+            state = cache.remember(self.cache_dir, "attacks", key, make, progress, about)
             answers.start(client_key, cell.drawn_by)
             return {tensor_name: value.to(self.device) for tensor_name, value in state.items()}
 

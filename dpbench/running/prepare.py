@@ -5,6 +5,7 @@ Kept in memory while cells that use it follow each other, and on disk under a co
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from dpbench.data.division import assert_disjoint_hashes
 from dpbench.data.spec import DatasetSpec
 from dpbench.machine import cache
 from dpbench.machine.devices import place, to_device
+from dpbench.machine.locks import held
 from dpbench.machine.memory import LARGEST_BATCH, Batches, auto_batch_size, room
 from dpbench.machine.randomness import derive_generator, derive_seed, seeded
 from dpbench.metrics import judge as judges
@@ -122,9 +124,11 @@ class Prepared:
 
     def _load(self, dataset: DatasetSpec, fingerprint: str, progress: Progress) -> Parts:
         at_most = min(room(torch.device("cpu")), room(self.device))
-        parts = load_parts(
-            dataset, cache=self.cache_dir / "datasets", progress=progress, room=at_most, expected=fingerprint
-        )
+        folder = self.cache_dir / "datasets"
+        lock = folder / f"{fingerprint}.lock"
+        alone = held(lock, lambda: progress("waiting for images, which another process decodes"))
+        with contextlib.nullcontext() if lock.with_suffix(".npy").is_file() else alone:
+            parts = load_parts(dataset, cache=folder, progress=progress, room=at_most, expected=fingerprint)
         if self.contents.setdefault(fingerprint, parts.content) != parts.content:
             raise changed(dataset)
         return parts
@@ -203,7 +207,7 @@ class Prepared:
             return dict(model.state_dict())
 
         def load(key: str, batch_size: int) -> tuple[str, cache.State, str]:
-            state = cache.remember(self.cache_dir, "backbones", key, lambda: fit(key, batch_size), progress)
+            state = cache.remember(self.cache_dir, "backbones", key, lambda: fit(key, batch_size), progress, about)
             return key, state, f"{source.label} sha256:{cache.state_hash(state)[:16]}"
 
         return self._keep_fitted("backbone", about, training.BATCH_SIZE, load)
@@ -245,7 +249,7 @@ class Prepared:
             def fresh() -> Defense:
                 return defense_of(defense_spec)
 
-            learned = cache.remember(self.cache_dir, "defenses", key, fit, progress)
+            learned = cache.remember(self.cache_dir, "defenses", key, fit, progress, about)
             if remote.crosses(defense, self.audit):
                 return remote.RemoteModel(recipe(key), defense, learned, self.device)
             return made[0] if made else fitting.assemble(recipe(key), fresh(), learned, self.device)
@@ -291,7 +295,7 @@ class Prepared:
             return judges.fit_judge(spec, private, **shape, generator=generator, device=self.device, progress=progress)
 
         def load(key: str, batch_size: int) -> Judge:
-            state = cache.remember(self.cache_dir, "judges", key, lambda: fit(key, batch_size), progress)
+            state = cache.remember(self.cache_dir, "judges", key, lambda: fit(key, batch_size), progress, about)
             judge = judges.make_judge(spec, state, **shape, device=self.device)
             at_once = min(batch_size, LARGEST_BATCH)
             read = judges.labels_read(judge, parts.test.images, parts.test.labels, at_once)

@@ -6,6 +6,7 @@ One plan, one runner, one display and one set of verbs serve every protocol.
 from __future__ import annotations
 
 import abc
+import functools
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,8 @@ from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
-from dpbench.machine.stages import Stages
+from dpbench.executors.graph import Ties
+from dpbench.executors.stages import Stages
 from dpbench.machine.writing import write_atomically
 from dpbench.records.record import Envelope
 from dpbench.records.store import Store
@@ -69,6 +71,7 @@ class Options:
         budget: small, standard or large: overrides what the attacks may spend.
         weights: overrides those of the suite's only backbone: a file, auto, pretrained or fit.
         audit: every plug-in runs in processes of its own; only what was measured so counts as finished.
+        shard: (I, N): the Ith of N shares of the suite, from 1; see `dpbench.executors.shares`.
         defenses: further ones, at their defaults.
         attacks: likewise.
     """
@@ -81,6 +84,7 @@ class Options:
     budget: str | None = None
     weights: str | None = None
     audit: bool = False
+    shard: tuple[int, int] | None = None
     defenses: Sequence[str] = ()
     attacks: Sequence[str] = ()
 
@@ -123,7 +127,7 @@ class Plan(Planned[U], Generic[U, R]):
         """Of the suite."""
         return str(self.suite.name)
 
-    @property
+    @functools.cached_property
     def left(self) -> list[U]:
         """The units that are not finished."""
         return [unit for unit in self.units if unit.id not in self.finished]
@@ -156,6 +160,10 @@ class Lab(abc.ABC, Generic[U]):
     def describe(self, unit: U, plan: Plan[U, Any]) -> dict[str, Any]:
         """Fields of its record that hold whether or not it can be measured."""
         return {}
+
+    def make(self, unit: U, name: str, progress: Progress) -> None:
+        """Make something that the unit shares with others, see `Need`, so that it lies in the cache."""
+        return
 
     @abc.abstractmethod
     def measure(self, unit: U, plan: Plan[U, Any], stages: Stages, progress: Progress) -> dict[str, Any]:
@@ -208,6 +216,10 @@ class Protocol(abc.ABC, Generic[U, R]):
     def plugins(self, unit: U) -> list[tuple[Callable[[PluginSpec], Plugin], PluginSpec]]:
         """The plug-ins of a unit, each with what makes it: `attack_of` or `defense_of` of `plugins.configuring`."""
         return []
+
+    def ties(self, unit: U) -> Ties:
+        """What it shares with other units: a protocol that says so has its suites measured faster by many workers."""
+        return Ties()
 
     def kind_of(self, unit: U) -> str:
         """Units of one kind take about as long as each other."""

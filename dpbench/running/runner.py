@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import datetime
+import contextlib
+import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dpbench.errors import DpbenchError, debug, is_interrupt, reason
+import torch
+
+from dpbench.contract.plugin import Plugin
+from dpbench.errors import DpbenchError
+from dpbench.executors.executor import Means
+from dpbench.executors.known import Here, start_executor
+from dpbench.executors.shares import share
+from dpbench.executors.times import Times
+from dpbench.executors.trace import Trace
 from dpbench.machine.cache import default_cache
-from dpbench.machine.devices import choose_device, compute_exactly
+from dpbench.machine.devices import choose_device, gpu_count
 from dpbench.machine.environment import describe_environment
-from dpbench.machine.stages import Stages
-from dpbench.machine.writing import Unwritable, sweep
+from dpbench.machine.writing import sweep
 from dpbench.records.record_files import readable
 from dpbench.running.changes import changes, exchanged, said
-from dpbench.running.protocol import Lab, Options, Plan, Protocol, R, U
+from dpbench.running.driving import Driver, RunJob
+from dpbench.running.protocol import Options, Plan, Protocol, R, U
 from dpbench.running.watching import Nobody, Watcher
 from dpbench.suite import preflight
 from dpbench.suite.overrides import matches_any
@@ -49,6 +59,13 @@ def make_plan(
                 f"--only {options.only!r} matches no {protocol.unit} of suite {name!r}; its {protocol.unit}s look like "
                 f"{protocol.names_of(planned.units[0])[0]!r}; try `dpbench run {name} --dry-run`"
             )
+    if options.shard is not None:
+        if options.shard[1] > len(units):
+            raise DpbenchError(
+                f"--shard {options.shard[0]}/{options.shard[1]}: suite {name!r} has {len(units)} {protocol.unit}s; "
+                "give each share at least one"
+            )
+        units = share(units, [protocol.ties(unit).near for unit in units], options.shard)
     output = Path(options.output) if options.output is not None else Path("dpbench-runs") / name
     wanted = {unit.id: unit for unit in units}
     finished: dict[str, R] = {
@@ -73,8 +90,18 @@ def make_plan(
         ),
         everything={unit.id: unit for unit in planned.units},
     )
-    preflight.assert_plugins(make(spec) for unit in plan.left for make, spec in protocol.plugins(unit))
+    preflight.assert_plugins(_plugins(protocol, plan.left))
     return plan
+
+
+def _plugins(protocol: Protocol[U, R], units: list[U]) -> Iterator[Plugin]:
+    """What the units name, configured, each once: those of one plan share it."""
+    seen: set[int] = set()
+    for unit in units:
+        for make, spec in protocol.plugins(unit):
+            if id(spec) not in seen:
+                seen.add(id(spec))
+                yield make(spec)
 
 
 def _changed(protocol: Protocol[U, R], left: list[U], output: Path) -> tuple[str, ...]:
@@ -92,6 +119,8 @@ def execute(
     batch_size: int | None = None,
     audit: bool = False,
     watcher: Watcher[U, R] | None = None,
+    means: Means | None = None,
+    trace: Trace | None = None,
 ) -> list[R]:
     """Run the units that are not finished; one that fails is a record too, and the others go on.
 
@@ -101,6 +130,8 @@ def execute(
         batch_size: at most so many images in a network at once, from 1; None: `dpbench.machine.memory.auto_batch_size`.
         audit: every plug-in runs in processes of its own, dpbench's own too; see `dpbench.border`.
         watcher: follows the run.
+        means: workers, threads, a time limit.
+        trace: follows where the time goes.
 
     Returns:
         One record per unit of the plan, in its order.
@@ -110,48 +141,52 @@ def execute(
     """
     watcher = watcher or Nobody()
     chosen = choose_device(device)
-    compute_exactly()
+    means = _in_full(means or Means(), chosen, plan)
     sweep([plan.output, default_cache()])
-    lab = plan.protocol.lab(chosen, default_cache(), batch_size, audit=audit)
-    environment = describe_environment(chosen)
-    records: list[R] = []
     for unit in plan.units:
-        record = plan.finished.get(unit.id)
-        if record is None:
-            watcher.started(unit)
-            record = _run(unit, plan, lab, environment, watcher)
-            watcher.finished(unit, record.status, record)
-        else:
-            watcher.finished(unit, "cached", record)
-        records.append(record)
-    return records
+        if unit.id in plan.finished:
+            watcher.finished(unit, "cached", plan.finished[unit.id])
+    records = dict(plan.finished)
+    if plan.left:
+        with _threads(means.threads) as threads:
+            environment = {**describe_environment(chosen), "threads": threads}
+            job = RunJob(plan, device, default_cache(), batch_size, audit, means.threads, os.getcwd())
+            executor = start_executor(job.sent(), means)
+            try:
+                driver = Driver(job, executor, environment, watcher, trace)
+                for record in driver.run():
+                    records[record.id] = record
+            finally:
+                executor.close()
+        times_of(plan).add(driver.spent)
+    return [records[unit.id] for unit in plan.units]
 
 
-def _run(unit: U, plan: Plan[U, R], lab: Lab[U], environment: dict[str, object], watcher: Watcher[U, R]) -> R:
-    lab.enter(unit, watcher.progress)
-    stages = Stages(lab.device)
-    kind = plan.protocol.store.kind
-    record: R = kind(
-        **{kind.UNIT: unit},
-        id=unit.id,
-        suite=plan.name,
-        status="failed",
-        environment=environment,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **lab.describe(unit, plan),
-    )
+def times_of(plan: Plan[U, R]) -> Times:
+    """How long units of the suite took in earlier runs on this machine."""
+    return Times(default_cache(), f"{plan.protocol.name} {plan.name}")
+
+
+def _in_full(means: Means, device: torch.device, plan: Plan[U, R]) -> Means:
+    """With what the user left open: a worker for each of several GPUs, the suite's time limit, threads."""
+    if means.timeout is None:
+        means = replace(means, timeout=getattr(plan.suite, "timeout", None))
+    gpus = gpu_count() if device.type == "cuda" else 0
+    if means.workers is None and not means.executor and gpus > 1:
+        cores = max(1, torch.get_num_threads() // gpus)
+        return replace(means, workers=gpus, threads=means.threads or cores)
+    if means.threads is None and (means.workers is not None or means.executor not in ("", Here.name)):
+        return replace(means, threads=1)  # whatever the number of workers, so that their figures are the same
+    return means
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[int]:
+    """Compute with so many threads in here, where a number is given; gives how many they are."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
     try:
-        measured = lab.measure(unit, plan, stages, watcher.progress)
-    except Unwritable:
-        raise  # nothing else could be kept either
-    except BaseException as error:  # a plug-in may call sys.exit
-        if is_interrupt(error):
-            raise
-        debug(error)
-        measured = {"error": reason(error)}
-    else:
-        measured = {"status": "ok", **measured}
-    # not validated here: what cannot be is left out, with the reason, when it is stored
-    record = record.model_copy(update={**measured, **lab.spent(stages)})
-    stored: R = plan.protocol.store.write(plan.output, record)  # last: a unit with a record has its pictures
-    return stored
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)

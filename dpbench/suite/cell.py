@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 from pydantic import Field
 
@@ -79,7 +80,7 @@ class CellSpec(Spec):
         stem = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", word.rsplit("/", 1)[-1])[:32] for word in words)
         return f"{stem}-s{self.seed}-{self.identity}"
 
-    @property
+    @functools.cached_property
     def identity(self) -> str:
         """The end of the id: a hash of everything that affects the result."""
         return content_hash(self._identified(lambda plugin: plugin.identity))[:10]
@@ -88,6 +89,12 @@ class CellSpec(Spec):
     def version_free_id(self) -> str:
         """As `identity`, without the versions of its plug-ins and their files: equal before and after they change."""
         return content_hash(self._identified(lambda plugin: plugin.version_free))
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other fields has another identity."""
+        copied = super().model_copy(update=update, deep=deep)
+        vars(copied).pop("identity", None)
+        return copied
 
     @property
     def drawn_by(self) -> str:

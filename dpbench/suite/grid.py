@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from dpbench.contract.attack import Attack
@@ -16,6 +17,7 @@ from dpbench.plugins.registry import canonical, files_of, find_attack, find_defe
 from dpbench.suite.cell import CellSpec
 from dpbench.suite.ensembles import is_floor
 from dpbench.suite.suite import AttackEntry, PluginEntry, Suite
+from dpbench.text.hashing import content_hash
 
 
 def plan(
@@ -130,8 +132,9 @@ def own_metrics(names: Sequence[str]) -> tuple[PluginSpec, ...]:
 
 
 def _refuse_twice(splits: list[tuple[BackboneSpec, str]]) -> None:
+    counted = Counter((backbone.model_dump_json(), point) for backbone, point in splits)
     for backbone, point in splits:
-        if splits.count((backbone, point)) > 1:
+        if counted[backbone.model_dump_json(), point] > 1:
             raise DpbenchError(
                 f"backbone {backbone.name!r} is in the suite twice with the same settings and split point {point!r}; "
                 "remove one"
@@ -205,9 +208,10 @@ def plugin_settings(
 
 
 def _refuse_duplicates(settings: list[tuple[PluginSpec, *tuple[str, ...]]], kind: str) -> None:
-    same = [(spec.identity, *granted) for spec, *granted in settings]  # however a file is spelt
+    same = [content_hash([spec.identity, *granted]) for spec, *granted in settings]  # however a file is spelt
+    counted = Counter(same)
     for setting, identified in zip(settings, same, strict=True):
-        if same.count(identified) > 1:
+        if counted[identified] > 1:
             granted = f", granted {' '.join(setting[1:])}" if len(setting) > 1 else ""
             raise DpbenchError(
                 f"{kind} {setting[0].name!r} is in the suite twice with the same parameters{granted}; remove one"

@@ -98,6 +98,7 @@ class Suite(Spec):
     dataset: DatasetSpec = DatasetSpec()
     data: str = Field("", description="what a data set that is not there is, and how to get it; added to the error")
     judge: JudgeSpec | None = Field(None, description="reads labels from reconstructions; by default a small ResNet")
+    timeout: float | None = Field(None, gt=0, description="seconds that a cell may take; part of no id")
     headline: Headline = Field("leakage", description="the figure that orders the board, and that its pictures show")
     backbones: list[BackboneEntry] = Field(min_length=1)
     defenses: list[PluginEntry] = Field(min_length=1)

@@ -113,6 +113,8 @@ def test_a_protocol_runs_as_shown(tmp_path, dpbench, monkeypatch):
     (tmp_path / "dim.toml").write_text(suite)
     outcome = dpbench("--protocol", protocol, "run", "dim.toml")
     assert outcome.status == 0, outcome
+    assert dpbench("--protocol", protocol, "run", "dim.toml", "--output", "apart", "--workers", "2").status == 0
+    assert dpbench("check", "apart", "--baseline", "dpbench-runs/dim").status == 0
     for verb in (["leaderboard", "--output", "b.csv"], ["verify"], ["check", "--baseline", "b.csv"]):
         done = dpbench(verb[0], "dpbench-runs/dim", *verb[1:])
         assert done.status == 0, done
@@ -122,6 +124,7 @@ def test_a_protocol_runs_as_shown(tmp_path, dpbench, monkeypatch):
 def test_every_file_that_is_shown_is_run():
     files = {code.partition("\n")[0] for code in code_of(TEXTS, "python")}
     plugins = {f"# {name}.py" for name in ("mine", "my_defense", "my_attack", "my_metric", "my_data", "my_protocol")}
+    plugins.add("# pool.py")  # an executor: tests/unit/running/test_workers.py
     assert files == {*plugins, "# from Python"}
 
 

@@ -16,7 +16,7 @@ import dpbench as package
 from dpbench import api
 from dpbench.errors import DpbenchError
 from dpbench.records import store
-from dpbench.running import runner
+from dpbench.running import driving
 from dpbench.suite.ensembles import ENSEMBLES
 
 TINY = """
@@ -190,7 +190,7 @@ def test_a_killed_run_goes_on_where_it_was(tiny, tmp_path, cache, dpbench):
 
 def test_ctrl_c_keeps_what_is_done_and_says_so(tiny, tmp_path, dpbench, monkeypatch):
     calls = []
-    original = runner._run
+    original = driving.work
 
     def interrupted(*arguments):
         calls.append(1)
@@ -198,7 +198,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(tiny, tmp_path, dpbench, monkeypa
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(runner, "_run", interrupted)
+    monkeypatch.setattr(driving, "work", interrupted)
     outcome = dpbench("run", tiny, "--device", "cpu", "--output", tmp_path / "run")
     assert outcome.status == 130
     assert "run the same command again" in outcome.err

@@ -14,7 +14,7 @@ import dpbench as dpbench_package
 from dpbench.api import plan
 from dpbench.cli import app as cli
 from dpbench.errors import DpbenchError
-from dpbench.machine.stages import Stages
+from dpbench.executors.stages import Stages
 from dpbench.metrics.grading import grade
 from dpbench.protocols.sharing.benefit import Benefit
 from dpbench.protocols.sharing.pipeline import SharedPipeline

@@ -36,6 +36,7 @@ ROOMS = (
     ("records",),
     ("toolkit",),
     ("board",),
+    ("executors",),
     ("running",),
     ("reporting",),
     ("protocols",),

@@ -19,6 +19,7 @@ verbs = typer.Typer()
     "  dpbench run my_suite.toml --only dpm --seed 1\n\n"
     "  dpbench run quick --budget large\n\n"
     "  dpbench run quick --weights resnet10t.safetensors\n\n"
+    "  dpbench run quick --workers 4 --timeout 3600\n\n"
     "  dpbench run sharing\n\n"
     "  dpbench run quick --defense my_defense.py:MyDefense --dry-run"
 )
@@ -74,7 +75,38 @@ def run(
             help="Runs every plug-in in processes of its own; those from files and other packages always run so.",
         ),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Cells at once, in a process each; the figures are the same for any number, given the same --threads.",
+            show_default="one per GPU, else this process alone",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="Threads that compute in each worker; another number fits other networks.",
+            show_default="1 with --workers, else all cores",
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds that a cell may take before it is a failed row. Overrides the suite's."),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="The Ith of N shares of the suite: for job arrays, in one run directory."),
+    ] = None,
+    executor: Annotated[
+        str | None,
+        typer.Option(help="Where cells are measured: here, processes, or path/to/file.py:Class."),
+    ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Say afterwards where the time went, and write a trace for Perfetto.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan, and what it will take by earlier runs, and stop.")
+    ] = False,
 ) -> None:
     """Score defenses against attacks; finished cells are skipped, so the same command goes on after a stop.
 
@@ -83,6 +115,8 @@ def run(
     Exit status: 0 done, 1 some cells failed, 2 unusable input.
     """
     from dpbench.cli.running import run_suite
+    from dpbench.executors.executor import Means
+    from dpbench.executors.shares import parse_shard
     from dpbench.machine.memory import parse_batch_size
     from dpbench.running.protocol import Options
 
@@ -95,10 +129,19 @@ def run(
         budget=budget,
         weights=weights,
         audit=audit,
+        shard=None if shard is None else parse_shard(shard),
         defenses=defense or [],
         attacks=attack or [],
     )
-    at_once = parse_batch_size(batch_size)
-    raise typer.Exit(
-        run_suite(suite, options, device=device, batch_size=at_once, dry_run=dry_run, console=make_console())
+    means = Means(executor=executor or "", workers=workers, threads=threads, timeout=timeout)
+    status = run_suite(
+        suite,
+        options,
+        device=device,
+        batch_size=parse_batch_size(batch_size),
+        means=means,
+        profile=profile,
+        dry_run=dry_run,
+        console=make_console(),
     )
+    raise typer.Exit(status)

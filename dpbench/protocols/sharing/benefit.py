@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from dpbench.contract.defense import ProtectedModel
 from dpbench.contract.images import LabelledImages
 from dpbench.contract.spec import PluginSpec
+from dpbench.executors.stages import Stages
 from dpbench.machine.randomness import derive_generator, derive_seed
-from dpbench.machine.stages import Stages
 from dpbench.protocols.sharing import refinement
 from dpbench.protocols.sharing.pipeline import SharedPipeline
 from dpbench.protocols.sharing.records import Equivalence, Trained

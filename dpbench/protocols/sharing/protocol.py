@@ -16,7 +16,8 @@ from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
-from dpbench.machine.stages import Stages
+from dpbench.executors.graph import Need, Ties
+from dpbench.executors.stages import Stages
 from dpbench.plugins.configuring import attack_of, defense_of
 from dpbench.protocols.doubts import missing_metrics, not_converged
 from dpbench.protocols.sharing import refinement
@@ -39,6 +40,7 @@ from dpbench.suite import preflight
 from dpbench.suite.overrides import overrides
 from dpbench.suite.suite import PluginEntry
 from dpbench.suite.words import ssim_text
+from dpbench.text.hashing import content_hash
 
 
 class Sharing(Protocol[Unit, SharingRecord]):
@@ -97,6 +99,20 @@ class Sharing(Protocol[Unit, SharingRecord]):
     def without_data(self, unit: Unit) -> Unit:
         """See `Protocol`."""
         return unit.model_copy(update={"world": unit.world.model_copy(update={"data_fingerprint": ""})})
+
+    def ties(self, unit: Unit) -> Ties:
+        """See `Protocol`; each entity's defense is fitted by the first unit that needs it."""
+        world = unit.world
+        public = world.identity
+        images = content_hash(["images", public])
+        near = content_hash([public, unit.sender, unit.defense.identity]) if isinstance(unit, OnShared) else ""
+        needs = (
+            Need("images", images),
+            Need("backbone", content_hash(["backbone", public]), (images,)),
+            Need("judge", content_hash(["judge", public]), (images,)),
+        )
+        applied = [spec.identity for spec in unit.applied.values()] if isinstance(unit, Training) else []
+        return Ties(needs, near=near, alone=near or content_hash([public, applied]))
 
     def kind_of(self, unit: Unit) -> str:
         """The name of its attack, or `Training`: such units take about as long as each other."""
@@ -215,6 +231,14 @@ class SharingLab(Lab[Unit]):
     def describe(self, unit: Unit, plan: Plan[Unit, Any]) -> dict[str, Any]:
         """See `Lab`."""
         return {"words": unit.words_by(setting_text)}
+
+    def make(self, unit: Unit, name: str, progress: Progress) -> None:
+        """See `Lab`."""
+        world = self.pipeline.world
+        if name == "backbone":
+            world.backbone(world.public_cell(), progress)
+        elif name == "judge":
+            world.judge(world.public_cell(), progress)
 
     def measure(self, unit: Unit, plan: Plan[Unit, Any], stages: Stages, progress: Progress) -> dict[str, Any]:
         """See `Lab`."""

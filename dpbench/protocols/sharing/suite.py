@@ -97,6 +97,7 @@ class SharingSuite(Spec):
         DatasetSpec(), description="private: divided among the entities; auxiliary: the public images; test: the task"
     )
     data: str = Field("", description="what a data set that is not there is, and how to get it; added to the error")
+    timeout: float | None = Field(None, gt=0, description="seconds that a unit may take; part of no id")
     public_images: bool = Field(True, description="whether the attacker has the public images beside its own")
     judge: JudgeSpec | None = None
     backbone: BackboneEntry = Field(description="fitted on the public images, or pre-trained; one split point")

@@ -20,7 +20,7 @@ from rich.console import Console
 from dpbench.board.columns import KEY, row_name
 from dpbench.board.files import write_board
 from dpbench.board.leaderboard import build_board
-from dpbench.cli import app
+from dpbench.cli.verbs import boards
 from dpbench.errors import DpbenchError
 from dpbench.gate.check import load_side, run_check
 from dpbench.gate.compare import _other_leakage, compare
@@ -529,5 +529,5 @@ def test_leakage_is_compared_where_rows_name_the_same_metrics() -> None:
 
 
 def test_the_command_tolerates_by_default_what_the_table_says():
-    options = inspect.signature(app.check).parameters
+    options = inspect.signature(boards.check).parameters
     assert {name: options[name].default for name in Tolerance.model_fields} == Tolerance().model_dump()

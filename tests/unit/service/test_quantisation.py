@@ -10,7 +10,7 @@ from dpbench.contract.defense import ProtectedModel, SplitModel
 from dpbench.contract.images import LabelledImages
 from dpbench.data.datasets import fingerprint
 from dpbench.errors import DpbenchError
-from dpbench.machine.stages import Stages
+from dpbench.executors.stages import Stages
 from dpbench.running.observing import Answers
 from dpbench.running.pipeline import Pipeline
 from dpbench.service.quantisation import as_sent, dequantised, quantisation_of

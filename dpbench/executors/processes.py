@@ -1,0 +1,160 @@
+"""Tasks in processes of this machine, a fixed number of them; one that dies or hangs is replaced."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import signal
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, ClassVar
+
+import torch
+
+from dpbench.errors import DpbenchError
+from dpbench.executors import worker
+from dpbench.executors.executor import Executor, Job, Lost, Means, Task
+from dpbench.machine.devices import one_gpu
+from dpbench.machine.memory import total_memory
+
+LARGEST_SHARE = 2
+"""A worker that is larger than one part in so many of its share of the memory, after a task, is replaced."""
+
+
+class Processes(Executor):
+    """Processes that are started anew (`spawn`), each with its own interpreter, threads and, where there are, GPU."""
+
+    name: ClassVar[str] = "processes"
+
+    def __init__(self, job: Job, means: Means) -> None:
+        super().__init__(job, means)
+        self._job = pickle.dumps(job)
+        self._idle: list[_Worker] = []
+        self._all: set[_Worker] = set()
+        self._numbers = set(range(self.places))
+        self._largest = total_memory(torch.device("cpu")) // self.places // LARGEST_SHARE
+        self._lock = threading.Lock()
+        self._closing = False
+        self._threads = ThreadPoolExecutor(self.places, "dpbench-worker")
+
+    def submit(self, task: Task) -> Future[Any]:
+        """See `Executor`."""
+        return self._threads.submit(self._converse, task)
+
+    def _converse(self, task: Task) -> Any:
+        one = self._worker(task.near)
+        try:
+            result = one.carry_out(task, self.means.timeout, self.progress)
+        except BaseException:
+            self._end(one)
+            raise
+        if one.resident > self._largest:
+            self._end(one)  # whatever leaked, the next task does not inherit
+        else:
+            with self._lock:
+                self._idle.append(one)
+        return result
+
+    def _worker(self, near: str) -> _Worker:
+        """One that has just used the same networks, or any that is idle, or a new one."""
+        with self._lock:
+            if self._closing:
+                raise Lost("the run was stopped")
+            for one in self._idle:
+                if one.near == near:
+                    self._idle.remove(one)
+                    return one
+            if not self._numbers and self._idle:
+                return self._idle.pop(0)
+            one = _Worker(self._job, self._numbers.pop())
+            self._all.add(one)
+            return one
+
+    def _end(self, one: _Worker) -> None:
+        one.kill()
+        with self._lock:
+            if one in self._all:
+                self._all.discard(one)
+                self._numbers.add(one.number)
+
+    def close(self) -> None:
+        """See `Executor`."""
+        with self._lock:
+            self._closing = True
+            everybody = list(self._all)
+        for one in everybody:
+            one.kill()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+
+class _Worker:
+    """The driver's end of one process.
+
+    Args:
+        job: pickled.
+        number: from 0; says which GPU it uses.
+    """
+
+    def __init__(self, job: bytes, number: int) -> None:
+        self.number = number
+        self.near = ""
+        self.resident = 0
+        # threads that wait leave the cores to other workers
+        environment = {"OMP_WAIT_POLICY": "PASSIVE"} | one_gpu(number)
+        context = multiprocessing.get_context("spawn")
+        self._line, theirs = context.Pipe()
+        self._process = context.Process(target=worker.live, args=(theirs, environment), name=f"dpbench-worker-{number}")
+        self._process.start()
+        theirs.close()
+        self._started = False
+        self._job = job
+
+    def carry_out(self, task: Task, timeout: float | None, progress: Any) -> Any:
+        """What the task came to.
+
+        Raises:
+            Lost: the process died, or took longer than `timeout` seconds.
+        """
+        self.near = task.near
+        try:
+            if not self._started:
+                self._line.send_bytes(self._job)
+                self._answer(task, None, progress)
+                self._started = True
+            self._line.send_bytes(pickle.dumps(task))
+            return self._answer(task, timeout, progress)
+        except (EOFError, OSError) as error:
+            raise Lost(f"its process ended{self._in_words()}") from error
+
+    def _answer(self, task: Task, timeout: float | None, progress: Any) -> Any:
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            if end is not None and not self._line.poll(max(0.0, end - time.monotonic())):
+                raise Lost(f"it took longer than the time limit of {timeout:g} s; --timeout allows more")
+            kind, content, self.resident = self._line.recv()
+            if kind == "progress":
+                progress(task, content)
+            elif kind == "raised":
+                raise content if isinstance(content, DpbenchError) else DpbenchError(str(content))
+            else:
+                return content
+
+    def _in_words(self) -> str:
+        self._process.join(5)
+        status = self._process.exitcode
+        if status is None:
+            return ""
+        if status < 0:
+            try:
+                return f": signal {-status} ({signal.Signals(-status).name})"
+            except ValueError:
+                return f": signal {-status}"
+        return f": exit status {status}"
+
+    def kill(self) -> None:
+        """End it, and what it started, whatever they do."""
+        worker.kill(self._process.pid)
+        self._process.kill()
+        self._process.join()
+        self._line.close()

@@ -94,7 +94,8 @@ class Suite(Spec):
     threat_models: list[ThreatModel] = Field(
         ["weights"],
         min_length=1,
-        description="static: the attacker prepared on the undefended client; query: the defended client as a "
+        description="observe: the attacker sees releases and may ask nothing; static: it prepared on the undefended "
+        "client; query: the defended client as a "
         "black box; weights: the defended client itself",
     )
     server: ServerRole = Field(

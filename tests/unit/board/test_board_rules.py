@@ -130,6 +130,8 @@ def test_the_ensemble_has_its_name_only_when_it_is_whole() -> None:
     assert label(pinned("static"), threat_model="static") == "ensemble-v1.1"
     assert label(pinned("query")[:1], threat_model="query") == "ensemble-v1.1"  # the others need weights
     # what took part with less than is granted does not make it whole
+    newer = [*pinned("weights"), make_record(attack="fuse", source="v1")]
+    assert label(newer) == "ensemble-v2"
     mixed = [*pinned("static")[:1], *pinned("weights")[1:]]
     assert label(mixed, threat_model="weights") == "decoder, gan, rmle"
     some = [*pinned("weights", auxiliary="shifted")[:1], *pinned("weights")[1:]]

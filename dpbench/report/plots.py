@@ -16,6 +16,7 @@ from dpbench.report.content import Plot
 from dpbench.report.levels import against, number
 from dpbench.report.marks import COLOURS, INK, SIGNS, symbol_of
 from dpbench.reporting.tradeoff_plot import _of_one_leakage
+from dpbench.text.curves import CURVES
 from dpbench.text.shown_text import clean
 
 METRICS = {
@@ -198,11 +199,8 @@ def _named(row: Mapping[Any, Any], short: Short) -> str:
     return f"{row['defense']} {short[row['defense'], row['defense_args']]}".strip()
 
 
-CURVES = "curves"
-"""The note of an attack that holds what it logged: name -> a figure for each step, or pairs of step and figure."""
-
-MOST_CURVES = 60
-"""So many cells are drawn at most."""
+MOST_CELLS = 60
+"""So many are drawn at most."""
 
 
 def curves(records: Iterable[Envelope]) -> Plot | None:
@@ -216,7 +214,7 @@ def curves(records: Iterable[Envelope]) -> Plot | None:
         given = {**record.notes, **(logged if isinstance(logged, dict) else {})}
         for name, values in given.items():
             steps = _steps(values)
-            if len(steps) < 2 or len(traces.setdefault(str(name), [])) >= MOST_CURVES:
+            if len(steps) < 2 or len(traces.setdefault(str(name), [])) >= MOST_CELLS:
                 continue
             colour, _ = symbol_of(record.named.defense.split(" ")[0])
             label = escaped(f"{record.named.defense or UNDEFENDED}, {record.named.attack}")

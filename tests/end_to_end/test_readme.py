@@ -183,7 +183,7 @@ def test_the_suite_examples_are_suites(tmp_path, dpbench, monkeypatch):
 
 
 def verbs_in(*texts: str) -> set[str]:
-    return set(re.findall(r"\bdpbench ([a-z]+)\s", "\n".join(code_of(list(texts), "", "sh", "yaml"))))
+    return set(re.findall(r"\bdpbench ([a-z]+)\b", "\n".join(code_of(list(texts), "", "sh", "yaml"))))
 
 
 def test_every_command_that_is_shown_exists_and_every_command_is_shown():

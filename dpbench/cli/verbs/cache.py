@@ -113,7 +113,7 @@ def fetch(
     """
     # read when the libraries are loaded
     os.environ.update({name: str(output.resolve() / place) for name, place in PLACES.items()})
-    from dpbench.protocols.fetching import fetch as gather
+    from dpbench.exchange.fetching import fetch as gather
     from dpbench.running.protocol import Options
 
     options = Options(data=data, shifted=shifted, weights=weights)

@@ -73,11 +73,8 @@ def kill_a_worker():
 
 def workers():
     found = psutil.process_iter(["name", "status"])
-    return [
-        one
-        for one in found
-        if one.info["name"].startswith("ray::_Actor") and one.info["status"] != psutil.STATUS_ZOMBIE
-    ]
+    named = [one for one in found if one.info["name"].startswith("ray::_Actor")]
+    return [one for one in named if one.info["status"] != psutil.STATUS_ZOMBIE]
 
 
 def test_the_records_of_processes_whatever_dies(cluster, tmp_path):

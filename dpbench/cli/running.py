@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,7 +17,7 @@ from dpbench.machine.writing import write_changed
 from dpbench.protocols.known import loaded
 from dpbench.records.pictures import gone, lost_and_gone
 from dpbench.records.record import Envelope
-from dpbench.records.repeats import Repeats
+from dpbench.records.repeats import Repeats, content_of
 from dpbench.reporting.display import Display
 from dpbench.reporting.plot_style import draw_or_say
 from dpbench.running.protocol import Options, Plan
@@ -77,6 +78,8 @@ def run_suite(
         prune(default_cache(), size=parse_size(limit))
     attacked = [record.id for record in records if record.status == "ok" and record.attacked]
     removed = lost_and_gone(plan.output, protocol.store.restore(plan.output, records), attacked)
+    of_records = plan.output / protocol.store.folder
+    rests_on = of_records, content_of(of_records)
     stored = protocol.newest(protocol.store.all(plan.output))
     board = protocol.board(stored)
     text = protocol.as_csv(board)
@@ -98,7 +101,7 @@ def run_suite(
     last = f"{plan.output}: {', '.join(there)}{pictures}"
     _say(console, last)
     if repeats is not None and not (failed or removed):
-        _keep(repeats, plan, console, shown, [*remarks, last])
+        _keep(repeats, plan, console, shown, [*remarks, last], rests_on)
     if trace is not None:
         trace.write(plan.output / PROFILE)
         for line in trace.table():
@@ -113,6 +116,7 @@ def _keep(
     console: Console,
     shown: tuple[Sequence[Any], Any],
     closing: Sequence[str],
+    rests_on: tuple[Path, str],
 ) -> None:
     """Keep what the same command will show, now that nothing is left to do."""
     found = [plan.protocol.inputs(unit) for unit in plan.units]
@@ -126,7 +130,7 @@ def _keep(
         plan.protocol.show(*shown, console)
         for line in closing:
             _say(console, line, style=None if line is closing[-1] else "yellow")
-    repeats.keep(plan.output, sorted(inputs), captured.get())
+    repeats.keep(plan.output, sorted(inputs), captured.get(), rests_on)
 
 
 def _say_what_is_left(console: Console, plan: Plan[Any, Any], left: int) -> None:

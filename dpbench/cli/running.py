@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -17,7 +18,7 @@ from dpbench.protocols.known import loaded
 from dpbench.records.pictures import gone, lost_and_gone
 from dpbench.records.progress import Progress
 from dpbench.records.record import Envelope
-from dpbench.records.repeats import Repeats
+from dpbench.records.repeats import Repeats, content_of
 from dpbench.records.trackers import tracker
 from dpbench.report.page import write_page
 from dpbench.reporting.display import Display
@@ -87,6 +88,8 @@ def run_suite(
         prune(default_cache(), size=parse_size(limit))
     attacked = [record.id for record in records if record.status == "ok" and record.attacked]
     removed = lost_and_gone(plan.output, protocol.store.restore(plan.output, records), attacked)
+    of_records = plan.output / protocol.store.folder
+    rests_on = of_records, content_of(of_records)
     stored = protocol.newest(protocol.store.all(plan.output))
     board = protocol.board(stored)
     text = protocol.as_csv(board)
@@ -110,7 +113,7 @@ def run_suite(
     last = f"{plan.output}: {', '.join(there)}{pictures}"
     _say(console, last)
     if repeats is not None and not (failed or removed):
-        _keep(repeats, plan, console, shown, [*remarks, last])
+        _keep(repeats, plan, console, shown, [*remarks, last], rests_on)
     if trace is not None:
         trace.write(plan.output / PROFILE)
         for line in trace.table():
@@ -125,6 +128,7 @@ def _keep(
     console: Console,
     shown: tuple[Sequence[Any], Any],
     closing: Sequence[str],
+    rests_on: tuple[Path, str],
 ) -> None:
     """Keep what the same command will show, now that nothing is left to do."""
     found = [plan.protocol.inputs(unit) for unit in plan.units]
@@ -138,7 +142,7 @@ def _keep(
         plan.protocol.show(*shown, console)
         for line in closing:
             _say(console, line, style=None if line is closing[-1] else "yellow")
-    repeats.keep(plan.output, sorted(inputs), captured.get())
+    repeats.keep(plan.output, sorted(inputs), captured.get(), rests_on)
 
 
 def _say_what_is_left(console: Console, plan: Plan[Any, Any], left: int) -> None:

@@ -14,6 +14,9 @@ from dpbench.executors.executor import Executor, Job, Lost, Means, Task, carry_o
 RETRIES = 2
 """How often a task is begun again elsewhere when its worker or its machine is lost."""
 
+LOOK_SECONDS = 2.0
+"""So often it is looked whether a worker that does not start yet is still wanted."""
+
 
 class OnRay(Executor):
     """Workers on the machines of a Ray cluster, or of one that is started here; all need the cache and the folder."""
@@ -49,10 +52,13 @@ class OnRay(Executor):
 
     def _converse(self, task: Task) -> Any:
         errors = self._ray.exceptions
-        for _ in range(RETRIES + 1):
+        lost: list[str] = []
+        while len(lost) <= RETRIES:
             actor = self._actor(task.near)
             try:
-                self._ray.get(actor.ready.remote())
+                if not self._has_started(actor):
+                    self._end(actor)
+                    continue
                 result = self._ray.get(actor.carry_out.remote(task), timeout=self.means.timeout)
             except errors.GetTimeoutError as error:
                 self._end(actor)
@@ -63,14 +69,24 @@ class OnRay(Executor):
                 cause = error.cause
                 raise cause if isinstance(cause, DpbenchError) else DpbenchError(reason(cause)) from error
             except errors.RayError as error:  # the worker or its machine is gone
-                lost = reason(error)
+                lost.append(reason(error))
                 self._end(actor)
                 continue
             with self._changed:
                 self._idle.append((actor, task.near))
                 self._changed.notify()
             return result
-        raise Lost(f"its worker was lost {RETRIES + 1} times: {lost[:200]}")
+        raise Lost(f"its worker was lost {len(lost)} times: {lost[-1][:200]}")
+
+    def _has_started(self, actor: Any) -> bool:
+        """Wait for a worker; False where there may be no room for it any more, and another one is free."""
+        ready = actor.ready.remote()
+        while not self._ray.wait([ready], timeout=LOOK_SECONDS)[0]:
+            with self._changed:
+                if self._closing or self._idle or len(self._all) > self._room():
+                    return False
+        self._ray.get(ready)
+        return True
 
     def _actor(self, near: str) -> Any:
         """One that has just used the same networks, or a new one, or any that is idle, once there is one."""

@@ -15,7 +15,6 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,6 @@ READ = 1 << 20
 """Files of a run up to so many bytes are compared by content, such as records; others by size and time."""
 
 
-@dataclass(frozen=True)
 class Repeats:
     """What finished runs showed.
 
@@ -39,35 +37,35 @@ class Repeats:
         cache: the cache folder.
         asked: the command: its options by name.
         console: on which it shows; the width decides how tables are laid out.
+
+    Attributes:
+        path: where the answer to this command lies, by what the suite says now: a run takes hours, and files change.
     """
 
-    cache: Path
-    asked: Mapping[str, Any]
-    console: Console
-
-    @property
-    def path(self) -> Path:
-        """Where the answer to this command lies."""
-        options = {name: str(value) for name, value in self.asked.items()}
+    def __init__(self, cache: Path, asked: Mapping[str, Any], console: Console) -> None:
+        self.console = console
+        self._code = _code()
+        options = {name: str(value) for name, value in asked.items()}
         own = {name: value for name, value in os.environ.items() if name.startswith("DPBENCH_")}
-        suite = Path(str(self.asked.get("suite", "")))
-        text = suite.read_text("utf-8", errors="replace") if suite.is_file() else ""
-        shown = [self.console.width, self.console.is_terminal, str(self.console.color_system), self.console.encoding]
-        key = content_hash([options, own, text, shown, os.getcwd(), sys.version])
-        return self.cache / "finished" / f"{key[:40]}.json"
+        shown = [console.width, console.is_terminal, str(console.color_system), console.encoding]
+        key = content_hash([options, own, _text(options.get("suite", "")), shown, os.getcwd(), sys.version])
+        self.path = cache / "finished" / f"{key[:40]}.json"
 
-    def keep(self, output: Path, inputs: Sequence[Path], shown: str) -> None:
-        """Remember what a run showed that is finished.
+    def keep(self, output: Path, inputs: Sequence[Path], shown: str, rests_on: tuple[Path, str]) -> None:
+        """Remember what a run showed that is finished, if nothing it rests on has changed meanwhile.
 
         Args:
             output: the run directory.
             inputs: files and folders that decide what the run is.
             shown: text, with the colours of a terminal.
+            rests_on: the folder of records, and its `content_of` before they were read: another run may write there.
         """
         folder, names = str(output.resolve()), [str(path.resolve()) for path in inputs]
         with contextlib.suppress(OSError, RecursionError, Unwritable):  # it is planned again then
-            told = {"output": folder, "inputs": names, "state": state_of(folder, names), "shown": shown}
-            write_atomically(self.path, lambda path: path.write_text(json.dumps(told), encoding="utf-8"))
+            state = state_of(folder, names)  # first: what is written after this differs from it
+            if _code() == self._code and content_of(rests_on[0]) == rests_on[1]:
+                told = {"output": folder, "inputs": names, "state": state, "shown": shown}
+                write_atomically(self.path, lambda path: path.write_text(json.dumps(told), encoding="utf-8"))
 
     def show(self) -> bool:
         """Show it again; False, and nothing is shown, where there is none or something has changed."""
@@ -96,14 +94,7 @@ def state_of(output: str, inputs: Iterable[str]) -> str:
         output: the run directory.
         inputs: files and folders.
     """
-    digest = hashlib.sha256()
-    for place in sys.path:  # a package that is installed or removed changes its folder
-        digest.update(f"{place} {_changed(place)}\n".encode(errors="replace"))
-    for name in CODE:
-        found = importlib.util.find_spec(name)
-        for folder in (found.submodule_search_locations or []) if found is not None else []:
-            for path, seen in _below(folder, skipped="__pycache__"):
-                digest.update(f"{path} {seen}\n".encode(errors="replace"))
+    digest = hashlib.sha256(_code().encode())
     for given in inputs:
         for path, seen in _below(given):
             digest.update(f"{path} {seen}\n".encode(errors="replace"))
@@ -114,9 +105,43 @@ def state_of(output: str, inputs: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
+def _code() -> str:
+    """A hash of dpbench's files by size and time, and of the folders from which Python imports."""
+    digest = hashlib.sha256()
+    here = ("", os.getcwd())  # where a run's own folder may appear
+    for place in sys.path:  # a package that is installed or removed changes its folder
+        digest.update(f"{place} {0 if place in here else _changed(place)}\n".encode(errors="replace"))
+    for name in CODE:
+        found = importlib.util.find_spec(name)
+        for folder in (found.submodule_search_locations or []) if found is not None else []:
+            for path, seen in _below(folder, skipped="__pycache__"):
+                digest.update(f"{path} {seen}\n".encode(errors="replace"))
+    return digest.hexdigest()
+
+
+def _text(suite: str) -> str:
+    """Of a suite that is a file; a built-in one is part of the code."""
+    try:
+        return Path(suite).read_text("utf-8", errors="replace")
+    except (OSError, ValueError):
+        return ""
+
+
+def content_of(folder: Path) -> str:
+    """A hash of what lies in a folder; empty where it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        for path, _ in _below(str(folder)):
+            digest.update(f"{path}\n".encode(errors="replace"))
+            digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
+    except OSError:
+        return ""
+    return digest.hexdigest()
+
+
 def _changed(place: str) -> int:
     try:
-        return os.stat(place or ".").st_mtime_ns
+        return os.stat(place).st_mtime_ns
     except OSError:
         return 0
 

@@ -243,7 +243,7 @@ def curves(records: Iterable[Envelope]) -> Plot | None:
     }
     if not figures:
         return None
-    about = f"What attacks logged of themselves, step by step; of each quantity at most {MOST_CURVES} cells."
+    about = f"What attacks logged of themselves, step by step; of each quantity at most {MOST_CELLS} cells."
     return Plot("Attacks, step by step", about, figures, "What attacks logged, against their steps.")
 
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from dpbench.records import repeats
-from dpbench.records.repeats import Repeats
+from dpbench.records.repeats import Repeats, content_of
 
 
 @pytest.fixture
@@ -29,6 +29,11 @@ def asked(run, *, width=80, **options):
     return Repeats(run.parent / "cache", told, Console(file=io.StringIO(), width=width))
 
 
+def keep(run, inputs, shown, before=None):
+    records = run / "records"
+    asked(run).keep(run, inputs, shown, (records, before or content_of(records)))
+
+
 def again(run, **options) -> str | None:
     """What is shown; None where the run must be planned."""
     one = asked(run, **options)
@@ -37,7 +42,7 @@ def again(run, **options) -> str | None:
 
 @pytest.fixture
 def kept(run):
-    asked(run).keep(run, [run.parent / "data", run.parent / "weights.pth"], "table\n\x1b[1mbold\x1b[0m  end\n")
+    keep(run, [run.parent / "data", run.parent / "weights.pth"], "table\n\x1b[1mbold\x1b[0m  end\n")
     assert again(run) == "table\nbold  end\n"
     return run
 
@@ -85,16 +90,36 @@ def test_so_is_one_with_other_settings_packages_or_code(kept, monkeypatch, tmp_p
     (tmp_path / "own_code" / "__init__.py").write_text("VERSION = 1")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(repeats, "CODE", ("own_code",))
-    asked(kept).keep(kept, [], "kept\n")
+    keep(kept, [], "kept\n")
     assert again(kept) == "kept\n"
     (tmp_path / "own_code" / "__init__.py").write_text("VERSION = 22")
     assert again(kept) is None
 
 
 def test_nothing_of_what_is_kept_acts_on_the_terminal(run):
-    asked(run).keep(run, [], "safe\x1b[2J\x1b[31m red\n")
+    keep(run, [], "safe\x1b[2J\x1b[31m red\n")
     assert again(run) == "safe red\n"
-    asked(run).keep(run, [], "\x1b]0;title\x07safe\n")
+    keep(run, [], "\x1b]0;title\x07safe\n")
     assert (again(run) or "").strip().isprintable()
-    asked(run).keep(run, [], "safe\x1b\x00\x9b\n")
+    keep(run, [], "safe\x1b\x00\x9b\n")
     assert (again(run) or "").strip().isprintable()
+
+
+def test_what_another_run_wrote_meanwhile_is_not_taken_for_shown(run):
+    before = content_of(run / "records")
+    (run / "records" / "b.json").write_text("{}")
+    keep(run, [], "of one record\n", before)
+    assert again(run) is None
+    keep(run, [], "of both\n")
+    assert again(run) == "of both\n"
+
+
+def test_what_changed_while_a_run_went_on_is_not_taken_for_its_own(run, monkeypatch, tmp_path):
+    one, records = asked(run), (run / "records", content_of(run / "records"))
+    (run.parent / "suite.toml").write_text("victims = 5")
+    one.keep(run, [], "of the suite as it was\n", records)
+    assert again(run) is None
+    one = asked(run)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    one.keep(run, [], "of other packages\n", records)
+    assert again(run) is None

@@ -18,9 +18,7 @@ from dpbench.text.shown_text import clean
 
 Values: TypeAlias = Mapping[Any, Any]
 
-By: TypeAlias = Literal["interval", "mean"]
-
-BY: dict[By, str] = {
+BY = {
     "interval": "the worse end of its 95% interval must stay within",
     "mean": "its mean must stay within, whatever its interval",
 }
@@ -73,7 +71,7 @@ class Verdict:
 
     judged: list[Judged]
     settings: int
-    by: By
+    by: str
     notes: list[str]
 
     @property
@@ -104,7 +102,7 @@ class Verdict:
 
 
 def judge(
-    board: pd.DataFrame, layout: Layout, allowed: Sequence[Limit], *, defense: str = "*", by: By = "interval"
+    board: pd.DataFrame, layout: Layout, allowed: Sequence[Limit], *, defense: str = "*", by: str = "interval"
 ) -> Verdict:
     """Judge every worst case of every defended setting.
 
@@ -200,7 +198,7 @@ def _places(rows: Sequence[Values]) -> Any:
     return said
 
 
-def _judged(row: Values, setting: str, limit: Limit, by: By, layout: Layout) -> Judged:
+def _judged(row: Values, setting: str, limit: Limit, by: str, layout: Layout) -> Judged:
     figure = limit.figure
     why = _unreliable(row, layout) if figure.leaks else ""
     mean = math.nan if why else _number(row, figure.column)
@@ -273,13 +271,12 @@ def _notes(picked: Sequence[tuple[Values, str]], chosen: Sequence[tuple[Values, 
 
 def _weaker(chosen: Sequence[tuple[Values, str]]) -> list[str]:
     """Settings that were attacked by weaker attackers alone than others, or all, where none was strong."""
-    granted: dict[str, set[str]] = {}
+    granted: dict[str, list[int]] = {}
     for row, name in chosen:
         if row.get("threat_model") in THREAT_MODELS:
-            granted.setdefault(f"{row['split_point']}, {name}", set()).add(str(row["threat_model"]))
-    ranks = {
-        name: max(THREAT_MODELS.index(one) for one in THREAT_MODELS if one in found) for name, found in granted.items()
-    }
+            rank = THREAT_MODELS.index(row["threat_model"])
+            granted.setdefault(f"{row['split_point']}, {name}", []).append(rank)
+    ranks = {name: max(found) for name, found in granted.items()}
     strongest = max(ranks.values(), default=0)
     if ranks and strongest < len(THREAT_MODELS) - 1:
         had = THREAT_MODELS[strongest]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -54,7 +54,7 @@ def gate(
     """
     from dpbench.gate.check import load_side
     from dpbench.gate.findings import limits
-    from dpbench.gate.limits import By, judge
+    from dpbench.gate.limits import judge
     from dpbench.text.shown_text import clean
 
     allowed = limits(
@@ -69,7 +69,7 @@ def gate(
         }
     )
     side = load_side(run)
-    found = judge(side.board, side.layout, allowed, defense=defense, by=cast(By, by))
+    found = judge(side.board, side.layout, allowed, defense=defense, by=by)
     if as_json:
         import json
 

@@ -230,7 +230,7 @@ def curves(records: Iterable[Envelope]) -> Plot | None:
             trace |= {"hovertemplate": "%{text}<br>step %{x}: %{y:.4g}<extra></extra>"}
             traces[str(name)].append(trace | {"line": {"color": colour, "width": 1.5}})
     figures = {
-        escaped(name): {
+        clean(name): {
             "data": drawn,
             "layout": {
                 "title": {"text": escaped(name)},

@@ -79,6 +79,6 @@ def undefended(standings: Sequence[Standing]) -> tuple[str, Tone]:
     return f"{text} No defense was tested.", "bad" if seen + named == total else "mixed"
 
 
-def points(drop: float) -> str:
+def points(change: float) -> str:
     """What a defense costs, or an export gains, with its sign: `+3.0 points of accuracy` for 0.03."""
-    return f"{round(100 * drop, 1) + 0.0:+.1f} points of accuracy".replace("-", "\u2212")  # + 0.0: no -0.0
+    return f"{round(100 * change, 1) + 0.0:+.1f} points of accuracy".replace("-", "\u2212")  # + 0.0: no -0.0

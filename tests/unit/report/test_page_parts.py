@@ -91,6 +91,13 @@ def test_what_attacks_logged_becomes_curves():
     assert "gaussian" in plot.figures["loss"]["data"][0]["name"]
 
 
+def test_a_curve_of_a_stranger_has_a_name_that_a_page_can_choose():
+    """What the list of a page shows, cleaned and escaped, is by what its script finds the figure."""
+    plot = plots.curves([noted(curves={"<b>::\x1b": [1.0, 2.0]})])
+    assert list(plot.figures) == ["<b>: :\\x1b"]
+    assert plot.figures["<b>: :\\x1b"]["layout"]["yaxis"]["title"]["text"] == "&lt;b&gt;: :\\x1b"
+
+
 @pytest.mark.parametrize(
     "notes",
     [

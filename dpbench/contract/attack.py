@@ -91,6 +91,8 @@ class Observation:
     Attributes:
         released: (N, ...) released features of the N victims, of the floating type in which they left the client.
         again: further releases of the same victims, each (N, ...), where the suite grants more than one.
+        overheard: (M, ...) released features of other images, which the attacker does not know and need not
+            reconstruct; only under `observe`, where nothing can be asked, else None.
         image_shape: (3, H, W) of the images to reconstruct.
         auxiliary: the attacker's own images and labels, disjoint from the victims and from the private images.
         query: black box: images (M,3,H,W) in [0,1] -> released features, fresh randomness at each call,
@@ -116,6 +118,7 @@ class Observation:
     client: Client | None
     remember: Remember
     again: tuple[Tensor, ...] = ()
+    overheard: Tensor | None = None
     server: Server | None = None
     adaptive: bool = True
     undefended: Client | None = None

@@ -16,6 +16,7 @@ from dpbench.errors import DpbenchError
 from dpbench.gate.compare import compare
 from dpbench.gate.findings import Tolerance
 from dpbench.protocols.boards import read
+from dpbench.records.archive import is_archive
 
 if TYPE_CHECKING:
     # imported where they are used: a comparison of two CSV files needs no torch, which records bring along
@@ -49,12 +50,12 @@ class Side:
 
 
 def load_side(path: Path) -> Side:
-    """A board from a CSV file, or derived from the records of a run directory.
+    """A board from a CSV file, or derived from the records of a run directory or of a file of records.
 
     Raises:
-        DpbenchError: neither of the two, or it cannot be read.
+        DpbenchError: none of the three, or it cannot be read.
     """
-    if not path.is_dir():
+    if not path.is_dir() and not is_archive(path):
         return Side(path, *read(path))
     from dpbench.protocols.known import of_run
 

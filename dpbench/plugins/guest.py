@@ -192,6 +192,7 @@ class _Guest:
         granted = set(message.fields["granted"])
         remote = Remote(self, self.device)
         notes: dict[str, object] = {}
+        overheard = message.tensors.get("overheard")
         released = [message.tensors[f"released{i}"].to(self.device) for i in range(message.fields["releases"])]
 
         def remember(name: str, train: Any, depends_on: str, *, owner: Any = None) -> dict[str, Tensor]:
@@ -206,6 +207,7 @@ class _Guest:
         seen = Observation(
             released=released[0],
             again=tuple(released[1:]),
+            overheard=None if overheard is None else overheard.to(self.device),
             image_shape=tuple(message.fields["image_shape"]),
             auxiliary=self._images(message, "auxiliary"),
             query=(lambda images: cast(Tensor, remote("query", images))) if "query" in granted else None,

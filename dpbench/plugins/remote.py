@@ -187,6 +187,7 @@ def reconstruct(attack: Attack, seen: Observation, generator: torch.Generator) -
     fields["found"] = list(seen.found)
     tensors |= {f"released{index}": release for index, release in enumerate(releases)}
     tensors |= {f"found{index}": images for index, images in enumerate(seen.found.values())}
+    tensors |= {"overheard": seen.overheard} if seen.overheard is not None else {}
     tensors["generator"] = generator.get_state()
     handlers: dict[str, Callable[[Message], Message]] = {
         "call": calls.answer,

@@ -73,6 +73,9 @@ class Envelope(BaseModel):
         default_factory=list, description="how figures are read that are not dpbench's own; their code is not needed"
     )
     missing_metrics: dict[str, str] = Field(default_factory=dict, description="metric or bound -> why it is not there")
+    scored: list[str] = Field(
+        default_factory=list, description="metrics measured afterwards, of the images that the run keeps in 8 bits"
+    )
     victims: list[str] = Field(default_factory=list, description="content hash of each victim, in order")
     data_files: dict[str, str] = Field(
         default_factory=dict,

@@ -20,7 +20,7 @@ class Tracker(Protocol):
     def started(self, part: object) -> None:
         """A unit begins."""
 
-    def progress(self, text: str) -> None:
+    def progress(self, text: str, part: object) -> None:
         """What the running stage does."""
 
     def finished(self, part: object, state: str, record: Envelope) -> None:
@@ -40,7 +40,7 @@ class _Tracking:
     def started(self, part: object) -> None:
         """Nothing: only records are handed on."""
 
-    def progress(self, text: str) -> None:
+    def progress(self, text: str, part: object) -> None:
         """Likewise."""
 
     def finished(self, part: object, state: str, record: Envelope) -> None:

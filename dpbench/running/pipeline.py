@@ -47,6 +47,20 @@ CLAIMED = 128
 """Private and auxiliary images whose features must keep to the norm that a defense states."""
 
 
+MOST_OVERHEARD = 2048
+"""Releases of others that an attacker holds who may ask nothing."""
+
+OVERHEARD_VALUES = 1 << 28
+"""Values of them at most."""
+
+
+def seen_of(cell: CellSpec, probe: Tensor) -> int:
+    """How many of the test images' releases the attacker of a cell holds; `probe` (n, ...) are some releases."""
+    if cell.threat_model != "observe":
+        return cell.victims
+    return min(cell.victims + min(MOST_OVERHEARD, OVERHEARD_VALUES // probe[0].numel()), cell.dataset.test)
+
+
 @dataclass(frozen=True)
 class Released:
     """What releasing the test images gave.
@@ -229,7 +243,7 @@ class Pipeline:
                 self.prepared.protected(cell, cell.defense, progress, apart=True),
                 test.images,
                 releases=cell.releases,
-                kept=max(cell.victims, fit // cell.releases),  # a later cell may have more victims
+                kept=max(seen_of(cell, probe), fit // cell.releases),  # a later cell may have more victims
                 window=max(1, fit // RELEASE_BATCH) * RELEASE_BATCH,
                 generator=derive_generator(self.device, key, "release"),
                 order=derive_generator(self.device, key, "order"),
@@ -240,8 +254,9 @@ class Pipeline:
             return Released(release, utility, probe, client_share(protected.split), crowd)
 
         released: Released = self.prepared.keep("released", f"{key} {cell.releases}", make)
-        if len(released.release.features[0]) < cell.victims:
-            released = self.prepared.keep("released", f"{key} {cell.releases} {cell.victims}", make)
+        seen = seen_of(cell, released.probe)
+        if len(released.release.features[0]) < seen:
+            released = self.prepared.keep("released", f"{key} {cell.releases} {seen}", make)
         return released
 
     def _reconstructed(self, cell: CellSpec) -> dict[str, Tensor | None]:
@@ -368,6 +383,7 @@ class Pipeline:
         model, client_key = self._known_client(cell, progress)
         # copies: other attacks see the same release
         first, *again = (features[: cell.victims].clone() for features in released.release.features)
+        overheard = released.release.features[0][cell.victims : seen_of(cell, released.probe)].clone()
         same = client_key == self.prepared.protected_key(cell, cell.defense, progress)
         model = remote.answering(model, released.crowd if same else None)
         answers = Answers(model, self.device, client_key, cell.drawn_by)
@@ -406,6 +422,7 @@ class Pipeline:
         return Observation(
             released=first,
             again=tuple(again),
+            overheard=overheard if cell.threat_model == "observe" else None,
             image_shape=(3, cell.dataset.image_size, cell.dataset.image_size),
             auxiliary=lent.images,
             query=answers if needs != "nothing" else None,

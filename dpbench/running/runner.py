@@ -17,8 +17,7 @@ from dpbench.errors import DpbenchError
 from dpbench.executors.executor import Means
 from dpbench.executors.known import Here, start_executor
 from dpbench.executors.shares import share
-from dpbench.executors.times import Times
-from dpbench.executors.trace import Trace
+from dpbench.executors.times import Times, Trace
 from dpbench.machine.cache import default_cache
 from dpbench.machine.devices import choose_device, gpu_count
 from dpbench.machine.environment import describe_environment

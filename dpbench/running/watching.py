@@ -17,8 +17,8 @@ class Watcher(Protocol[Part, Kept]):
     def started(self, part: Part) -> None:
         """A unit begins."""
 
-    def progress(self, text: str) -> None:
-        """What the running stage does."""
+    def progress(self, text: str, part: Part) -> None:
+        """What is done for a unit just now; empty where it is something that units share, and done."""
 
     def finished(self, part: Part, state: State, record: Kept) -> None:
         """A unit has its record."""
@@ -30,7 +30,7 @@ class Nobody:
     def started(self, part: object) -> None:
         """Nothing."""
 
-    def progress(self, text: str) -> None:
+    def progress(self, text: str, part: object) -> None:
         """Nothing."""
 
     def finished(self, part: object, state: State, record: object) -> None:
@@ -52,10 +52,10 @@ class Several:
         for watcher in self.watchers:
             watcher.started(part)
 
-    def progress(self, text: str) -> None:
+    def progress(self, text: str, part: object) -> None:
         """What the running stage does."""
         for watcher in self.watchers:
-            watcher.progress(text)
+            watcher.progress(text, part)
 
     def finished(self, part: object, state: State, record: object) -> None:
         """A unit has its record."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -145,7 +146,10 @@ def run(
     ] = None,
     executor: Annotated[
         str | None,
-        typer.Option(help="Where cells are measured: here, processes, or path/to/file.py:Class."),
+        typer.Option(help="Where cells are measured: here, processes, ray, or path/to/file.py:Class."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Of the Ray cluster, for --executor ray.", show_default="one on this machine")
     ] = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="Say afterwards where the time went, and write a trace for Perfetto.")
@@ -160,6 +164,16 @@ def run(
     overview.png, budgets.png where it holds several budgets, and depth.png where it holds several split points.
     Exit status: 0 done, 1 some cells failed, 2 unusable input.
     """
+    asked = dict(locals())
+    from dpbench.machine.cache import default_cache
+    from dpbench.records.repeats import Repeats
+
+    console = make_console()
+    repeats = Repeats(default_cache(), asked, console)
+    # where torch is loaded already nothing is gained
+    if not (dry_run or profile or "torch" in sys.modules) and repeats.show():
+        raise typer.Exit(0)
+
     from dpbench.cli.running import run_suite
     from dpbench.executors.executor import Means
     from dpbench.executors.shares import parse_shard
@@ -183,7 +197,7 @@ def run(
         splits=split or [],
         victims=victims,
     )
-    means = Means(executor=executor or "", workers=workers, threads=threads, timeout=timeout)
+    means = Means(executor=executor or "", workers=workers, threads=threads, timeout=timeout, address=address or "")
     status = run_suite(
         suite,
         options,
@@ -192,7 +206,8 @@ def run(
         means=means,
         profile=profile,
         dry_run=dry_run,
-        console=make_console(),
+        console=console,
         trackers=track or [],
+        repeats=repeats,
     )
     raise typer.Exit(status)

@@ -28,12 +28,15 @@ from dpbench.protocols.sharing.records import SHARED, SharingRecord, latest
 from dpbench.protocols.sharing.reporting.board import build_sharing_board
 from dpbench.protocols.sharing.reporting.columns import SHARING_BOARDS
 from dpbench.protocols.sharing.reporting.plots import write_benefit, write_transfer
+from dpbench.protocols.sharing.reporting.report import report_of_sharing
 from dpbench.protocols.sharing.reporting.table import print_sharing, print_transfer, write_csv, write_sharing_board
 from dpbench.protocols.sharing.reporting.transfer import build_transfer
 from dpbench.protocols.sharing.suite import SharingAttack, SharingSuite
 from dpbench.protocols.sharing.units import Attacked, OnShared, Training, Transferred, Unit, WorldSpec, setting_text
 from dpbench.protocols.sharing.world import World
 from dpbench.records.store import Store
+from dpbench.report.content import Report
+from dpbench.report.page import write_page
 from dpbench.running.kept_images import keep_images
 from dpbench.running.protocol import Lab, Options, Plan, Planned, Progress, Protocol, Shareable
 from dpbench.suite import preflight
@@ -96,6 +99,11 @@ class Sharing(Protocol[Unit, SharingRecord]):
         """See `Protocol`."""
         return {"dataset": (unit.world.dataset, unit.world.data_fingerprint)}
 
+    def inputs(self, unit: Unit) -> list[Path] | None:
+        """See `Protocol`."""
+        plugins = [spec for _, spec in self.plugins(unit)]
+        return preflight.inputs(plugins, [unit.world.dataset], unit.world.backbone)
+
     def without_data(self, unit: Unit) -> Unit:
         """See `Protocol`."""
         return unit.model_copy(update={"world": unit.world.model_copy(update={"data_fingerprint": ""})})
@@ -140,7 +148,10 @@ class Sharing(Protocol[Unit, SharingRecord]):
         return build_sharing_board(records)
 
     def write(self, records: Sequence[SharingRecord], board: pd.DataFrame, output: Path, plot: str) -> int:
-        """See `write_sharing_board`."""
+        """See `write_sharing_board`; a page where it ends in .html."""
+        if output.suffix.lower() == ".html" and plot != "transfer":
+            write_page(self.page(records, board, None, title="leaderboard"), output)
+            return len(board)
         return write_sharing_board(list(records), board, output, plot)
 
     def show(self, records: Sequence[SharingRecord], board: pd.DataFrame, console: Console) -> None:
@@ -160,6 +171,10 @@ class Sharing(Protocol[Unit, SharingRecord]):
             found["transfer.csv"] = lambda: write_csv(matrix, folder / "transfer.csv")
             found["transfer.png"] = lambda: write_transfer(matrix, folder / "transfer.png")
         return found
+
+    def page(self, records: Sequence[SharingRecord], board: pd.DataFrame, folder: Path | None, *, title: str) -> Report:
+        """See `report_of_sharing`."""
+        return report_of_sharing(records, board, folder, title=title)
 
     def doubts(self, records: Sequence[SharingRecord]) -> list[str]:
         """See `Protocol`."""

@@ -5,22 +5,29 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from dpbench.executors.executor import Means
-from dpbench.executors.trace import Trace
+from dpbench.executors.times import Trace
 from dpbench.machine.cache import LIMIT, default_cache, parse_size, prune
-from dpbench.machine.writing import write_atomically
+from dpbench.machine.writing import write_changed
 from dpbench.protocols.known import loaded
 from dpbench.records.pictures import gone, lost_and_gone
+from dpbench.records.progress import Progress
 from dpbench.records.record import Envelope
+from dpbench.records.repeats import Repeats, content_of
+from dpbench.records.trackers import tracker
+from dpbench.report.page import write_page
 from dpbench.reporting.display import Display
 from dpbench.reporting.plot_style import draw_or_say
 from dpbench.running.protocol import Options, Plan
 from dpbench.running.runner import execute, make_plan, times_of
+from dpbench.running.watching import Several
 from dpbench.text.shown_text import ERROR_LIMIT, clean
+from dpbench.viewing.reports import NAME, report_of
 
 PROFILE = "profile.json"
 """In a run directory, where the time of the last run with `--profile` went."""
@@ -36,6 +43,8 @@ def run_suite(
     console: Console,
     means: Means | None = None,
     profile: bool = False,
+    trackers: Sequence[str] = (),
+    repeats: Repeats | None = None,
 ) -> int:
     """Run a suite, or what of it is not finished, and show its board.
 
@@ -48,6 +57,8 @@ def run_suite(
         console: takes display, table and lines.
         means: workers, threads, a time limit.
         profile: say afterwards where the time went.
+        trackers: further programs that follow the run, see `dpbench.records.trackers`.
+        repeats: where what a finished run shows is kept, for when it is asked for again.
 
     Returns:
         The exit status: 1 where a unit failed.
@@ -63,42 +74,80 @@ def run_suite(
         _print_plan(plan, console, means or Means())
         return 0
     left = len(plan.left)
-    _say(console, f"suite {plan.name}: {left} of {len(plan.units)} {protocol.unit}s to run, into {plan.output}")
+    _say_what_is_left(console, plan, left)
     for line in plan.changed:
         _say(console, line)
     settings: dict[str, Any] = {"device": device, "batch_size": batch_size, "audit": options.audit, "means": means}
+    # several shares have one directory: whoever follows it sees all of them
+    Progress.begin(plan.output, plan.everything if options.shard else [unit.id for unit in plan.units])
+    followers = [tracker(name, plan.output) for name in trackers]
     with Display(console, plan) as display:
         trace = Trace() if profile else None
-        records = execute(plan, **settings, watcher=display, trace=trace)
+        records = execute(plan, **settings, watcher=Several(display, *followers), trace=trace)
     if limit := os.environ.get(LIMIT):
         prune(default_cache(), size=parse_size(limit))
     attacked = [record.id for record in records if record.status == "ok" and record.attacked]
     removed = lost_and_gone(plan.output, protocol.store.restore(plan.output, records), attacked)
+    of_records = plan.output / protocol.store.folder
+    rests_on = of_records, content_of(of_records)
     stored = protocol.newest(protocol.store.all(plan.output))
     board = protocol.board(stored)
     text = protocol.as_csv(board)
-    write_atomically(plan.output / "board.csv", lambda path: path.write_text(text, encoding="utf-8", newline="\n"))
-    if len(stored) == len(records):
-        protocol.show(stored, board, console)
-    else:
-        protocol.show(records, protocol.board(records), console)
+    write_changed(plan.output / "board.csv", text)
+    shown = (stored, board) if len(stored) == len(records) else (records, protocol.board(records))
+    protocol.show(*shown, console)
     failed = [record for record in records if record.status == "failed"]
     for record in failed:
         _say(console, f"failed: {clean(record.id)}: {clean(record.error, ERROR_LIMIT)}", style="red")
-    for line in (*mixed_threads(records), *protocol.doubts(records)):
+    remarks = [*mixed_threads(records), *protocol.doubts(records)]
+    for line in remarks:
         _say(console, line, style="yellow")
-    drawings = protocol.drawings(stored, board, plan.output, pictures=len(gone(plan.output, attacked)) < len(attacked))
-    lacking = any(not (plan.output / name).is_file() for name in drawings)
-    written = ["board.csv", *(draw_or_say(drawings, console) if left or lacking else [])]
+    shown_pictures = len(gone(plan.output, attacked)) < len(attacked)
+    drawings: dict[str, Any] = dict(protocol.drawings(stored, board, plan.output, pictures=shown_pictures))
+    drawings[NAME] = lambda: write_page(report_of(protocol, stored, board, plan.output), plan.output / NAME)
+    draw_or_say({name: drawings[name] for name in drawings if left or not (plan.output / name).is_file()}, console)
+    there = ["board.csv", *(name for name in drawings if (plan.output / name).is_file())]
     for line in removed:
         _say(console, line, style="yellow")
     pictures = "" if removed else f", and a picture per {protocol.picture_of} in pictures/"
-    _say(console, f"{plan.output}: {', '.join(written)}{pictures}")
+    last = f"{plan.output}: {', '.join(there)}{pictures}"
+    _say(console, last)
+    if repeats is not None and not (failed or removed):
+        _keep(repeats, plan, console, shown, [*remarks, last], rests_on)
     if trace is not None:
         trace.write(plan.output / PROFILE)
-        for line in (*trace.table(), f"trace, for ui.perfetto.dev or chrome://tracing: {plan.output / PROFILE}"):
-            _say(console, line)
+        for line in trace.table():
+            console.print(line, markup=False, highlight=False, soft_wrap=True)  # in columns, of numbers and own words
+        _say(console, f"trace, for ui.perfetto.dev or chrome://tracing: {plan.output / PROFILE}")
     return 1 if failed else 0
+
+
+def _keep(
+    repeats: Repeats,
+    plan: Plan[Any, Any],
+    console: Console,
+    shown: tuple[Sequence[Any], Any],
+    closing: Sequence[str],
+    rests_on: tuple[Path, str],
+) -> None:
+    """Keep what the same command will show, now that nothing is left to do."""
+    found = [plan.protocol.inputs(unit) for unit in plan.units]
+    inputs = {path for paths in found if paths is not None for path in paths}
+    if None in found:
+        return
+    with console.capture() as captured:
+        for remark in plan.remarks:
+            _say(console, f"note: {remark}", style="yellow")
+        _say_what_is_left(console, plan, 0)
+        plan.protocol.show(*shown, console)
+        for line in closing:
+            _say(console, line, style=None if line is closing[-1] else "yellow")
+    repeats.keep(plan.output, sorted(inputs), captured.get(), rests_on)
+
+
+def _say_what_is_left(console: Console, plan: Plan[Any, Any], left: int) -> None:
+    unit = plan.protocol.unit
+    _say(console, f"suite {plan.name}: {left} of {len(plan.units)} {unit}s to run, into {plan.output}")
 
 
 def mixed_threads(records: Sequence[Envelope]) -> list[str]:

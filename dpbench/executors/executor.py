@@ -35,6 +35,11 @@ class Task:
 class Job(abc.ABC):
     """A run, as whoever carries out its tasks needs to know it. It can be pickled."""
 
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """What every process of it imports: an executor may do so once for all."""
+        return (type(self).__module__,)
+
     @abc.abstractmethod
     def start(self) -> Callable[[Task, Progress], Any]:
         """What carries out tasks in this process, one after another; devices are looked up here."""
@@ -51,12 +56,14 @@ class Means:
         threads: that compute in each task; None: all cores in one process, 1 where `workers` are asked for. Another
             number rounds sums in another order, and fits other networks.
         timeout: seconds that a task may take; None: any time.
+        address: of a cluster, for executors that use one; empty: as the executor finds it, or one on this machine.
     """
 
     executor: str = ""
     workers: int | None = None
     threads: int | None = None
     timeout: float | None = None
+    address: str = ""
 
     def __post_init__(self) -> None:
         for name, least in (("workers", 1), ("threads", 1), ("timeout", 0)):

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from dpbench.errors import DpbenchError, is_interrupt, reason, unknown
 from dpbench.executors.executor import Executor, Job, Means, Task
+from dpbench.executors.on_ray import OnRay
 from dpbench.executors.processes import Processes
 from dpbench.machine import plugin_files
 
@@ -28,14 +29,17 @@ class Here(Executor):
     def submit(self, task: Task) -> Future[Any]:
         """See `Executor`; the task is done when this returns."""
         done: Future[Any] = Future()
-        done.set_result(self._work(task, functools.partial(self.progress, task)))
+        try:
+            done.set_result(self._work(task, functools.partial(self.progress, task)))
+        except DpbenchError as error:
+            done.set_exception(error)
         return done
 
 
 GROUP = "dpbench.executors"
 """Entry points of installed packages: name -> a class. An executor is part of the engine: its code must be trusted."""
 
-OWN: dict[str, type[Executor]] = {cls.name: cls for cls in (Here, Processes)}
+OWN: dict[str, type[Executor]] = {cls.name: cls for cls in (Here, Processes, OnRay)}
 
 
 def find_executor(name: str) -> type[Executor]:

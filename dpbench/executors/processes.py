@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
 import pickle
 import signal
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ClassVar
 
@@ -18,18 +22,21 @@ from dpbench.executors.executor import Executor, Job, Lost, Means, Task
 from dpbench.machine.devices import one_gpu
 from dpbench.machine.memory import total_memory
 
+WAITING = "OMP_WAIT_POLICY"
+
 LARGEST_SHARE = 2
 """A worker that is larger than one part in so many of its share of the memory, after a task, is replaced."""
 
 
 class Processes(Executor):
-    """Processes that are started anew (`spawn`), each with its own interpreter, threads and, where there are, GPU."""
+    """Processes that share nothing, each with its own interpreter, threads and, where there are, GPU."""
 
     name: ClassVar[str] = "processes"
 
     def __init__(self, job: Job, means: Means) -> None:
         super().__init__(job, means)
         self._job = pickle.dumps(job)
+        self._context = _starting(job)
         self._idle: list[_Worker] = []
         self._all: set[_Worker] = set()
         self._numbers = set(range(self.places))
@@ -67,7 +74,7 @@ class Processes(Executor):
                     return one
             if not self._numbers and self._idle:
                 return self._idle.pop(0)
-            one = _Worker(self._job, self._numbers.pop())
+            one = _Worker(self._context, self._job, self._numbers.pop())
             self._all.add(one)
             return one
 
@@ -88,24 +95,54 @@ class Processes(Executor):
         self._threads.shutdown(wait=True, cancel_futures=True)
 
 
+def _starting(job: Job) -> Any:
+    """How processes start: where the system can copy processes, as copies of one that has loaded what all need."""
+    copied = (
+        "forkserver" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
+    )  # whose GPU forbids it
+    if not copied:
+        return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([worker.__name__, *job.modules])
+    with _threads_that_sleep():
+        forkserver.ensure_running()
+    return context
+
+
+@contextlib.contextmanager
+def _threads_that_sleep() -> Iterator[None]:
+    """In what is started in here, threads that wait leave the cores to others."""
+    before = os.environ.get(WAITING)
+    os.environ[WAITING] = "PASSIVE"
+    try:
+        yield
+    finally:
+        del os.environ[WAITING]
+        if before is not None:
+            os.environ[WAITING] = before
+
+
 class _Worker:
     """The driver's end of one process.
 
     Args:
+        context: starts processes.
         job: pickled.
         number: from 0; says which GPU it uses.
     """
 
-    def __init__(self, job: bytes, number: int) -> None:
+    def __init__(self, context: Any, job: bytes, number: int) -> None:
         self.number = number
         self.near = ""
         self.resident = 0
-        # threads that wait leave the cores to other workers
-        environment = {"OMP_WAIT_POLICY": "PASSIVE"} | one_gpu(number)
-        context = multiprocessing.get_context("spawn")
         self._line, theirs = context.Pipe()
-        self._process = context.Process(target=worker.live, args=(theirs, environment), name=f"dpbench-worker-{number}")
-        self._process.start()
+        self._process = context.Process(
+            target=worker.live, args=(theirs, one_gpu(number)), name=f"dpbench-worker-{number}"
+        )
+        with _threads_that_sleep():
+            self._process.start()
         theirs.close()
         self._started = False
         self._job = job

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import hashlib
 import json
 import os
@@ -16,26 +17,80 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
-import safetensors
-import safetensors.torch
-import torch
-from torch import Tensor
 
-from dpbench.errors import DpbenchError
-from dpbench.machine.environment import versions
+from dpbench.errors import DpbenchError, reason
 from dpbench.machine.locks import Lock, held
-from dpbench.machine.writing import write_atomically
+from dpbench.machine.writing import Unwritable, write_atomically
 
-State = dict[str, Tensor]
+if TYPE_CHECKING:  # torch is imported where tensors are read: to look into the folder needs none
+    from torch import Tensor
+
+State = dict[str, "Tensor"]
+
+
+PLACE = "DPBENCH_CACHE"
+"""The environment variable that says where the cache is: a folder, or a URL that machines share."""
 
 
 def default_cache() -> Path:
-    """`$DPBENCH_CACHE`, else the user's cache folder."""
-    chosen = os.environ.get("DPBENCH_CACHE")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("dpbench"))
+    """`$DPBENCH_CACHE`, else the user's cache folder; in there what this machine has of a URL."""
+    chosen, of_user = os.environ.get(PLACE), Path(platformdirs.user_cache_dir("dpbench"))
+    if chosen and "://" in chosen:
+        return of_user / "shared" / hashlib.sha256(chosen.encode()).hexdigest()[:16]
+    return Path(chosen).expanduser() if chosen else of_user
+
+
+@functools.cache
+def _file_system(url: str) -> tuple[Any, str]:
+    """What reads and writes files below a URL, and the folder that it names.
+
+    Raises:
+        DpbenchError: it is no such URL, or the package for its kind is not installed.
+    """
+    import fsspec
+
+    try:
+        files, folder = fsspec.core.url_to_fs(url)
+    except Exception as error:  # whatever a file system raises
+        raise DpbenchError(
+            f"${PLACE} {url!r} cannot be used: {reason(error)}; expected a folder, or a URL that fsspec opens, "
+            "such as s3://bucket/folder"
+        ) from error
+    return files, folder.rstrip("/")
+
+
+def _shared(path: Path) -> Iterator[tuple[Any, str, Path]]:
+    """File system, name and local path of an artefact and of its provenance, where the cache is a URL."""
+    url = os.environ.get(PLACE, "")
+    if "://" in url and path.is_relative_to(default_cache()):
+        files, folder = _file_system(url)
+        for one in (path, path.with_suffix(".json")):
+            yield files, f"{folder}/{one.relative_to(default_cache()).as_posix()}", one
+
+
+def _fetch(path: Path, progress: Callable[[str], None]) -> None:
+    """Get an artefact that another machine has made; it is checked by hash when it is read."""
+    for files, name, here in _shared(path):
+        try:
+            if files.exists(name):
+                write_atomically(here, functools.partial(files.get_file, name))
+        except Unwritable:
+            raise
+        except Exception as error:
+            progress(f"{name} cannot be read: {reason(error)}")
+
+
+def _share(path: Path, progress: Callable[[str], None]) -> None:
+    """Give an artefact to the other machines; where that fails they make it themselves."""
+    for files, name, here in _shared(path):
+        try:
+            files.makedirs(name.rpartition("/")[0], exist_ok=True)
+            files.put_file(str(here), name)
+        except Exception as error:
+            progress(f"{name} cannot be written: {reason(error)}")
 
 
 def remember(
@@ -66,10 +121,20 @@ def remember(
     lock = path.with_suffix(".lock")
     with held(lock, lambda: progress(f"waiting for {kind}, which another process makes")):
         stored = _read(path, lambda text: None)
-        return _made(path, make, about) if stored is None else stored
+        if stored is None:
+            _fetch(path, progress)
+            stored = _read(path, progress)
+        if stored is None:
+            stored = _made(path, make, about)
+            _share(path, progress)
+        return stored
 
 
 def _made(path: Path, make: Callable[[], State], about: Mapping[str, Any] | None) -> State:
+    import safetensors.torch
+
+    from dpbench.machine.environment import versions
+
     began = time.monotonic()
     # clones: safetensors refuses tensors that share memory
     state = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in make().items()}
@@ -89,6 +154,8 @@ def _made(path: Path, make: Callable[[], State], about: Mapping[str, Any] | None
 
 def _read(path: Path, progress: Callable[[str], None]) -> State | None:
     """The tensors of a file; None if it is not there, or they are not those that were written."""
+    import safetensors
+
     if not path.is_file():
         return None
     try:
@@ -107,6 +174,8 @@ def _read(path: Path, progress: Callable[[str], None]) -> State | None:
 
 def state_hash(state: State) -> str:
     """SHA-256 in hex of the tensors' names and bytes."""
+    import torch
+
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode())

@@ -80,6 +80,15 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
                 temporary.unlink(missing_ok=True)
 
 
+def write_changed(path: Path, text: str) -> None:
+    """Write a text as UTF-8, unless the file holds it already: see `write_atomically`."""
+    content = text.encode()
+    with contextlib.suppress(OSError):
+        if path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content:
+            return
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
 def _written_through(path: Path) -> bool:
     """Whether it is a device, a pipe or a socket, or a name for what a process has open."""
     try:

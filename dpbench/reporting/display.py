@@ -35,8 +35,8 @@ class Display(Generic[U, R]):
         self.total = len(plan.units)
         self.counts: dict[State, int] = {"cached": 0, "ok": 0, "failed": 0}
         self.running: dict[str, str] = {}
-        self.stage = "looking at the data"
-        self.stage_began = time.monotonic()
+        self.stages: dict[str, tuple[str, float]] = {}
+        self.at_once = 1
         self.recent: list[str] = []
         self.began = time.monotonic()
         self.seconds: dict[str, list[float]] = defaultdict(list)
@@ -56,16 +56,20 @@ class Display(Generic[U, R]):
     def started(self, part: U) -> None:
         """A unit begins."""
         self.running[part.id] = self._label(part)
-        self.progress("starting")
+        self.at_once = max(self.at_once, len(self.running))
+        self.progress("starting", part)
 
-    def progress(self, text: str) -> None:
-        """What the running stage does."""
-        if text != self.stage:
-            self.stage, self.stage_began = text, time.monotonic()
+    def progress(self, text: str, part: U) -> None:
+        """What is done for a unit; from any thread."""
+        if not text:
+            self.stages.pop(part.id, None)
+        elif self.stages.get(part.id, ("", 0.0))[0] != text:
+            self.stages[part.id] = text, time.monotonic()
 
     def finished(self, part: U, state: State, record: R) -> None:
         """A unit has its record."""
         self.running.pop(part.id, None)
+        self.stages.pop(part.id, None)
         self.counts[state] += 1
         self.waiting.pop(part.id, None)
         if state == "cached":
@@ -82,13 +86,14 @@ class Display(Generic[U, R]):
             self.console.print(f"[{done}/{self.total}] {line}", markup=False, highlight=False, soft_wrap=True)
 
     def seconds_left(self) -> float | None:
-        """Estimate from the mean time of units of the same kind; None before any has run."""
+        """Estimate from the mean time of units of the same kind, as many at once as ran; None before any has run."""
         everything = [value for values in self.seconds.values() for value in values]
         if not everything:
             return None
         mean = sum(everything) / len(everything)
         known = {name: sum(values) / len(values) for name, values in self.seconds.items()}
-        return sum(known.get(self.protocol.kind_of(unit), mean) for unit in self.waiting.values())
+        alone = sum(known.get(self.protocol.kind_of(unit), mean) for unit in self.waiting.values())
+        return alone / self.at_once
 
     def _label(self, unit: U) -> str:
         return clean(self.protocol.names_of(unit)[0])
@@ -112,10 +117,18 @@ class Display(Generic[U, R]):
             for line in self.recent
         ]
         rows.append(head)
-        for label in list(self.running.values())[:RECENT]:
+        stages = dict(self.stages)
+        for name, label in list(self.running.items())[:RECENT]:
             rows.append(Text(label, style="bold", no_wrap=True, overflow="ellipsis"))
-        rows.append(Text(f"  {clean(self.stage)} ({_clock(time.monotonic() - self.stage_began)})", style="cyan"))
+            rows += _stage(*stages.pop(name)) if name in stages else []
+        for shared in list(stages.values())[:RECENT]:
+            rows += _stage(*shared)
         return Group(*rows)
+
+
+def _stage(text: str, began: float) -> list[RenderableType]:
+    line = f"  {clean(text)} ({_clock(time.monotonic() - began)})"
+    return [Text(line, style="cyan", no_wrap=True, overflow="ellipsis")]
 
 
 def _clock(seconds: float) -> str:

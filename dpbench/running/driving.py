@@ -16,12 +16,11 @@ from typing import Any, Generic
 
 import torch
 
-from dpbench.errors import debug, is_interrupt, reason
+from dpbench.errors import debug, is_interrupt, reason, traced
 from dpbench.executors.executor import Executor, Job, Lost, Progress, Task
 from dpbench.executors.graph import Graph, Ties
 from dpbench.executors.stages import Stages
-from dpbench.executors.times import Spent
-from dpbench.executors.trace import Trace
+from dpbench.executors.times import Spent, Trace
 from dpbench.machine import plugin_files
 from dpbench.machine.devices import choose_device, compute_exactly
 from dpbench.machine.locks import Lock
@@ -58,6 +57,11 @@ class RunJob(Job):
     audit: bool
     threads: int | None
     folder: str
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """See `Job`."""
+        return __name__, type(self.plan.protocol).__module__
 
     def lab(self) -> Lab[Any]:
         """What measures units."""
@@ -119,7 +123,7 @@ def work(lab: Lab[U], plan: Plan[U, Any], task: Task, progress: Progress) -> dic
             raise
         debug(error)
         # what cannot be made fails those that need it, each with this reason
-        measured = {"status": "failed", "error": reason(error)}
+        measured = {"status": "failed", "error": reason(error), "notes": {"traceback": traced(error)}}
     return {**measured, **lab.spent(stages)}
 
 
@@ -180,7 +184,7 @@ class Driver(Generic[U, R]):
         self.hopeless: dict[str, str] = {}
         self.trace = trace
         self.spent: dict[str, Spent] = {}
-        executor.progress = lambda task, text: watcher.progress(text)
+        executor.progress = lambda task, text: watcher.progress(text, task.unit)
 
     def run(self) -> Iterator[R]:
         """The records of what was left, as they come."""
@@ -274,6 +278,7 @@ class Driver(Generic[U, R]):
             self.trace.end(task, measured.get("seconds", {}))
         if task.makes:
             self.graph.done(task)
+            self.watcher.progress("", task.unit)
         else:
             yield self._stored(task, self.records.pop(task.id), measured)
 

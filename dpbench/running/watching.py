@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 State = Literal["cached", "ok", "failed"]
 """How a unit came by its record: it was there, or was measured, or could not be."""
@@ -17,8 +17,8 @@ class Watcher(Protocol[Part, Kept]):
     def started(self, part: Part) -> None:
         """A unit begins."""
 
-    def progress(self, text: str) -> None:
-        """What the running stage does."""
+    def progress(self, text: str, part: Part) -> None:
+        """What is done for a unit just now; empty where it is something that units share, and done."""
 
     def finished(self, part: Part, state: State, record: Kept) -> None:
         """A unit has its record."""
@@ -30,8 +30,34 @@ class Nobody:
     def started(self, part: object) -> None:
         """Nothing."""
 
-    def progress(self, text: str) -> None:
+    def progress(self, text: str, part: object) -> None:
         """Nothing."""
 
     def finished(self, part: object, state: State, record: object) -> None:
         """Nothing."""
+
+
+class Several:
+    """Watchers that follow one run together.
+
+    Args:
+        watchers: each is told everything, in this order.
+    """
+
+    def __init__(self, *watchers: Watcher[Any, Any]) -> None:
+        self.watchers = watchers
+
+    def started(self, part: object) -> None:
+        """A unit begins."""
+        for watcher in self.watchers:
+            watcher.started(part)
+
+    def progress(self, text: str, part: object) -> None:
+        """What the running stage does."""
+        for watcher in self.watchers:
+            watcher.progress(text, part)
+
+    def finished(self, part: object, state: State, record: object) -> None:
+        """A unit has its record."""
+        for watcher in self.watchers:
+            watcher.finished(part, state, record)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import torch
 
 from dpbench.contract.plugin import Plugin
+from dpbench.contract.spec import PluginSpec
+from dpbench.data import datasets
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.machine.process_state import preserved
 from dpbench.models import backbones
 from dpbench.models import weights as sources
 from dpbench.models.adapters import encoder
+from dpbench.models.spec import BackboneSpec
 from dpbench.plugins import image_sets
 from dpbench.suite.suite import BackboneEntry
 
@@ -63,6 +68,36 @@ def weights_fingerprint(entry: BackboneEntry, image_size: int) -> str:
         if not spec.own:
             sources.create(spec, source, image_size=image_size, classes=2)
     return sources.fingerprint(spec)
+
+
+def read_weights(spec: BackboneSpec, image_size: int) -> None:
+    """Read a backbone's weights once, so that they are at hand afterwards; nothing where it is fitted.
+
+    Raises:
+        DpbenchError: they are not to be had, or do not fit.
+    """
+    source = sources.choose(spec)
+    if source.pretrained or source.read is not None:
+        sources.create(spec, source, image_size=image_size, classes=source.classes or 2)
+
+
+def inputs(plugins: Iterable[PluginSpec], data: Iterable[DatasetSpec], backbone: BackboneSpec) -> list[Path] | None:
+    """Files and folders that decide, beside a suite and installed packages, what is measured of these.
+
+    None where that cannot be said: plug-ins that are not dpbench's own or read files, weights and data of which it
+    depends on what is at hand.
+    """
+    if not all(re.fullmatch(r"v[0-9]+", plugin.source) and not plugin.files for plugin in plugins):
+        return None
+    if ":" in backbone.name:  # a network in a file of its own
+        return None
+    found = [] if backbone.weights == "fit" else [backbone.weights_file]
+    for spec in data:
+        if spec.name not in datasets.BUILT_IN:
+            folder = Path(spec.name).expanduser()
+            found.append(folder if folder.is_dir() else None)
+    known = [path for path in found if path is not None]
+    return known if len(known) == len(found) else None
 
 
 def left_out(*data: DatasetSpec) -> list[str]:

@@ -19,6 +19,16 @@ or each rule a test of its own, under pytest:
 """
 
 from dpbench.testing.checks import Check, check_attack, check_dataset, check_defense, check_metric, checks_for
+from dpbench.testing.executors import check_executor
 from dpbench.testing.rules import ContractError
 
-__all__ = ["Check", "ContractError", "check_attack", "check_dataset", "check_defense", "check_metric", "checks_for"]
+__all__ = [
+    "Check",
+    "ContractError",
+    "check_attack",
+    "check_dataset",
+    "check_defense",
+    "check_executor",
+    "check_metric",
+    "checks_for",
+]

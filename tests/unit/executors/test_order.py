@@ -1,11 +1,13 @@
 """In what order tasks are given out, how a plan is divided, and which executors there are."""
 
 import itertools
+import sys
 
 import pytest
 from jobs import Behaving
 
 from dpbench.errors import DpbenchError
+from dpbench.executors import on_ray
 from dpbench.executors.executor import Means, Task
 from dpbench.executors.graph import Graph
 from dpbench.executors.known import find_executor, start_executor
@@ -81,3 +83,11 @@ def test_executors_are_found_by_name_or_file(tmp_path):
 def test_means_that_are_none_are_refused(means, words):
     with pytest.raises(DpbenchError, match=words):
         Means(**means)
+
+
+def test_without_ray_one_line_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    on_ray._ray.cache_clear()
+    with pytest.raises(DpbenchError, match=r"pip install 'ray>=2\.9'$"):
+        start_executor(Behaving(), Means(executor="ray"))
+    on_ray._ray.cache_clear()

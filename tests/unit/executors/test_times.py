@@ -3,8 +3,7 @@
 import json
 
 from dpbench.executors.executor import Task
-from dpbench.executors.times import Spent, Times
-from dpbench.executors.trace import Trace
+from dpbench.executors.times import Spent, Times, Trace
 
 
 def test_kinds_are_known_by_suite_and_else_by_all(tmp_path):

@@ -100,3 +100,46 @@ def test_sizes(text, size):
     assert artefacts.parse_size(text) == size
     with pytest.raises(DpbenchError, match="is no size"):
         artefacts.parse_size(text + "x")
+
+
+def on_machine(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(artefacts.platformdirs, "user_cache_dir", lambda program: str(tmp_path / name))
+
+
+def test_machines_share_what_they_make_by_a_url(tmp_path, monkeypatch):
+    monkeypatch.setenv("DPBENCH_CACHE", f"file://{tmp_path}/bucket/dpbench")
+    said = []
+
+    def remembered(value):
+        return artefacts.remember(artefacts.default_cache(), "nets", "k" * 64, lambda: make(value), said.append)["x"][0]
+
+    on_machine("one", tmp_path, monkeypatch)
+    assert remembered(1.0) == 1.0
+    there = tmp_path / "bucket" / "dpbench" / "nets"
+    assert sorted(path.suffix for path in there.iterdir()) == [".json", ".safetensors"]
+    on_machine("two", tmp_path, monkeypatch)
+    assert remembered(2.0) == 1.0
+    assert [one.told["dpbench"] for one in artefacts.kept(artefacts.default_cache())]
+    (there / f"{'k' * 40}.safetensors").write_bytes(b"damaged")
+    assert remembered(3.0) == 1.0  # this machine has it
+    assert said == []
+    on_machine("three", tmp_path, monkeypatch)
+    assert remembered(4.0) == 4.0
+    assert len(said) == 1
+    on_machine("four", tmp_path, monkeypatch)
+    assert remembered(5.0) == 4.0
+
+
+def test_a_url_that_does_not_answer_costs_work_alone_and_one_that_is_none_is_refused(tmp_path, monkeypatch):
+    on_machine("one", tmp_path, monkeypatch)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DPBENCH_CACHE", f"file://{tmp_path}/file")
+    said = []
+    made = artefacts.remember(artefacts.default_cache(), "nets", "k" * 64, make, said.append)
+    assert made["x"][0] == 1.0
+    assert any("cannot be written" in line for line in said)
+    monkeypatch.setenv("DPBENCH_CACHE", "nowhere://bucket")
+    with pytest.raises(
+        DpbenchError, match=r"^\$DPBENCH_CACHE 'nowhere://bucket' cannot be used: .*s3://bucket/folder$"
+    ):
+        artefacts.remember(artefacts.default_cache(), "nets", "k" * 64, make)

@@ -14,22 +14,28 @@ import psutil
 import pytest
 import torch
 from conftest import environment
+from drivers import run, several
 from parsing import parse_suite
 from tiny_suite import SUITE
 
 from dpbench.api import plan
 from dpbench.executors.executor import Means
-from dpbench.running.runner import _in_full, execute
+from dpbench.executors.known import find_executor
+from dpbench.running.runner import _in_full
+from dpbench.testing import check_executor
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / "dpbench" / "guide" / "writing-an-executor.md"
 
-GRID = (
-    SUITE.replace("victims = 4", 'victims = 4\nthreat_models = ["static", "query"]')
-    .replace("private = 256", "private = 64")
+SMALL = (
+    SUITE.replace("private = 256", "private = 64")
     .replace("auxiliary = 128", "auxiliary = 64")
     .replace("test = 64", "test = 32")
     .replace("resnet14t", "mobilenetv3_small_050")
+)
+
+GRID = (
+    SMALL.replace("victims = 4", 'victims = 4\nthreat_models = ["static", "query"]')
     + """
 [[defenses]]
 name = "dpm"
@@ -40,6 +46,9 @@ steps = 8
 """
 )
 CELLS = 4
+
+MORE = 1.5
+"""CPU seconds of two runs that do the work of one, at most: both plan, read records and wait."""
 
 HANGS = """
 import time
@@ -61,18 +70,16 @@ def figures(records):
     return {record.id: record.model_dump(exclude=apart) for record in records}
 
 
-def run(suite: str, output: Path, watcher=None, **means):
-    planned = plan(parse_suite(suite, origin="test"), output=output)
-    return execute(planned, device="cpu", watcher=watcher, means=Means(**means))
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What one driver with one worker gives, from a cold cache."""
+    return next(several(1, GRID, tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("cold")))
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory):
-    """The records of one worker, from a cold cache."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("DPBENCH_CACHE", str(tmp_path_factory.mktemp("cold")))
-    yield run(GRID, tmp_path_factory.mktemp("one"), workers=1)
-    patch.undo()
+def one(alone):
+    """The records of one worker."""
+    return alone[0]
 
 
 def test_two_workers_give_the_figures_of_one(one, tmp_path, monkeypatch):
@@ -86,12 +93,14 @@ def test_two_workers_give_the_figures_of_one(one, tmp_path, monkeypatch):
     assert not list((tmp_path / "cache").glob("*/*.lock"))
 
 
-def test_the_executor_of_the_guide_gives_them_too(one, tmp_path):
+def test_the_executor_of_the_guide_keeps_the_contract_and_gives_them_too(one, tmp_path):
     (code,) = re.findall(r"^```python\n# pool.py\n(.*?)^```$", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
     assert len(code.splitlines()) < 30
     file = tmp_path / "pool.py"
     file.write_text(code)
-    assert figures(run(GRID, tmp_path / "run", workers=2, executor=f"{file}:Pool")) == figures(one)
+    reference = f"{file}:Pool"
+    check_executor(find_executor(reference), workers=1)
+    assert figures(run(GRID, tmp_path / "run", workers=1, executor=reference)) == figures(one)
 
 
 class Killer:
@@ -103,11 +112,11 @@ class Killer:
     def started(self, unit):
         pass
 
-    def progress(self, text):
+    def progress(self, text, part):
         if text == "hanging" and not self.killed:
             self.killed = 1
-            for process in psutil.Process().children():
-                if "spawn_main" in " ".join(process.cmdline()):
+            for process in psutil.Process().children(recursive=True):
+                if os.getsid(process.pid) == process.pid and "forkserver" in " ".join(process.cmdline()):
                     process.kill()
 
     def finished(self, unit, state, record):
@@ -117,7 +126,7 @@ class Killer:
 @pytest.fixture
 def hanging(tmp_path) -> str:
     (tmp_path / "hangs.py").write_text(HANGS)
-    return SUITE + f'[[attacks]]\nname = "{tmp_path}/hangs.py:Hangs"\n[[attacks]]\nname = "random-image"\n'
+    return SMALL + f'[[attacks]]\nname = "{tmp_path}/hangs.py:Hangs"\n[[attacks]]\nname = "random-image"\n'
 
 
 def test_what_the_user_left_open_is_filled_in(tmp_path):
@@ -136,29 +145,21 @@ def test_a_worker_that_is_killed_costs_its_cell(hanging, tmp_path):
     assert "signal 9 (SIGKILL)" in records[1].error
 
 
-def command(suite: Path, output: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "dpbench", "run", str(suite), "--device", "cpu", "--output", str(output), *more]
-
-
-def test_two_runs_in_one_folder_measure_each_cell_once(tmp_path):
-    suite = tmp_path / "suite.toml"
-    suite.write_text(GRID)
-    runs = [
-        subprocess.Popen(command(suite, tmp_path / "run"), stdout=subprocess.PIPE, text=True, env=environment(tmp_path))
-        for _ in range(2)
-    ]
-    said = [one.communicate()[0] for one in runs]
-    assert [one.returncode for one in runs] == [0, 0]
-    measured = re.findall(r"^\[\d+/4\] +[\d.]+ s ", "\n".join(said), flags=re.MULTILINE)
-    assert len(measured) == CELLS
-    made = [path.name for path in tmp_path.glob("*/*.safetensors")]
+def test_two_runs_in_one_folder_do_the_work_of_one(alone, tmp_path):
+    together = list(several(2, GRID, tmp_path / "run", tmp_path / "cache"))
+    assert [figures(records) for records, _, _ in together] == [figures(alone[0])] * 2
+    assert sum(measured for _, measured, _ in together) == CELLS
+    made = [path.name for path in tmp_path.glob("cache/*/*.safetensors")]
     assert len(made) == len(set(made)) > 5
+    seconds = [spent for _, _, spent in together]
+    print(f"two runs: {sum(seconds):.1f} CPU seconds {seconds}; one: {alone[2]:.1f}")
+    assert sum(seconds) < MORE * alone[2]
 
 
 def test_ctrl_c_leaves_no_orphans(hanging, tmp_path, cache):
     suite = tmp_path / "suite.toml"
     suite.write_text(hanging)
-    started = command(suite, tmp_path / "run", "--workers", "2")
+    started = [sys.executable, "-m", "dpbench", "run", suite, "--output", tmp_path / "run", "--workers", "2"]
     listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # ignored in a shell's background
     with subprocess.Popen(
         started, env=environment(cache), stderr=subprocess.PIPE, text=True, preexec_fn=listening
@@ -179,9 +180,19 @@ def test_ctrl_c_leaves_no_orphans(hanging, tmp_path, cache):
 def test_shares_fill_one_run_directory(tmp_path, dpbench):
     suite = tmp_path / "suite.toml"
     suite.write_text(GRID.replace("decoder", "nearest-auxiliary").replace("steps = 8\n", ""))
-    for place in (1, 2):
-        outcome = dpbench("run", suite, "--device", "cpu", "--output", tmp_path / "run", "--shard", f"{place}/2")
+    for place, more in ((1, ()), (2, ("--profile",))):
+        asked = (suite, "--device", "cpu", "--output", tmp_path / "run", "--shard", f"{place}/2", *more)
+        outcome = dpbench("run", *asked)
         assert outcome.status == 0, outcome.err
+    assert re.search(r"^attack +[0-9.]+ s +[0-9]+%  [0-9]+ times$", outcome.out, re.MULTILINE)
+    assert "trace, for ui.perfetto.dev" in outcome.out
+    trace = json.loads((tmp_path / "run" / "profile.json").read_text())
+    assert {"attack", "fidelity"} <= {event["name"] for event in trace["traceEvents"]}
+    estimate = dpbench("run", suite, "--output", tmp_path / "other", "--dry-run", "--workers", "2").out
+    assert re.search(
+        r"^tasks: [0-9]+ cells, which share 1 images, 1 backbone, 1 judge, 2 defense$", estimate, re.MULTILINE
+    )
+    assert re.search(r"^by earlier runs: about [0-9.]+ minutes with 2 workers, [0-9.]+ GiB", estimate, re.MULTILINE)
     records = [json.loads(path.read_text()) for path in (tmp_path / "run" / "records").glob("*.json")]
     assert f"0 of {len(records)} cells to run" in dpbench("run", suite, "--output", tmp_path / "run").out
     outcome = dpbench("run", suite, "--shard", "3/2")

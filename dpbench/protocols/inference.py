@@ -307,7 +307,7 @@ class CellLab(Lab[CellSpec]):
             "released": result.released,
             "release_bits": result.release_bits,
             "guarantees": result.guarantees,
-            "kept": keep_images(plan.output, unit.id, result, title=label(unit)),
+            "kept": keep_images(plan.output, unit.id, result, title=label(unit), frames=result.frames),
         }
 
     def spent(self, stages: Stages) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import safetensors
@@ -20,7 +20,9 @@ KEPT = 16
 """Victims of an attack that are kept as images."""
 
 
-def keep_images(run_dir: Path, name: str, result: Result, *, title: str) -> dict[str, str]:
+def keep_images(
+    run_dir: Path, name: str, result: Result, *, title: str, frames: Mapping[int, torch.Tensor] | None = None
+) -> dict[str, str]:
     """Write `reconstructions/NAME.safetensors`, `pictures/NAME.png`, and `steps/NAME.png` of what was logged.
 
     Returns:
@@ -35,8 +37,8 @@ def keep_images(run_dir: Path, name: str, result: Result, *, title: str) -> dict
     write_atomically(tensors, lambda path: safetensors.torch.save_file(pairs, path))
     captions = [f"SSIM {value:.2f}" for value in result.fidelity.get("ssim", [])[:KEPT]]
     write_picture(picture, victims, reconstructions, captions=captions, title=title)
-    if result.frames:
-        rows = [(f"step {step}", "", pixels_of(frame[None])) for step, frame in result.frames.items()]
+    if frames:
+        rows = [(f"step {step}", "", pixels_of(frame[None])) for step, frame in frames.items()]
         sizes = {images.shape for _, _, images in rows}
         write_rows(run_dir / "steps" / f"{name}.png", [row for row in rows if row[2].shape == max(sizes)], title=title)
     return hashes_of(run_dir, (tensors, picture))

@@ -40,7 +40,7 @@ def graded() -> dict[str, Any]:
 
 def kept(run: Path, name: str, fidelity: dict[str, Any]) -> dict[str, str]:
     victims, reconstructions, _ = pictures()
-    result = SimpleNamespace(victims=victims, reconstructions=reconstructions, fidelity=fidelity, frames={})
+    result = SimpleNamespace(victims=victims, reconstructions=reconstructions, fidelity=fidelity)
     return keep_images(run, name, result, title=name)
 
 

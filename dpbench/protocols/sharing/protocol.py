@@ -269,4 +269,7 @@ class SharingLab(Lab[Unit]):
             }
         assert isinstance(unit, OnShared)
         result = self.pipeline.run(unit.cell(), stages, progress)
-        return {**result.envelope, "kept": keep_images(plan.output, unit.id, result, title=unit.label)}
+        return {
+            **result.envelope,
+            "kept": keep_images(plan.output, unit.id, result, title=unit.label, frames=result.frames),
+        }

@@ -31,13 +31,17 @@ if TYPE_CHECKING:
     from dpbench.contract.metric import Metric as Metric
     from dpbench.contract.plugin import File as File
     from dpbench.errors import DpbenchError as DpbenchError
+    from dpbench.notebook.evaluation import evaluate as evaluate
+    from dpbench.notebook.results import Results as Results
     from dpbench.plugins.registry import register as register
+    from dpbench.suite.suite import Suite as Suite
 
 # torch reads this at its first allocation: with pages of 2 MB, images of 224 pixels take half the time on Linux
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 _HOMES = {
     "run": "api",
+    "evaluate": "notebook.evaluation",
     "DpbenchError": "errors",
     "File": "contract.plugin",
     "build_board": "board.leaderboard",
@@ -52,7 +56,9 @@ _HOMES = {
     "Metric": "contract.metric",
     "Observation": "contract.attack",
     "ProtectedModel": "contract.defense",
+    "Results": "notebook.results",
     "SplitModel": "contract.defense",
+    "Suite": "suite.suite",
 }
 
 __all__ = sorted(_HOMES)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from dpbench.contract.spec import Spec
+from dpbench.errors import DpbenchError
 from dpbench.executors.executor import Means
+from dpbench.executors.known import Here
+from dpbench.notebook.held import Held, holding
+from dpbench.notebook.progress_bar import ProgressBar
 from dpbench.protocols.known import loaded, of_run
 from dpbench.running.protocol import Options, Plan
 from dpbench.running.runner import execute, make_plan
@@ -31,6 +36,9 @@ def run(
     workers: int | None = None,
     threads: int | None = None,
     timeout: float | None = None,
+    defense: Sequence[Held] = (),
+    attack: Sequence[Held] = (),
+    progress: bool | None = None,
     watcher: Watcher[Any, Any] | None = None,
 ) -> pd.DataFrame:
     """Run a suite, or what of it is not finished, and return its board.
@@ -55,7 +63,11 @@ def run(
             asks for them guards its own start with `if __name__ == "__main__":`, as Python wants it.
         threads: that compute in each worker; None: 1 with `workers`, else all cores. Another number, other figures.
         timeout: seconds that a cell may take, in a process of its own; None: the suite's.
-        watcher: follows the run, see `dpbench.running.watching.Watcher`.
+        defense: further ones: names, `path/to/file.py:Name`, or classes and instances that one holds, which run in this
+            process with no border around them, and are measured anew each time.
+        attack: likewise.
+        progress: show a bar; by default in a notebook and on a terminal.
+        watcher: follows the run instead, see `dpbench.running.watching.Watcher`.
 
     Returns:
         One row per cell and one `worst-case` row per defense setting, or what the suite's protocol has instead. Columns
@@ -65,11 +77,26 @@ def run(
         DpbenchError: input that cannot be used; finished cells are kept.
     """
     settings: dict[str, Any] = {"data": data, "output": output, "only": only, "seed": seed, "budget": budget}
-    prepared = plan(suite, shifted=shifted, weights=weights, audit=audit, **settings)
-    means = Means(workers=workers, threads=threads, timeout=timeout)
-    records = execute(prepared, device=device, batch_size=batch_size, audit=audit, watcher=watcher, means=means)
+    if audit and any(not isinstance(one, str) for one in (*defense, *attack)):
+        raise DpbenchError("audit: classes that one holds cannot run in another process; put them into a file")
+    means = _means(workers, threads, timeout, [*defense, *attack])
+    with holding(defense, attack) as (defenses, attacks):
+        held = {"defenses": defenses, "attacks": attacks}
+        prepared = plan(suite, shifted=shifted, weights=weights, audit=audit, **settings, **held)
+        with ProgressBar(prepared, progress if watcher is None else False) as bar:
+            how: dict[str, Any] = {"device": device, "batch_size": batch_size, "audit": audit, "means": means}
+            records = execute(prepared, watcher=watcher or bar, **how)
     prepared.protocol.store.restore(prepared.output, records)
     return prepared.protocol.board(records)
+
+
+def _means(workers: int | None, threads: int | None, timeout: float | None, given: Sequence[Held]) -> Means:
+    """With what to run: what one holds is known to this process alone."""
+    if all(isinstance(one, str) for one in given):
+        return Means(workers=workers, threads=threads, timeout=timeout)
+    if workers not in (None, 1) or timeout is not None:
+        raise DpbenchError("workers, timeout: classes that one holds run in this process; put them into a file")
+    return Means(executor=Here.name, threads=threads)
 
 
 def plan(suite: str | Spec = "quick", *, weights: str | Path | None = None, **options: Any) -> Plan[Any, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dpbench.text.plain_values import LONGEST, storable_text
+from dpbench.text.shown_text import clean
 
 DEBUG = "DPBENCH_DEBUG"
 """The environment variable that shows tracebacks, as `dpbench --debug` does; processes that are started inherit it."""
@@ -23,6 +24,9 @@ class DpbenchError(Exception):
     ...
     dpbench.errors.DpbenchError: unknown suite 'quik'; did you mean 'quick'? known: ...
     """
+
+    far: str = ""
+    """Where it was raised, if in another process: what `traced` gave there."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> DpbenchError:
@@ -55,4 +59,52 @@ def reason(error: BaseException) -> str:
 def debug(error: BaseException) -> None:
     """The whole traceback on stderr, where `dpbench --debug` or the environment variable `DEBUG` asks for it."""
     if os.environ.get(DEBUG, "0") not in ("", "0"):
+        for far in (one.far for one in _chain(error) if isinstance(one, DpbenchError) and one.far):
+            print(f"in a process of its own:\n{far}\n", file=sys.stderr)
         traceback.print_exception(error, file=sys.stderr)
+
+
+DEEPEST_FRAMES = 24
+"""Frames of one exception that `traced` shows: the outermost few, and those next to where it was raised."""
+
+LONGEST_TRACE = 6000
+"""Characters of `traced`: of a longer text its end."""
+
+
+def traced(error: BaseException) -> str:
+    """Where an exception was raised, as text to keep in a record: bounded, cleaned, without the folders of a machine.
+
+    A line for each frame, outermost first, and one for what was raised; exceptions that led to it come before it.
+    """
+    parts = []
+    for one in reversed(_chain(error)):
+        frames = [_frame(frame) for frame in traceback.extract_tb(one.__traceback__)]
+        if len(frames) > DEEPEST_FRAMES:
+            frames = [*frames[:4], f"... {len(frames) - DEEPEST_FRAMES} more", *frames[4 - DEEPEST_FRAMES :]]
+        far = one.far.splitlines() if isinstance(one, DpbenchError) else []
+        parts.append("\n".join([*far, *frames, clean(f"{type(one).__name__}: {reason(one)}")]))
+    return cleaned_trace("\n\n".join(parts))
+
+
+def cleaned_trace(text: str) -> str:
+    """The end of a traceback, whoever wrote it, as lines that do nothing but be read."""
+    lines = [clean(line) for line in text[-LONGEST_TRACE:].splitlines()]
+    return "\n".join(lines)[-LONGEST_TRACE:].strip()
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An exception and those that led to it, at most four."""
+    chain: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in chain and len(chain) < 4:
+        chain.append(following)
+        following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
+    return chain
+
+
+def _frame(frame: traceback.FrameSummary) -> str:
+    """`mine.py:12 in reconstruct: return images`; of a file that is no package's its name alone."""
+    parts = Path(frame.filename).parts
+    roots = [place for place, part in enumerate(parts) if part == "site-packages" or part.startswith("dpbench")]
+    known = parts[roots[-1] + (parts[roots[-1]] == "site-packages") :] if roots else parts[-1:]
+    return clean(f"{'/'.join(known)}:{frame.lineno} in {frame.name}: {frame.line or ''}", 200)

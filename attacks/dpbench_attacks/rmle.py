@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import replace
 from typing import Annotated, ClassVar
 
 import torch
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from dpbench.contract.attack import Attack, Observation
 from dpbench.contract.threat import Needs
 from dpbench.metrics.fidelity import ssim_unchecked
 from dpbench.plugins.registry import register
 from dpbench.toolkit.inverse_training import InverseTraining
-from dpbench.toolkit.inversion import converged, pooled, total_variation, victim_releases, victims_per_batch
+from dpbench.toolkit.inversion import converged, pooled, victim_releases, victims_per_batch
 from dpbench.toolkit.release_match import ReleaseMatch, study_client
 from dpbench.toolkit.view import viewed
-
-COARSEST = 2
-"""Pixels on the shorter side of the top of the pyramid."""
+from dpbench_attacks._pyramid_search import PyramidSearch
 
 Weights = Annotated[
     tuple[float, ...], BeforeValidator(lambda value: (value,) if isinstance(value, int | float) else value)
 ]
 """One number, or several to choose from."""
-
-FIRST_SMOOTHNESS = 1.0
-RELAXED = 0.7
-"""The weight of TV falls from this one, if it is the larger, over this share of the steps."""
-
-TRIALS = 4
-"""Auxiliary images on which the regularisers are tried, with all steps: a shorter search would ask for more of them."""
 
 
 @register
@@ -62,7 +51,7 @@ class RegularisedMaximumLikelihood(Attack):
         for size, steps in (("small", 0.4), ("large", 4))
     }
 
-    ids_skip_default = ("decoder_batch_size",)
+    ids_skip_default = ("decoder_batch_size", "trials")
 
     steps: int = Field(500, ge=1, le=100_000, description="Adam steps")
     learning_rate: float = Field(0.06, gt=0, le=1, description="peak of the one-cycle schedule")
@@ -71,6 +60,9 @@ class RegularisedMaximumLikelihood(Attack):
     )
     nearness: Weights = Field(
         (0.0, 1.0, 10.0), min_length=1, description="weights of the mean squared distance from the start to try"
+    )
+    trials: int = Field(
+        4, ge=1, le=1024, description="auxiliary images on which the weights are tried, each with all steps"
     )
     decoder_steps: int = Field(
         800, ge=1, le=100_000, description="of the decoder that gives the start, as in `decoder`"
@@ -92,7 +84,8 @@ class RegularisedMaximumLikelihood(Attack):
         )
         decoder = decoder.within(seen)
         network = decoder.trained(seen)
-        weights = self._choose_regularisers(match, decoder, network, seen, generator)
+        search = PyramidSearch(self.steps, self.learning_rate, seen.progress)
+        weights = self._choose_regularisers(search, match, decoder, network, seen, generator)
         start = decoder.apply(network, match.released)
         victims = torch.arange(len(start), device=start.device)
         chunks = victims.split(victims_per_batch(seen))
@@ -100,7 +93,7 @@ class RegularisedMaximumLikelihood(Attack):
         for i, chunk in enumerate(chunks):
             label = f"victims {i + 1}/{len(chunks)}, " if len(chunks) > 1 else ""
             tv, near = (weight.expand(len(chunk)) for weight in weights)
-            results.append(self._invert(match, chunk, start[chunk], tv, near, seen, label, generator))
+            results.append(search.invert(match, chunk, start[chunk], tv, near, label, generator))
         first, last = (torch.cat([result[k] for result in results]) for k in (1, 2))
         seen.notes["first_feature_loss"] = round(float(first.mean()), 5)
         seen.notes["final_feature_loss"] = round(float(last.mean()), 5)
@@ -109,6 +102,7 @@ class RegularisedMaximumLikelihood(Attack):
 
     def _choose_regularisers(
         self,
+        search: PyramidSearch,
         match: ReleaseMatch,
         decoder: InverseTraining,
         network: nn.Module,
@@ -118,7 +112,7 @@ class RegularisedMaximumLikelihood(Attack):
         """The weights of TV and nearness, each (), that invert releases of auxiliary images best."""
         device = match.released.device
         pairs = list(itertools.product(self.total_variation, self.nearness))
-        truth = seen.auxiliary.images[-TRIALS:].to(device)
+        truth = seen.auxiliary.images[-self.trials :].to(device)
         releases = pooled([seen.granted_query()(truth) for _ in victim_releases(seen)])
         start = decoder.apply(network, releases)
         everyone = torch.arange(len(truth), device=device)
@@ -128,8 +122,8 @@ class RegularisedMaximumLikelihood(Attack):
         for some in torch.tensor(pairs, device=device).split(batch):
             victims = everyone.repeat(len(some))
             tv, near = (some[:, column].repeat_interleave(len(truth)) for column in (0, 1))
-            found, _, _ = self._invert(
-                trial, victims, start.repeat(len(some), 1, 1, 1), tv, near, seen, "trial, ", generator
+            found, _, _ = search.invert(
+                trial, victims, start.repeat(len(some), 1, 1, 1), tv, near, "trial, ", generator
             )
             wanted = truth.repeat(len(some), 1, 1, 1)
             squares = (found - wanted).square().mean((1, 2, 3))
@@ -139,88 +133,3 @@ class RegularisedMaximumLikelihood(Attack):
         seen.notes["total_variation"], seen.notes["nearness"] = best
         tv, near = torch.tensor(best, device=device)
         return tv, near
-
-    def _invert(
-        self,
-        match: ReleaseMatch,
-        victims: Tensor,
-        start: Tensor,
-        smoothness: Tensor,
-        nearness: Tensor,
-        seen: Observation,
-        label: str,
-        generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Invert a chunk of victims.
-
-        Args:
-            match: holds what they released.
-            victims: (M,) their places in it.
-            start: (M,3,H,W) in [0,1].
-            smoothness: (M,) weights of total variation.
-            nearness: (M,) weights of the mean squared distance from the start.
-            seen: shows progress.
-            label: of the chunk.
-            generator: feeds the draws of a stochastic client.
-
-        Returns:
-            Images (M,3,H,W), and their first and final feature distances (M,).
-        """
-        levels = _pyramid(len(victims), seen.image_shape, start.device)
-        optimizer = torch.optim.Adam(levels, self.learning_rate, betas=(0.9, 0.99))
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=self.steps + 1, pct_start=0.15
-        )
-        best = start.clone()
-        lowest = torch.full((len(victims),), torch.inf, device=start.device)
-        first, last = lowest.clone(), lowest.clone()
-        for step in range(self.steps + 1):
-            if step % 50 == 0:
-                seen.progress(f"{label}step {step}/{self.steps}")
-            with torch.enable_grad():
-                free = start + _compose(levels)
-                # the pull back into [0, 1] keeps a gradient where the clamp has none
-                images = free.clamp(0, 1)
-                outside = (free - images).square().mean((1, 2, 3))
-                distance = match.distance(images, victims, generator)
-                near = (images - start).square().mean((1, 2, 3))
-                roughness = total_variation(images)
-                objective = distance + smoothness * roughness + nearness * near
-                followed = distance + _relaxed(smoothness, step / self.steps) * roughness + nearness * near
-                gradients = torch.autograd.grad((followed + outside).sum(), levels)
-            found, reached, value = images.detach(), objective.detach(), distance.detach()
-            better = reached < lowest
-            lowest = torch.where(better, reached, lowest)
-            best = torch.where(better[:, None, None, None], found, best)
-            last = torch.where(better, value, last)
-            if step == 0:
-                first = value
-            for level, gradient in zip(levels, gradients, strict=True):
-                level.grad = torch.nan_to_num(gradient)
-            optimizer.step()
-            schedule.step()
-        return best, first, last
-
-
-def _relaxed(smoothness: Tensor, progress: float) -> Tensor:
-    """The weights of TV that the search follows after this share of its steps, (M,)."""
-    fall = min(1.0, progress / RELAXED)
-    first = smoothness.clamp_min(FIRST_SMOOTHNESS)
-    return first ** (1 - fall) * smoothness**fall
-
-
-def _pyramid(victims: int, image_shape: tuple[int, int, int], device: torch.device) -> list[Tensor]:
-    channels, height, width = image_shape
-    levels = max(1, int(math.log2(min(height, width) / COARSEST)) + 1)
-    return [
-        torch.zeros(victims, channels, height >> level, width >> level, device=device).requires_grad_(True)
-        for level in range(levels)
-    ]
-
-
-def _compose(levels: list[Tensor]) -> Tensor:
-    size = levels[0].shape[2:]
-    total = levels[0]
-    for level in levels[1:]:
-        total = total + functional.interpolate(level, size, mode="bilinear", align_corners=False)
-    return total

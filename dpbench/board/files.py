@@ -1,10 +1,9 @@
-"""Boards as files: .csv to derive and diff, and to read again; .md, .html and .tex for people."""
+"""Boards as files: .csv to derive and diff, and to read again; .md for people."""
 
 from __future__ import annotations
 
 import codecs
 import csv
-import html
 import io
 import math
 import re
@@ -50,7 +49,7 @@ def as_text(board: pd.DataFrame) -> pd.DataFrame:
     return shown.astype(str)
 
 
-def _to_read(board: pd.DataFrame) -> pd.DataFrame:
+def to_read(board: pd.DataFrame) -> pd.DataFrame:
     """The board as text for people: n/a for guarantees that cannot be, and in `status` what else one must know."""
     from dpbench.board.caveats import (
         not_converged,  # it brings torch, which reading a board does not need
@@ -69,7 +68,7 @@ def _to_read(board: pd.DataFrame) -> pd.DataFrame:
 
 def _readable(board: pd.DataFrame) -> pd.DataFrame:
     """The columns that fit a page: one for each figure, with its interval in brackets."""
-    text = _to_read(board)
+    text = to_read(board)
     page = text[["dataset", "backbone", "split_point"]].copy()
     page["defense"] = (text["defense"] + " " + text["defense_args"]).str.strip()
     for column in ("attack", "threat_model", "auxiliary", "releases", "budget", "server", "seed", "images"):
@@ -117,30 +116,20 @@ def _markdown(board: pd.DataFrame) -> str:
     return "\n\n".join([table, *_caveats(board)]) + "\n"
 
 
-def _html(board: pd.DataFrame) -> str:
-    table = _to_read(board).map(lambda text: clean(text, 2 * LIMIT)).to_html(index=False, escape=True, border=0)
-    head = '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>dpbench leaderboard</title>\n'
-    style = "<style>td, th { padding: 0 .6em; text-align: left; white-space: nowrap }</style>\n"
-    notes = "".join(f"<p>{html.escape(line)}</p>\n" for line in _caveats(board))
-    return f"{head}{style}{table}\n{notes}</html>\n"
-
-
-def _latex(board: pd.DataFrame) -> str:
-    table = "% needs \\usepackage{booktabs}\n" + str(_readable(board).to_latex(index=False, escape=True))
-    return table + "".join(f"% {line}\n" for line in _caveats(board))
-
-
 def _caveats(board: pd.DataFrame) -> list[str]:
     from dpbench.board.caveats import caveats  # as above
 
     return caveats(board)
 
 
-_WRITERS = {".csv": _csv, ".md": _markdown, ".html": _html, ".tex": _latex}
+_WRITERS = {".csv": _csv, ".md": _markdown}
+
+ENDINGS = (*_WRITERS, ".html", ".tex")
+"""Of boards; a page is written by `dpbench.report.page`, a table for a paper by `dpbench.reporting.paper_table`."""
 
 
 def write_board(board: pd.DataFrame, path: Path) -> None:
-    """Write a board in the format that the ending names: .csv, .md, .html or .tex; whole, or not at all.
+    """Write a board in the format that the ending names: .csv or .md; whole, or not at all.
 
     Raises:
         DpbenchError: another ending, or the disk does not take the file.
@@ -150,7 +139,7 @@ def write_board(board: pd.DataFrame, path: Path) -> None:
     render = _WRITERS.get(path.suffix.lower())
     if render is None:
         raise DpbenchError(
-            f"{path.name}: a board ends in {', '.join(_WRITERS)}, not in {path.suffix or 'no ending'!r}; "
+            f"{path.name}: a board ends in {', '.join(ENDINGS)}, not in {path.suffix or 'no ending'!r}; "
             "choose one of these endings"
         )
     text = render(board)

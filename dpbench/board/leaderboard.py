@@ -58,7 +58,7 @@ def _tabulated(rows: Sequence[BoardRow], origin: str) -> pd.DataFrame:
     columns = [row.columns() | {"tied": tied.get(row, ""), "origin": origin} for row in rows]
     if not columns:
         return tidy(pd.DataFrame(columns=list(COLUMNS)))
-    return _sorted(tidy(pd.DataFrame(columns)))
+    return sorted_rows(tidy(pd.DataFrame(columns)))
 
 
 def _rows_of(scope: Scope) -> list[BoardRow]:
@@ -84,7 +84,7 @@ def _cell_row(cell: Cell, scope: Scope, doubt: str | None) -> BoardRow:
         "cell": record.id,
     }
     utility = record.utility if cell.ok else None
-    return BoardRow(cell.name, facts, (_sample([cell], cell.figures, scope, utility),))
+    return BoardRow(cell.name, facts, (_sample([cell], cell.figures, scope, utility),), (record.id,))
 
 
 def _worst_row(setting: list[Cell], tier: Tier, scope: Scope, unreliable: Mapping[str, str]) -> BoardRow:
@@ -107,7 +107,7 @@ def _worst_row(setting: list[Cell], tier: Tier, scope: Scope, unreliable: Mappin
         "converged": "no" if none_converged(members) else "",
     }
     own = [cell for cell in attacks if cell in setting]
-    return BoardRow(name, facts, (_sample(own or setting, found, scope, _utility(setting)),))
+    return BoardRow(name, facts, (_sample(own or setting, found, scope, _utility(setting)),), _ids(members))
 
 
 def _floor_row(scope: Scope) -> BoardRow:
@@ -124,7 +124,11 @@ def _floor_row(scope: Scope) -> BoardRow:
         budget=BUDGETS[max(cell.budget_rank for cell in scope.floors)],
     )
     facts = _facts(scope.floors, scope.reference) | {"status": status, "error": error}
-    return BoardRow(name, facts, (_sample(scope.floors, found, scope, _utility(scope.reference)),))
+    return BoardRow(name, facts, (_sample(scope.floors, found, scope, _utility(scope.reference)),), _ids(scope.floors))
+
+
+def _ids(members: Sequence[Cell]) -> tuple[str, ...]:
+    return tuple(cell.record.id for cell in members)
 
 
 def _sample(own: Sequence[Cell], found: Figures | None, scope: Scope, utility: Utility | None) -> Sample:
@@ -199,7 +203,7 @@ def _rows_over_seeds(rows: Sequence[BoardRow]) -> list[BoardRow]:
     return [row for same in settings.values() for row in on_common_seeds(same)]
 
 
-def _sorted(board: pd.DataFrame) -> pd.DataFrame:
+def sorted_rows(board: pd.DataFrame) -> pd.DataFrame:
     """Settings by accuracy and worst-case leakage; in one the worst case, then attacks, closest first."""
     kind = {WORST_CASE: 0, FLOOR: 2}
     keyed = board.assign(

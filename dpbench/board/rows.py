@@ -56,11 +56,15 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class BoardRow:
-    """A row: `facts` are the columns that are no means over images, `samples` one for each seed."""
+    """A row: `facts` are the columns that are no means over images, `samples` one for each seed.
+
+    `members` are the ids of the cells that it is made of.
+    """
 
     name: RowName
     facts: dict[str, Any]
     samples: tuple[Sample, ...]
+    members: tuple[str, ...] = ()
 
     def columns(self) -> dict[str, Any]:
         """Column -> value, not rounded; a column without a value is left out."""
@@ -161,7 +165,8 @@ def over_all_seeds(rows: Sequence[BoardRow]) -> BoardRow:
     facts["seconds"] = sum(row.facts["seconds"] for row in rows)
     facts["ensemble"] = "; ".join(sorted({row.facts["ensemble"] for row in rows} - {""}))
     facts["converged"] = min((row.facts["converged"] for row in rows), key=("no", "yes", "").index)
-    return BoardRow(name, facts, tuple(sample for row in rows for sample in row.samples))
+    members = tuple(member for row in rows for member in row.members)
+    return BoardRow(name, facts, tuple(sample for row in rows for sample in row.samples), members)
 
 
 def on_common_seeds(rows: Sequence[BoardRow]) -> list[BoardRow]:

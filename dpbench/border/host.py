@@ -11,7 +11,7 @@ import torch
 
 from dpbench.border import nursery
 from dpbench.border.wire import Ended, Message, Wire
-from dpbench.errors import DpbenchError
+from dpbench.errors import DpbenchError, cleaned_trace
 from dpbench.machine.memory import total_memory
 
 Handler = Callable[[Message], Message]
@@ -88,7 +88,9 @@ class Guest:
         text = str(message.fields.get("text", "gave no reason"))
         if message.fields.get("out_of_memory") is True:
             return MemoryError(text)
-        return DpbenchError(text)
+        error = DpbenchError(text)
+        error.far = cleaned_trace(str(message.fields.get("traceback", "")))
+        return error
 
     def close(self) -> int | None:
         """End the process; its exit status."""

@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from dpbench.cli.endings import STATUSES, Verbs, run_to_the_end
-from dpbench.cli.verbs import boards, fetch, look, run
-from dpbench.cli.verbs.cache import cache
+from dpbench.cli.endings import STATUSES, Verbs, reflowed, run_to_the_end
+from dpbench.cli.verbs import again, answers, boards, cache, gate, look, report, run
 from dpbench.cli.verbs.share import share
 from dpbench.errors import DEBUG
 
@@ -24,10 +23,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verbs in (run.verbs, fetch.verbs, look.verbs, boards.verbs):
+for _verbs in (run.verbs, answers.verbs, cache.verbs, look.verbs, report.verbs, boards.verbs, gate.verbs, again.verbs):
     app.registered_commands += _verbs.registered_commands
 app.add_typer(share)
-app.add_typer(cache)
+app.add_typer(cache.cache)
+for _command in (command for typed in (app, share, cache.cache) for command in typed.registered_commands):
+    _command.help = reflowed(_command.callback)
 
 
 def main() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -55,6 +56,12 @@ class Verbs(TyperGroup):
             raise typer.Exit(ending(error)) from error
 
 
+def reflowed(command: Callable[..., Any] | None) -> str:
+    """The docstring of a command as its help: a line each paragraph, which the terminal breaks where it ends."""
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
 def run_to_the_end(app: typer.Typer) -> None:
     """Run the command line; always ends the process, see `STATUSES`."""
     prepare_streams()
@@ -95,7 +102,7 @@ def _stoppable() -> Iterator[None]:
 def ending(error: BaseException) -> int:
     """Say in one line on stderr what ended a command; returns the exit status."""
     unwritten()
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, BrokenPipeError) or _by_broken_pipe(error):
         return BROKEN_PIPE  # `dpbench ... | head`: the reader has what it wanted
     debug(error)
     with suppress(OSError):
@@ -103,6 +110,11 @@ def ending(error: BaseException) -> int:
     if is_interrupt(error):
         return 128 + (error.args[0] if error.args else signal.SIGINT)
     return UNUSABLE
+
+
+def _by_broken_pipe(error: BaseException) -> bool:
+    """Whether it is how rich, which prints the help, ends where nobody reads any more."""
+    return isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError)
 
 
 def _line(error: BaseException) -> str:

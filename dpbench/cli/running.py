@@ -16,13 +16,18 @@ from dpbench.machine.cache import LIMIT, default_cache, parse_size, prune
 from dpbench.machine.writing import write_changed
 from dpbench.protocols.known import loaded
 from dpbench.records.pictures import gone, lost_and_gone
+from dpbench.records.progress import Progress
 from dpbench.records.record import Envelope
 from dpbench.records.repeats import Repeats, content_of
+from dpbench.records.trackers import tracker
+from dpbench.report.page import write_page
 from dpbench.reporting.display import Display
 from dpbench.reporting.plot_style import draw_or_say
 from dpbench.running.protocol import Options, Plan
 from dpbench.running.runner import execute, make_plan, times_of
+from dpbench.running.watching import Several
 from dpbench.text.shown_text import ERROR_LIMIT, clean
+from dpbench.viewing.reports import NAME, report_of
 
 PROFILE = "profile.json"
 """In a run directory, where the time of the last run with `--profile` went."""
@@ -38,6 +43,7 @@ def run_suite(
     console: Console,
     means: Means | None = None,
     profile: bool = False,
+    trackers: Sequence[str] = (),
     repeats: Repeats | None = None,
 ) -> int:
     """Run a suite, or what of it is not finished, and show its board.
@@ -51,6 +57,7 @@ def run_suite(
         console: takes display, table and lines.
         means: workers, threads, a time limit.
         profile: say afterwards where the time went.
+        trackers: further programs that follow the run, see `dpbench.records.trackers`.
         repeats: where what a finished run shows is kept, for when it is asked for again.
 
     Returns:
@@ -71,9 +78,12 @@ def run_suite(
     for line in plan.changed:
         _say(console, line)
     settings: dict[str, Any] = {"device": device, "batch_size": batch_size, "audit": options.audit, "means": means}
+    # several shares have one directory: whoever follows it sees all of them
+    Progress.begin(plan.output, plan.everything if options.shard else [unit.id for unit in plan.units])
+    followers = [tracker(name, plan.output) for name in trackers]
     with Display(console, plan) as display:
         trace = Trace() if profile else None
-        records = execute(plan, **settings, watcher=display, trace=trace)
+        records = execute(plan, **settings, watcher=Several(display, *followers), trace=trace)
     if limit := os.environ.get(LIMIT):
         prune(default_cache(), size=parse_size(limit))
     attacked = [record.id for record in records if record.status == "ok" and record.attacked]
@@ -92,7 +102,9 @@ def run_suite(
     remarks = [*mixed_threads(records), *protocol.doubts(records)]
     for line in remarks:
         _say(console, line, style="yellow")
-    drawings = protocol.drawings(stored, board, plan.output, pictures=len(gone(plan.output, attacked)) < len(attacked))
+    shown_pictures = len(gone(plan.output, attacked)) < len(attacked)
+    drawings: dict[str, Any] = dict(protocol.drawings(stored, board, plan.output, pictures=shown_pictures))
+    drawings[NAME] = lambda: write_page(report_of(protocol, stored, board, plan.output), plan.output / NAME)
     draw_or_say({name: drawings[name] for name in drawings if left or not (plan.output / name).is_file()}, console)
     there = ["board.csv", *(name for name in drawings if (plan.output / name).is_file())]
     for line in removed:

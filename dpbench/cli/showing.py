@@ -9,6 +9,7 @@ from pathlib import Path
 from dpbench.errors import DpbenchError
 from dpbench.machine.writing import write_atomically
 from dpbench.protocols.known import of_run
+from dpbench.records.archive import is_archive
 from dpbench.records.pictures import reconstructions_path
 from dpbench.records.store import picture_path
 from dpbench.suite.overrides import matches_any
@@ -97,6 +98,8 @@ def write_shown(directory: Path, found: Sequence[Shown], output: Path) -> None:
     Raises:
         DpbenchError: what it takes is gone from the run, the victims differ, or the file cannot be written.
     """
+    if is_archive(directory):
+        raise DpbenchError(f"{directory} holds records alone, no images; give the run directory that they are of")
     if len(found) == 1:
         content = found[0].needed(found[0].picture).read_bytes()
         write_atomically(output, lambda temporary: temporary.write_bytes(content))

@@ -14,10 +14,11 @@ from typing import Any, ClassVar, Literal, Protocol, Self, get_args
 import torch
 from torch import Tensor
 
-from dpbench.contract.images import LabelledImages
+from dpbench.contract.images import LabelledImages, keep_frame
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.threat import Budget, Needs
 from dpbench.errors import DpbenchError
+from dpbench.text.curves import CURVES, keep_point
 
 
 class Client(Protocol):
@@ -90,6 +91,8 @@ class Observation:
     Attributes:
         released: (N, ...) released features of the N victims, of the floating type in which they left the client.
         again: further releases of the same victims, each (N, ...), where the suite grants more than one.
+        overheard: (M, ...) released features of other images, which the attacker does not know and need not
+            reconstruct; only under `observe`, where nothing can be asked, else None.
         image_shape: (3, H, W) of the images to reconstruct.
         auxiliary: the attacker's own images and labels, disjoint from the victims and from the private images.
         query: black box: images (M,3,H,W) in [0,1] -> released features, fresh randomness at each call,
@@ -105,6 +108,7 @@ class Observation:
         progress: shows a short text in the live display.
         notes: facts the attack wants in the record, as plain JSON values (its final loss, whether it
             converged, a fallback it took).
+        frames: step -> image, of those given to `log`.
     """
 
     released: Tensor
@@ -114,12 +118,36 @@ class Observation:
     client: Client | None
     remember: Remember
     again: tuple[Tensor, ...] = ()
+    overheard: Tensor | None = None
     server: Server | None = None
     adaptive: bool = True
     undefended: Client | None = None
     found: Mapping[str, Tensor] = field(default_factory=dict)
     progress: Callable[[str], None] = lambda text: None
     notes: dict[str, object] = field(default_factory=dict)
+    frames: dict[int, Tensor] = field(default_factory=dict)
+
+    def log(self, step: int, **figures: float | Tensor) -> None:
+        """Keep what a loop has reached, as curves of the record: `seen.log(step, loss=loss)`.
+
+        Log as often as you like: of a long curve some two hundred points are kept, over all its steps. What is no
+        finite number leaves a gap. `image=images`, (3,H,W) or (N,3,H,W) in [0,1], shows the first of them; a few, in
+        small, are kept as a picture.
+
+        Raises:
+            DpbenchError: a figure is no single number, an image has another shape, or there are too many curves.
+        """
+        image = figures.pop("image", None)
+        curves = self.notes.setdefault(CURVES, {})
+        if not isinstance(curves, dict):
+            raise DpbenchError(f"seen.notes[{CURVES!r}] holds what `log` keeps; note something else under another name")
+        try:
+            for name, figure in figures.items():
+                keep_point(curves, name, step, figure)
+        except ValueError as error:
+            raise DpbenchError(str(error)) from error
+        if image is not None:
+            keep_frame(self.frames, step, image)
 
     @property
     def batch_size(self) -> int:

@@ -9,6 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+from dpbench.errors import DpbenchError
 
 
 class Images(Protocol):
@@ -117,3 +120,43 @@ class LabelledImages:
     def training_batch(self, wanted: int) -> int:
         """Images per training step: `wanted` or `batch_size`, whichever is less; at least 2, for batch norm."""
         return max(2, min(wanted, self.batch_size))
+
+
+MOST_FRAMES = 8
+SIDE = 64
+"""Pixels of the longer side of a frame: an image that an attack shows while it runs."""
+
+
+def keep_frame(frames: dict[int, Tensor], step: int, image: Any) -> None:
+    """Add an image to those kept, in small; of too many every second one goes.
+
+    Args:
+        frames: step -> image (3,h,w) in [0,1] on the CPU.
+        step: of the loop.
+        image: (3,H,W) or (N,3,H,W), of which the first is taken.
+
+    Raises:
+        DpbenchError: another shape.
+    """
+    shape = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+    if not isinstance(image, Tensor) or image.ndim not in (3, 4) or image.shape[-3] != 3 or not image.numel():
+        raise DpbenchError(f"log(image={shape}): expected a tensor (3,H,W) or (N,3,H,W) of values in [0,1]")
+    first = (image if image.ndim == 3 else image[0]).detach().float().cpu()
+    scale = min(1.0, SIDE / max(first.shape[1:]))
+    if scale < 1:
+        size = [max(1, round(side * scale)) for side in first.shape[1:]]
+        first = functional.interpolate(first[None], size=size, mode="area")[0]
+    frames[int(step)] = torch.nan_to_num(first).clamp(0, 1)
+    if len(frames) > MOST_FRAMES:
+        for old in sorted(frames)[1:-1:2]:
+            del frames[old]
+
+
+def checked_frames(given: dict[int, Tensor]) -> dict[int, Tensor]:
+    """What came from another process, as far as it is what `keep_frame` keeps; nobody vouches for the rest."""
+    found: dict[int, Tensor] = {}
+    for step in sorted(given)[:MOST_FRAMES]:
+        frame = given[step]
+        if frame.ndim == 3 and frame.shape[0] == 3 and frame.numel() and max(frame.shape) <= SIDE:
+            keep_frame(found, step, frame)
+    return found

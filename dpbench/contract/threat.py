@@ -8,9 +8,10 @@ Needs = Literal["nothing", "query", "weights"]
 """What an attack must be granted: nothing but the released features and auxiliary images, the client as a
 black box that answers queries, or the client's weights (white box, differentiable)."""
 
-ThreatModel = Literal["static", "query", "weights"]
-"""What access the attacker is granted. `static`: query and weights of the *undefended* client (the attacker does not
-know the defense); `query`: the defended client as a black box; `weights`: the defended client itself."""
+ThreatModel = Literal["observe", "static", "query", "weights"]
+"""What access the attacker is granted. `observe`: it sees releases and may ask nothing; `static`: query and weights of
+the *undefended* client (the attacker does not know the defense); `query`: the defended client as a black box;
+`weights`: the defended client itself."""
 
 ServerRole = Literal["attacker", "trusted"]
 """Who holds the server's half: the attacker, who then sees whatever `predict` computes from a release, or somebody

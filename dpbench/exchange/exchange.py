@@ -185,7 +185,7 @@ def _prepared(device: str, chosen: Shareable) -> Prepared:
 
 
 def _cut(cell: CellSpec) -> Cut:
-    identity = cell.model_dump(mode="json")["backbone"]
+    identity = cell.backbone_identity
     return Cut(
         backbone=identity["name"],
         backbone_args=identity["args"],

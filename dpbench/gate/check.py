@@ -16,6 +16,7 @@ from dpbench.errors import DpbenchError
 from dpbench.gate.compare import compare
 from dpbench.gate.findings import Tolerance
 from dpbench.protocols.boards import read
+from dpbench.records.archive import is_archive
 
 if TYPE_CHECKING:
     # imported where they are used: a comparison of two CSV files needs no torch, which records bring along
@@ -49,12 +50,12 @@ class Side:
 
 
 def load_side(path: Path) -> Side:
-    """A board from a CSV file, or derived from the records of a run directory.
+    """A board from a CSV file, or derived from the records of a run directory or of a file of records.
 
     Raises:
-        DpbenchError: neither of the two, or it cannot be read.
+        DpbenchError: none of the three, or it cannot be read.
     """
-    if not path.is_dir():
+    if not path.is_dir() and not is_archive(path):
         return Side(path, *read(path))
     from dpbench.protocols.known import of_run
 
@@ -146,6 +147,8 @@ def run_check(
     junit: Path | None,
     environment: Mapping[str, str],
     console: Console,
+    gitlab: Path | None = None,
+    as_json: bool = False,
 ) -> int:
     """Compare and report: 0 when nothing got worse, 1 otherwise; two run directories are compared image by image.
 
@@ -155,7 +158,9 @@ def run_check(
         tolerance: see `compare`.
         junit: where to write a JUnit file, if anywhere.
         environment: of the process; GITHUB_ACTIONS and GITHUB_STEP_SUMMARY are used.
-        console: takes the table.
+        console: takes verdict and table.
+        gitlab: where to write a code quality report, if anywhere.
+        as_json: print JSON, and nothing else, in place of verdict and table.
 
     Raises:
         DpbenchError: unusable input, or a report that cannot be written.
@@ -173,12 +178,23 @@ def run_check(
     result.notes.extend(runs.notes())
     if candidate.resolve() == baseline.resolve():
         result.notes.append("candidate and baseline are the same: nothing can have got worse")
-    check_output.print_comparison(result, console)
-    if environment.get("GITHUB_ACTIONS"):
+    if as_json:
+        print(check_output.as_json(result))
+    else:
+        check_output.print_comparison(result, console)
+    if environment.get("GITHUB_ACTIONS") and not as_json:
         for line in check_output.workflow_commands(result):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     if environment.get("GITHUB_STEP_SUMMARY"):
         check_output.append_summary(result, Path(environment["GITHUB_STEP_SUMMARY"]))
     if junit is not None:
         check_output.write_junit(result, junit)
-    return int(any(finding.fails for finding in result.findings))
+    if gitlab is not None:
+        check_output.write_gitlab(result, gitlab, about=_in_repository(baseline))
+    return int(not result.passed)
+
+
+def _in_repository(path: Path) -> str:
+    """A path as GitLab names files: from the folder of the job, with slashes; else as it is given."""
+    full, here = path.resolve(), Path.cwd().resolve()
+    return (full.relative_to(here) if full.is_relative_to(here) else path).as_posix()

@@ -13,7 +13,7 @@ import pandas as pd
 from dpbench.board.columns import CELL_LAYOUT, OPTIONAL_COLUMNS, Layout, Row, own_metrics
 from dpbench.contract.metric import MetricFacts
 from dpbench.errors import DpbenchError
-from dpbench.gate.findings import METRICS, Comparison, Finding, Kind, Tolerance, and_more
+from dpbench.gate.findings import METRICS, Comparison, Finding, Kind, Tolerance, and_more, together
 from dpbench.metrics.table import BUILT_IN
 
 HIGHER_IS_WORSE = (
@@ -84,7 +84,7 @@ def compare(
     findings += tally.findings()
     if tally.figures == 0 and not any(finding.fails for finding in findings):
         raise DpbenchError("neither board has a figure that the other has too: there is nothing to compare")
-    findings.sort(key=lambda finding: get_args(Kind).index(finding.kind))
+    findings = sorted(together(findings), key=lambda finding: get_args(Kind).index(finding.kind))
     notes = [*tally.notes(), *_identity(shared, found, accepted)]
     return Comparison(findings, list(accepted), tally.figures, notes, layout)
 
@@ -303,7 +303,7 @@ def _compare_figure(
     was, now = expected[metric], found.get(metric)
     if now is None or pd.isna(now):
         kind: Kind = "missing" if _needed(metric) else "missing figure"
-        return Finding(kind, row, f"{metric} is {_shown(metric, was)} in the baseline and was not measured")
+        return Finding(kind, row, f"{metric} is in the baseline and was not measured")
     low, high = expected[f"{metric}_low"], expected[f"{metric}_high"]
     change = now - was
     if abs(change) <= allowed + ROUNDING:  # boards are rounded: equal to the tolerance is within it

@@ -1,15 +1,17 @@
-"""What the gate finds: differences between a board and an accepted one, and how much they may differ."""
+"""What the gate finds: differences from an accepted board and how much they may be, and limits on figures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dpbench.board.columns import CELL_LAYOUT, Layout, Row
 from dpbench.contract.metric import MetricFacts
+from dpbench.errors import DpbenchError
 from dpbench.metrics.table import Lpips, PsnrDb, Ssim
 
 Kind = Literal[
@@ -28,6 +30,7 @@ Kind = Literal[
 ]
 FAILING: tuple[Kind, ...] = ("changed setting", "missing", "not compared", "failed", "leaks more", "predicts worse")
 WARNING: tuple[Kind, ...] = ("missing figure", "other images")
+OF_FIGURES: tuple[Kind, ...] = ("leaks more", "predicts worse", "leaks less", "predicts better")
 
 
 class Tolerance(BaseModel):
@@ -78,6 +81,15 @@ class Finding:
         return self.row, *self.also
 
 
+def together(findings: Iterable[Finding]) -> list[Finding]:
+    """One finding for all rows of which the same is said, in the order of the first; a figure stays its row's."""
+    rows: dict[tuple[Any, ...], list[Row]] = {}
+    for finding in findings:
+        alone = finding.row if finding.kind in OF_FIGURES else ()
+        rows.setdefault((finding.kind, finding.message, alone), []).extend(finding.rows)
+    return [Finding(kind, first, message, tuple(others)) for (kind, message, _), (first, *others) in rows.items()]
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A board beside its baseline.
@@ -96,6 +108,11 @@ class Comparison:
     notes: list[str] = field(default_factory=list)
     layout: Layout = CELL_LAYOUT
 
+    @property
+    def passed(self) -> bool:
+        """Whether nothing got worse."""
+        return not any(finding.fails for finding in self.findings)
+
     def name(self, finding: Finding) -> str:
         """What a finding is about, in words."""
         return self.layout.said(finding.row) + and_more(finding.also)
@@ -104,3 +121,83 @@ class Comparison:
 def and_more(rows: Sequence[Row]) -> str:
     """` and 5 more rows`; nothing of none."""
     return f" and {len(rows)} more row{'s' if len(rows) > 1 else ''}" if rows else ""
+
+
+class Figure(NamedTuple):
+    """What a limit may be about.
+
+    Attributes:
+        column: of a board.
+        said: in the verdict: `re-identified`.
+        share: whether it is shown in percent.
+        least: whether the limit is the least that is allowed, rather than the most.
+        leaks: whether attacks measure it.
+    """
+
+    column: str
+    said: str
+    share: bool
+    least: bool
+    leaks: bool
+
+    def shown(self, value: float, digits: int = 0) -> str:
+        """`10%`, or `0.40`."""
+        return f"{value:.{digits}%}" if self.share else f"{value:.{digits + 2}f}"
+
+
+FIGURES = {
+    "max_ssim": Figure("ssim", "SSIM", share=False, least=False, leaks=True),
+    "max_reid": Figure("reid_top1", "re-identified", share=True, least=False, leaks=True),
+    "max_identity": Figure("identity_top1", "identified", share=True, least=False, leaks=True),
+    "max_label_read": Figure("label_read", "label read", share=True, least=False, leaks=True),
+    "max_leakage": Figure("leakage", "leakage", share=False, least=False, leaks=True),
+    "min_accuracy": Figure("accuracy", "accuracy", share=True, least=True, leaks=False),
+    "max_drop": Figure("accuracy_drop", "accuracy lost", share=True, least=False, leaks=False),
+}
+"""Option -> what its limit is about."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The most, or the least, that a figure may be."""
+
+    figure: Figure
+    value: float
+
+    def excess(self, value: float) -> float:
+        """By how much a figure is beyond it; not above 0 where it stays within, infinite where there is no figure."""
+        if math.isnan(value):
+            return math.inf
+        return self.value - value if self.figure.least else value - self.value
+
+    def shown(self, value: float) -> str:
+        """A figure as it stands beside the limit: with as many digits as tell the two apart."""
+        texts = ((self.figure.shown(value, digits), self.figure.shown(self.value, digits)) for digits in range(5))
+        return next((text for text, limit in texts if text != limit), self.figure.shown(value))
+
+    @property
+    def text(self) -> str:
+        """The limit itself, with all its digits."""
+        return f"{100 * self.value:.6g}%" if self.figure.share else f"{self.value:.6g}"
+
+
+def limits(given: Mapping[str, float | None]) -> list[Limit]:
+    """Option -> value, of those of `FIGURES` that are given.
+
+    Raises:
+        DpbenchError: none is, or one is no number that its figure could have.
+    """
+    for name, value in given.items():
+        if value is not None and not 0 <= value <= 1:  # nan is not either
+            raise DpbenchError(f"{option(name)} {value:g}: expected a number from 0 to 1; 0.1 is ten percent")
+    found = [Limit(FIGURES[name], value) for name, value in given.items() if value is not None]
+    if not found:
+        raise DpbenchError(
+            f"no limit given: a gate without one would always pass; give one of {', '.join(map(option, FIGURES))}"
+        )
+    return found
+
+
+def option(name: str) -> str:
+    """`max_ssim` -> `--max-ssim`."""
+    return f"--{name.replace('_', '-')}"

@@ -1,7 +1,9 @@
-"""What the gate found, for each reader: a terminal, GitHub Actions, and tools that read JUnit files."""
+"""What the gate found, for each reader: a terminal, GitHub Actions, GitLab, programs, tools that read JUnit files."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -25,11 +27,14 @@ def verdict(result: Comparison) -> str:
     if not worse:
         return f"passed: nothing got worse in {compared}"
     rows = {row for finding in worse for row in finding.rows}
-    return f"failed: {len(worse)} findings in {len(rows)} of {compared}"
+    findings = f"{len(worse)} finding{'s' if len(worse) > 1 else ''}"
+    return f"failed: {findings} in {len(rows)} of {compared}"
 
 
 def print_comparison(result: Comparison, console: Console) -> None:
-    """A table of every finding, what fails first; what else there is to know, and the verdict."""
+    """The verdict, a table of every finding, what fails first, and what else there is to know."""
+    outcome = verdict(result)
+    console.print(Text(outcome, style="bold green" if result.passed else "bold red"), soft_wrap=True)
     if result.findings:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         table.add_column("finding", no_wrap=True)
@@ -41,8 +46,51 @@ def print_comparison(result: Comparison, console: Console) -> None:
         console.print(table)
     for note in result.notes:
         console.print(Text(f"note: {clean(note)}", style="yellow"), soft_wrap=True)
-    outcome = verdict(result)
-    console.print(Text(outcome, style="bold red" if outcome.startswith("failed") else "bold green"), soft_wrap=True)
+
+
+def as_json(result: Comparison) -> str:
+    """Verdict, findings and notes for programs; each finding with all its rows."""
+    findings = [
+        {
+            "finding": finding.kind,
+            "level": finding.level,
+            "fails": finding.fails,
+            "message": clean(finding.message),
+            "rows": [clean(result.layout.said(row)) for row in finding.rows],
+        }
+        for finding in result.findings
+    ]
+    counted = {"rows": len(result.rows), "figures": result.figures}
+    told = {"verdict": "passed" if result.passed else "failed", "line": verdict(result), **counted}
+    return json.dumps(told | {"findings": findings, "notes": [clean(note) for note in result.notes]}, indent=1)
+
+
+SEVERITIES = {"error": "critical", "warning": "minor", "notice": "info"}
+
+
+def write_gitlab(result: Comparison, path: Path, *, about: str) -> None:
+    """A code quality report, as GitLab shows it beside a merge request; an entry for each finding.
+
+    Args:
+        result: what was found.
+        path: the file, which `artifacts: reports: codequality` names.
+        about: the file of the repository that entries point to: the baseline.
+    """
+    from dpbench.machine.writing import write_atomically  # as in `write_junit`
+
+    entries = [
+        {
+            "description": clean(f"{finding.kind}: {result.name(finding)}: {finding.message}"),
+            "check_name": f"dpbench: {finding.kind}",
+            # the same one in the next run, whatever its figures
+            "fingerprint": hashlib.sha256(repr((finding.kind, finding.rows)).encode("utf-8", "replace")).hexdigest(),
+            "severity": SEVERITIES[finding.level],
+            "location": {"path": clean(about), "lines": {"begin": 1}},
+        }
+        for finding in result.findings
+    ]
+    document = json.dumps(entries, indent=1) + "\n"
+    write_atomically(path, lambda file: file.write_text(document, encoding="utf-8", newline="\n"))
 
 
 def _escaped(text: str) -> str:

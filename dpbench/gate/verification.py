@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,8 +19,10 @@ from torch import Tensor
 from dpbench.contract.attack import Attack
 from dpbench.data.images import content_hash
 from dpbench.errors import DpbenchError
+from dpbench.gate.provenance import FILE, contradictions_of, is_entry
 from dpbench.metrics.table import BUILT_IN
 from dpbench.protocols.known import AnyProtocol, of_run
+from dpbench.records.archive import is_archive
 from dpbench.records.pictures import reconstructions_path
 from dpbench.records.ranges import SLACK
 from dpbench.records.record import Envelope
@@ -63,10 +65,10 @@ class Verified:
 
 
 def verify(run_dirs: Sequence[Path]) -> Verified:
-    """Look through some runs, of any protocol.
+    """Look through some runs, of any protocol: run directories, or files of records.
 
     Raises:
-        DpbenchError: one of them is no run directory.
+        DpbenchError: one of them is neither, or a file of records cannot be read to its end.
     """
     found = Verified()
     for run_dir in run_dirs:
@@ -75,38 +77,68 @@ def verify(run_dirs: Sequence[Path]) -> Verified:
 
 
 def _verify_run(run_dir: Path, protocol: AnyProtocol, found: Verified) -> None:
-    records: list[Envelope] = []
-    unsealed = 0
-    for path in protocol.store.files(run_dir):
-        found.records += 1
-        try:
-            record, sealed = protocol.store.read_sealed(path)
-        except DpbenchError as error:
-            found.findings.append((str(path), str(error)))
-            continue
-        records.append(record)
-        unsealed += not sealed
-        found.findings += [(str(path), message) for message in _identity(path, record)]
-        if record.status == "ok" and record.attacked:
-            images = _images(run_dir, record)
-            found.findings += [(str(path), message) for message in images.messages]
-            found.recomputed += images.count
+    read = _read(run_dir, protocol, found)
+    records = list(read.values())
     if not records and not found.findings:
         found.remarks.append(f"{run_dir}: no record in it")
+    for place, record in read.items():
+        found.findings += [(place, message) for message in _identity(record)]
+    if is_entry(run_dir):
+        said = contradictions_of(run_dir, records, found.remarks)
+        found.findings += [(str(run_dir / FILE), message) for message in said]
+    places = {record.id: place for place, record in read.items()}
+    found.findings += [(places[name], message) for name, message in protocol.contradictions(records)]
+    if is_archive(run_dir):
+        found.remarks.append(f"{run_dir}: records without images; give the run directory to compute figures from them")
+        return
+    _look_at_images(run_dir, read, found)
+    found.findings += _board(run_dir, protocol, records, found.remarks)
+
+
+def _read(run_dir: Path, protocol: AnyProtocol, found: Verified) -> dict[str, Envelope]:
+    """Place -> record, of those that can be read; each under its own name, and once."""
+    read: dict[str, Envelope] = {}
+    known: set[str] = set()
+    unsealed = 0
+    for stored in protocol.store.stored(run_dir):
+        found.records += 1
+        try:
+            record, sealed = protocol.store.opened(stored)
+        except DpbenchError as error:
+            found.findings.append((stored.place, str(error)))
+            continue
+        if stored.name not in (None, record.id):
+            found.findings.append((stored.place, f"is the record of {record.id}, under another name"))
+        elif record.id in known:
+            found.findings.append((stored.place, f"is a second record of {record.id}"))
+        known.add(record.id)
+        read[stored.place] = record
+        unsealed += not sealed
     if unsealed:
         found.remarks.append(
             f"{run_dir}: {unsealed} records have no digest: from before there was one, or made to look so"
         )
-    found.findings += [
-        (str(protocol.store.path(run_dir, name)), message) for name, message in protocol.contradictions(records)
-    ]
-    found.findings += _board(run_dir, protocol, records, found.remarks)
+    return read
 
 
-def _identity(path: Path, record: Envelope) -> Iterator[str]:
-    """Does the record say what its name says, and only of a floor that it is one?"""
-    if path.stem != record.id:
-        yield f"is the record of {record.id}, under another name"
+def _look_at_images(run_dir: Path, read: Mapping[str, Envelope], found: Verified) -> None:
+    """What the images of a run give away; an entry may come without them."""
+    without = 0
+    for place, record in read.items():
+        if record.status != "ok" or not record.attacked:
+            continue
+        if is_entry(run_dir) and not reconstructions_path(run_dir, record.id).exists():
+            without += 1
+            continue
+        images = _images(run_dir, record)
+        found.findings += [(place, message) for message in images.messages]
+        found.recomputed += images.count
+    if without:
+        found.remarks.append(f"{run_dir}: the images of {without} attacks are not in it; their figures are as told")
+
+
+def _identity(record: Envelope) -> Iterator[str]:
+    """Does the record say what its id says, and only of a floor that it is one?"""
     if record.id.rpartition("-")[2] != record.unit_measured.identity:
         yield "its id does not belong to what it says it measured"
     attack = getattr(record.unit_measured, "attack", None)

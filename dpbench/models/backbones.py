@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dpbench.errors import DpbenchError, unknown
+from dpbench.models.adapters import builder
 from dpbench.models.spec import BackboneSpec
 
 
@@ -48,10 +49,10 @@ def create_backbone(
     pretrained: bool = False,
     state: Mapping[str, Tensor] | None = None,
 ) -> nn.Module:
-    """The unsplit timm model for square images of `image_size`, in eval mode.
+    """The unsplit network for square images of `image_size`, in eval mode.
 
     Args:
-        spec: timm's name and arguments; where the weights come from is decided elsewhere.
+        spec: timm's name, or `my_net.py:build`, and arguments; where the weights come from is decided elsewhere.
         image_size: side in pixels.
         classes: number of logits.
         pretrained: load the weights that timm knows, from this machine or a hub.
@@ -61,6 +62,8 @@ def create_backbone(
         DpbenchError: timm knows no such model; the model does not take these arguments, this image size or these
             weights; or its weights cannot be downloaded.
     """
+    if spec.own:
+        return _own(spec, image_size, classes, state)
     known = timm.list_models()
     if spec.name.split(".")[0] not in known:
         raise unknown("backbone", spec.name, difflib.get_close_matches(spec.name, known, n=5, cutoff=0.4))
@@ -96,6 +99,19 @@ def create_backbone(
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
+def _own(spec: BackboneSpec, image_size: int, classes: int, state: Mapping[str, Tensor] | None) -> nn.Module:
+    model = builder.build(spec, image_size=image_size, classes=classes)
+    if state is not None:
+        try:
+            model.load_state_dict(dict(state))
+        except RuntimeError as error:
+            raise DpbenchError(f"backbone {spec.name!r} does not take the weights") from error
+    return model
+
+
+OWN_LEVELS = 2
+"""How deep modules of a network without a table of stages are split points by number."""
+
 MISNAMED = {
     "HighResolutionNet": ((r"^stem$", "act2"), (r"^stage1$", "layer1")),
     "TResNet": ((r"^$", "body.conv1"),),
@@ -107,8 +123,13 @@ MISNAMED = {
 
 
 def split_points(model: nn.Module) -> list[str]:
-    """The modules named by the stages of timm's `feature_info`, shallow to deep: what stage indices count."""
+    """The modules named by the stages of timm's `feature_info`, shallow to deep: what stage indices count.
+
+    Of a network of one's own that has no such table, its modules within modules of two levels.
+    """
     modules = dict(model.named_modules())
+    if not hasattr(model, "feature_info"):
+        return [name for name in modules if name and name.count(".") < OWN_LEVELS and not name.startswith("dpbench_")]
     names = []
     for stage in getattr(model, "feature_info", []):
         name = str(stage["module"])

@@ -162,6 +162,8 @@ def _watched_modules(model: nn.Module, watch: _Watch) -> Iterator[None]:
 
 
 def _is_leaf(module: nn.Module) -> bool:
+    if getattr(module, "opaque", False) is True:
+        return True
     containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
     return type(module).__module__.startswith("torch.nn") and not isinstance(module, containers)
 

@@ -26,8 +26,8 @@ class WeightsSource:
     """The weights that a backbone starts from.
 
     Attributes:
-        label: "fitted", "pretrained:" and timm's tag, "carrier:" and a package, or "file:" and the start of its
-            SHA-256; goes into records and cache keys.
+        label: "fitted", "own" for those that a network of one's own is built with, "pretrained:" and timm's tag,
+            "carrier:" and a package, or "file:" and the start of its SHA-256; goes into records and cache keys.
         pretrained: whether timm loads the weights.
         classes: of the classifier that comes with them; 0 where that is not known before they are read.
         read: gives the weights under timm's names, where it is not timm that loads them.
@@ -67,14 +67,23 @@ def choose(spec: BackboneSpec, *, expected: str = "") -> WeightsSource:
         DpbenchError: a file that is not there or has changed; or pre-trained weights were asked for, and there are
             none for this model.
     """
+    if spec.program and spec.weights != "auto":
+        raise DpbenchError(f"backbone {spec.name!r} is a program, which holds its weights; leave weights out")
     path = spec.weights_file
     if path is not None:
         digest = fingerprint(spec)
         if expected and digest != expected:
             raise _changed(spec)
         return WeightsSource(f"file:{digest[:16]}", read=functools.partial(_read_unchanged, spec, path, digest))
+    if spec.weights == "fit" and spec.own and spec.headed:
+        raise DpbenchError(
+            f"backbone {spec.name!r}: weights = 'fit' trains a network by its own logits, and head = {spec.head!r} "
+            "asks for its features; use weights = 'auto' or a FILE, or head = 'classifier'"
+        )
     if spec.weights == "fit":
         return WeightsSource("fitted")
+    if spec.own:
+        return WeightsSource("own")
     config = timm.get_pretrained_cfg(spec.name, allow_unregistered=True)
     of_timm = None
     if config is not None and config.has_weights:
@@ -89,7 +98,7 @@ def choose(spec: BackboneSpec, *, expected: str = "") -> WeightsSource:
             classes=carrier.classes,
             read=lambda: Checkpoint(read_backbone(carrier)),
         )
-    if spec.weights == "auto":
+    if spec.weights in ("auto", "at-hand"):
         return WeightsSource("fitted")
     if of_timm is None:
         similar = timm.list_models(spec.name.split(".")[0] + "*", pretrained=True)[:5]
@@ -127,7 +136,7 @@ def class_order(spec: BackboneSpec, names: Sequence[str], *, folders: bool) -> t
     averaged = (
         f"weights {spec.weights} hold {found.averaged} too, which is not taken" if found and found.averaged else ""
     )
-    known = _classes_in(found.state, spec) if found else source.classes
+    known = classes_in(found.state, spec) if found else source.classes
     if spec.class_order != "auto" or not names or known != len(names):
         return spec.class_order, averaged
     order, said = order_of(names, found.classes if found else (), folders=folders)
@@ -154,22 +163,13 @@ def create(
     """
     if source.read is None:
         model = backbones.create_backbone(spec, image_size=image_size, classes=classes, pretrained=source.pretrained)
-        fits = source.pretrained and source.classes == classes
+        fits = (source.pretrained and source.classes == classes) or source.label == "own"
         if fits and names:
             _reorder(model, spec, rows_for(spec.class_order, names, ()))
         return model, fits
-    found = source.read()
-    state = found.state
-    own = _classes_in(state, spec)
-    try:
-        model = backbones.create_backbone(spec, image_size=image_size, classes=own, state=state)
-    except DpbenchError as error:
-        with torch.device("meta"):  # without the weights: is it they that do not fit?
-            bare = backbones.create_backbone(spec, image_size=image_size, classes=own)
-        raise DpbenchError(
-            f"weights {spec.weights if spec.weights_file else source.label} do not fit backbone {spec.name!r}: "
-            f"{misfit(state, bare) or error}; use weights of this architecture, under timm's names"
-        ) from error
+    model, own, found = load(spec, source, image_size=image_size, classes=classes)
+    if spec.own:
+        return model, True
     if own != classes:
         model.reset_classifier(classes)  # type: ignore[operator]
     elif names:
@@ -177,7 +177,40 @@ def create(
     return model.eval(), own == classes
 
 
-def _classes_in(state: State, spec: BackboneSpec) -> int:
+def load(
+    spec: BackboneSpec, source: WeightsSource, *, image_size: int, classes: int = 0
+) -> tuple[nn.Module, int, Checkpoint]:
+    """The network as its weights have it, the number of its classes (0 for none), and what the file holds.
+
+    Args:
+        spec: the backbone.
+        source: what `choose` gave; it reads the weights.
+        image_size: side in pixels.
+        classes: that a network of one's own is made with.
+
+    Raises:
+        DpbenchError: the weights are damaged or of another architecture.
+    """
+    assert source.read is not None
+    found = source.read()
+    state = found.state
+    own = classes if spec.own else classes_in(state, spec)
+    try:
+        return backbones.create_backbone(spec, image_size=image_size, classes=own, state=state), own, found
+    except DpbenchError as error:
+        with torch.device("cpu" if spec.own else "meta"):  # without the weights: is it they that do not fit?
+            bare = backbones.create_backbone(spec, image_size=image_size, classes=own)
+        raise DpbenchError(
+            f"weights {spec.weights if spec.weights_file else source.label} do not fit backbone {spec.name!r}: "
+            f"{misfit(state, bare) or error}; use weights of this architecture, under {_whose(spec)} names"
+        ) from error
+
+
+def _whose(spec: BackboneSpec) -> str:
+    return "its" if spec.own else "timm's"
+
+
+def classes_in(state: State, spec: BackboneSpec) -> int:
     """Number of rows (classes) of the classifier in a state dict; 0 where it has none."""
     names = _classifiers(spec)
     return next((len(state[f"{name}.weight"]) for name in names if f"{name}.weight" in state), 0)

@@ -21,7 +21,7 @@ from dpbench.contract.defense import Defense
 from dpbench.contract.images import LabelledImages, LazyImages
 from dpbench.contract.metric import Metric
 from dpbench.contract.plugin import Plugin
-from dpbench.errors import DEBUG, DpbenchError, debug, reason
+from dpbench.errors import DEBUG, DpbenchError, reason, traced
 from dpbench.machine import plugin_files
 from dpbench.machine.devices import compute_exactly
 from dpbench.machine.memory import is_out_of_memory, total_memory
@@ -65,8 +65,8 @@ def serve(incoming: BinaryIO, outgoing: BinaryIO) -> None:
         except Ended:
             return
         except BaseException as error:  # whatever a plug-in raises, SystemExit too, is its failure and no more
-            debug(error)
-            answer = Message("error", {"text": reason(error), "out_of_memory": is_out_of_memory(error)})
+            said = {"text": reason(error), "traceback": traced(error)}
+            answer = Message("error", {**said, "out_of_memory": is_out_of_memory(error)})
         wire.send(answer)
 
 
@@ -192,6 +192,7 @@ class _Guest:
         granted = set(message.fields["granted"])
         remote = Remote(self, self.device)
         notes: dict[str, object] = {}
+        overheard = message.tensors.get("overheard")
         released = [message.tensors[f"released{i}"].to(self.device) for i in range(message.fields["releases"])]
 
         def remember(name: str, train: Any, depends_on: str, *, owner: Any = None) -> dict[str, Tensor]:
@@ -206,6 +207,7 @@ class _Guest:
         seen = Observation(
             released=released[0],
             again=tuple(released[1:]),
+            overheard=None if overheard is None else overheard.to(self.device),
             image_shape=tuple(message.fields["image_shape"]),
             auxiliary=self._images(message, "auxiliary"),
             query=(lambda images: cast(Tensor, remote("query", images))) if "query" in granted else None,
@@ -226,7 +228,8 @@ class _Guest:
         images = attack.reconstruct(seen, generator=generator)
         if not isinstance(images, Tensor):
             raise DpbenchError(f"attack {attack.name!r} returned {type(images).__name__}; expected images as a Tensor")
-        return Message("result", {"notes": plain(notes)}, {"images": images.detach()})
+        frames = {f"frame{step}": frame for step, frame in seen.frames.items()}
+        return Message("result", {"notes": plain(notes)}, {"images": images.detach(), **frames})
 
     def _measure(self, message: Message) -> Message:
         metric = self._plugin(message.fields)

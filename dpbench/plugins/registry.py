@@ -44,6 +44,9 @@ _known: dict[str, dict[str, type[Plugin]]] = {sort: {} for sort in BASES}
 BUILT_IN = ("dpbench.metrics.table", "dpbench.data.datasets")
 """Modules of dpbench whose plug-ins register as those of installed packages do: each lists them, by name."""
 
+HELD: dict[type[Plugin], str] = {}
+"""Plug-ins that somebody holds, of no file and no package -> what identifies them: see `dpbench.notebook.held`."""
+
 _vouched = False
 
 
@@ -88,6 +91,11 @@ def register(cls: type[P]) -> type[P]:
         raise DpbenchError(f"{cls.name!r} is registered twice: by {_origin(taken)} and by {_origin(cls)}")
     table[cls.name] = cls
     return cls
+
+
+def forget(cls: type[Plugin]) -> None:
+    """Make a plug-in unknown again."""
+    _known[sort_of(cls)].pop(cls.name, None)
 
 
 def sort_of(cls: type) -> str:
@@ -269,6 +277,8 @@ def source_of(cls: type[Plugin]) -> str:
     """
     from dpbench.plugins.stand_in import StandIn
 
+    if cls in HELD:
+        return f"v{cls.version}-{HELD[cls]}"
     if issubclass(cls, StandIn):
         return cls.source
     plugin = plugin_files.loaded_from(cls.__module__)

@@ -14,7 +14,7 @@ from dpbench.border.host import Guest
 from dpbench.border.wire import Message
 from dpbench.contract.attack import Attack, Client, Observation, Server
 from dpbench.contract.defense import AdditiveNoise, Defense, ProtectedModel
-from dpbench.contract.images import LabelledImages
+from dpbench.contract.images import LabelledImages, checked_frames
 from dpbench.contract.plugin import Plugin
 from dpbench.errors import DpbenchError
 from dpbench.plugins.stand_in import StandIn
@@ -187,6 +187,7 @@ def reconstruct(attack: Attack, seen: Observation, generator: torch.Generator) -
     fields["found"] = list(seen.found)
     tensors |= {f"released{index}": release for index, release in enumerate(releases)}
     tensors |= {f"found{index}": images for index, images in enumerate(seen.found.values())}
+    tensors |= {"overheard": seen.overheard} if seen.overheard is not None else {}
     tensors["generator"] = generator.get_state()
     handlers: dict[str, Callable[[Message], Message]] = {
         "call": calls.answer,
@@ -215,6 +216,8 @@ def reconstruct(attack: Attack, seen: Observation, generator: torch.Generator) -
         guest.close()
     notes = done.fields.get("notes")
     seen.notes.update(notes if isinstance(notes, dict) else {})
+    frames = {name.removeprefix("frame"): frame for name, frame in done.tensors.items() if name.startswith("frame")}
+    seen.frames.update(checked_frames({int(step): frame for step, frame in frames.items() if step.isdecimal()}))
     if "images" not in done.tensors:
         raise DpbenchError(f"{guest.who} returned no images")
     return done.tensors["images"].to(device)

@@ -26,13 +26,18 @@ from dpbench.executors.stages import Stages
 from dpbench.metrics.table import CALIBRATED
 from dpbench.plugins.configuring import attack_of, configured_as, defense_of
 from dpbench.plugins.measuring import facts_of
+from dpbench.protocols.cell_report import report_of_cells
 from dpbench.protocols.consistency import contradictions
-from dpbench.protocols.doubts import missing_metrics, not_converged
+from dpbench.protocols.doubts import clamped, missing_metrics, not_converged
 from dpbench.records.record import APART, Memory, Record
 from dpbench.records.store import CELLS, Store, newest
+from dpbench.report.content import Report
+from dpbench.report.page import write_page
 from dpbench.reporting.budget_plot import write_budgets
 from dpbench.reporting.depth_plot import depths, write_depth
 from dpbench.reporting.overview import write_overview
+from dpbench.reporting.paper_table import write_paper_table
+from dpbench.reporting.plot_style import PLOTTED
 from dpbench.reporting.table import print_table
 from dpbench.reporting.tradeoff_plot import write_tradeoff
 from dpbench.running.kept_images import keep_images
@@ -61,7 +66,7 @@ class Inference(Protocol[CellSpec, Record]):
 
     def plan(self, suite: Suite, options: Options, progress: Progress) -> Planned[CellSpec]:
         """See `Protocol`."""
-        chosen = extend(suite, defenses=list(options.defenses), attacks=list(options.attacks))
+        chosen = extend(suite, defenses=options.defenses, attacks=options.attacks)
         changes = overrides(chosen.dataset, data=options.data, seed=options.seed, budget=options.budget)
         if options.shifted is not None:
             if chosen.shifted is None:
@@ -177,7 +182,11 @@ class Inference(Protocol[CellSpec, Record]):
 
     def write(self, records: Sequence[Record], board: pd.DataFrame, output: Path, plot: str) -> int:
         """See `Protocol`."""
-        if output.suffix != ".png":
+        if output.suffix == ".tex":
+            return write_paper_table(board, output)
+        if output.suffix.lower() == ".html":
+            write_page(report_of_cells(board, records), output)
+        elif output.suffix not in PLOTTED:
             write_board(board, output)
         elif plot == "tradeoff":
             write_tradeoff(board, output)
@@ -203,15 +212,15 @@ class Inference(Protocol[CellSpec, Record]):
             plots["overview.png"] = lambda: write_overview(folder, board, folder / "overview.png")
         return plots
 
+    def page(self, records: Sequence[Record], board: pd.DataFrame, folder: Path | None, *, title: str) -> Report:
+        """See `report_of_cells`."""
+        return report_of_cells(board, records, folder, title=title)
+
     def doubts(self, records: Sequence[Record]) -> list[str]:
         """See `Protocol`."""
         # a static attacker who fails is no surprise; an adaptive one who does may have had too small a budget
         lines = not_converged([r for r in records if r.cell.threat_model != "static"])
-        lines += [
-            f"clamped to [0, 1]: {record.named.label}: {record.notes['clamped']}; expected images in [0, 1]"
-            for record in records
-            if "clamped" in record.notes
-        ]
+        lines += clamped(records)
         own = {facts.name for record in records for facts in record.metrics}
         return lines + missing_metrics(records, own.union(CALIBRATED))
 
@@ -298,7 +307,7 @@ class CellLab(Lab[CellSpec]):
             "released": result.released,
             "release_bits": result.release_bits,
             "guarantees": result.guarantees,
-            "kept": keep_images(plan.output, unit.id, result, title=label(unit)),
+            "kept": keep_images(plan.output, unit.id, result, title=label(unit), frames=result.frames),
         }
 
     def spent(self, stages: Stages) -> dict[str, Any]:

@@ -12,8 +12,10 @@ from dpbench.machine import plugin_files
 from dpbench.protocols.boards import KINDS
 from dpbench.protocols.inference import Inference
 from dpbench.protocols.sharing.protocol import Sharing
+from dpbench.records.archive import head_of, is_archive
 from dpbench.running.protocol import Protocol
-from dpbench.suite.files import parse_toml, suite_text, validated
+from dpbench.suite.files import beside, is_file, parse_toml, suite_text, validated
+from dpbench.text.shown_text import clean
 
 AnyProtocol = Protocol[Any, Any]
 
@@ -98,6 +100,8 @@ def loaded(suite: str | Spec) -> tuple[AnyProtocol, Any]:
     """
     if isinstance(suite, str):
         content = parse_toml(suite_text(suite), origin=suite)
+        if is_file(suite):
+            content = beside(content, Path(suite).parent)
         name = str(content.get("protocol", DEFAULT.name))
         if name not in _PROTOCOLS:
             raise unknown(f"protocol in {suite}:", name, _PROTOCOLS)
@@ -109,7 +113,7 @@ def loaded(suite: str | Spec) -> tuple[AnyProtocol, Any]:
 
 
 def of_run(run_dir: Path) -> AnyProtocol:
-    """The protocol whose records a run directory holds.
+    """The protocol whose records a run directory, or a file of records, holds.
 
     Raises:
         DpbenchError: it is none.
@@ -117,6 +121,11 @@ def of_run(run_dir: Path) -> AnyProtocol:
     for protocol in _PROTOCOLS.values():
         if protocol.store.holds(run_dir):
             return protocol
+    if is_archive(run_dir):
+        raise DpbenchError(
+            f"{run_dir} holds records of a protocol that is not known here, of the folder "
+            f"{clean(head_of(run_dir).folder)!r}; make it known with `dpbench --protocol FILE:NAME`"
+        )
     folders = " nor ".join(repr(protocol.store.folder) for protocol in _PROTOCOLS.values())
     raise DpbenchError(
         f"{run_dir} is not a run directory: it has neither a folder {folders}; expected what "

@@ -73,6 +73,9 @@ class Envelope(BaseModel):
         default_factory=list, description="how figures are read that are not dpbench's own; their code is not needed"
     )
     missing_metrics: dict[str, str] = Field(default_factory=dict, description="metric or bound -> why it is not there")
+    scored: list[str] = Field(
+        default_factory=list, description="metrics measured afterwards, of the images that the run keeps in 8 bits"
+    )
     victims: list[str] = Field(default_factory=list, description="content hash of each victim, in order")
     data_files: dict[str, str] = Field(
         default_factory=dict,
@@ -82,7 +85,10 @@ class Envelope(BaseModel):
     recognition: Recognition | None = None
     trained_on: list[str] = Field(default_factory=list, description="metrics that the defense optimised against")
     converged: bool | None = Field(None, description="what the attack says of itself; None where it says nothing")
-    notes: dict[str, Any] = Field(default_factory=dict, description="what the attack said of itself")
+    notes: dict[str, Any] = Field(
+        default_factory=dict,
+        description="what the attack said of itself, `curves` what it logged; of what failed `traceback`: where",
+    )
     seconds: dict[str, float] = Field(default_factory=dict, description="wall time per stage")
     kept: dict[str, str] = Field(
         default_factory=dict, description="file of the run that shows this attack -> SHA-256 of its content"

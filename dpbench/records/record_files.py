@@ -88,43 +88,54 @@ def write_json(path: Path, record: R, wrong: Wrong[R]) -> None:
 
 
 def read_sealed(path: Path, kind: type[R], *, schema: int, wrong: Wrong[R]) -> tuple[R, bool]:
-    """A record of any kind, and whether it has a digest: those of before had none.
-
-    Args:
-        path: of the file.
-        kind: what is expected in it.
-        schema: the newest that is understood, and the first whose records are all sealed.
-        wrong: says what in a record cannot be.
+    """A record of any kind from its file; see `parse_sealed`.
 
     Raises:
-        DpbenchError: the file is cut short or altered, is no such record, holds what cannot be, or was written by a
-            newer dpbench.
+        DpbenchError: the file cannot be read, or as `parse_sealed`.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DpbenchError(f"record {path} cannot be read: {error}; delete it and run the suite again") from error
+    return parse_sealed(text, kind, place=str(path), again=AGAIN, schema=schema, wrong=wrong)
+
+
+def parse_sealed(text: str, kind: type[R], *, place: str, again: str, schema: int, wrong: Wrong[R]) -> tuple[R, bool]:
+    """A record of any kind from its JSON, and whether it has a digest: those of before had none.
+
+    Args:
+        text: as it is stored.
+        kind: what is expected in it.
+        place: where it stands, for messages.
+        again: what to do about one that is damaged.
+        schema: the newest that is understood, and the first whose records are all sealed.
+        wrong: says what in a record cannot be.
+
+    Raises:
+        DpbenchError: the text is cut short or altered, is no such record, holds what cannot be, or was written by a
+            newer dpbench.
+    """
     try:
         content = json.loads(text, parse_constant=_refuse)
         if not isinstance(content, dict):
             raise ValueError("expected a JSON object")
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, f"the file: {clean(error)}") from error
+        raise _damaged(place, f"the file: {clean(error)}", again) from error
     version, digest = content.get("schema_version", schema), content.pop("digest", None)
     if not isinstance(version, int) or isinstance(version, bool):
-        raise _damaged(path, "schema_version: expected a whole number")
+        raise _damaged(place, "schema_version: expected a whole number", again)
     if version > schema:
-        raise NewerSchema(f"record {path} has schema {version}, this dpbench reads up to {schema}; upgrade dpbench")
+        raise NewerSchema(f"record {place} has schema {version}, this dpbench reads up to {schema}; upgrade dpbench")
     try:
         record = kind.model_validate_json(json.dumps(content))
     except pydantic.ValidationError as error:
-        raise _damaged(path, _first(error)) from error
+        raise _damaged(place, _first(error), again) from error
     if digest is None and version == schema:
-        raise DpbenchError(f"record {path} was altered: it has no digest, which every record of its time has; {AGAIN}")
+        raise DpbenchError(f"record {place} was altered: it has no digest, which every record of its time has; {again}")
     if digest is not None and digest != digest_of(content):
-        raise DpbenchError(f"record {path} was altered or damaged: its content does not fit its digest; {AGAIN}")
+        raise DpbenchError(f"record {place} was altered or damaged: its content does not fit its digest; {again}")
     if found := wrong(record):
-        raise DpbenchError(f"record {path} holds what cannot be ({'; '.join(found)}); {AGAIN}")
+        raise DpbenchError(f"record {place} holds what cannot be ({'; '.join(found)}); {again}")
     return record, digest is not None
 
 
@@ -138,8 +149,8 @@ def _first(error: pydantic.ValidationError) -> str:
     return clean(f"{where}: {first['msg']}")
 
 
-def _damaged(path: Path, reason: str) -> DpbenchError:
-    return DpbenchError(f"record {path} is cut short or damaged ({reason}); {AGAIN}")
+def _damaged(place: str, reason: str, again: str) -> DpbenchError:
+    return DpbenchError(f"record {place} is cut short or damaged ({reason}); {again}")
 
 
 def readable(paths: Iterable[Path], read: Callable[[Path], R]) -> Iterator[R]:

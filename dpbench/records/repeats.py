@@ -146,11 +146,11 @@ def _changed(place: str) -> int:
         return 0
 
 
-def _below(root: str, skipped: str = "") -> Iterator[tuple[str, tuple[int, int]]]:
-    """Every file of a folder, or the file itself, with its size and when it was changed; by name."""
+def _below(root: str, skipped: str = "") -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Every file of a folder, or the file itself, with its size and the times at which it was changed; by name."""
     if not os.path.isdir(root):
         there = os.stat(root)
-        yield root, (there.st_size, there.st_mtime_ns)
+        yield root, (there.st_size, there.st_mtime_ns, there.st_ctime_ns)
         return
     with os.scandir(root) as entries:
         inside = sorted(entries, key=lambda entry: entry.name)
@@ -160,4 +160,4 @@ def _below(root: str, skipped: str = "") -> Iterator[tuple[str, tuple[int, int]]
                 yield from _below(entry.path, skipped)
         else:
             there = entry.stat()
-            yield entry.path, (there.st_size, there.st_mtime_ns)
+            yield entry.path, (there.st_size, there.st_mtime_ns, there.st_ctime_ns)

@@ -3,19 +3,45 @@
 DIR/FOLDER/UNIT.json                   what was measured; the folder is the protocol's
 DIR/pictures/UNIT.png                  victims and reconstructions side by side
 DIR/reconstructions/UNIT.safetensors   the same, as tensors
+
+The JSON files of a run may also lie in one file, NAME.jsonl.xz: see `dpbench.records.archive`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from dpbench.errors import DpbenchError
+from dpbench.records.archive import head_of, is_archive, texts_of, write_archive
 from dpbench.records.record import Envelope, Record
-from dpbench.records.record_files import Unstorable, content_of, read_sealed, write_json
+from dpbench.records.record_files import Unstorable, content_of, parse_sealed, read_sealed, write_json
 
 R = TypeVar("R", bound=Envelope)
+
+MENDED = "fetch the file again, or write it from the run directory"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A record that was not opened yet.
+
+    Attributes:
+        place: where it stands, for messages.
+        name: of its file, which should be its id; None in a file of many.
+        content: its file, or its JSON.
+    """
+
+    place: str
+    name: str | None
+    content: Path | str
+
+    @property
+    def text(self) -> str:
+        """Its JSON."""
+        return self.content.read_text(encoding="utf-8") if isinstance(self.content, Path) else self.content
 
 
 def picture_path(run_dir: Path, unit_id: str) -> Path:
@@ -39,22 +65,52 @@ class Store(Generic[R]):
         """Where the record of a unit lies."""
         return run_dir / self.folder / f"{unit_id}.json"
 
-    def holds(self, run_dir: Path) -> bool:
-        """Whether `dpbench run` wrote it for a suite of this protocol."""
-        return (run_dir / self.folder).is_dir()
+    def holds(self, run: Path) -> bool:
+        """Whether `dpbench run` wrote it for a suite of this protocol, or it is a file of such records.
+
+        Raises:
+            DpbenchError: a file that is named like one of records, and is none.
+        """
+        return head_of(run).folder == self.folder if is_archive(run) else (run / self.folder).is_dir()
 
     def files(self, run_dir: Path) -> list[Path]:
-        """The records of a run, by name.
+        """The records of a run directory, by name.
 
         Raises:
             DpbenchError: not a run directory of this protocol.
         """
-        if not self.holds(run_dir):
+        if not (run_dir / self.folder).is_dir():
             raise DpbenchError(
                 f"{run_dir} is not a run directory: it has no folder {self.folder!r}; expected what "
                 "`dpbench run --output DIR` wrote"
             )
         return sorted(path for path in (run_dir / self.folder).glob("*.json") if not path.name.startswith("."))
+
+    def stored(self, run: Path) -> Iterator[Stored]:
+        """The records of a run directory or of a file of records, as they are stored.
+
+        Raises:
+            DpbenchError: neither of the two, of another protocol, or a file that cannot be read.
+        """
+        if not is_archive(run):
+            yield from (Stored(str(path), path.stem, path) for path in self.files(run))
+            return
+        if not self.holds(run):
+            raise DpbenchError(f"{run} holds records of another protocol: none of the folder {self.folder!r}")
+        for number, text in enumerate(texts_of(run), start=1):
+            yield Stored(f"{run}, record {number}", None, text)
+
+    def opened(self, one: Stored) -> tuple[R, bool]:
+        """One of them, and whether it has a digest: those of before had none.
+
+        Raises:
+            DpbenchError: as `dpbench.records.record_files.parse_sealed`.
+        """
+        if isinstance(one.content, Path):
+            return self.read_sealed(one.content)
+        return parse_sealed(
+            one.content, self.kind, place=one.place, again=MENDED, schema=self.kind.SCHEMA, wrong=self.kind.impossible
+        )
 
     def storable(self, record: R) -> R:
         """The record as it can be read again: `Envelope.sound`, or that of a unit that failed."""
@@ -83,13 +139,30 @@ class Store(Generic[R]):
         """As `read`, and whether it has a digest: those of before had none."""
         return read_sealed(path, self.kind, schema=self.kind.SCHEMA, wrong=self.kind.impossible)
 
-    def all(self, run_dir: Path) -> Iterator[R]:
-        """Every record of a run, by name.
+    def all(self, run: Path) -> Iterator[R]:
+        """Every record of a run directory, by name, or of a file of records.
 
         Raises:
-            DpbenchError: not a run directory of this protocol, or a record in it cannot be read.
+            DpbenchError: neither of the two of this protocol, or a record in it cannot be read.
         """
-        return (self.read(path) for path in self.files(run_dir))
+        return (self.opened(one)[0] for one in self.stored(run))
+
+    def write_archive(self, runs: Iterable[Path], path: Path, chosen: Callable[[Iterable[R]], Iterable[R]]) -> int:
+        """Write the records of some runs as one file, see `dpbench.records.archive`; returns how many.
+
+        Args:
+            runs: run directories and files of records.
+            path: ends in .jsonl.xz.
+            chosen: of several records of one unit the one that counts.
+
+        Raises:
+            DpbenchError: a record cannot be read, or the file cannot be written.
+        """
+        read = [(self.opened(one)[0], one.text) for run in runs for one in self.stored(run)]
+        kept = {id(record) for record in chosen(record for record, _ in read)}
+        texts = [text for record, text in sorted(read, key=lambda pair: pair[0].id) if id(record) in kept]
+        write_archive(path, self.folder, texts)
+        return len(texts)
 
     def restore(self, run_dir: Path, records: Iterable[R]) -> int:
         """Write again those of these whose files are gone, as when the run directory was emptied; returns how many."""

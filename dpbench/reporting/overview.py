@@ -52,7 +52,8 @@ def write_overview(
     cells = panel[(panel["cell"] != "") & panel["status"].isin(["ok", "unreliable"]) & panel["ssim"].notna()]
     # what a weaker attacker can do the stronger one can too; the static one holds another client, apart from them.
     # The undefended reference is the same for all
-    granted = ("static",) if tier == "static" else THREAT_MODELS[1 : [str(t) for t in THREAT_MODELS].index(tier) + 1]
+    weaker = THREAT_MODELS[: [str(t) for t in THREAT_MODELS].index(tier) + 1]
+    granted = [threat for threat in weaker if (threat == "static") == (tier == "static")]
     cells = cells[cells["threat_model"].isin(granted) | (cells["defense"] == UNDEFENDED)]
     short = short_arguments(panel)
     share = [column for column in SHARES if column == headline_of(panel)]

@@ -15,17 +15,23 @@ import pandas as pd
 from rich.console import Console
 
 from dpbench.board.columns import arguments_of, with_arguments
-from dpbench.errors import DpbenchError, debug, reason
+from dpbench.contract.threat import UNDEFENDED
+from dpbench.errors import DpbenchError, debug, reason, unknown
 from dpbench.machine.writing import write_atomically
 from dpbench.text.shown_text import clean, drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.text import Annotation
+    from matplotlib.transforms import Bbox
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 """Okabe and Ito: told apart by colour-blind readers; markers differ too, for print in grey."""
 
 MARKERS = "osD^vPX"
+
+PLOTTED = (".png", ".pdf", ".svg")
+"""Endings of plots."""
 
 NAMES = ("dataset", "backbone", "split_point", "defense", "defense_args", "attack", "receiver", "senders")
 """Columns of boards whose text is drawn."""
@@ -78,12 +84,20 @@ def panels(
             labels = sorted(handles, key=order) if order is not None else list(handles)
             place = {"loc": "outside lower center", "ncols": legend, "frameon": False, "fontsize": 8}
             figure.legend([handles[label] for label in labels], labels, **place)
-        write_atomically(path, lambda file: figure.savefig(file, dpi=160))
+        figure.draw_without_rendering()  # lays the axes out: only then is it known where text falls
+        for axes in grid.flat:
+            spread_notes(axes)
+        write_atomically(path, lambda file: figure.savefig(file, dpi=160, metadata=_undated(path)))
+
+
+def _undated(path: Path) -> dict[str, Any]:
+    """The same plot gives the same bytes: without the day."""
+    return {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower(), {})
 
 
 def refuse_ending(path: Path) -> None:
     """An error unless the ending is one that plots have."""
-    if path.suffix.lower() not in (".png", ".pdf", ".svg"):
+    if path.suffix.lower() not in PLOTTED:
         raise DpbenchError(f"{path.name}: a plot ends in .png, .pdf or .svg")
 
 
@@ -98,7 +112,37 @@ def legible(board: pd.DataFrame) -> pd.DataFrame:
     arguments = {
         drawn(text): {key: drawn(value) for key, value in given.items()} for text, given in arguments_of(board).items()
     }
-    return with_arguments(board.assign(**{name: board[name].map(drawn) for name in names}), arguments)
+    shown = with_arguments(board.assign(**{name: board[name].map(drawn) for name in names}), arguments)
+    if "defense" in shown:
+        labels = {drawn(name): drawn(label) for name, label in board.attrs.get(LABELS, {}).items()}
+        shown["defense"] = shown["defense"].map(lambda name: labels.get(name, name))
+    return shown
+
+
+LABELS = "labels"
+"""Where a board keeps what its defenses are called in a paper: name -> label."""
+
+
+def with_labels(board: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
+    """The board, and what its defenses are called in plots and tables for a paper.
+
+    Raises:
+        DpbenchError: no such defense on it, or one that plots know by its name.
+    """
+    there = set(board["defense"])
+    for name in labels:
+        if name not in there:
+            raise unknown("defense", name, there)
+        if name == UNDEFENDED:
+            raise DpbenchError(f"--labels {name}=...: the undefended model is the reference, and keeps its name")
+    board.attrs[LABELS] = dict(labels)
+    return board
+
+
+def label_for(board: pd.DataFrame, defense: str) -> str:
+    """What a defense is called."""
+    labels: Mapping[str, str] = board.attrs.get(LABELS, {})
+    return labels.get(defense, defense)
 
 
 def note(axes: Axes, text: str, place: tuple[float, float], colour: str) -> None:
@@ -109,6 +153,52 @@ def note(axes: Axes, text: str, place: tuple[float, float], colour: str) -> None
         text, place, xytext=(5, -10), textcoords="offset points", fontsize=7, color=colour, zorder=1.9
     )
     written.set_path_effects([withStroke(linewidth=2, foreground="white")])
+    written.set_gid(NOTE)
+
+
+NOTE = "note"
+"""What marks the text of `note` among whatever else is written on axes."""
+
+PLACES = ((5, -10), (5, 4), (-5, -10), (-5, 4), (0, 8), (0, -15), (9, -2), (-9, -2), (12, -18), (12, 12), (-12, 12))
+"""Where a note may stand, in points from what it is about; to the left of it where the first is negative."""
+
+
+def spread_notes(axes: Axes) -> None:
+    """Move notes to where they cover neither each other nor a point, as far as there is such a place."""
+    from matplotlib.text import Annotation
+    from matplotlib.transforms import Bbox
+
+    notes = [child for child in axes.texts if isinstance(child, Annotation) and child.get_gid() == NOTE]
+    if not notes:
+        return
+    size = 5.0 * axes.figure.dpi / 72  # pixels around the middle of a marker
+    drawn_at = [line.get_xydata() for line in axes.get_lines() if line.get_marker() not in ("", "None", None)]
+    centres = axes.transData.transform(np.concatenate([*drawn_at, [written.xy for written in notes]]))
+    taken = [Bbox([centre - 0.8 * size, centre + 0.8 * size]) for centre in centres]
+    frame = axes.get_window_extent()
+    for written in notes:
+        best, least = PLACES[0], float("inf")
+        for place in PLACES:
+            _put(written, place)
+            box = written.get_window_extent()
+            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+            covered = sum(_shared(box, other) for other in taken) + (0 if inside else box.width * box.height)
+            if covered < least:
+                best, least = place, covered
+        _put(written, best)
+        taken.append(written.get_window_extent())
+
+
+def _put(written: Annotation, place: tuple[float, float]) -> None:
+    written.xyann = place
+    written.set_horizontalalignment("left" if place[0] > 0 else "right" if place[0] < 0 else "center")
+
+
+def _shared(one: Bbox, other: Bbox) -> float:
+    """The area that two boxes have in common."""
+    width = min(one.x1, other.x1) - max(one.x0, other.x0)
+    height = min(one.y1, other.y1) - max(one.y0, other.y0)
+    return width * height if width > 0 and height > 0 else 0.0
 
 
 def bars(points: pd.DataFrame, metric: str, scale: float) -> Any:
@@ -128,6 +218,7 @@ def default_style() -> Iterator[None]:
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
+        matplotlib.rcParams["svg.hashsalt"] = "dpbench"  # the same plot gives the same bytes
         yield
 
 

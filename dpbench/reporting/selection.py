@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
 from dpbench.board.caveats import leakage_lines, recognised_line
@@ -22,6 +25,13 @@ def headline(panel: pd.DataFrame) -> str:
     """The strongest threat model among these rows."""
     present = set(panel["threat_model"])
     return [threat_model for threat_model in THREAT_MODELS if threat_model in present][-1]
+
+
+def granted(row: Mapping[str, Any]) -> str:
+    """What the attacker of a row is granted, in words: `weights`, `query shifted releases=4`."""
+    words = [str(row["threat_model"]), *(["shifted"] if row["auxiliary"] == "shifted" else [])]
+    words += [f"releases={row['releases']}"] if row["releases"] > 1 else []
+    return " ".join([*words, *(["server trusted"] if row.get("server") == "trusted" else [])])
 
 
 def server_of(rows: pd.DataFrame) -> pd.Series[str]:
@@ -58,6 +68,19 @@ def caveat_lines(panel: pd.DataFrame) -> list[str]:
 
 def _of_tier(rows: pd.DataFrame, tier: tuple[str, str, str]) -> pd.Series[bool]:
     return (rows["threat_model"] == tier[0]) & (rows["auxiliary"] == tier[1]) & (server_of(rows) == tier[2])
+
+
+def headlines(panel: pd.DataFrame) -> pd.DataFrame:
+    """The worst case of each setting under the strongest attacker that is common, else under its own strongest."""
+    worst = panel[panel["attack"] == WORST_CASE]
+    if worst.empty:
+        return worst
+    common = _of_tier(worst, _main(panel))
+    chosen = []
+    for _, own in worst.groupby(["defense", "defense_args"], sort=False):
+        of_main = own[common.loc[own.index]]
+        chosen.append(strongest(of_main if len(of_main) else own))
+    return pd.concat(chosen)[list(panel.columns)]
 
 
 def short_arguments(panel: pd.DataFrame) -> dict[tuple[str, str], str]:

@@ -43,7 +43,7 @@ LEGEND = (
 
 STATIC_LEGEND = " ~: the static attack did not converge, as one that does not know the defense well may."
 
-DEFENSE, WORST = "defense", "worst"
+DEFENSE, WORST, STATIC = "defense", "worst", "worst static"
 
 MARKS = {"incomplete": "*", "unreliable": "?"}
 
@@ -165,8 +165,11 @@ def _columns(panel: pd.DataFrame) -> tuple[dict[str, list[Text]], list[str], str
         if len(best) and above and above in str(best["tied"].iloc[0]).split("; "):
             columns[about][-1].append("\u2248")
         above = f"{defense} {arguments}".strip()
-    # leakage is never shown without re-identification
-    spared = [*attacks, *reversed(tiers), "drop", *(heading for heading in reversed(recognition) if heading != "re-id")]
+    # leakage is never shown without re-identification, and the worst case last of all without that of an attacker who
+    # does not know the defense: that the two differ is the point
+    known = [heading for heading in tiers if heading != STATIC]
+    spared = [*attacks, *reversed(known), "drop", *(heading for heading in reversed(recognition) if heading != "re-id")]
+    spared += [heading for heading in tiers if heading == STATIC]
     return columns, [heading for heading in spared if heading != about], about
 
 

@@ -34,9 +34,10 @@ def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
     may name every victim. Settings whose leakage is made of other metrics than the undefended model's are left out
     there.
 
-    A line is a defense over its strengths; filled and solid is the strongest threat model, hollow and dashed the
-    static tier. The undefended model and the floor are reference lines. Bars are 95% intervals. Drawn are attackers
-    with images like the victims' and the most releases, measured rows only; all seeds together where there are several.
+    A line is a defense over one parameter; where several vary, points stand alone. Filled and solid is the strongest
+    threat model, hollow and dashed the static tier. The undefended model and the floor are reference lines. Bars are
+    95% intervals. Axes are alike in all panels. Drawn are attackers with images like the victims' and the most
+    releases, measured rows only; all seeds together where there are several.
 
     Args:
         board: from `dpbench.board.leaderboard`.
@@ -68,7 +69,7 @@ def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
     shape = (1, len(metrics)) if side_by_side else (len(metrics), len(places))
     width = max(5.2, 4.3 * shape[1])
     styles = styles_of(worst)
-    sharing: dict[str, Any] = {"sharey": not side_by_side and "row", "sharex": "col"}
+    sharing: dict[str, Any] = {"sharey": "all" if side_by_side else "row", "sharex": "all"}
     legend: dict[str, Any] = {"legend": int(width // 2.1), "order": _legend_order}
     with panels(path, (width, 3.5 * shape[0] + 1.0), shape, **legend, **sharing) as grid:
         for column, (names, panel) in enumerate(places):
@@ -82,7 +83,7 @@ def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
                 if metric == "leakage":
                     _say_made_of(axes, shown)
                 axes.margins(x=0.12, y=0.08)
-                axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+                axes.set_ylim(min(-0.03, axes.get_ylim()[0]), max(1.06, axes.get_ylim()[1]))
                 if column == 0:
                     axes.set_ylabel(LABELS[metric])
                 if line == 0 or side_by_side:
@@ -93,8 +94,10 @@ def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
 
 
 def plotted_rows(board: pd.DataFrame) -> pd.DataFrame:
-    """Measured rows; of a panel with several seeds those that take all together."""
-    board = legible(board[board["origin"] == "measured"])
+    """Measured rows and, marked, one's own beside them; of a panel with several seeds those that take all together."""
+    board = legible(board[board["origin"] != "claimed"])
+    own = board["origin"].str.startswith("own")
+    board = board.assign(defense=board["defense"].where(~own, board["defense"] + " (own)"))
     together = board.groupby(PANEL)["seed"].transform(lambda seeds: (seeds == "all").any()).astype(bool)
     return board[~together | (board["seed"] == "all")]
 
@@ -135,7 +138,7 @@ def _lines(axes: Axes, panel: pd.DataFrame, metric: str, styles: dict[str, tuple
         headline = threat_model == strongest
         for (defense, _), points in tier.groupby(["defense", "seed"]):
             colour, marker = styles[str(defense)]
-            parameter, points = _by_strength(points)
+            parameter, points, curve = _by_strength(points)
             name = f"{defense} ({parameter})" if parameter else str(defense)
             x, y = (100 * points["accuracy"]).to_numpy(), points[metric].to_numpy()
             axes.errorbar(
@@ -155,7 +158,7 @@ def _lines(axes: Axes, panel: pd.DataFrame, metric: str, styles: dict[str, tuple
                 marker=marker,
                 markersize=5.5,
                 linewidth=1.4 if headline else 1.0,
-                linestyle="-" if headline else "--",
+                linestyle=("-" if headline else "--") if curve else "none",
                 markerfacecolor=colour if headline else "white",
                 label=name if headline else f"{defense}, static attacker",
             )
@@ -182,13 +185,16 @@ def _say_made_of(axes: Axes, panel: pd.DataFrame) -> None:
         axes.text(0.99, 0.01, text, transform=axes.transAxes, ha="right", va="bottom", fontsize=7, color="0.35")
 
 
-def _by_strength(points: pd.DataFrame) -> tuple[str, pd.DataFrame]:
-    """The parameter that varies, and the points ordered by it; by accuracy where several vary or none does."""
+def _by_strength(points: pd.DataFrame) -> tuple[str, pd.DataFrame, bool]:
+    """The parameter that varies, the points ordered by it, and whether they are a curve: one number alone varies.
+
+    Ordered by accuracy where several vary or none does.
+    """
     known = arguments_of(points)
     arguments = [known.get(text, {}) for text in points["defense_args"]]
     varied = varying(arguments)
     points = points.assign(strength=[",".join(given.get(name, "-") for name in varied) for given in arguments])
     numbers = pd.to_numeric(points["strength"], errors="coerce")
     if len(varied) == 1 and numbers.notna().all():
-        return varied[0], points.assign(number=numbers).sort_values("number")
-    return ",".join(varied), points.sort_values(["accuracy", "strength"])
+        return varied[0], points.assign(number=numbers).sort_values("number"), True
+    return ",".join(varied), points.sort_values(["accuracy", "strength"]), False

@@ -16,7 +16,7 @@ from typing import Any, Generic
 
 import torch
 
-from dpbench.errors import debug, is_interrupt, reason
+from dpbench.errors import debug, is_interrupt, reason, traced
 from dpbench.executors.executor import Executor, Job, Lost, Progress, Task
 from dpbench.executors.graph import Graph, Ties
 from dpbench.executors.stages import Stages
@@ -123,7 +123,7 @@ def work(lab: Lab[U], plan: Plan[U, Any], task: Task, progress: Progress) -> dic
             raise
         debug(error)
         # what cannot be made fails those that need it, each with this reason
-        measured = {"status": "failed", "error": reason(error)}
+        measured = {"status": "failed", "error": reason(error), "notes": {"traceback": traced(error)}}
     return {**measured, **lab.spent(stages)}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import safetensors
@@ -12,7 +12,7 @@ import torch
 
 from dpbench.errors import DpbenchError
 from dpbench.machine.writing import Unwritable, write_atomically
-from dpbench.records.pictures import reconstructions_path, write_picture
+from dpbench.records.pictures import pixels_of, reconstructions_path, write_picture, write_rows
 from dpbench.records.store import picture_path
 from dpbench.running.pipeline import Result
 
@@ -20,8 +20,10 @@ KEPT = 16
 """Victims of an attack that are kept as images."""
 
 
-def keep_images(run_dir: Path, name: str, result: Result, *, title: str) -> dict[str, str]:
-    """Write `DIR/reconstructions/NAME.safetensors` and `DIR/pictures/NAME.png`.
+def keep_images(
+    run_dir: Path, name: str, result: Result, *, title: str, frames: Mapping[int, torch.Tensor] | None = None
+) -> dict[str, str]:
+    """Write `reconstructions/NAME.safetensors`, `pictures/NAME.png`, and `steps/NAME.png` of what was logged.
 
     Returns:
         Path of each below the run directory -> SHA-256 of its content, for the record.
@@ -35,6 +37,10 @@ def keep_images(run_dir: Path, name: str, result: Result, *, title: str) -> dict
     write_atomically(tensors, lambda path: safetensors.torch.save_file(pairs, path))
     captions = [f"SSIM {value:.2f}" for value in result.fidelity.get("ssim", [])[:KEPT]]
     write_picture(picture, victims, reconstructions, captions=captions, title=title)
+    if frames:
+        rows = [(f"step {step}", "", pixels_of(frame[None])) for step, frame in frames.items()]
+        sizes = {images.shape for _, _, images in rows}
+        write_rows(run_dir / "steps" / f"{name}.png", [row for row in rows if row[2].shape == max(sizes)], title=title)
     return hashes_of(run_dir, (tensors, picture))
 
 

@@ -47,6 +47,20 @@ CLAIMED = 128
 """Private and auxiliary images whose features must keep to the norm that a defense states."""
 
 
+MOST_OVERHEARD = 2048
+"""Releases of others that an attacker holds who may ask nothing."""
+
+OVERHEARD_VALUES = 1 << 28
+"""Values of them at most."""
+
+
+def seen_of(cell: CellSpec, probe: Tensor) -> int:
+    """How many of the test images' releases the attacker of a cell holds; `probe` (n, ...) are some releases."""
+    if cell.threat_model != "observe":
+        return cell.victims
+    return min(cell.victims + min(MOST_OVERHEARD, OVERHEARD_VALUES // probe[0].numel()), cell.dataset.test)
+
+
 @dataclass(frozen=True)
 class Released:
     """What releasing the test images gave.
@@ -68,7 +82,7 @@ class Released:
 
 @dataclass(frozen=True)
 class Result:
-    """What a cell measured, before it becomes a record."""
+    """What a cell measured, before it becomes a record; `frames`: step -> image, (3,h,w), that the attack showed."""
 
     utility: Utility
     fidelity: dict[str, list[float]]
@@ -86,6 +100,7 @@ class Result:
     guarantees: Guarantees | None
     trained_on: list[str]
     notes: dict[str, Any]
+    frames: dict[int, Tensor]
 
     @property
     def envelope(self) -> dict[str, Any]:
@@ -168,7 +183,9 @@ class Pipeline:
         victims = parts.test.images[: cell.victims]
         with stages("attack"):
             found = self._found(cell, combined or {}, progress)
-            images, notes = self.batches(lambda size: self._attacked(cell, released, size, victims, found, progress))
+            images, notes, frames = self.batches(
+                lambda size: self._attacked(cell, released, size, victims, found, progress)
+            )
             self._reconstructed(cell)[cell.id] = images.cpu()
             key = self.prepared.protected_key(cell, cell.defense, progress)
             seed = derive_seed(key, "probe")
@@ -207,6 +224,7 @@ class Pipeline:
             guarantees=guarantees,
             trained_on=list(defense_of(cell.defense).trained_on),
             notes=plain(notes),
+            frames=dict(sorted(frames.items())),
         )
 
     def released(self, cell: CellSpec, protected: ProtectedModel, progress: Progress) -> Released:
@@ -225,7 +243,7 @@ class Pipeline:
                 self.prepared.protected(cell, cell.defense, progress, apart=True),
                 test.images,
                 releases=cell.releases,
-                kept=max(cell.victims, fit // cell.releases),  # a later cell may have more victims
+                kept=max(seen_of(cell, probe), fit // cell.releases),  # a later cell may have more victims
                 window=max(1, fit // RELEASE_BATCH) * RELEASE_BATCH,
                 generator=derive_generator(self.device, key, "release"),
                 order=derive_generator(self.device, key, "order"),
@@ -236,8 +254,9 @@ class Pipeline:
             return Released(release, utility, probe, client_share(protected.split), crowd)
 
         released: Released = self.prepared.keep("released", f"{key} {cell.releases}", make)
-        if len(released.release.features[0]) < cell.victims:
-            released = self.prepared.keep("released", f"{key} {cell.releases} {cell.victims}", make)
+        seen = seen_of(cell, released.probe)
+        if len(released.release.features[0]) < seen:
+            released = self.prepared.keep("released", f"{key} {cell.releases} {seen}", make)
         return released
 
     def _reconstructed(self, cell: CellSpec) -> dict[str, Tensor | None]:
@@ -272,7 +291,7 @@ class Pipeline:
         """The reconstructions of another cell of the setting."""
         released = self.released(cell, self.prepared.protected(cell, cell.defense, progress), progress)
         victims = self.prepared.parts(cell, progress).test.images[: cell.victims]
-        images, _ = self.batches(lambda size: self._attacked(cell, released, size, victims, {}, progress))
+        images, *_ = self.batches(lambda size: self._attacked(cell, released, size, victims, {}, progress))
         return images
 
     def _attacked(
@@ -283,8 +302,11 @@ class Pipeline:
         victims: Tensor,
         found: Mapping[str, Tensor],
         progress: Progress,
-    ) -> tuple[Tensor, dict[str, Any]]:
-        """Reconstructions (victims,3,H,W) in [0,1], and what the attack noted; the same however often it begins."""
+    ) -> tuple[Tensor, dict[str, Any], dict[int, Tensor]]:
+        """Reconstructions (victims,3,H,W) in [0,1], what the attack noted, and by step images that it showed.
+
+        The same however often it begins.
+        """
         notes: dict[str, Any] = {}
         lent = self.prepared.lend(
             self.prepared.auxiliary(cell, progress).at_most(batch_size), f"attack {cell.attack.name!r}", "reconstruct"
@@ -305,7 +327,7 @@ class Pipeline:
         reconstructions, clamped = checked_images(images, victims, cell.attack.name)
         if clamped:
             notes["clamped"] = clamped
-        return reconstructions, notes
+        return reconstructions, notes, seen.frames
 
     def _recognise(self, cell: CellSpec, images: Tensor, progress: Progress) -> Recognition:
         """Whom and what the reconstructions give away."""
@@ -361,6 +383,7 @@ class Pipeline:
         model, client_key = self._known_client(cell, progress)
         # copies: other attacks see the same release
         first, *again = (features[: cell.victims].clone() for features in released.release.features)
+        overheard = released.release.features[0][cell.victims : seen_of(cell, released.probe)].clone()
         same = client_key == self.prepared.protected_key(cell, cell.defense, progress)
         model = remote.answering(model, released.crowd if same else None)
         answers = Answers(model, self.device, client_key, cell.drawn_by)
@@ -399,6 +422,7 @@ class Pipeline:
         return Observation(
             released=first,
             again=tuple(again),
+            overheard=overheard if cell.threat_model == "observe" else None,
             image_shape=(3, cell.dataset.image_size, cell.dataset.image_size),
             auxiliary=lent.images,
             query=answers if needs != "nothing" else None,

@@ -27,6 +27,7 @@ from dpbench.machine.memory import LARGEST_BATCH, Batches, auto_batch_size, room
 from dpbench.machine.randomness import derive_generator, derive_seed, seeded
 from dpbench.metrics import judge as judges
 from dpbench.models import backbones, training, weights
+from dpbench.models.adapters import encoder
 from dpbench.plugins import remote
 from dpbench.plugins.configuring import defense_of
 from dpbench.plugins.image_sets import load_parts
@@ -182,18 +183,20 @@ class Prepared:
             "image_size": cell.dataset.image_size,
             "seed": cell.seed,
             "training": training.recipe(cell.dataset.image_size),
+            **({"head": encoder.VERSION} if cell.backbone.headed else {}),
         }
 
         def fit(key: str, batch_size: int) -> cache.State:
-            name = cell.backbone.name
+            name, size = cell.backbone.name, cell.dataset.image_size
             with seeded(derive_seed(key, "fit"), self.device):
-                model, fits = weights.create(
-                    cell.backbone,
-                    source,
-                    image_size=cell.dataset.image_size,
-                    classes=len(parts.classes),
-                    names=parts.classes,
-                )
+                if cell.backbone.headed:
+                    model, fits = encoder.create_encoder(
+                        cell.backbone, source, image_size=size, classes=len(parts.classes)
+                    )
+                else:
+                    model, fits = weights.create(
+                        cell.backbone, source, image_size=size, classes=len(parts.classes), names=parts.classes
+                    )
                 model = place(model, self.device)
                 if not fits:
                     training.fit_classifier(
@@ -204,11 +207,22 @@ class Prepared:
                         generator=derive_generator(self.device, key, "fit"),
                         progress=lambda text: progress(f"fitting {name}: {text}"),
                     )
+                if cell.backbone.headed:
+                    model = encoder.fit_head(
+                        model,
+                        cell.backbone,
+                        parts.private.at_most(batch_size),
+                        image_size=size,
+                        names=parts.classes,
+                        fitted=not fits,
+                        progress=lambda text: progress(f"fitting {name}: {text}"),
+                    )
             return dict(model.state_dict())
 
         def load(key: str, batch_size: int) -> tuple[str, cache.State, str]:
             state = cache.remember(self.cache_dir, "backbones", key, lambda: fit(key, batch_size), progress, about)
-            return key, state, f"{source.label} sha256:{cache.state_hash(state)[:16]}"
+            head = f" {cell.backbone.head}" if cell.backbone.headed else ""
+            return key, state, f"{source.label}{head} sha256:{cache.state_hash(state)[:16]}"
 
         return self._keep_fitted("backbone", about, training.BATCH_SIZE, load)
 

@@ -32,6 +32,7 @@ from dpbench.records.record import Envelope
 from dpbench.records.store import Store
 from dpbench.running.prepare import Prepared
 from dpbench.suite.cell import CellSpec
+from dpbench.suite.suite import PluginEntry
 from dpbench.suite.words import ssim_text
 from dpbench.text.shown_text import clean
 
@@ -65,28 +66,41 @@ class Options:
     Attributes:
         data: overrides the suite's data set.
         output: the run directory; by default `dpbench-runs/NAME`.
-        only: keeps units that this shell pattern picks, see `dpbench.suite.overrides.matches_any`.
+        only: keeps units that this shell pattern, or any of several, picks, see `dpbench.suite.overrides.matches_any`.
         seed: overrides the suite's seeds.
         shifted: overrides the data set of the shifted auxiliary images.
         budget: small, standard or large: overrides what the attacks may spend.
         weights: overrides those of the suite's only backbone: a file, auto, pretrained or fit.
         audit: every plug-in runs in processes of its own; only what was measured so counts as finished.
         shard: (I, N): the Ith of N shares of the suite, from 1; see `dpbench.executors.shares`.
-        defenses: further ones, at their defaults.
+        defenses: further ones: a name, then parameters, see `dpbench.suite.overrides.entry`; or entries of a suite.
         attacks: likewise.
+        settings: `KEY=VALUE` of the suite, see `dpbench.suite.overrides.changed`, as for those below.
+        backbone: replaces the suite's.
+        splits: replace its split points.
+        victims: how many.
     """
 
     data: str | None = None
     output: Path | str | None = None
-    only: str | None = None
+    only: str | Sequence[str] | None = None
     seed: int | None = None
     shifted: str | None = None
     budget: str | None = None
     weights: str | None = None
     audit: bool = False
     shard: tuple[int, int] | None = None
-    defenses: Sequence[str] = ()
-    attacks: Sequence[str] = ()
+    defenses: Sequence[str | PluginEntry] = ()
+    attacks: Sequence[str | PluginEntry] = ()
+    settings: Sequence[str] = ()
+    backbone: str | None = None
+    splits: Sequence[str] = ()
+    victims: int | None = None
+
+    @property
+    def patterns(self) -> list[str]:
+        """Of `only`; none keeps everything."""
+        return [self.only] if isinstance(self.only, str) else list(self.only or [])
 
 
 @dataclass(frozen=True)
@@ -299,6 +313,10 @@ class Protocol(abc.ABC, Generic[U, R]):
     ) -> dict[str, Callable[[], object]]:
         """Name of a file beside the board -> what writes it; `pictures`: reconstructions are there to be shown."""
         return {}
+
+    def page(self, records: Sequence[R], board: pd.DataFrame, folder: Path | None, *, title: str) -> Any:
+        """What `report.html` says, a `dpbench.report.content.Report`; None: what can be said of any board."""
+        return None
 
     def doubts(self, records: Sequence[R]) -> list[str]:
         """What a reader of the table should know of a run, a line each."""

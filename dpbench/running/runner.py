@@ -28,7 +28,7 @@ from dpbench.running.driving import Driver, RunJob
 from dpbench.running.protocol import Options, Plan, Protocol, R, U
 from dpbench.running.watching import Nobody, Watcher
 from dpbench.suite import preflight
-from dpbench.suite.overrides import matches_any
+from dpbench.suite.overrides import changed, matches_any
 
 
 def make_plan(
@@ -49,15 +49,19 @@ def make_plan(
     Raises:
         DpbenchError: anything in the suite that cannot be run.
     """
+    suite = changed(
+        suite, settings=options.settings, backbone=options.backbone, splits=options.splits, victims=options.victims
+    )
     planned = protocol.plan(suite, options, progress)
     units, name = planned.units, planned.suite.name
-    if options.only is not None:
-        units = [unit for unit in units if matches_any(options.only, protocol.names_of(unit))]
-        if not units:
+    for pattern in options.patterns:
+        if not any(matches_any(pattern, protocol.names_of(unit)) for unit in units):
             raise DpbenchError(
-                f"--only {options.only!r} matches no {protocol.unit} of suite {name!r}; its {protocol.unit}s look like "
+                f"--only {pattern!r} matches no {protocol.unit} of suite {name!r}; its {protocol.unit}s look like "
                 f"{protocol.names_of(planned.units[0])[0]!r}; try `dpbench run {name} --dry-run`"
             )
+    if options.patterns:
+        units = [u for u in units if any(matches_any(one, protocol.names_of(u)) for one in options.patterns)]
     if options.shard is not None:
         if options.shard[1] > len(units):
             raise DpbenchError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 State = Literal["cached", "ok", "failed"]
 """How a unit came by its record: it was there, or was measured, or could not be."""
@@ -35,3 +35,29 @@ class Nobody:
 
     def finished(self, part: object, state: State, record: object) -> None:
         """Nothing."""
+
+
+class Several:
+    """Watchers that follow one run together.
+
+    Args:
+        watchers: each is told everything, in this order.
+    """
+
+    def __init__(self, *watchers: Watcher[Any, Any]) -> None:
+        self.watchers = watchers
+
+    def started(self, part: object) -> None:
+        """A unit begins."""
+        for watcher in self.watchers:
+            watcher.started(part)
+
+    def progress(self, text: str, part: object) -> None:
+        """What the running stage does."""
+        for watcher in self.watchers:
+            watcher.progress(text, part)
+
+    def finished(self, part: object, state: State, record: object) -> None:
+        """A unit has its record."""
+        for watcher in self.watchers:
+            watcher.finished(part, state, record)

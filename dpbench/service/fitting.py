@@ -14,7 +14,8 @@ from dpbench.machine.cache import State as State
 from dpbench.machine.devices import place
 from dpbench.machine.process_state import preserved
 from dpbench.machine.randomness import derive_generator, derive_seed, seeded
-from dpbench.models import backbones, splitting
+from dpbench.models import splitting
+from dpbench.models.adapters.encoder import create_network
 from dpbench.models.spec import BackboneSpec
 from dpbench.service.learned import Fitting, restore
 from dpbench.service.same_release import assert_restored
@@ -56,8 +57,7 @@ class Recipe:
 
     def split(self) -> SplitModel:
         """The undefended network, cut and frozen; a copy of its own, since a defense may fine-tune it."""
-        model = backbones.create_backbone(self.backbone, image_size=self.image_size, classes=self.classes)
-        model.load_state_dict(self.state)
+        model = create_network(self.backbone, image_size=self.image_size, classes=self.classes, state=self.state)
         return splitting.split_model(
             model,
             self.split_point,

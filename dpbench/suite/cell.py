@@ -59,9 +59,8 @@ class CellSpec(Spec):
 
     @property
     def backbone_identity(self) -> dict[str, Any]:
-        """The backbone as JSON, a weights file named by its content: the file may move."""
-        spec = self.backbone.model_dump(mode="json")
-        return {**spec, "weights": f"file:{self.weights_fingerprint}"} if self.weights_fingerprint else spec
+        """The backbone as JSON, its files named by their content: they may move."""
+        return self.backbone.identity(self.weights_fingerprint)
 
     @property
     def granted(self) -> str:

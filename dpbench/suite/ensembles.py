@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from importlib import resources
 
 from dpbench.contract.attack import Attack
+from dpbench.contract.threat import ThreatModel, grants
 from dpbench.suite.words import built_in
 
 ENSEMBLES: dict[str, dict[str, int]] = tomllib.loads((resources.files("dpbench.suite") / "ensembles.toml").read_text())
@@ -36,13 +37,13 @@ def is_blind(name: str) -> bool:
     return attack is not None and attack.floor and attack.blind
 
 
-def _reached(name: str, threat_model: str) -> bool:
+def _reached(name: str, threat_model: ThreatModel) -> bool:
     """Whether a pinned attack can run under a threat model: a black box does not reach those that need weights."""
     attack = built_in(Attack).get(name)
-    return not (threat_model == "query" and attack is not None and attack.needs == "weights")
+    return attack is None or grants(threat_model, attack.needs)
 
 
-def ensemble_label(attacks: Mapping[str, str], *, threat_model: str, weaker: Collection[str] = ()) -> str:
+def ensemble_label(attacks: Mapping[str, str], *, threat_model: ThreatModel, weaker: Collection[str] = ()) -> str:
     """What to call the worst case over some attacks.
 
     Args:
@@ -52,15 +53,20 @@ def ensemble_label(attacks: Mapping[str, str], *, threat_model: str, weaker: Col
 
     Returns:
         `ensemble-v1` if all its attacks that are reachable took part, in the pinned versions; `ensemble-v1 + ridge`
-        with others beside them; else the attacks by name.
+        with others beside them; else the attacks by name. Where two ensembles ask for the same, the older names it:
+        what was published keeps its name.
     """
-    for name, pinned in reversed(ENSEMBLES.items()):
+    asked: dict[str, dict[str, str]] = {}
+    for name, pinned in ENSEMBLES.items():
         wanted = {
             attack: f"v{version}"
             for attack, version in pinned.items()
             if not is_floor(attack) and _reached(attack, threat_model)
         }
-        if wanted and all(attacks.get(attack) == source for attack, source in wanted.items()):
-            further = sorted({*attacks, *weaker} - set(pinned))
+        if wanted and wanted not in asked.values():
+            asked[name] = wanted
+    for name, wanted in reversed(asked.items()):
+        if all(attacks.get(attack) == source for attack, source in wanted.items()):
+            further = sorted({*attacks, *weaker} - set(ENSEMBLES[name]))
             return " + ".join([name, *further])
     return ", ".join(sorted({*attacks, *weaker}))

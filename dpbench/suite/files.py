@@ -23,6 +23,12 @@ LONGEST = 1_000_000
 """Most bytes that a suite file may have: a longer one is no suite file."""
 
 
+LONGEST_PATH = 4096
+
+EMBEDDED = ("leaves", "spectra")
+"""Data sets that come with dpbench: a folder of such a name is `./leaves`."""
+
+
 def built_in_suites() -> dict[str, str]:
     """Name -> TOML text of the suites that ship with dpbench."""
     folder = resources.files("dpbench.suite") / "builtin"
@@ -36,13 +42,17 @@ def suite_text(name: str) -> str:
     Raises:
         DpbenchError: there is none, or it cannot be read.
     """
-    path = Path(name)
-    if path.suffix == ".toml" or "/" in name:
-        return _file_text(path, name)
+    if is_file(name):
+        return _file_text(Path(name), name)
     texts = built_in_suites()
     if name not in texts:
         raise unknown("suite", name, texts)
     return texts[name]
+
+
+def is_file(name: str) -> bool:
+    """Whether a suite is named by the path of its file."""
+    return Path(name).suffix == ".toml" or "/" in name
 
 
 def _file_text(path: Path, name: str) -> str:
@@ -71,6 +81,62 @@ def parse_toml(text: str, *, origin: str) -> dict[str, Any]:
         raise DpbenchError(f"{origin}: TOML syntax error: {error}") from error
     except RecursionError as error:
         raise DpbenchError(f"{origin}: TOML syntax error: nested too deeply") from error
+
+
+def beside(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The tables of a suite file with its paths as they are seen from the working folder.
+
+    A path that is not absolute is meant as seen from the file; where nothing lies there it stays, and is looked for in
+    the working folder. Names of built-in things stay names.
+
+    Args:
+        content: from `parse_toml`.
+        folder: where the file lies.
+    """
+    if folder == Path():
+        return content
+    found = dict(content)
+    for table in ("dataset", "shifted"):
+        if isinstance(content.get(table), dict):
+            found[table] = _with(content[table], folder, "name", folders=True)
+    if isinstance(content.get("backbones"), list):
+        found["backbones"] = [_with(entry, folder, "weights") for entry in content["backbones"]]
+    if isinstance(content.get("backbone"), dict):
+        found["backbone"] = _with(content["backbone"], folder, "weights")
+    return found | {key: _plugins_beside(content[key], folder) for key in _PLUGINS if key in content}
+
+
+_PLUGINS = ("defenses", "attacks", "metrics", "entities", "transfer")
+"""Keys of a suite file under which plug-ins are named, with parameters that may be files."""
+
+
+def _plugins_beside(value: Any, folder: Path) -> Any:
+    if isinstance(value, dict):
+        return {key: _plugins_beside(inner, folder) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plugins_beside(inner, folder) for inner in value]
+    return _path(value, folder, folders=False)
+
+
+def _with(table: Any, folder: Path, key: str, *, folders: bool = False) -> Any:
+    if not isinstance(table, dict) or key not in table:
+        return table
+    return table | {key: _path(table[key], folder, folders=folders)}
+
+
+def _path(value: Any, folder: Path, *, folders: bool) -> Any:
+    """A text that names a file, or a folder of images, as seen from a folder; anything else as it is."""
+    if not isinstance(value, str) or "\0" in value or value.startswith("~"):
+        return value
+    file, colon, name = value.rpartition(":") if ".py:" in value else (value, "", "")
+    if len(file) > LONGEST_PATH or not (folders or "." in file or "/" in file) or file in EMBEDDED:
+        return value
+    place = folder / file
+    try:
+        there = place.is_file() or (folders and place.is_dir())
+    except OSError:  # no path at all
+        return value
+    return f"{place}{colon}{name}" if there else value
 
 
 def validated(kind: type[S], content: dict[str, Any], *, origin: str) -> S:

@@ -31,10 +31,10 @@ def plan(
     """The cells of a suite, in an order that reuses fitted networks.
 
     An attack runs under `static` if that is listed, and under the weakest of the other listed threat models that
-    grants what it needs (a stronger one would show it nothing more). The undefended reference does not change with
-    the threat model and is never attacked under `static` beside another. Floors run once, on the undefended reference
-    if there is one. Each runs with every kind of auxiliary images that is listed, at the suite's budget. What combines
-    others comes last in its setting.
+    grants what it needs (a stronger one would show it nothing more; where that is `observe`, `static` would not
+    either). The undefended reference does not change with the threat model and is never attacked under `static` beside
+    another. Floors run once, on the undefended reference if there is one. Each runs with every kind of auxiliary images
+    that is listed, at the suite's budget. What combines others comes last in its setting.
 
     Args:
         suite: the grid.
@@ -232,6 +232,7 @@ def _threat_models(suite: Suite, entry: AttackEntry, attack: type[Attack], defen
             "add a threat model that grants it, or remove the attack"
         )
     chosen = [t for t in adaptive if grants(t, attack.needs)][:1]
-    if "static" in listed and (not chosen or not (is_floor(entry.name) or defense.name == UNDEFENDED)):
+    same = is_floor(entry.name) or defense.name == UNDEFENDED or chosen == ["observe"]
+    if "static" in listed and not (chosen and same):
         chosen.append("static")
     return chosen

@@ -56,7 +56,7 @@ class RowName:
 def name_rows(cells: Sequence[CellSpec]) -> list[RowName]:
     """A name for each cell. Where two differ in something else, what varies is added: `decoder steps=200`."""
     datasets = _labels([(_dataset_name(c.dataset), _dataset_settings(c), c.data_fingerprint[:8]) for c in cells])
-    backbones = _labels([(c.backbone.name, _backbone_settings(c), "") for c in cells])
+    backbones = _labels([(c.backbone.shown, _backbone_settings(c), "") for c in cells])
     shifted = _shifted_names(cells)
     plugins = plugin_names(spec for cell in cells for spec in (cell.defense, cell.attack))
     attacks = _labels(
@@ -107,8 +107,10 @@ def _dataset_settings(cell: CellSpec) -> dict[str, Any]:
 
 
 def _backbone_settings(cell: CellSpec) -> dict[str, Any]:
-    settings = cell.backbone.model_dump(exclude={"name"})
-    return settings | {"weights": f"file:{cell.weights_fingerprint[:8]}"} if cell.weights_fingerprint else settings
+    settings = cell.backbone.model_dump(exclude={"name", "files", "class_embeddings", "server"})
+    files = {f"file {name}": digest[:8] for name, digest in cell.backbone.files.items()}
+    weights = {"weights": f"file:{cell.weights_fingerprint[:8]}"} if cell.weights_fingerprint else {}
+    return settings | files | weights
 
 
 def _attack_settings(cell: CellSpec, shifted: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from dpbench.errors import DpbenchError
 from dpbench.machine.process_state import preserved
 from dpbench.models import backbones
 from dpbench.models import weights as sources
+from dpbench.models.adapters import encoder
 from dpbench.models.spec import BackboneSpec
 from dpbench.plugins import image_sets
 from dpbench.suite.suite import BackboneEntry
@@ -45,8 +46,11 @@ def split_names(entry: BackboneEntry, image_size: int) -> list[str]:
     Raises:
         DpbenchError: no such backbone or split point, or the backbone cannot classify images of this size.
     """
-    with torch.device("meta"):  # no memory, no time: only the names are wanted
-        model = backbones.create_backbone(entry.spec(), image_size=image_size, classes=2)
+    spec = entry.spec()
+    # no memory, no time: only the names are wanted. A network of one's own was called already, and may need its values
+    with torch.device("cpu" if spec.own else "meta"):
+        model = encoder.create_network(spec, image_size=image_size, classes=0 if spec.own and spec.headed else 2)
+    if not spec.own:
         backbones.assert_classifies(model, image_size=image_size, classes=2, name=entry.name)
     names = [backbones.resolve_split_point(model, point, name=entry.name) for point in entry.split_points]
     return list(dict.fromkeys(names))
@@ -61,7 +65,8 @@ def weights_fingerprint(entry: BackboneEntry, image_size: int) -> str:
     spec = entry.spec()
     source = sources.choose(spec)
     if spec.weights_file is not None:
-        sources.create(spec, source, image_size=image_size, classes=2)
+        if not spec.own:
+            sources.create(spec, source, image_size=image_size, classes=2)
     return sources.fingerprint(spec)
 
 
@@ -84,6 +89,8 @@ def inputs(plugins: Iterable[PluginSpec], data: Iterable[DatasetSpec], backbone:
     """
     if not all(re.fullmatch(r"v[0-9]+", plugin.source) and not plugin.files for plugin in plugins):
         return None
+    if ":" in backbone.name:  # a network in a file of its own
+        return None
     found = [] if backbone.weights == "fit" else [backbone.weights_file]
     for spec in data:
         if spec.name not in datasets.BUILT_IN:
@@ -99,18 +106,45 @@ def left_out(*data: DatasetSpec) -> list[str]:
 
 
 def with_class_order(entries: Sequence[BackboneEntry], dataset: DatasetSpec) -> tuple[list[BackboneEntry], list[str]]:
-    """Backbones with the order of their classifiers' classes decided, and what the user should know of their weights.
+    """Backbones with what is left to choose decided, and what the user should know of their weights.
+
+    That is the order of a classifier's classes, what tells them apart, and which files are read.
 
     Raises:
         DpbenchError: weights that are not to be had.
     """
     names, folders = image_sets.classes_of(dataset)
-    decided, lines = [], []
-    for entry in entries:
+    there, lines = _at_hand(entries)
+    decided = []
+    for entry in there:
         order, line = sources.class_order(entry.spec(), names, folders=folders)
-        decided.append(entry.model_copy(update={"class_order": order}))
         lines += [line] if line else []
+        head = encoder.head_of(entry.spec(), image_size=dataset.image_size, classes=len(names))
+        files = encoder.files_of(entry.spec(), names)
+        decided.append(entry.model_copy(update={"class_order": order, "head": head, "files": files}))
     return decided, lines
+
+
+def _at_hand(entries: Sequence[BackboneEntry]) -> tuple[list[BackboneEntry], list[str]]:
+    """Backbones whose weights are on this machine, where they ask for no others, and a line on those left out."""
+    there: list[BackboneEntry] = []
+    missing: list[str] = []
+    for entry in entries:
+        if entry.weights != "at-hand":
+            there.append(entry)
+        elif sources.choose(entry.spec()).label == "fitted":
+            missing.append(entry.name)
+        else:
+            there.append(entry.model_copy(update={"weights": "pretrained"}))
+    if not missing:
+        return there, []
+    line = (
+        f"no weights on this machine for {', '.join(dict.fromkeys(missing))}; where there is a network, "
+        f"timm.create_model(NAME, pretrained=True) gets them, or weights = FILE names them"
+    )
+    if not there:
+        raise DpbenchError(line)
+    return there, [f"left out: {line}"]
 
 
 def assert_plugins(plugins: Iterable[Plugin]) -> None:

@@ -6,7 +6,8 @@ Everything a user can get wrong is refused here, before anything is computed.
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, StringConstraints
 
@@ -18,9 +19,13 @@ from dpbench.models.spec import BackboneSpec
 from dpbench.plugins.registry import find_attack
 from dpbench.suite.cell import JudgeSpec
 from dpbench.suite.ensembles import ENSEMBLES, NEWEST
+from dpbench.suite.files import validated
+from dpbench.suite.overrides import entry
 
 Headline = Literal["leakage", "ssim", "reid_top1", "identity_top1"]
 """Figures of a board that a suite can be about."""
+
+E = TypeVar("E", bound="PluginEntry")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 
@@ -69,7 +74,17 @@ class AttackEntry(PluginEntry):
 
 
 class Suite(Spec):
-    """The content of a suite file."""
+    """The content of a suite file: what `dpbench.run` takes, too.
+
+    >>> suite = dpbench.Suite(
+    ...     name="mine",
+    ...     backbones=[{"name": "resnet10t", "split_points": ["layer1"]}],
+    ...     defenses=[{"name": "none"}, {"name": "gaussian", "std": [0.5, 1.0]}],
+    ...     ensemble="ensemble-v1.1",
+    ... )
+    >>> suite.victims
+    64
+    """
 
     schema_version: Literal[1] = 1
     protocol: str = Field("", description="what is asked of the defenses; by default what leaks in inference")
@@ -79,7 +94,8 @@ class Suite(Spec):
     threat_models: list[ThreatModel] = Field(
         ["weights"],
         min_length=1,
-        description="static: the attacker prepared on the undefended client; query: the defended client as a "
+        description="observe: the attacker sees releases and may ask nothing; static: it prepared on the undefended "
+        "client; query: the defended client as a "
         "black box; weights: the defended client itself",
     )
     server: ServerRole = Field(
@@ -147,11 +163,25 @@ def with_weights(suite: Suite, weights: str) -> Suite:
     return suite.model_copy(update={"backbones": [suite.backbones[0].model_copy(update={"weights": weights})]})
 
 
-def extend(suite: Suite, *, defenses: list[str], attacks: list[str]) -> Suite:
-    """The suite with further defenses and attacks, by name or as `path/to/file.py:Name`, at their defaults."""
+def extend(suite: Suite, *, defenses: Sequence[str | PluginEntry], attacks: Sequence[str | PluginEntry]) -> Suite:
+    """The suite with further defenses and attacks: a name or `path/to/file.py:Name`, then parameters, see `entry`."""
     return suite.model_copy(
         update={
-            "defenses": [*suite.defenses, *(PluginEntry(name=name) for name in defenses)],
-            "attacks": [*suite.attacks, *(AttackEntry(name=name) for name in attacks)],
+            "defenses": [*suite.defenses, *entries(PluginEntry, defenses, "--defense")],
+            "attacks": [*suite.attacks, *entries(AttackEntry, attacks, "--attack")],
         }
     )
+
+
+def entries(kind: type[E], given: Sequence[str | PluginEntry], option: str) -> list[E]:
+    """What a command line names, or entries of another kind with the same parameters, as tables of a suite.
+
+    Raises:
+        DpbenchError: a text that is no name with parameters.
+    """
+    return [
+        validated(kind, entry(one, option), origin=f"{option} {one!r}")
+        if isinstance(one, str)
+        else kind.model_validate(one.model_dump())
+        for one in given
+    ]

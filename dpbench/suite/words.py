@@ -54,7 +54,7 @@ def words_of_cell(cell: CellSpec) -> Words:
 
 def label_of(cell: CellSpec, defense: str, attack: str) -> str:
     """`resnet10t layer1 | gaussian std=0.5 | decoder | weights | seed 0`."""
-    return f"{cell.backbone.name} {cell.split_point} | {defense} | {attack} | {cell.granted} | seed {cell.seed}"
+    return f"{cell.backbone.shown} {cell.split_point} | {defense} | {attack} | {cell.granted} | seed {cell.seed}"
 
 
 def words_of_plugin(spec: PluginSpec, kind: type[Plugin]) -> str:
@@ -129,4 +129,4 @@ def label(cell: CellSpec, *, full: bool = False) -> str:
 
 def setting(cell: CellSpec) -> str:
     """What of a cell is there before any attack, in words: `resnet10t layer1 | gaussian std=0.5 | seed 0`."""
-    return f"{cell.backbone.name} {cell.split_point} | {words_for(cell).defense} | seed {cell.seed}"
+    return f"{cell.backbone.shown} {cell.split_point} | {words_for(cell).defense} | seed {cell.seed}"

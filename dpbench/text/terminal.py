@@ -44,6 +44,17 @@ def unwritten() -> OSError | None:
     return None
 
 
+WIDE = 240
+"""Columns where nobody looks through a window: in files, pipes and the logs of CI services."""
+
+
+def _width() -> int | None:
+    """Columns to print in: None for those of the terminal; `COLUMNS` decides wherever it is set."""
+    if os.environ.get("COLUMNS", "").isdecimal():
+        return None  # rich reads it
+    return None if sys.stdout.isatty() else WIDE
+
+
 def make_console() -> Console:
     """A rich console on standard output."""
     from rich.console import Console
@@ -52,4 +63,4 @@ def make_console() -> Console:
         def on_broken_pipe(self) -> None:
             raise  # the BrokenPipeError that is being handled; rich would exit with status 1
 
-    return Plain()
+    return Plain(width=_width())

@@ -18,6 +18,7 @@ from timm.models import list_modules
 
 from dpbench.errors import DpbenchError
 from dpbench.models import backbones, splitting
+from dpbench.models.adapters import encoder
 from dpbench.models.spec import BackboneSpec
 
 TABLE = Path(__file__).parents[2] / "leaderboards" / "backbones.csv"
@@ -34,6 +35,7 @@ COLUMNS = (
     "image_values",
     "packed",
     "reason",
+    "final_features",
 )
 TABLES = ("shared_rel_pos.",)
 """Modules that make tables of positions, which do not depend on the image: both halves have one."""
@@ -146,10 +148,22 @@ def test_every_stage_is_cut_exactly(family, written):
         rows.append(table_row(family, name, size, point, halves, released.shape[1:], ""))
         if point == points[len(points) // 2]:
             assert_trainable_and_computed_once(halves, images)
+    width = final_features(model, images)
+    rows = [{**row, "final_features": width} for row in rows]
     written += rows
     if PUBLISHED:
         published = some([row for row in PUBLISHED if row["family"] == family])
         assert [{k: str(v) for k, v in row.items()} for row in rows] == published
+
+
+def final_features(model, images) -> int:
+    """What a probe reads of an image, once the classifier is gone."""
+    model.reset_classifier(0)
+    with torch.no_grad():
+        width = model.eval()(images).shape[1:]
+        encoder.with_head(model, encoder.Head(torch.nn.Linear(width.numel(), CLASSES), last=False))
+        assert model(images).shape == (len(images), CLASSES)
+    return width.numel()
 
 
 def assert_trainable_and_computed_once(halves, images) -> None:

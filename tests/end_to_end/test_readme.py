@@ -8,7 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import tiny_suite
+import torch
 
+from dpbench import Attack
 from dpbench.api import plan as make_plan
 from dpbench.board.columns import COLUMNS
 from dpbench.cli import app as cli
@@ -123,9 +125,11 @@ def test_a_protocol_runs_as_shown(tmp_path, dpbench, monkeypatch):
 
 def test_every_file_that_is_shown_is_run():
     files = {code.partition("\n")[0] for code in code_of(TEXTS, "python")}
-    plugins = {f"# {name}.py" for name in ("mine", "my_defense", "my_attack", "my_metric", "my_data", "my_protocol")}
+    plugins = {
+        f"# {name}.py" for name in ("mine", "my_defense", "my_attack", "my_metric", "my_data", "my_protocol", "my_net")
+    }
     plugins.add("# pool.py")  # an executor: tests/unit/running/test_workers.py
-    assert files == {*plugins, "# from Python"}
+    assert files == {*plugins, "# from Python", "# in a notebook"}
 
 
 @pytest.mark.parametrize("text", [README, GUIDE["commands"]], ids=["README", "commands"])
@@ -137,6 +141,34 @@ def test_the_python_example_runs(text, tmp_path, monkeypatch):
     small = code.replace('run("quick")', 'run("tiny.toml")').replace("dpbench-runs/quick", "dpbench-runs/tiny")
     assert "quick" not in small
     exec(compile(small, "README.md", "exec"), {})
+
+
+class Plain(Attack):
+    name = "plain"
+
+    def reconstruct(self, seen, *, generator):
+        return torch.full((len(seen.released), *seen.image_shape), 0.5)
+
+
+def test_the_example_of_what_one_holds_runs(tmp_path, monkeypatch):
+    code = snippet(GUIDE["commands"], "in a notebook")
+    monkeypatch.chdir(tmp_path)
+    small = code.replace("(images, labels)", "(images, labels), attacks=[Plain], victims=4")
+    assert small != code
+    network = torch.nn.Sequential()
+    network.add_module("layer2", torch.nn.Conv2d(3, 4, 3, stride=2, padding=1))
+    network.add_module("flat", torch.nn.Flatten())
+    network.add_module("fc", torch.nn.Linear(4 * 8 * 8, 2))
+    images = torch.rand(100, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    names = {
+        "__name__": "__main__",
+        "network": network,
+        "images": images,
+        "labels": torch.arange(100) % 2,
+        "Plain": Plain,
+    }
+    exec(compile(small, "commands.md", "exec"), names)
+    assert len(names["results"].board) > 3
 
 
 def test_the_suite_examples_are_suites(tmp_path, dpbench, monkeypatch):
@@ -151,7 +183,7 @@ def test_the_suite_examples_are_suites(tmp_path, dpbench, monkeypatch):
 
 
 def verbs_in(*texts: str) -> set[str]:
-    return set(re.findall(r"\bdpbench ([a-z]+)\s", "\n".join(code_of(list(texts), "", "sh", "yaml"))))
+    return set(re.findall(r"\bdpbench ([a-z]+)\b", "\n".join(code_of(list(texts), "", "sh", "yaml"))))
 
 
 def test_every_command_that_is_shown_exists_and_every_command_is_shown():

@@ -47,7 +47,7 @@ def names(folder, monkeypatch):
 
 @pytest.mark.parametrize("name", dpbench.__all__)
 def test_the_example_of_a_public_name_runs(name, names, folder):
-    if name in ("load_records", "build_board"):
+    if name in ("load_records", "build_board", "Results"):
         dpbench.run("tiny.toml", output="runs/tiny", device="cpu")
     examples = doctest.DocTestParser().get_doctest(documented(name), names, name, None, 0)
     assert examples.examples, f"dpbench.{name} has no example in its docstring"

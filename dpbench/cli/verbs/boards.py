@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dpbench.errors import DpbenchError, unknown
 from dpbench.text.shown_text import ERROR_LIMIT, clean
 from dpbench.text.terminal import make_console
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dpbench.protocols.known import AnyProtocol
 
 verbs = typer.Typer()
 
@@ -18,15 +23,25 @@ verbs = typer.Typer()
     epilog="Examples:\n\n  dpbench leaderboard dpbench-runs/quick --output board.csv\n\n"
     "  dpbench leaderboard run1 run2 --output board.html\n\n"
     "  dpbench leaderboard run1 run2 --plot depth --output depth.png\n\n"
-    "  dpbench leaderboard mine --claimed theirs --output board.csv"
+    "  dpbench leaderboard mine --claimed theirs --output board.csv\n\n"
+    "  dpbench leaderboard dpbench-runs/quick --output quick.jsonl.xz\n\n"
+    "  dpbench leaderboard mine --beside leaderboards/cifar10.csv --output board.csv\n\n"
+    "  dpbench leaderboard run1 --output table.tex --labels dpm='DPM (ours)' --columns defense,attacker,accuracy,ssim"
 )
 def leaderboard(
-    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run directories.")],
-    output: Annotated[Path, typer.Option(help="FILE ending in .csv, .md, .html or .tex; in .png for a plot.")],
+    directories: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="Run directories, or files of records (.jsonl.xz).")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            help="FILE in .csv, .md, .html or .tex; in .png, .pdf or .svg for a plot; in .jsonl.xz for the records."
+        ),
+    ],
     plot: Annotated[
         str | None,
         typer.Option(
-            help="What a .png shows: tradeoff, budgets or depth; of features for a partner benefit or transfer.",
+            help="What a plot shows: tradeoff, budgets or depth; of features for a partner benefit or transfer.",
             show_default="the first of these",
         ),
     ] = None,
@@ -34,11 +49,37 @@ def leaderboard(
         list[Path] | None,
         typer.Option(metavar="DIR", help="Run directories of others, not re-run: shown apart. May be repeated."),
     ] = None,
+    beside: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="BOARD",
+            help="A published board (.csv, or its records) to set these rows into: marked `own`, on its scale or said "
+            "why not.",
+        ),
+    ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(metavar="worst|attacks|all", help="Rows of a .tex.", show_default="worst"),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,NAME", help="Columns of a .tex, of the board's.", show_default="eight"),
+    ] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=LABEL", help="What a defense is called in a .tex and in plots. May be repeated."),
+    ] = None,
 ) -> None:
     """Derive a board from records alone: one row per cell and a worst-case row per defense setting."""
     from dpbench.protocols.known import of_run, of_runs
+    from dpbench.records.archive import ENDING
 
     protocol = of_runs(directories)
+    if output.name.endswith(ENDING):
+        if claimed:
+            raise DpbenchError(f"--claimed: a file of records ({ENDING}) holds what was measured; leave it out")
+        print(f"{output}: {protocol.store.write_archive(directories, output, protocol.newest)} records")
+        return
     chosen = plot or next(iter(protocol.plots), "")
     if chosen not in protocol.plots and plot is not None:
         raise unknown("plot", chosen, protocol.plots)
@@ -51,8 +92,47 @@ def leaderboard(
         protocol.newest(record for directory in given for record in protocol.store.all(directory))
         for given in (directories, claimed or [])
     )
-    rows = protocol.write(records, protocol.board(records, claimed=others), output, chosen)
-    print(f"{output}: {rows} rows")
+    board = protocol.board(records, claimed=others)
+    if beside is not None:
+        from dpbench.gate.beside import set_beside
+        from dpbench.gate.check import load_side
+
+        found = set_beside(board, load_side(beside).board, protocol.boards.layout)
+        board = found.board
+        for line in found.notes:
+            print(f"note: {clean(line, ERROR_LIMIT)}")
+    if labels:
+        _label(board, labels, output)
+    if rows is None and columns is None:
+        written = protocol.write(records, board, output, chosen)
+    else:
+        written = _paper_table(protocol, board, output, rows, columns)
+    print(f"{output}: {written} rows")
+
+
+def _label(board: pd.DataFrame, labels: list[str], output: Path) -> None:
+    from dpbench.reporting.plot_style import PLOTTED, with_labels
+
+    if output.suffix not in (*PLOTTED, ".tex"):
+        raise DpbenchError(
+            f"--labels: {output.name} keeps the names of defenses; expected {', '.join(PLOTTED)} or .tex"
+        )
+    pairs = [label.partition("=") for label in labels]
+    if wrong := [name for name, sign, label in pairs if not (name and sign and label)]:
+        raise DpbenchError(f"--labels {wrong[0]}: expected NAME=LABEL")
+    with_labels(board, {name: label for name, _, label in pairs})
+
+
+def _paper_table(
+    protocol: AnyProtocol, board: pd.DataFrame, output: Path, rows: str | None, columns: str | None
+) -> int:
+    from dpbench.board.columns import CELL_LAYOUT
+    from dpbench.reporting.paper_table import COLUMNS, write_paper_table
+
+    if output.suffix != ".tex" or protocol.boards.layout is not CELL_LAYOUT:
+        raise DpbenchError("--rows and --columns are of a .tex of a board of cells; leave them out")
+    named = COLUMNS if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
+    return write_paper_table(board, output, rows=rows or "worst", columns=named)
 
 
 @verbs.command(
@@ -63,7 +143,16 @@ def leaderboard(
 def check(
     candidate: Annotated[Path, typer.Argument(help="A board (.csv) or a run directory.")],
     baseline: Annotated[Path, typer.Option(help="The accepted board (.csv) or run directory.")],
-    junit: Annotated[Path | None, typer.Option(help="Also write the result as JUnit XML.")] = None,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the result as JUnit XML.")] = None,
+    gitlab: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            envvar="DPBENCH_GITLAB",
+            help="Also write the findings as a code quality report, which GitLab shows in merge requests.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
     ssim: Annotated[float, typer.Option(min=0, help="Tolerated rise of SSIM.")] = 0.02,
     psnr_db: Annotated[float, typer.Option("--psnr-db", min=0, help="Tolerated rise of PSNR, dB.")] = 0.5,
     lpips: Annotated[float, typer.Option(min=0, help="Tolerated fall of LPIPS.")] = 0.02,
@@ -74,14 +163,16 @@ def check(
     ] = 0.05,
     accuracy: Annotated[float, typer.Option(min=0, help="Tolerated fall of accuracy.")] = 0.01,
 ) -> None:
-    """The gate: does this leak more, or predict worse, than the accepted baseline?
+    """Does this leak more, or predict worse, than the accepted baseline?
 
-    A figure got worse when it is beyond its tolerance and outside the baseline's interval; where both are run
-    directories, when it is so image by image. Compare runs of one machine with one number of threads: others fit
-    other networks, which the default tolerances do not cover. Leakage is compared where it is made of the same
-    metrics on both sides. The verdict says how many figures were compared, and notes say what was not. Exit status:
-    0 nothing got worse; 1 something did, is missing, changed or failed; 2 unusable input, or nothing to compare. In
-    GitHub Actions it annotates and writes the step summary.
+    The verdict is the first line, with how many figures were compared; what is said of several rows is one finding, and
+    notes say what was not compared. A figure got worse when it is beyond its tolerance and outside the baseline's
+    interval; where both are run directories, when it is so image by image. Compare runs of one machine with one number
+    of threads: others fit other networks, which the default tolerances do not cover. Leakage is compared where it is
+    made of the same metrics on both sides. In GitHub Actions it annotates and writes the step summary.
+
+    Exit status: 0 nothing got worse; 1 something did, is missing, changed or failed; 2 unusable input, or nothing to
+    compare.
     """
     import os
 
@@ -98,14 +189,24 @@ def check(
         accuracy=accuracy,
     )
     status = run_check(
-        candidate, baseline, tolerance=tolerance, junit=junit, environment=os.environ, console=make_console()
+        candidate,
+        baseline,
+        tolerance=tolerance,
+        junit=junit,
+        environment=os.environ,
+        console=make_console(),
+        gitlab=gitlab,
+        as_json=as_json,
     )
     raise typer.Exit(status)
 
 
 @verbs.command(epilog="Examples:\n\n  dpbench verify dpbench-runs/quick\n\n  dpbench verify theirs ours")
 def verify(
-    directories: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, of either protocol.")],
+    directories: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run directories of either protocol, or files of records (.jsonl.xz)."),
+    ],
 ) -> None:
     """Does a run fit together? Digests and ranges of its records, and their figures computed again from its images.
 

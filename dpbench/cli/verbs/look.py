@@ -1,4 +1,4 @@
-"""`dpbench list`, `show`, `doctor` and `guide`: what there is, on this machine, in a run and in the pages."""
+"""`dpbench list`, `new`, `show`, `doctor` and `guide`: what there is, to begin with, in a run and in the pages."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dpbench.cli import completion
 from dpbench.errors import DpbenchError
 from dpbench.text.shown_text import ERROR_LIMIT, clean
 from dpbench.text.terminal import make_console
@@ -17,12 +18,13 @@ verbs = typer.Typer()
 @verbs.command(
     "list",
     epilog="Examples:\n\n  dpbench list attacks\n\n  dpbench list backbones 'resnet*'\n\n"
-    "  dpbench list defenses --json",
+    "  dpbench list defenses --json\n\n  dpbench list suites quick > my_suite.toml",
 )
 def list_(
-    what: Annotated[str, typer.Argument(help="attacks, defenses, datasets, backbones or suites.")],
+    what: Annotated[str, typer.Argument(help="attacks, defenses, metrics, datasets, backbones or suites.")],
     pattern: Annotated[
-        str, typer.Argument(help="A shell pattern on the names; backbones then show split points.")
+        str,
+        typer.Argument(help="A shell pattern on the names; backbones then show split points, a single suite its TOML."),
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
 ) -> None:
@@ -33,6 +35,12 @@ def list_(
         from dpbench.errors import unknown
 
         raise unknown("list", what, KINDS)
+    if what == "suites" and not as_json:
+        from dpbench.suite.files import built_in_suites
+
+        if (text := built_in_suites().get(pattern)) is not None:
+            print(text, end="")  # to be changed and saved
+            return
     entries = listing(what, pattern)
     if as_json:
         import json
@@ -42,16 +50,41 @@ def list_(
         print_listing(entries, make_console())
 
 
+@verbs.command(epilog="Examples:\n\n  dpbench new suite my_suite.toml\n\n  dpbench new defense my_defense.py")
+def new(
+    kind: Annotated[str, typer.Argument(help="suite, defense, attack or metric.")],
+    file: Annotated[
+        Path | None, typer.Argument(help="Where it goes.", show_default="my_suite.toml, my_defense.py, ...")
+    ] = None,
+) -> None:
+    """Write a file to begin with: it runs as it is, and is yours to change. What is there is never overwritten.
+
+    Exit status: 0 written, 2 there is such a file already, or it cannot be written.
+    """
+    from dpbench.cli.starting import begin, how_to_try
+
+    path = file or Path(f"my_{kind}{'.toml' if kind == 'suite' else '.py'}")
+    text = begin(kind, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("x", encoding="utf-8", newline="\n") as opened:  # x: nobody else may have written it meanwhile
+        opened.write(text)
+    print(f"written to {clean(path, ERROR_LIMIT)}; next: {clean(how_to_try(kind, path), ERROR_LIMIT)}")
+
+
 @verbs.command(
     epilog="Examples:\n\n  dpbench show dpbench-runs/quick\n\n"
     "  dpbench show dpbench-runs/quick --cell 'dpm*decoder*weights' --open\n\n"
     "  dpbench show dpbench-runs/quick --cell 'none*decoder' --cell 'dpm*decoder' --output compared.png"
 )
 def show(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", autocompletion=completion.runs, help="A run directory.")],
     cell: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="A shell pattern that occurs in a cell's label. May be repeated."),
+        typer.Option(
+            metavar="PATTERN",
+            autocompletion=completion.shown,
+            help="A shell pattern that occurs in a cell's label. May be repeated.",
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Write the picture of the cell here; of several cells, one row for each.")

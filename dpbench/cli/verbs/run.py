@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dpbench.cli import completion
 from dpbench.text.terminal import make_console
 
 verbs = typer.Typer()
@@ -18,14 +19,19 @@ verbs = typer.Typer()
     "  dpbench run\n\n"
     "  dpbench run cifar10 --data photos/cifar10\n\n"
     "  dpbench run my_suite.toml --only dpm --seed 1\n\n"
-    "  dpbench run quick --budget large\n\n"
+    "  dpbench run quick --budget large --victims 8 --set dataset.test=200\n\n"
+    "  dpbench run quick --defense 'gaussian std=[0.5,3.0]' --only gaussian --only none\n\n"
+    "  dpbench run quick --backbone resnet18 --split layer2\n\n"
     "  dpbench run quick --weights resnet10t.safetensors\n\n"
     "  dpbench run quick --workers 4 --timeout 3600\n\n"
     "  dpbench run sharing\n\n"
     "  dpbench run quick --defense my_defense.py:MyDefense --dry-run"
 )
 def run(
-    suite: Annotated[str, typer.Argument(help="A built-in suite (dpbench list suites) or a TOML file.")] = "quick",
+    suite: Annotated[
+        str,
+        typer.Argument(autocompletion=completion.suites, help="A built-in suite (dpbench list suites) or a TOML file."),
+    ] = "quick",
     data: Annotated[
         str | None,
         typer.Option(
@@ -35,8 +41,12 @@ def run(
     output: Annotated[Path | None, typer.Option(help="The run directory.", show_default="dpbench-runs/SUITE")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     only: Annotated[
-        str | None,
-        typer.Option(metavar="PATTERN", help="Only cells in whose label this shell pattern occurs."),
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            autocompletion=completion.cells,
+            help="Only cells in whose label this shell pattern occurs. May be repeated: any of them.",
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Overrides the suite's seeds.")] = None,
     budget: Annotated[
@@ -63,11 +73,43 @@ def run(
     ] = "auto",
     defense: Annotated[
         list[str] | None,
-        typer.Option(help="Adds a defense: a name, or path/to/file.py:Name. May be repeated."),
+        typer.Option(
+            metavar="'NAME [KEY=VALUE ...]'",
+            autocompletion=completion.defenses,
+            help="Adds a defense: a name or path/to/file.py:Name, then parameters; a list makes one setting of each "
+            "value. May be repeated.",
+        ),
     ] = None,
     attack: Annotated[
         list[str] | None,
-        typer.Option(help="Adds an attack: a name, or path/to/file.py:Name. May be repeated."),
+        typer.Option(
+            metavar="'NAME [KEY=VALUE ...]'",
+            autocompletion=completion.attacks,
+            help="Adds an attack, as --defense does. May be repeated.",
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="'NAME [KEY=VALUE ...]'",
+            autocompletion=completion.backbones,
+            help="Replaces the suite's backbone by another of timm's, with the settings of the first.",
+        ),
+    ] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Replaces the split points: a module or a stage index. May be repeated."),
+    ] = None,
+    victims: Annotated[
+        int | None, typer.Option(min=1, help="How many test images are attacked, by every attack at most.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any other value of the suite, as TOML has it: budget=small, dataset.test=100. May be repeated.",
+        ),
     ] = None,
     audit: Annotated[
         bool,
@@ -76,6 +118,10 @@ def run(
             help="Runs every plug-in in processes of its own; those from files and other packages always run so.",
         ),
     ] = False,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Also send curves and means to tensorboard or wandb. May be repeated."),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -137,7 +183,7 @@ def run(
     options = Options(
         data=data,
         output=output,
-        only=only,
+        only=only or [],
         seed=seed,
         shifted=shifted,
         budget=budget,
@@ -146,6 +192,10 @@ def run(
         shard=None if shard is None else parse_shard(shard),
         defenses=defense or [],
         attacks=attack or [],
+        settings=set_ or [],
+        backbone=backbone,
+        splits=split or [],
+        victims=victims,
     )
     means = Means(executor=executor or "", workers=workers, threads=threads, timeout=timeout, address=address or "")
     status = run_suite(
@@ -157,6 +207,7 @@ def run(
         profile=profile,
         dry_run=dry_run,
         console=console,
+        trackers=track or [],
         repeats=repeats,
     )
     raise typer.Exit(status)

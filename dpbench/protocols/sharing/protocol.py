@@ -19,7 +19,7 @@ from dpbench.errors import DpbenchError
 from dpbench.executors.graph import Need, Ties
 from dpbench.executors.stages import Stages
 from dpbench.plugins.configuring import attack_of, defense_of
-from dpbench.protocols.doubts import missing_metrics, not_converged
+from dpbench.protocols.doubts import clamped, missing_metrics, not_converged
 from dpbench.protocols.sharing import refinement
 from dpbench.protocols.sharing.benefit import Benefit
 from dpbench.protocols.sharing.pipeline import SharedPipeline
@@ -28,17 +28,20 @@ from dpbench.protocols.sharing.records import SHARED, SharingRecord, latest
 from dpbench.protocols.sharing.reporting.board import build_sharing_board
 from dpbench.protocols.sharing.reporting.columns import SHARING_BOARDS
 from dpbench.protocols.sharing.reporting.plots import write_benefit, write_transfer
+from dpbench.protocols.sharing.reporting.report import report_of_sharing
 from dpbench.protocols.sharing.reporting.table import print_sharing, print_transfer, write_csv, write_sharing_board
 from dpbench.protocols.sharing.reporting.transfer import build_transfer
 from dpbench.protocols.sharing.suite import SharingAttack, SharingSuite
 from dpbench.protocols.sharing.units import Attacked, OnShared, Training, Transferred, Unit, WorldSpec, setting_text
 from dpbench.protocols.sharing.world import World
 from dpbench.records.store import Store
+from dpbench.report.content import Report
+from dpbench.report.page import write_page
 from dpbench.running.kept_images import keep_images
 from dpbench.running.protocol import Lab, Options, Plan, Planned, Progress, Protocol, Shareable
 from dpbench.suite import preflight
 from dpbench.suite.overrides import overrides
-from dpbench.suite.suite import PluginEntry
+from dpbench.suite.suite import PluginEntry, entries
 from dpbench.suite.words import ssim_text
 from dpbench.text.hashing import content_hash
 
@@ -64,8 +67,8 @@ class Sharing(Protocol[Unit, SharingRecord]):
             changes["leakage_seeds"] = None
         if options.weights is not None:
             changes["backbone"] = suite.backbone.model_copy(update={"weights": options.weights})
-        changes["defenses"] = [*suite.defenses, *(PluginEntry(name=name) for name in options.defenses)]
-        changes["attacks"] = [*suite.attacks, *(SharingAttack(name=name) for name in options.attacks)]
+        changes["defenses"] = [*suite.defenses, *entries(PluginEntry, options.defenses, "--defense")]
+        changes["attacks"] = [*suite.attacks, *entries(SharingAttack, options.attacks, "--attack")]
         suite = suite.model_copy(update=changes)
         size = suite.dataset.image_size
         progress("looking at the data")
@@ -145,7 +148,10 @@ class Sharing(Protocol[Unit, SharingRecord]):
         return build_sharing_board(records)
 
     def write(self, records: Sequence[SharingRecord], board: pd.DataFrame, output: Path, plot: str) -> int:
-        """See `write_sharing_board`."""
+        """See `write_sharing_board`; a page where it ends in .html."""
+        if output.suffix.lower() == ".html" and plot != "transfer":
+            write_page(self.page(records, board, None, title="leaderboard"), output)
+            return len(board)
         return write_sharing_board(list(records), board, output, plot)
 
     def show(self, records: Sequence[SharingRecord], board: pd.DataFrame, console: Console) -> None:
@@ -166,10 +172,14 @@ class Sharing(Protocol[Unit, SharingRecord]):
             found["transfer.png"] = lambda: write_transfer(matrix, folder / "transfer.png")
         return found
 
+    def page(self, records: Sequence[SharingRecord], board: pd.DataFrame, folder: Path | None, *, title: str) -> Report:
+        """See `report_of_sharing`."""
+        return report_of_sharing(records, board, folder, title=title)
+
     def doubts(self, records: Sequence[SharingRecord]) -> list[str]:
         """See `Protocol`."""
         adaptive = [r for r in records if getattr(r.unit, "knowledge", "") in ("query", "weights")]
-        return not_converged(adaptive) + missing_metrics(records, ["lpips"])
+        return not_converged(adaptive) + clamped(records) + missing_metrics(records, ["lpips"])
 
     def progress_of(self, record: SharingRecord) -> str:
         """See `Protocol`."""
@@ -259,4 +269,7 @@ class SharingLab(Lab[Unit]):
             }
         assert isinstance(unit, OnShared)
         result = self.pipeline.run(unit.cell(), stages, progress)
-        return {**result.envelope, "kept": keep_images(plan.output, unit.id, result, title=unit.label)}
+        return {
+            **result.envelope,
+            "kept": keep_images(plan.output, unit.id, result, title=unit.label, frames=result.frames),
+        }

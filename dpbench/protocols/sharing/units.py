@@ -54,8 +54,7 @@ class WorldSpec(Spec):
         """As JSON, without the places of files."""
         spec = self.model_dump(mode="json")
         spec["dataset"].pop("name")
-        if spec.pop("weights_fingerprint"):
-            spec["backbone"]["weights"] = f"file:{self.weights_fingerprint}"
+        spec["backbone"] = self.backbone.identity(spec.pop("weights_fingerprint"))
         return spec
 
     def cell(self, owner: str = "", attacker: str = "", **settings: Any) -> EntityCell:

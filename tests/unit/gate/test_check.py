@@ -3,12 +3,14 @@ from __future__ import annotations
 import inspect
 import io
 import itertools
+import json
 import math
 import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -251,9 +253,10 @@ def test_table_shows_markup_as_text() -> None:
     finding = Finding("failed", (*ROW[:5], "[red]x[/red]", *ROW[6:]), "[bold]")
     print_comparison(Comparison([finding], [ROW], 2, ["[blue]"]), console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.splitlines()[0].startswith("failed: ")
     assert "[red]x[/red]" in text
     assert "note: [blue]" in text
-    assert "failed: 1 findings in 1 of 1 rows of the baseline, 2 figures compared" in text
+    assert "failed: 1 finding in 1 of 1 rows of the baseline, 2 figures compared" in text
 
 
 def check(candidate: Path, baseline: Path, junit: Path | None = None, **environment: str) -> tuple[int, str]:
@@ -450,7 +453,7 @@ def test_a_changed_setting_is_one_finding(board: pd.DataFrame, column: str, valu
 def test_what_may_have_become_of_a_setting_is_not_guessed(board: pd.DataFrame) -> None:
     two = pd.concat([board.assign(defense_args="noise_std=2.0"), board.assign(defense_args="noise_std=3.0")])
     same = board.assign(defense="none")
-    assert kinds(pd.concat([two, same]), pd.concat([board, same])) == ["missing"] * 2 + ["new"] * 4
+    assert kinds(pd.concat([two, same]), pd.concat([board, same])) == ["missing", "new"]
 
 
 def test_boards_of_other_suites_are_refused(board: pd.DataFrame) -> None:
@@ -464,8 +467,8 @@ def test_boards_of_other_suites_are_refused(board: pd.DataFrame) -> None:
 def test_a_server_names_a_row(board: pd.DataFrame) -> None:
     both = pd.concat([board.assign(server=""), board.assign(server="trusted", ssim=0.2)])
     result = compare(both, board, tolerance=Tolerance())
-    assert [finding.kind for finding in result.findings] == ["new", "new"]
-    assert result.name(result.findings[0]).endswith("(weights server=trusted, seed 0)")
+    assert [(finding.kind, len(finding.rows)) for finding in result.findings] == [("new", 2)]
+    assert result.name(result.findings[0]).endswith("(weights server=trusted, seed 0) and 1 more row")
 
 
 def test_exchanged_images_are_named_once_and_are_no_leakage(tmp_path: Path) -> None:
@@ -531,3 +534,75 @@ def test_leakage_is_compared_where_rows_name_the_same_metrics() -> None:
 def test_the_command_tolerates_by_default_what_the_table_says():
     options = inspect.signature(boards.check).parameters
     assert {name: options[name].default for name in Tolerance.model_fields} == Tolerance().model_dump()
+
+
+def test_one_missing_metric_is_one_warning(tmp_path: Path) -> None:
+    board = build_board(make_grid(12))
+    blind = board.assign(lpips=np.nan, lpips_low=np.nan, lpips_high=np.nan)
+    result = compare(blind, board, tolerance=Tolerance())
+    measured = int(board["lpips"].notna().sum())
+    assert measured > 10
+    assert [(finding.kind, len(finding.rows), finding.level) for finding in result.findings] == [
+        ("missing figure", measured, "warning")
+    ]
+    assert result.findings[0].message == "lpips is in the baseline and was not measured"
+    write_junit(result, tmp_path / "junit.xml")
+    told = [case.findtext("system-out") for case in ET.parse(tmp_path / "junit.xml").getroot().iter("testcase")]
+    assert len([text for text in told if text is not None]) == measured  # each of its rows still says so
+    assert len(workflow_commands(result)) == 1 + len(result.notes)
+
+
+def test_programs_read_verdict_and_findings(tmp_path: Path, dpbench: Any) -> None:
+    board = build_board(make_grid(12, split_points=("layer1",)))
+    write_board(board, tmp_path / "was.csv")
+    write_board(board.assign(ssim=1.0, ssim_high=1.0), tmp_path / "now.csv")
+    arguments = [
+        "check",
+        tmp_path / "now.csv",
+        "--baseline",
+        tmp_path / "was.csv",
+        "--gitlab",
+        tmp_path / "quality.json",
+    ]
+    outcome = dpbench(*arguments, "--json")
+    assert (outcome.status, outcome.err) == (1, "")
+    told = json.loads(outcome.out)
+    assert (told["verdict"], told["rows"]) == ("failed", len(board))
+    assert told["findings"][0].keys() == {"finding", "level", "fails", "message", "rows"}
+    assert told["findings"][0]["fails"]
+    assert dpbench(*arguments).out.splitlines()[0] == told["line"]
+    same = dpbench("check", tmp_path / "was.csv", "--baseline", tmp_path / "was.csv", "--json")
+    assert same.status == 0
+    assert json.loads(same.out)["verdict"] == "passed"
+
+
+def test_gitlab_reads_findings_as_code_quality(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dpbench: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    board = build_board(make_grid(12, split_points=("layer1",)))
+    (tmp_path / "ci").mkdir()
+    write_board(board, tmp_path / "ci" / "was.csv")
+    write_board(
+        board.assign(ssim=1.0, ssim_high=1.0, lpips=np.nan, lpips_low=np.nan, lpips_high=np.nan), tmp_path / "n.csv"
+    )
+    monkeypatch.setenv("DPBENCH_GITLAB", "quality.json")
+    assert dpbench("check", "n.csv", "--baseline", tmp_path / "ci" / "was.csv").status == 1
+    entries = json.loads((tmp_path / "quality.json").read_text())
+    assert {entry["severity"] for entry in entries} == {"critical", "minor"}
+    assert len({entry["fingerprint"] for entry in entries}) == len(entries) > 2
+    for entry in entries:
+        assert entry.keys() == {"description", "check_name", "fingerprint", "severity", "location"}
+        assert entry["location"] == {"path": "ci/was.csv", "lines": {"begin": 1}}
+    first = (tmp_path / "quality.json").read_text()
+    assert dpbench("check", "n.csv", "--baseline", tmp_path / "ci" / "was.csv").status == 1
+    assert (tmp_path / "quality.json").read_text() == first
+    assert dpbench("check", "ci/was.csv", "--baseline", "ci/was.csv").status == 0
+    assert json.loads((tmp_path / "quality.json").read_text()) == []
+
+
+def test_json_stays_json_in_github_actions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dpbench: Any) -> None:
+    write_board(build_board([make_record()]), tmp_path / "board.csv")
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "step.md"))
+    outcome = dpbench("check", tmp_path / "board.csv", "--baseline", tmp_path / "board.csv", "--json")
+    assert json.loads(outcome.out)["notes"] == ["candidate and baseline are the same: nothing can have got worse"]
+    assert "passed: nothing got worse" in (tmp_path / "step.md").read_text()

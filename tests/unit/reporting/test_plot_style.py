@@ -88,5 +88,7 @@ def test_a_run_whose_plots_fail_has_its_table(dpbench, tmp_path: Path, monkeypat
     assert (outcome.status, outcome.err) == (0, "")
     assert "resnet10t split at layer1" in outcome.out
     assert "no tradeoff.png: RuntimeError: no plot today" in outcome.out
-    assert outcome.out.splitlines()[-1].endswith("board.csv, overview.png, and a picture per cell in pictures/")
+    assert outcome.out.splitlines()[-1].endswith(
+        "board.csv, overview.png, report.html, and a picture per cell in pictures/"
+    )
     assert (tmp_path / "run" / "board.csv").is_file()

@@ -1,6 +1,7 @@
 import pytest
 from parsing import load_suite, parse_suite
 
+from dpbench.contract.threat import THREAT_MODELS
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.protocols.known import loaded
@@ -57,12 +58,12 @@ def test_every_built_in_suite_parses():
 GRIDS = {name for name in suite_files.built_in_suites() if loaded(name)[0].name == "inference"}
 
 
-@pytest.mark.parametrize("name", sorted(GRIDS - {"depth"}))  # which has no defense
+@pytest.mark.parametrize("name", sorted(GRIDS - {"depth", "encoders"}))  # which have no defense
 def test_every_built_in_suite_holds_the_whole_ladder(name):
     suite = load_suite(name)
     assert suite.threat_models == ["static", "query", "weights"]
     assert suite.auxiliary == ["same", "shifted"]
-    assert suite.ensemble == ensembles.NEWEST
+    assert suite.ensemble == "ensemble-v1.1"  # with which the published boards are measured
     assert "none" in {entry.name for entry in suite.defenses}
 
 
@@ -135,6 +136,32 @@ def test_an_ensemble_names_attacks_and_pins_their_versions(monkeypatch):
 def test_an_attack_that_needs_more_than_is_granted_is_refused():
     with pytest.raises(DpbenchError, match="attack 'rmle' needs 'weights', but the suite grants only query"):
         planned(threat_models=["query"])
+
+
+OBSERVING = BASE + '[[attacks]]\nname = "fora"\n'
+
+
+def test_the_lowest_rung_is_for_attacks_that_need_nothing():
+    ladder = ["observe", "static", "query", "weights"]
+    assert list(THREAT_MODELS) == ladder
+    tiers = {(cell.defense.name, cell.attack.name): set() for cell in planned(OBSERVING, threat_models=ladder)}
+    for cell in planned(OBSERVING, threat_models=ladder):
+        tiers[cell.defense.name, cell.attack.name].add(cell.threat_model)
+    assert tiers["gaussian", "fora"] == tiers["none", "fora"] == tiers["none", "mean-image"] == {"observe"}
+    assert tiers["gaussian", "decoder"] == {"static", "query"}
+    others = [
+        cell.id for cell in planned(OBSERVING, threat_models=ladder[1:]) if cell.attack.name in ("decoder", "rmle")
+    ]
+    assert set(others) <= {cell.id for cell in planned(OBSERVING, threat_models=ladder)}
+
+
+@pytest.mark.parametrize("name", ["decoder", "rmle", "nearest-auxiliary"])
+def test_who_may_ask_nothing_cannot_run_what_asks(name):
+    text = BASE[: BASE.index("[[attacks]]")] + f'[[attacks]]\nname = "{name}"\n'
+    with pytest.raises(
+        DpbenchError, match=f"attack '{name}' needs .*, but the suite grants only observe; add a threat"
+    ):
+        planned(text, threat_models=["observe"])
 
 
 def test_an_attack_may_run_under_some_of_the_threat_models():

@@ -45,6 +45,9 @@ DECIMALS = {"psnr_db": 2, "psnr_db_low": 2, "psnr_db_high": 2}
 WORDS = ("condition", "defense", "defense_args", "status", "seeds", "serves", "leakage_metrics", "trained_on", "error")
 """Columns of text, beside those of `SUBJECT`."""
 
+LATER = ("leakage_metrics",)
+"""Columns that boards of before do not have."""
+
 NUMBERS = tuple(column for column in COLUMNS if column not in SUBJECT + WORDS)
 """Columns that hold figures."""
 
@@ -62,7 +65,7 @@ def read_sharing_board(table: CsvTable) -> pd.DataFrame:
     Raises:
         DpbenchError: a column is missing, or a figure is no number.
     """
-    missing = [column for column in COLUMNS if column not in table.header]
+    missing = [column for column in COLUMNS if column not in table.header and column not in LATER]
     if missing:
         raise DpbenchError(
             f"board {table.path} lacks the columns {', '.join(missing[:NAMED])}; write it again with "

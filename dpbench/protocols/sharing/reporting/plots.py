@@ -57,14 +57,14 @@ def write_benefit(board: pd.DataFrame, path: Path) -> None:
         )
     shown = [metric for metric in LEAKS if metric != "reid_top1" or board[metric].notna().any()]
     size, shape = (5.2 * len(shown), 4.4 * len(receivers) + 0.9), (len(receivers), len(shown))
-    with panels(path, size, shape, legend=5) as grid:
+    with panels(path, size, shape, legend=5, sharex="all", sharey="row") as grid:
         for line, (names, rows) in zip(grid, receivers, strict=True):
             for axes, metric in zip(line, shown, strict=True):
                 _frame(axes, rows)
                 _points(axes, rows, metric)
                 axes.set_xlabel(f"what leaks of the shared images: {LEAKS[metric]}")
                 axes.set_ylabel(f"gain of {names[3]} (points of top-1)")
-                axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
+                axes.set_xlim(min(-0.03, axes.get_xlim()[0]), max(1.06, axes.get_xlim()[1]))
 
 
 def _frame(axes: Axes, rows: pd.DataFrame) -> None:

@@ -64,7 +64,9 @@ def write_sharing_board(records: list[SharingRecord], board: pd.DataFrame, outpu
     elif output.suffix in (".png", ".pdf", ".svg"):
         (write_transfer if plot == "transfer" else write_benefit)(table, output)
     else:
-        raise DpbenchError(f"{output.name}: a sharing board ends in .csv or .md, its plot in .png, .pdf or .svg")
+        raise DpbenchError(
+            f"{output.name}: a sharing board ends in .csv or .md, its page in .html, its plot in .png, .pdf or .svg"
+        )
     return len(table)
 
 

@@ -1,0 +1,119 @@
+"""The search that attacks by likelihood share: an image, as a pyramid of resolutions, whose release matches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dpbench.toolkit.inversion import total_variation
+from dpbench.toolkit.release_match import ReleaseMatch
+
+COARSEST = 2
+"""Pixels on the shorter side of the top of the pyramid."""
+
+FIRST_SMOOTHNESS = 1.0
+RELAXED = 0.7
+"""The weight of TV falls from this one, if it is the larger, over this share of the steps."""
+
+
+@dataclass(frozen=True)
+class PyramidSearch:
+    """Minimises distance(release(x), released) + smoothness * TV(x) + nearness * |x - start|^2, see `rmle`.
+
+    Attributes:
+        steps: of Adam, one-cycle.
+        learning_rate: its peak.
+        progress: shows a short text.
+    """
+
+    steps: int
+    learning_rate: float
+    progress: Callable[[str], None]
+
+    def invert(
+        self,
+        match: ReleaseMatch,
+        victims: Tensor,
+        start: Tensor,
+        smoothness: Tensor,
+        nearness: Tensor,
+        label: str,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Invert a chunk of victims.
+
+        Args:
+            match: holds what they released.
+            victims: (M,) their places in it.
+            start: (M,3,H,W) in [0,1].
+            smoothness: (M,) weights of total variation.
+            nearness: (M,) weights of the mean squared distance from the start.
+            label: of the chunk.
+            generator: feeds the draws of a stochastic client.
+
+        Returns:
+            Images (M,3,H,W), and their first and final feature distances (M,).
+        """
+        levels = _pyramid(start)
+        optimizer = torch.optim.Adam(levels, self.learning_rate, betas=(0.9, 0.99))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.learning_rate, total_steps=self.steps + 1, pct_start=0.15
+        )
+        best = start.clone()
+        lowest = torch.full((len(victims),), torch.inf, device=start.device)
+        first, last = lowest.clone(), lowest.clone()
+        for step in range(self.steps + 1):
+            if step % 50 == 0:
+                self.progress(f"{label}step {step}/{self.steps}")
+            with torch.enable_grad():
+                free = start + _compose(levels)
+                # the pull back into [0, 1] keeps a gradient where the clamp has none
+                images = free.clamp(0, 1)
+                outside = (free - images).square().mean((1, 2, 3))
+                distance = match.distance(images, victims, generator)
+                near = (images - start).square().mean((1, 2, 3))
+                roughness = total_variation(images)
+                objective = distance + smoothness * roughness + nearness * near
+                followed = distance + _relaxed(smoothness, step / self.steps) * roughness + nearness * near
+                gradients = torch.autograd.grad((followed + outside).sum(), levels)
+            found, reached, value = images.detach(), objective.detach(), distance.detach()
+            better = reached < lowest
+            lowest = torch.where(better, reached, lowest)
+            best = torch.where(better[:, None, None, None], found, best)
+            last = torch.where(better, value, last)
+            if step == 0:
+                first = value
+            for level, gradient in zip(levels, gradients, strict=True):
+                level.grad = torch.nan_to_num(gradient)
+            optimizer.step()
+            schedule.step()
+        return best, first, last
+
+
+def _relaxed(smoothness: Tensor, progress: float) -> Tensor:
+    """The weights of TV that the search follows after this share of its steps, (M,)."""
+    fall = min(1.0, progress / RELAXED)
+    first = smoothness.clamp_min(FIRST_SMOOTHNESS)
+    return first ** (1 - fall) * smoothness**fall
+
+
+def _pyramid(start: Tensor) -> list[Tensor]:
+    victims, channels, height, width = start.shape
+    levels = max(1, int(math.log2(min(height, width) / COARSEST)) + 1)
+    return [
+        torch.zeros(victims, channels, height >> level, width >> level, device=start.device).requires_grad_(True)
+        for level in range(levels)
+    ]
+
+
+def _compose(levels: list[Tensor]) -> Tensor:
+    size = levels[0].shape[2:]
+    total = levels[0]
+    for level in levels[1:]:
+        total = total + functional.interpolate(level, size, mode="bilinear", align_corners=False)
+    return total

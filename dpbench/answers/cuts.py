@@ -1,0 +1,110 @@
+"""What a cut costs the client, and what the features that cross still tell of the task."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from dpbench.contract.defense import SplitModel
+from dpbench.contract.images import LabelledImages
+from dpbench.models.adapters.linear import fit_linear
+from dpbench.service.quantisation import bits_of
+from dpbench.toolkit.inverse_network import features_on_grid
+
+TIMED = 16
+"""Images of the batch that is timed."""
+
+REPEATS = 3
+
+MOST_READ = 1024
+"""Values of the features that a probe reads; grids are averaged to as few places as that takes."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the client does and sends for an image.
+
+    Attributes:
+        multiply_adds: of the client; convolutions, products and attention count.
+        share: of those of the whole network, in [0,1].
+        parameters: of the client.
+        bits: that cross.
+        milliseconds: that a batch of `TIMED` images takes on this machine.
+        shape: of the features of one image.
+    """
+
+    multiply_adds: int
+    share: float
+    parameters: int
+    bits: int
+    milliseconds: float
+    shape: tuple[int, ...]
+
+
+@torch.no_grad()
+def cost_of(split: SplitModel, images: Tensor) -> Cost:
+    """What a cut costs, by some images (N,3,H,W)."""
+    head = _multiply_adds(split.client_head, images[:1])
+    features = split.client_head(images[:TIMED])
+    tail = _multiply_adds(split.server_tail, features[:1])
+    taken = []
+    for _ in range(REPEATS):
+        begun = time.perf_counter()
+        split.client_head(images[:TIMED])
+        if images.device.type == "cuda":
+            torch.cuda.synchronize(images.device)
+        taken.append(time.perf_counter() - begun)
+    return Cost(
+        multiply_adds=head,
+        share=head / max(1, head + tail),
+        parameters=sum(parameter.numel() for parameter in split.client_head.parameters()),
+        bits=features[0].numel() * bits_of(features.dtype),
+        milliseconds=1000 * sorted(taken)[len(taken) // 2],
+        shape=tuple(features.shape[1:]),
+    )
+
+
+def _multiply_adds(module: nn.Module, inputs: Tensor) -> int:
+    with FlopCounterMode(display=False) as counted:
+        module(inputs)
+    return int(counted.get_total_flops()) // 2
+
+
+@torch.no_grad()
+def features_of(split: SplitModel, images: Tensor, batch_size: int) -> Tensor:
+    """What the client sends, undefended, of images (N,3,H,W) in [0,1]: (N, ...)."""
+    return torch.cat([split.client_head(part).float() for part in images.split(batch_size)])
+
+
+def probe_accuracy(
+    known: Tensor, test: Tensor, private: LabelledImages, labels: Tensor, side: int, classes: int
+) -> float:
+    """Share of test images whose class a linear probe names from the features that cross.
+
+    Args:
+        known: (N, ...) features of the private images.
+        test: (M, ...) features of the test images.
+        private: the private images' labels.
+        labels: (M,) of the test images.
+        side: of the images in pixels.
+        classes: how many there are.
+    """
+    probe = fit_linear(summary(known, side), private.labels, classes).requires_grad_(False)
+    guesses = probe(summary(test, side).cpu()).argmax(1)
+    return float((guesses == labels.cpu()).float().mean())
+
+
+def summary(features: Tensor, side: int) -> Tensor:
+    """Features (N, ...) as at most about `MOST_READ` values: grids averaged to fewer places, others thinned out."""
+    grid = features_on_grid(features, (side, side))
+    if grid is None:
+        rows = features.flatten(1)
+        return rows[:, :: math.ceil(rows.shape[1] / MOST_READ)]
+    places = max(1, math.isqrt(MOST_READ // grid.shape[1]))
+    return functional.adaptive_avg_pool2d(grid, (min(places, grid.shape[2]), min(places, grid.shape[3]))).flatten(1)

@@ -1,0 +1,115 @@
+"""Records for those who follow runs elsewhere: what attacks logged, and what came out, for TensorBoard and W&B."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from dpbench.errors import DpbenchError, unknown
+from dpbench.records.record import Envelope
+from dpbench.text.curves import CURVES, MOST_CURVES, MOST_POINTS
+from dpbench.text.shown_text import clean
+
+
+class Tracker(Protocol):
+    """Follows a run, see `dpbench.running.watching.Watcher`: takes each record when it is there."""
+
+    def started(self, part: object) -> None:
+        """A unit begins."""
+
+    def progress(self, text: str, part: object) -> None:
+        """What the running stage does."""
+
+    def finished(self, part: object, state: str, record: Envelope) -> None:
+        """A unit has its record."""
+
+
+class _Tracking:
+    """Hands on the points of new records.
+
+    Args:
+        take: is given a record's id, and points: name, step, figure.
+    """
+
+    def __init__(self, take: Callable[[str, list[tuple[str, int, float]]], None]) -> None:
+        self._take = take
+
+    def started(self, part: object) -> None:
+        """Nothing: only records are handed on."""
+
+    def progress(self, text: str, part: object) -> None:
+        """Likewise."""
+
+    def finished(self, part: object, state: str, record: Envelope) -> None:
+        """Hand on what the attack logged, and the mean of each metric; of what was there already nothing."""
+        if state != "cached":
+            self._take(clean(record.id), list(points_of(record)))
+
+
+def points_of(record: Envelope) -> Iterator[tuple[str, int, float]]:
+    """Name, step and figure of all that a record can draw: its curves, and at step 0 its means.
+
+    Nobody vouches for what an attack noted: what is no curve is left out.
+    """
+    curves = record.notes.get(CURVES)
+    for name, curve in list(curves.items())[:MOST_CURVES] if isinstance(curves, dict) else ():
+        for point in curve[:MOST_POINTS] if isinstance(curve, list) else ():
+            if isinstance(point, list) and len(point) == 2 and all(_is_number(one) for one in point):
+                yield f"curves/{clean(name, 60)}", int(point[0]), float(point[1])
+    for name, values in record.fidelity.items():
+        if values:
+            yield f"mean/{clean(name, 60)}", 0, sum(values) / len(values)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _tensorboard(run_dir: Path) -> Tracker:
+    writers = _imported("torch.utils.tensorboard", "tensorboard", "tensorboard")
+
+    def take(name: str, points: list[tuple[str, int, float]]) -> None:
+        with writers.SummaryWriter(log_dir=str(run_dir / "tensorboard" / name)) as writer:
+            for tag, step, figure in points:
+                writer.add_scalar(tag, figure, step)
+
+    return _Tracking(take)
+
+
+def _wandb(run_dir: Path) -> Tracker:
+    wandb = _imported("wandb", "wandb", "wandb")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    run = wandb.init(project="dpbench", name=run_dir.name, dir=str(run_dir))
+
+    def take(name: str, points: list[tuple[str, int, float]]) -> None:
+        run.define_metric(f"{name}/*", step_metric=f"{name}/step")
+        for tag, step, figure in points:
+            run.log({f"{name}/{tag}": figure, f"{name}/step": step})
+
+    return _Tracking(take)
+
+
+TRACKERS: dict[str, Callable[[Path], Tracker]] = {"tensorboard": _tensorboard, "wandb": _wandb}
+
+
+def _imported(module: str, package: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise DpbenchError(
+            f"--track {extra} needs the package {package}, which is not installed; pip install {package}"
+        ) from error
+
+
+def tracker(name: str, run_dir: Path) -> Tracker:
+    """What follows a run for `tensorboard`, in its folder `tensorboard/`, or for `wandb`, as its own settings say.
+
+    Raises:
+        DpbenchError: another name, or its package is not installed.
+    """
+    if name not in TRACKERS:
+        raise unknown("tracker", name, TRACKERS)
+    return TRACKERS[name](run_dir)

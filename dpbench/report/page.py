@@ -1,0 +1,132 @@
+"""A report as one HTML file: everything inlined, nothing fetched, whatever a stranger wrote escaped."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import gzip
+import hashlib
+import re
+from collections.abc import Sequence
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from dpbench.machine.writing import write_atomically
+from dpbench.report.content import Column, Report
+from dpbench.report.glossary import explained
+from dpbench.text.shown_text import ERROR_LIMIT, clean
+
+SECTIONS = {
+    "answer": "Answer",
+    "pictures": "What comes back",
+    "figures": "Figures",
+    "attackers": "Who attacked",
+    "plots": "Plots",
+    "glossary": "Glossary",
+    "untested": "Not tested",
+    "more": "To check it",
+}
+
+BUNDLE = "plotly-basic.min.js"
+"""plotly.js 4.1.1 (MIT): its bundle for points and lines, the npm package plotly.js-basic-dist-min."""
+
+ANSWERS_SHOWN = 3
+"""So many places are answered at once; the others are folded."""
+
+POLICY = (
+    "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {scripts}; base-uri 'none'; "
+    "form-action 'none'"
+)
+"""What the browser allows: the two scripts of this page by their hashes, and no request to anywhere."""
+
+
+def write_page(report: Report, path: Path) -> None:
+    """Write the page, whole or not at all.
+
+    Raises:
+        DpbenchError: the disk does not take it.
+    """
+    text = page(report)
+    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8", newline="\n"))
+
+
+def page(report: Report) -> str:
+    """The page as HTML."""
+    script = _own("page.js")
+    hashes = [_hash(script)]
+    packed = ""
+    if report.plots:
+        bundle, packed = plotly()
+        hashes.append(bundle)
+    given = {"pictures": report.galleries, "plots": report.plots, "attackers": report.attackers}
+    return template("dpbench.report", "page.html").render(
+        report=report,
+        policy=POLICY.format(scripts=" ".join(f"'{one}'" for one in hashes)),
+        style=style(),
+        labels=_labels("main", report.table.columns) + _labels("cells", report.cells.columns),
+        script=script,
+        shown_answers=ANSWERS_SHOWN,
+        sections=[(anchor, title) for anchor, title in SECTIONS.items() if given.get(anchor, True)],
+        glossary=explained(report.terms),
+        figures=[dict(plot.figures) for plot in report.plots],
+        packed=packed,
+        version=metadata.version("dpbench"),
+    )
+
+
+@functools.cache
+def template(package: str, name: str) -> jinja2.Template:
+    """A template of a package, which may use the parts of this one; whatever it shows is escaped and cleaned."""
+    loaders = [jinja2.PackageLoader(place, ".") for place in (package, "dpbench.report")]
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader(loaders),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_shown,
+        trim_blocks=False,
+    )
+    return environment.get_template(name)
+
+
+def _shown(value: Any) -> Any:
+    """What a stranger wrote loses what is not seen, or changes how the rest is seen; our own markup stays."""
+    if isinstance(value, str) and not isinstance(value, Markup) and not value.startswith("data:image/"):
+        return clean(value, ERROR_LIMIT)
+    return value
+
+
+@functools.cache
+def _own(name: str) -> str:
+    return (resources.files("dpbench.report") / name).read_text(encoding="utf-8")
+
+
+def style() -> str:
+    """How pages look."""
+    return _own("page.css")
+
+
+def _labels(table: str, columns: Sequence[Column]) -> str:
+    """What a value is called where a table is no table any more: on a narrow screen, and in print."""
+    rules = []
+    for place, column in enumerate(columns, 1):
+        title = re.sub(r"[^\w ?%.,-]", "", column.title)  # it stands in a string of CSS
+        rules.append(f'#{table} td:nth-child({place})::before {{ content: "{title} "; }}')
+    narrow = "\n".join(rules)
+    screen = f"@media screen and (max-width: 42rem) {{\n{narrow}\n}}"
+    return f"{screen}\n@media print {{\n{narrow}\n}}\n" if table == "cells" else f"{screen}\n"
+
+
+@functools.cache
+def plotly() -> tuple[str, str]:
+    """The library that draws: its hash for the policy, and its text, packed: 0.5 MB in place of 1.2."""
+    script = _own(BUNDLE)
+    packed = gzip.compress(script.encode("utf-8"), compresslevel=9, mtime=0)
+    return _hash(script), base64.b64encode(packed).decode("ascii")
+
+
+def _hash(script: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode('utf-8')).digest()).decode('ascii')}"

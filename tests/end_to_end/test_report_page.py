@@ -1,0 +1,402 @@
+"""`report.html` as readers meet it, in a real browser: of a run, of shared features, of a board."""
+
+import io
+import shutil
+import threading
+import unicodedata
+from types import SimpleNamespace
+
+import numpy as np
+import pypdf
+import pytest
+import sharing_records
+import torch
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
+from record_factory import make_record
+
+from dpbench.data.images import content_hash
+from dpbench.protocols.sharing.records import SHARED
+from dpbench.records.store import CELLS
+from dpbench.running.kept_images import keep_images
+from dpbench.viewing.reports import report_of_run
+from dpbench.viewing.server import Server
+
+HOSTILE = '<img src=x onerror="document.title=1">'
+"""A defense that calls itself so: on a page it is text."""
+
+VICTIMS = 8
+WIDTHS = [380, 1440]
+PAGES = ["run", "sharing", "board"]
+
+
+def images(noise):
+    """Victims, copies of them, and the victims' hashes."""
+    coarse = np.random.default_rng(0).integers(0, 256, (VICTIMS, 3, 8, 8), dtype=np.uint8)
+    pixels = coarse.repeat(4, axis=2).repeat(4, axis=3)
+    victims = torch.from_numpy(pixels).float() / 255
+    drawn = torch.randn(victims.shape, generator=torch.Generator().manual_seed(0))
+    return victims, (victims + noise * drawn).clamp(0, 1), [content_hash(image) for image in pixels]
+
+
+def write_run(folder):
+    """Three defenses at two split points, one of them a stranger's, with pictures and a curve."""
+    for split in ("layer1", "layer2"):
+        for defense, ssim, right, rank in (
+            ("none", 0.9, 58, 0),
+            ("gaussian", 0.6, 57, 0),
+            ("dpm", 0.2, 50, 30),
+            (HOSTILE, 0.85, 59, 0),
+        ):
+            for attack, threat_model in (("decoder", "weights"), ("decoder", "static"), ("rmle", "weights")):
+                victims, recovered, hashes = images(1 - ssim)
+                record = make_record(
+                    split_point=split,
+                    defense=defense,
+                    defense_args={"std": 1.0} if defense == "gaussian" else {},
+                    attack=attack,
+                    threat_model=threat_model,
+                    ssim=ssim - (0.1 if threat_model == "static" else 0),
+                    psnr_db=20 * ssim,
+                    reid_rank=rank,
+                    victims=hashes,
+                    correct=[place < right for place in range(60)],
+                )
+                notes = {"curves": {"loss": [[1, 0.9], [10, 0.5], [20, 0.1]]}} if attack == "rmle" else {}
+                record = record.model_copy(
+                    update={
+                        "notes": notes,
+                        "environment": {"python": "3.11", "os": HOSTILE},
+                        "created": "2026-01-01T00:00:00+00:00",
+                        "kept": kept(folder, record.id, victims, recovered, record.fidelity),
+                    }
+                )
+                CELLS.write(folder, record)
+        CELLS.write(folder, make_record(split_point=split, attack="mean-image", ssim=0.2, reid_rank=40, victims=hashes))
+        failed = make_record(split_point=split, defense="dropout", attack="gan", victims=hashes, failed=HOSTILE)
+        CELLS.write(folder, failed)
+    return folder
+
+
+def kept(folder, name, victims, recovered, fidelity):
+    result = SimpleNamespace(victims=victims, reconstructions=recovered, fidelity=fidelity)
+    return keep_images(folder, name, result, title=name)
+
+
+def write_sharing_run(folder):
+    """A partner who gains from noisy features, and recovers from them."""
+    victims, recovered, hashes = images(0.1)
+    for condition, right, defense in (
+        ("own", 30, None),
+        ("clean-features", 50, None),
+        ("defended-features", 45, "gaussian"),
+    ):
+        correct = [place < right for place in range(60)]
+        SHARED.write(folder, sharing_records.trained(condition, correct, defense=defense))
+    for defense, ssim in (("none", 0.9), ("gaussian", 0.6)):
+        for attack, figure in (("mean-image", 0.2), ("decoder", ssim)):
+            given = [figure] * VICTIMS
+            record = sharing_records.attacked(attack, "public", given, defense, victims=hashes)
+            update = {"kept": kept(folder, record.id, victims, recovered, record.fidelity)}
+            SHARED.write(folder, record.model_copy(update=update))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Name -> page."""
+    from dpbench.protocols.inference import Inference
+    from dpbench.report.page import write_page
+
+    root = tmp_path_factory.mktemp("pages")
+    run, sharing = write_run(root / "run"), write_sharing_run(root / "sharing")
+    found = {name: root / f"{name}.html" for name in PAGES}
+    write_page(report_of_run(run), found["run"])
+    write_page(report_of_run(sharing), found["sharing"])
+    inference, records = Inference(), list(CELLS.all(run))
+    inference.write(records, inference.board(records), found["board"], "tradeoff")
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser():
+    program = shutil.which("chromium")
+    assert program, "the report is tested in a real browser: apt-get install chromium"
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def visit(browser, files):
+    """Opens a page; at the end of the test: it reported no error, and asked nobody for anything."""
+    contexts, asked, said = [], [], []
+
+    def opened(name, width=1440, **options):
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        name, _, place = name.partition("#")
+        page.goto(f"{files[name].as_uri()}#{place}")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert said == []
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def all_seen(page):
+    """Everything unfolded, all columns shown, every plot drawn."""
+    page.click("#unfold")
+    if page.locator("button.columns").count():
+        page.click("button.columns")
+    for plot in page.locator(".plot[data-plot]").all():
+        plot.scroll_into_view_if_needed()
+        plot.locator(".js-plotly-plot").wait_for()
+    return page
+
+
+def column(page, place):
+    return page.locator(f"#main tbody tr:visible > :nth-child({place})").all_inner_texts()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", PAGES)
+def test_it_fits_the_screen_asks_for_nothing_and_reports_no_error(visit, name, width):
+    page = all_seen(visit(name, width))
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for picture in page.locator("img").all():
+        assert picture.evaluate("image => image.complete && image.naturalWidth > 0")
+
+
+@pytest.mark.parametrize(("name", "scheme"), [("run", "light"), ("run", "dark"), ("sharing", "light")])
+def test_it_is_accessible(visit, name, scheme):
+    """Headings, alternative texts, names of controls, contrast and the like, as axe-core checks them."""
+    page = visit(name, color_scheme=scheme)
+    page.evaluate(
+        "document.querySelectorAll('#main tbody tr:nth-child(n+6), #cells tbody tr').forEach(row => row.remove())"
+    )
+    page.click("#unfold")
+    found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]})
+    told = [
+        (one["id"], node["html"][:200], node["failureSummary"])
+        for one in found.response["violations"]
+        for node in one["nodes"]
+    ]
+    assert told == []
+
+
+def test_the_answer_comes_first_and_in_plain_words(visit):
+    page = visit("run")
+    assert page.locator("h1").inner_text() == "test"
+    heading = page.locator("main h2").first.inner_text()
+    assert heading.endswith(
+        "Yes, behind 4 of the 8 defense settings tested. Of 2 of the 8 defense settings tested nothing can be said."
+    )
+    assert page.locator("main section").first.get_attribute("id") == "answer"
+    order = page.locator("main section").evaluate_all("all => all.map(one => one.id)")
+    assert order == ["answer", "pictures", "figures", "attackers", "plots", "glossary", "untested", "more"]
+
+
+def test_the_table_is_sorted_by_a_click_and_by_a_key(visit):
+    page = visit("run")
+    head = page.locator("#main th[aria-sort]").nth(1)
+    head.locator("button").click()
+    rising = [float(text.split("%")[0]) for text in column(page, 2)]
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert rising == sorted(rising)
+    head.locator("button").focus()
+    page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "descending"
+    assert [float(text.split("%")[0]) for text in column(page, 2)] == sorted(rising, reverse=True)
+
+
+def test_figures_are_sorted_as_numbers_and_gaps_come_last(visit):
+    page = visit("run")
+    page.locator("#main thead button").nth(2).click()
+    texts = column(page, 3)
+    assert texts[-1] == "attack failed"
+    assert "0.20" in texts[0]
+
+
+def test_the_table_is_filtered_by_words_and_by_attacker(visit):
+    page = visit("run")
+    assert page.locator(".tools[data-for=main] .count").inner_text() == "10 of 18 rows"
+    page.select_option(".tools[data-for=main] select", "all")
+    page.fill(".tools[data-for=main] input", "gaussian layer2")
+    assert [text.split()[1] for text in column(page, 1)] == ["gaussian", "gaussian"]
+    assert page.locator(".tools[data-for=main] .count").inner_text() == "2 of 18 rows"
+
+
+def test_all_columns_are_one_click_away(visit):
+    page = visit("run")
+    heads = page.locator("#main thead th:visible")
+    assert [text.split()[0] for text in heads.all_inner_texts()] == [
+        "defense",
+        "accuracy",
+        "recovered?",
+        "re-identified",
+        "label",
+        "against",
+    ]
+    page.click("button.columns")
+    assert "psnr_db" in " ".join(heads.all_inner_texts())
+
+
+def test_it_folds_by_mouse_and_by_key(visit):
+    page = visit("run")
+    fold = page.locator("#more details").last
+    assert not fold.get_attribute("open")
+    fold.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert fold.locator("table").is_visible()
+    page.click("#unfold")
+    assert page.locator("details:not([open])").count() == 0
+    page.click("#unfold")
+    assert page.locator("details[open]").count() == 0
+
+
+def test_a_picture_says_more_to_a_pointer_and_to_the_keyboard(visit):
+    page = visit("run")
+    figure = page.locator("#pictures figure[tabindex]").nth(VICTIMS + 1)
+    figure.focus()
+    assert figure.evaluate("one => getComputedStyle(one, '::after').content") == f'"{figure.get_attribute("title")}"'
+    assert "SSIM" in figure.get_attribute("title")
+    figure.hover()
+    assert "re-identified" in figure.get_attribute("title")
+
+
+def test_plots_say_which_way_is_worse_and_of_what_they_are(visit):
+    page = all_seen(visit("run"))
+    texts = page.locator(".plot .js-plotly-plot").all_inner_texts()
+    assert len(texts) == 3  # two split points, and what attacks logged
+    assert all("up = leaks more" in text and "leaves, resnet10t split at layer" in text for text in texts[:2])
+    plot = page.locator(".plot").first
+    plot.locator("select").select_option("re-identified (%)")
+    page.wait_for_function("document.querySelector('.ytitle').textContent.includes('re-identified')")
+    assert plot.locator(".scatterlayer .point").count() > 3
+
+
+def test_a_defense_has_one_colour_and_one_sign_everywhere(visit):
+    page = all_seen(visit("run"))
+    rows = page.locator("#main tbody th:has-text('gaussian') .sign, .strip b:has-text('gaussian') .sign")
+    found = set(rows.evaluate_all("all => all.map(one => [one.textContent, one.style.color].join(' '))"))
+    assert len(found) == 1
+    marks = page.evaluate(
+        "[...document.querySelectorAll('.js-plotly-plot')].flatMap(plot => plot.data)"
+        ".filter(trace => trace.name === 'gaussian').map(trace => trace.marker.color)"
+    )
+    shown = page.evaluate(
+        "colour => { const one = new Option().style; one.color = colour; return one.color; }", marks[0]
+    )
+    assert found.pop().endswith(shown)
+    assert len(set(marks)) == 1
+
+
+@pytest.mark.parametrize("name", ["run", "sharing"])
+def test_it_prints_to_a4_without_loss(visit, name):
+    """Also what is folded, filtered away or wider than the sheet on a screen."""
+    page = visit(f"{name}#print")
+    page.wait_for_function("document.documentElement.dataset.ready === 'yes'")
+    page.fill(".tools[data-for=main] input", "nothing has this name")
+    page.evaluate("document.querySelectorAll('details').forEach(fold => { fold.open = false; })")
+    texts = page.locator("#main tbody th, #cells tbody td, dd, dt, main li, h2").evaluate_all(
+        "all => all.map(one => one.textContent)"
+    )
+    sheets = pypdf.PdfReader(io.BytesIO(page.pdf(format="A4", prefer_css_page_size=True))).pages
+    assert {round(float(sheet.mediabox.width)) for sheet in sheets} == {595}
+    printed = squeezed("".join(sheet.extract_text() for sheet in sheets))
+    assert [text for text in texts if squeezed(text) not in printed] == []
+
+
+def squeezed(text):
+    """Without what lines and fonts do to it: spaces, hyphens, ligatures, capitals."""
+    return "".join(unicodedata.normalize("NFKC", text).casefold().split()).replace("-", "")
+
+
+def test_names_from_a_record_stay_text(visit):
+    page = all_seen(visit("run"))
+    assert page.title() == "test \u00b7 dpbench report"
+    assert page.locator("img[src=x]").count() == 0
+    assert HOSTILE in page.locator("#main").inner_text()
+    assert HOSTILE in page.locator("#pictures").inner_text()
+    legends = page.locator(".legendtext").all_text_contents()
+    assert any(HOSTILE in text for text in legends)
+
+
+def test_it_reads_without_scripts(browser, files):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(files["run"].as_uri())
+    assert page.locator("#main tbody tr").count() == 18
+    assert page.locator("#main tbody tr").first.is_visible()
+    context.close()
+
+
+def test_a_page_is_small_enough_to_send(files):
+    assert files["run"].stat().st_size < 1_500_000
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_view_of_a_folder_fits_the_screen_and_asks_itself_alone(browser, files, width):
+    root = files["run"].parent
+    shutil.copytree(root / "run", root / "again", dirs_exist_ok=True)
+    with Server(root, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        context = browser.new_context(viewport={"width": width, "height": 900})
+        page = context.new_page()
+        asked, said = [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: said.append(message.text))
+        page.goto(server.url)
+        page.click("text=again")
+        assert page.locator("main img").first.evaluate("image => image.complete && image.naturalWidth > 0")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.click("text=The report, as far as the run is")
+        assert page.locator("#answer").is_visible()
+        page.goto(server.url)
+        page.select_option("select[name=other]", "run")
+        page.click("button:has-text('Compare')")
+        assert page.locator("h1").inner_text() == "Two runs side by side"
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        context.close()
+        server.shutdown()
+    assert said == []
+    assert [url for url in asked if not url.startswith((server.url, "data:"))] == []
+
+
+def test_the_verb_writes_a_page_and_prints_it(files, dpbench, tmp_path):
+    run = files["sharing"].with_suffix("")
+    outcome = dpbench("report", run, "--output", tmp_path / "page.pdf")
+    assert outcome.status == 0, outcome.err
+    assert "written to" in outcome.out
+    text = pypdf.PdfReader(tmp_path / "page.pdf").pages[0].extract_text()
+    assert "test" in text
+    outcome = dpbench("report", run)
+    assert outcome.status == 0
+    assert (run / "report.html").read_text() == files["sharing"].read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["RUN", "--output", "page.txt"], "a report ends in .html or .pdf"),
+        (["RUN", "--pdf"], "install one"),
+        (["NOWHERE"], "is not a run directory"),
+        (["EMPTY"], "holds no record yet"),
+    ],
+)
+def test_what_cannot_be_reported_is_one_clear_line(files, dpbench, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "empty" / "records").mkdir(parents=True)
+    places = {"RUN": files["run"].with_suffix(""), "NOWHERE": tmp_path, "EMPTY": tmp_path / "empty"}
+    outcome = dpbench("report", *(places.get(one, one) for one in arguments))
+    assert outcome.status == 2
+    assert said in outcome.err
+    assert len(outcome.err.splitlines()) == 1

@@ -1,0 +1,73 @@
+"""Paths in a suite file are meant as seen from that file."""
+
+import pytest
+
+from dpbench.protocols.known import loaded
+from dpbench.suite.files import beside
+
+SUITE = """
+name = "paths"
+metrics = ["metric.py:M"]
+[dataset]
+name = "photos"
+[shifted]
+name = "other"
+[[backbones]]
+name = "resnet10t"
+weights = "weights.pth"
+split_points = ["layer1"]
+[[defenses]]
+name = "plugins/mine.py:X"
+mask = "mask.pth"
+mode = "fast"
+[[attacks]]
+name = "rmle"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    place = tmp_path / "team"
+    for name in ("photos", "other", "plugins"):
+        (place / name).mkdir(parents=True)
+    for name in ("metric.py", "weights.pth", "plugins/mine.py", "mask.pth", "fast", "rmle"):
+        (place / name).write_text("")
+    (place / "suite.toml").write_text(SUITE)
+    return place
+
+
+@pytest.mark.parametrize("where", ["", "team", "plugins"])
+def test_from_wherever_it_is_called(folder, where, monkeypatch):
+    start = {"": folder.parent, "team": folder, "plugins": folder / "plugins"}[where]
+    monkeypatch.chdir(start)
+    given = {"": "team/suite.toml", "team": "suite.toml", "plugins": str(folder / "suite.toml")}[where]
+    _, suite = loaded(given)
+    defense = suite.defenses[0]
+    for text in (suite.dataset.name, suite.shifted.name):
+        assert (start / text).is_dir()
+    for text in (suite.backbones[0].weights, defense.model_extra["mask"]):
+        assert (start / text).is_file()
+    assert (start / defense.name.removesuffix(":X")).is_file()
+    assert (start / suite.metrics[0].removesuffix(":M")).is_file()
+    assert (suite.attacks[0].name, defense.model_extra["mode"]) == ("rmle", "fast")
+
+
+def test_what_lies_in_the_working_folder_alone_is_found_as_before(folder, monkeypatch):
+    (folder / "mask.pth").rename(folder.parent / "mask.pth")
+    monkeypatch.chdir(folder.parent)
+    _, suite = loaded("team/suite.toml")
+    assert suite.defenses[0].model_extra["mask"] == "mask.pth"
+
+
+@pytest.mark.parametrize("name", ["leaves", "torch/cifar10", "/photos", "~/photos", "gone", "x" * 5000, "a\0b"])
+def test_names_and_whole_paths_stay(folder, name):
+    (folder / "leaves").mkdir()
+    content = {"dataset": {"name": name}, "defenses": [{"name": name, "at": 3}], "backbones": "no list"}
+    assert beside(content, folder) == content
+
+
+def test_built_in_suites_know_no_folder(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / "torch").mkdir()
+    _, suite = loaded("quick")
+    assert suite.dataset.name == "leaves"

@@ -1,0 +1,93 @@
+"""Tokens in another order each time: what it takes to see through them."""
+
+import dataclasses
+
+import piq
+import pytest
+import torch
+from dpbench_attacks.decoder import Decoder
+from dpbench_attacks.reorder import Reordering
+from torch import Tensor
+
+from dpbench.contract.attack import Observation
+from dpbench.contract.defense import ProtectedModel
+from dpbench.contract.images import LabelledImages
+from dpbench.machine.randomness import derive_generator
+from dpbench.service.release import WhiteBox
+from dpbench.testing.attacks import Shelf
+from dpbench.testing.tiny import CPU, TinyNetwork, smooth
+
+TINY = {"steps": 200, "width": 32, "batch_size": 16, "learning_rate": 0.005}
+DECODER = {"steps": 150, "width": 32, "blocks": 1, "batch_size": 32}
+SMALL = TINY | {f"decoder_{name}": value for name, value in DECODER.items()}
+
+
+def landscapes(count: int, seed: str) -> Tensor:
+    """Pictures with an up and a left, redder to the right and greener below; what they show is blue."""
+    images = smooth(count, seed=seed) * torch.tensor([0.05, 0.05, 1.0]).view(3, 1, 1)
+    slope = torch.linspace(0, 0.9, images.shape[2])
+    images[:, 0] += slope
+    images[:, 1] += slope[:, None]
+    return images
+
+
+class Shuffling(ProtectedModel):
+    """The positions of every image in an order of its own."""
+
+    def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        tokens = features.flatten(2)
+        order = torch.rand(len(tokens), tokens.shape[2], generator=generator).argsort(1)
+        order = order[:, None].expand_as(tokens)
+        return tokens.gather(2, order).view_as(features)
+
+
+class DroppingTokens(ProtectedModel):
+    """A quarter of the tokens left out, the others in any order."""
+
+    def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        order = torch.rand(features.shape[:2], generator=generator).argsort(1)[:, : 3 * features.shape[1] // 4]
+        return features.gather(1, order[:, :, None].expand(-1, -1, features.shape[2]))
+
+
+def observe(model: type[ProtectedModel], layout: str = "maps") -> tuple[Observation, Tensor]:
+    client = model(TinyNetwork(layout).split()).eval().requires_grad_(False)
+    victims, auxiliary = landscapes(6, "victims"), landscapes(320, "auxiliary")
+    draws = derive_generator(CPU, "queries")
+
+    @torch.no_grad()
+    def query(images: Tensor) -> Tensor:
+        return client.release(images, generator=draws)
+
+    seen = Observation(
+        released=query(victims),
+        image_shape=(3, 16, 16),
+        auxiliary=LabelledImages(auxiliary, torch.zeros(len(auxiliary), dtype=torch.int64)),
+        query=query,
+        client=WhiteBox(client),
+        remember=Shelf().remember,
+    )
+    return seen, victims
+
+
+def psnr_db(attack: Decoder | Reordering, seen: Observation, victims: Tensor) -> float:
+    images = attack.reconstruct(seen, generator=derive_generator(CPU, "attack"))
+    return float(piq.psnr(images, victims))
+
+
+@pytest.mark.parametrize(("model", "layout"), [(Shuffling, "maps"), (DroppingTokens, "tokens")])
+def test_tokens_are_put_back_where_a_decoder_alone_is_lost(model: type[ProtectedModel], layout: str) -> None:
+    seen, victims = observe(model, layout)
+    found = psnr_db(Reordering(**SMALL), seen, victims)
+    assert seen.notes["reordered"] is True
+    assert seen.notes["tokens_placed"] > 0.3  # type: ignore[operator]
+    alone = psnr_db(Decoder(**DECODER), dataclasses.replace(seen, notes={}), victims)
+    print(found, alone, seen.notes)
+    assert found > alone + 2
+
+
+@pytest.mark.parametrize("layout", ["maps", "tokens", "flat"])
+def test_what_is_in_order_is_left_so(layout: str) -> None:
+    seen, victims = observe(ProtectedModel, layout)
+    own = psnr_db(Reordering(**SMALL), seen, victims)
+    assert seen.notes["reordered"] is False
+    assert own == pytest.approx(psnr_db(Decoder(**DECODER), dataclasses.replace(seen, notes={}), victims))

@@ -31,9 +31,6 @@ SECTIONS = {
     "more": "To check it",
 }
 
-BUNDLE = "plotly-basic.min.js"
-"""plotly.js 4.1.1 (MIT): its bundle for points and lines, the npm package plotly.js-basic-dist-min."""
-
 ANSWERS_SHOWN = 3
 """So many places are answered at once; the others are folded."""
 
@@ -122,10 +119,10 @@ def _labels(table: str, columns: Sequence[Column]) -> str:
 
 @functools.cache
 def plotly() -> tuple[str, str]:
-    """The library that draws: its hash for the policy, and its text, packed: 0.5 MB in place of 1.2."""
-    script = _own(BUNDLE)
-    packed = gzip.compress(script.encode("utf-8"), compresslevel=9, mtime=0)
-    return _hash(script), base64.b64encode(packed).decode("ascii")
+    """The library that draws: its hash for the policy, and its text, packed: 2 MB in place of 4.8."""
+    content = (resources.files("plotly") / "package_data" / "plotly.min.js").read_bytes()
+    packed = gzip.compress(content, compresslevel=6, mtime=0)
+    return _hash(content.decode("utf-8")), base64.b64encode(packed).decode("ascii")
 
 
 def _hash(script: str) -> str:

@@ -29,6 +29,10 @@ class DpbenchError(Exception):
     """Where it was raised, if in another process: what `traced` gave there."""
 
 
+class NoGradients(DpbenchError):
+    """A client that answers queries, and through which no gradient passes."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> DpbenchError:
     """An error for a name that is not there, with the nearest name that is."""
     names = sorted(known)

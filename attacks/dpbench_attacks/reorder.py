@@ -43,7 +43,7 @@ class Reordering(Attack):
     auxiliary images: each released token is the one of the undefended features, which the client's weights give in
     order, that is nearest to it. Differs: all tokens of an image are looked at together, by attention without
     positions (Lee et al. 2019, "Set transformer"), not each for itself; missing tokens leave zeros; the decoder is
-    that of `decoder`, and learns from what the attacker has put in order, mistakes included. Positions of feature
+    that of `decoder`, and learns from the true order, which the attacker knows of its own images. Positions of feature
     maps count as tokens. Where a client does not shuffle, and where features have no positions, it is the decoder.
     """
 
@@ -124,14 +124,21 @@ class Reordering(Attack):
 
         @torch.no_grad()
         def ordered(released: Tensor) -> Tensor:
-            chunks = [network.ordered(chunk, shape) for chunk in released.split(RELEASE_BATCH)]
-            return torch.cat(chunks)
+            chunks = [tokens_of(chunk) for chunk in released.split(RELEASE_BATCH)]
+            places = [assigned(-network(chunk).log_softmax(2)) for chunk in chunks]
+            return torch.cat([laid(*pair, positions, shape) for pair in zip(chunks, places, strict=True)])
+
+        @torch.no_grad()
+        def answered(images: Tensor) -> Tensor:
+            """In the true order, which the attacker knows of its own images, mirrored ones too."""
+            released = tokens_of(query(images))
+            return laid(released, true_places(released, client.features(images)), positions, shape)
 
         return replace(
             seen,
             released=ordered(seen.released),
             again=tuple(ordered(release) for release in victim_releases(seen)[1:]),
-            query=lambda images: ordered(query(images)),
+            query=answered,
             client=None,
             remember=lambda what, train, depends_on, *, owner=None: seen.remember(
                 f"{what}-in-order-{name}", train, depends_on
@@ -158,8 +165,8 @@ class Reordering(Attack):
             chosen = torch.randint(len(images), (batch,), generator=generator, device=generator.device)
             some = images[chosen.to(images.device)].to(device)
             with torch.no_grad():
-                released, features = tokens_of(query(some)), tokens_of(client.features(some))
-                true = assigned(torch.cdist(standardised(released), standardised(features)))
+                released = tokens_of(query(some))
+                true = true_places(released, client.features(some))
             there = present(released)
             with torch.enable_grad():
                 logits = network(released)
@@ -212,18 +219,6 @@ class Placing(nn.Module):
             logits: Tensor = self.leave(x)
         return logits.float()
 
-    def ordered(self, released: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Releases (N, ...) -> (N, *shape), every token at its place; zeros where none belongs."""
-        tokens = tokens_of(released)
-        places = assigned(-self(tokens).log_softmax(2))
-        laid = tokens.new_zeros(len(tokens), self.positions, tokens.shape[2])
-        laid.scatter_(1, places[:, :, None].expand(-1, -1, tokens.shape[2]), tokens)
-        if len(shape) == 2:
-            return laid
-        if channel_axis((1, *shape)) == 3:
-            return laid.reshape(-1, *shape)
-        return laid.transpose(1, 2).reshape(-1, *shape)
-
 
 class Attention(nn.Module):
     """One layer of self-attention and a small network, both with shortcuts; order makes no difference."""
@@ -271,6 +266,20 @@ def standardised(tokens: Tensor) -> Tensor:
     rows = tokens[present(tokens)]
     std = rows.std(0, correction=0)
     return (tokens - rows.mean(0)) / std.clamp_min(1e-2 * float(std.mean())).clamp_min(1e-6)
+
+
+def true_places(released: Tensor, features: Tensor) -> Tensor:
+    """Where released tokens (N,L,C) are in the features (N, ...) of the same images, (N,L)."""
+    return assigned(torch.cdist(standardised(released), standardised(tokens_of(features))))
+
+
+def laid(tokens: Tensor, places: Tensor, positions: int, shape: tuple[int, ...]) -> Tensor:
+    """Tokens (N,L,C) at their places (N,L) of so many positions, as features (N, *shape); zeros where none belongs."""
+    rows = tokens.new_zeros(len(tokens), positions, tokens.shape[2])
+    rows.scatter_(1, places[:, :, None].expand(-1, -1, tokens.shape[2]), tokens)
+    if len(shape) == 2 or channel_axis((1, *shape)) == 3:
+        return rows.reshape(-1, *shape)
+    return rows.transpose(1, 2).reshape(-1, *shape)
 
 
 def assigned(costs: Tensor) -> Tensor:

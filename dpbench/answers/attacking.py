@@ -29,6 +29,9 @@ FLOORS = ("mean-image", "random-image", "nearest-auxiliary")
 OTHERS = 8
 """Other victims that each reconstruction is compared with, to tell whether it is of its own."""
 
+LEAST_LEARNT = 0.03
+"""By how much of SSIM it is nearer to its own at least, where anything was learnt."""
+
 Progress = Callable[[str], None]
 Interval = tuple[float, float, float]
 
@@ -196,5 +199,5 @@ def _learnt(images: Tensor, truth: Tensor) -> bool:
     """Whether reconstructions are nearer to their victim than to others by SSIM, beyond chance."""
     others = range(1, min(OTHERS + 1, len(truth)))
     apart = torch.stack([ssim(images, truth.roll(places, 0)) for places in others]).mean(0)
-    _, low, _ = mean_interval((ssim(images, truth) - apart).double().numpy())
-    return low > 0
+    mean, low, _ = mean_interval((ssim(images, truth) - apart).double().numpy())
+    return low > 0 and mean > LEAST_LEARNT

@@ -46,7 +46,7 @@ def print_advice(advice: Advice, console: Console) -> None:
         "decoder",
         "SSIM, better",
     ):
-        table.add_column(name, justify="left" if name == "  cut" else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name == "  cut" else "right", no_wrap=name != "SSIM, better")
     for cut in advice.cuts:
         cost, (mean, low, high) = cut.cost, cut.ssim
         table.add_row(

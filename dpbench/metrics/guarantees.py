@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from dpbench.contract.defense import AdditiveNoise, ProtectedModel
-from dpbench.errors import DpbenchError
+from dpbench.errors import DpbenchError, NoGradients
 from dpbench.machine.process_state import preserved
 from dpbench.machine.randomness import derive_seed
 from dpbench.service.claims import exceeds_clip, refuted
@@ -159,7 +159,10 @@ def _guarantees_of(
     reason = refuted(model, noise, images, draws) or exceeds_clip(model, noise, torch.cat([images, *others]))
     if reason:
         raise NotBorneOut(f"no guarantee: the noise that the defense states is not what it releases: {reason}")
-    bound = fisher_mse_bound(model, images, releases=releases, generator=generator, batch_size=batch_size)
+    try:
+        bound = fisher_mse_bound(model, images, releases=releases, generator=generator, batch_size=batch_size)
+    except NoGradients as error:
+        raise NotBorneOut(f"no guarantee: {error}") from error
     if not bool(bound.isfinite().all()):
         raise NotBorneOut("no guarantee: the gradient of the defense's location is not finite")
     if noise.distribution != "gaussian" or noise.clip_norm is None:

@@ -176,6 +176,8 @@ def _untested(board: pd.DataFrame) -> list[str]:
     granted = set(attacked["threat_model"])
     if "weights" not in granted:
         lines.append("Attackers who hold the defended client itself: no attack was granted its weights.")
+    if not granted & {"query", "weights"}:
+        lines.append("Attackers who may send images of their own through the defended client.")
     if "static" not in granted and (attacked["defense"] != UNDEFENDED).any():
         lines.append("Attackers who know the undefended client only.")
     if "shifted" not in set(attacked["auxiliary"]):

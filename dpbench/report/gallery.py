@@ -93,7 +93,8 @@ def _strongest_cells(panel: pd.DataFrame, short: Short) -> list[tuple[str, str, 
     """Of each setting the attack of the highest mean figure under the strongest threat model, undefended first."""
     tier = headline(panel)
     # what a weaker attacker can do the stronger one can too, but for the static one, who holds another client
-    granted = ("static",) if tier == "static" else THREAT_MODELS[1 : [str(t) for t in THREAT_MODELS].index(tier) + 1]
+    weaker = THREAT_MODELS[: [str(t) for t in THREAT_MODELS].index(tier) + 1]
+    granted = [threat for threat in weaker if (threat == "static") == (tier == "static")]
     cells = panel[(panel["cell"] != "") & panel["status"].isin(["ok", "unreliable"]) & panel["ssim"].notna()]
     cells = cells[~cells["attack"].str.split().str[0].isin(floors())]
     cells = cells[cells["threat_model"].isin(granted) | (cells["defense"] == UNDEFENDED)]

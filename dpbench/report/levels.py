@@ -144,6 +144,10 @@ def decimal(value: float) -> str:
 
 
 ACCESS = {
+    "observe": (
+        "sees releases and may ask nothing",
+        "It sees what the client releases, of the victims and of others, and may send nothing through it",
+    ),
     "static": (
         "does not know of the defense",
         "It knows the undefended client only, and attacks as if nothing was done",

@@ -46,7 +46,7 @@ def timed(call, *arguments, **more):
     return found, time.process_time() - began, psutil.Process().memory_info().rss - before
 
 
-@pytest.mark.parametrize("cells", [1000, 10_000])
+@pytest.mark.parametrize("cells", [1000, 4000])
 def test_a_cell_costs_no_more_where_there_are_many(cells, tmp_path):
     suite = suite_of(cells)
     plan(suite_of(SEEDS * len(ATTACKS)), output=tmp_path / "warm")
@@ -59,5 +59,10 @@ def test_a_cell_costs_no_more_where_there_are_many(cells, tmp_path):
     count = len(planned.units)
     spent = {"plan": to_plan, "resume": to_resume, "board": to_board}
     each = {name: seconds / count for name, seconds in spent.items()}
-    print(f"{count} cells:", *(f"{name} {1000 * one:.2f} ms" for name, one in each.items()), f"{held / count:.0f} B")
+    print(
+        f"{count} cells:",
+        *(f"{name} {1000 * one:.2f} ms" for name, one in each.items()),
+        f"{held / count:.0f} B",
+        flush=True,
+    )
     assert all(each[name] < most for name, most in MOST_SECONDS.items()), each

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from dpbench.errors import DpbenchError, reason
+from dpbench.errors import DpbenchError, NoGradients, reason
 from dpbench.machine.plugin_files import file_hash
 from dpbench.models.spec import BackboneSpec
 
@@ -45,7 +45,7 @@ class Program(nn.Module):
     def forward(self, inputs: Tensor) -> Any:
         """(N, ...) -> what the program gives of it."""
         if not self.differentiable and torch.is_grad_enabled() and inputs.requires_grad:
-            raise DpbenchError(NO_GRADIENTS.format(self.name))
+            raise NoGradients(NO_GRADIENTS.format(self.name))
         return self.run.call(inputs.float())
 
 

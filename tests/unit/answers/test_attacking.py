@@ -8,6 +8,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from dpbench.answers import attacking
 from dpbench.answers.attacking import FLOORS, attack_features
 from dpbench.answers.dump import images_for, read_dump
 from dpbench.errors import DpbenchError
@@ -76,12 +77,14 @@ def test_without_the_victims_images_nothing_is_scored(folder):
     assert "not scored" in found.remarks[-1]
 
 
-def test_another_order_shows_in_what_is_learnt(folder, tmp_path):
-    features = read_dump(folder / "mine.safetensors").features
-    order = torch.randperm(96, generator=torch.Generator().manual_seed(0))
-    safetensors.torch.save_file({"features": features[order]}, tmp_path / "mixed.safetensors")
-    found = attack_features(tmp_path / "mixed.safetensors", folder / "mine", image_size=SIZE, steps=20, width=8)
-    assert "not in the order of their images" in found.remarks[-1]
+def test_what_was_learnt_of_pairs_in_another_order_is_nobody_s_image():
+    truth = smooth(24, seed="victims", shape=(3, SIZE, SIZE))
+    blurred = torch.nn.functional.avg_pool2d(truth, 3, stride=1, padding=1)
+    assert attacking._learnt(blurred, truth)
+    for images in (truth.mean(0, keepdim=True).expand_as(truth), blurred.roll(11, 0)):
+        assert not attacking._learnt(images, truth)
+        remarks = attacking._remarks({"closed form": images, "decoder": images}, truth)
+        assert "not in the order of their images" in remarks[-1]
 
 
 def test_names_in_the_metadata_say_the_order(folder, tmp_path):

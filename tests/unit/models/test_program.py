@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from dpbench.contract.defense import AdditiveNoise, ProtectedModel
 from dpbench.errors import DpbenchError
+from dpbench.metrics.guarantees import NotBorneOut, guarantees_of
 from dpbench.models import splitting, weights
 from dpbench.models.adapters import builder, encoder
 from dpbench.models.spec import BackboneSpec
@@ -215,3 +217,21 @@ def test_a_broken_onnx_file_and_a_missing_package_are_refused(onnx, monkeypatch)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(DpbenchError, match="needs the package onnxruntime; pip install onnxruntime"):
         head_of(planned(path))
+
+
+class Noisy(ProtectedModel):
+    def transform(self, features, *, generator=None):
+        return features + torch.randn(features.shape, generator=generator)
+
+    def noise(self):
+        return AdditiveNoise("gaussian", 1.0)
+
+
+def test_noise_over_an_onnx_client_has_no_bound_and_says_why(onnx):
+    path, _ = onnx
+    network = encoder.create_network(planned(path, head="probe"), image_size=SIZE, classes=CLASSES)
+    split = splitting.split_model(network, "client", image_shape=(3, SIZE, SIZE), classes=CLASSES, name="x")
+    images, generator = torch.rand(40, 3, SIZE, SIZE), torch.Generator().manual_seed(0)
+    noisy = Noisy(split).eval().requires_grad_(False)
+    with pytest.raises(NotBorneOut, match=r"no guarantee: no gradients: client\.onnx"):
+        guarantees_of(noisy, images, releases=1, generator=generator)

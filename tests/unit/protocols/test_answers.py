@@ -218,3 +218,8 @@ def test_lpips_is_not_needed(lpips):
 def test_claims_are_told_as_claims():
     lines = said(claimed=(FLOOR, BARE))[2]
     assert lines[-1] == "These are figures that others claim: they were not measured again."
+
+
+def test_whoever_may_ask_nothing_is_described():
+    lines = said(FLOOR, BARE, attacked(0.2, defense="dpm", attack="fora", threat_model="observe"))[2]
+    assert "sees releases and may ask nothing" in lines[-1]

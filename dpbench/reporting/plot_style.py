@@ -159,7 +159,10 @@ def note(axes: Axes, text: str, place: tuple[float, float], colour: str) -> None
 NOTE = "note"
 """What marks the text of `note` among whatever else is written on axes."""
 
-PLACES = ((5, -10), (5, 4), (-5, -10), (-5, 4), (0, 8), (0, -15), (9, -2), (-9, -2), (12, -18), (12, 12), (-12, 12))
+PLACES = (
+    *((5, -10), (5, 4), (-5, -10), (-5, 4), (0, 8), (0, -15), (9, -2), (-9, -2)),
+    *((12, -18), (12, 12), (-12, 12), (-12, -18), (0, 17), (0, -24), (20, -2), (-20, -2)),
+)
 """Where a note may stand, in points from what it is about; to the left of it where the first is negative."""
 
 
@@ -175,6 +178,7 @@ def spread_notes(axes: Axes) -> None:
     drawn_at = [line.get_xydata() for line in axes.get_lines() if line.get_marker() not in ("", "None", None)]
     centres = axes.transData.transform(np.concatenate([*drawn_at, [written.xy for written in notes]]))
     taken = [Bbox([centre - 0.8 * size, centre + 0.8 * size]) for centre in centres]
+    told: list[Bbox] = []
     frame = axes.get_window_extent()
     for written in notes:
         best, least = PLACES[0], float("inf")
@@ -183,10 +187,11 @@ def spread_notes(axes: Axes) -> None:
             box = written.get_window_extent()
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
             covered = sum(_shared(box, other) for other in taken) + (0 if inside else box.width * box.height)
+            covered += 1000 * sum(_shared(box, other) for other in told)  # a point that is covered is still seen
             if covered < least:
                 best, least = place, covered
         _put(written, best)
-        taken.append(written.get_window_extent())
+        told.append(written.get_window_extent().padded(2))
 
 
 def _put(written: Annotation, place: tuple[float, float]) -> None:

@@ -211,7 +211,7 @@ def curves(records: Iterable[Envelope]) -> Plot | None:
     traces: dict[str, list[Figure]] = {}
     for record in records:
         logged = record.notes.get(CURVES)
-        given = {**record.notes, **(logged if isinstance(logged, dict) else {})}
+        given = {**(logged if isinstance(logged, dict) else {}), **record.notes}
         for name, values in given.items():
             steps = _steps(values)
             if len(steps) < 2 or len(traces.setdefault(str(name), [])) >= MOST_CELLS:

@@ -38,3 +38,16 @@ def test_a_release_of_noise_is_seen_through():
     images = alike(64, 32)
     noise = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     assert _best((noise, images), images)[0] == View("tap", 1)
+
+
+def test_a_layer_that_averages_noise_away_is_no_view():
+    """It is read better by a linear map, from few images most of all; what it lost is lost for whoever trains."""
+    images = alike(50, 64)
+    features = layer(images, 32, 4)
+    noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(1))
+    release = features + 3 * features.std() * noise
+    average = functional.avg_pool2d(release, 4)
+    around = functional.unfold(functional.pad(average, (1, 1, 1, 1)), 3).unflatten(2, average.shape[2:])
+    view, (of_release, of_layer) = _best((release, around), images)
+    assert of_layer < 0.8 * of_release
+    assert view == View()

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 import lzma
+import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import BinaryIO, Literal
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, BinaryIO, Literal
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from dpbench.errors import DpbenchError
+from dpbench.records.record_files import digest_of
 from dpbench.text.shown_text import clean
 
 ENDING = ".jsonl.xz"
@@ -54,7 +56,7 @@ def write_archive(path: Path, folder: str, records: Sequence[str]) -> None:
     Args:
         path: ends in .jsonl.xz.
         folder: where such records lie in a run directory.
-        records: as they are stored, with their digests.
+        records: as they are stored, with their digests; see `_without_places`.
 
     Raises:
         Unwritable: the disk does not take it.
@@ -68,7 +70,25 @@ def write_archive(path: Path, folder: str, records: Sequence[str]) -> None:
 
 
 def _on_one_line(text: str) -> str:
-    return json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    told = json.loads(text)
+    named = _without_places(told)
+    if named != told and "digest" in told:
+        named["digest"] = digest_of(named)
+    return json.dumps(named, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _without_places(told: Any, role: str = "") -> Any:
+    """A record with folders of images by their own name: where they lay on a machine is nobody else's business."""
+    if isinstance(told, dict):
+        named = {key: _without_places(value, key) for key, value in told.items()}
+        if role in ("dataset", "shifted") and _is_place(named.get("name")):
+            named["name"] = re.split(r"[/\\]", named["name"].rstrip("/\\"))[-1]
+        return named
+    return [_without_places(one) for one in told] if isinstance(told, list) else told
+
+
+def _is_place(name: Any) -> bool:
+    return isinstance(name, str) and (PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute())
 
 
 def head_of(path: Path) -> Head:

@@ -142,3 +142,17 @@ def test_a_file_that_wants_too_much_memory_is_refused(tmp_path, monkeypatch):
     write_archive(path, "records", [])
     with pytest.raises(DpbenchError, match=r"(?i)memory usage limit"):
         head_of(path)
+
+
+@pytest.mark.parametrize("place", ["/home/somebody/photos/cats", "C:\\photos\\cats", "/cats/"])
+def test_a_file_does_not_say_where_images_lay(run, tmp_path, place):
+    told = json.loads(CELLS.files(run)[0].read_text())
+    told["cell"]["dataset"]["name"] = place
+    told["cell"]["shifted"] = {**told["cell"]["dataset"]}
+    told["digest"] = digest_of(told)
+    write_archive(tmp_path / "one.jsonl.xz", "records", [json.dumps(told)])
+    (text,) = texts_of(tmp_path / "one.jsonl.xz")
+    found = json.loads(text)
+    assert (found["cell"]["dataset"]["name"], found["cell"]["shifted"]["name"]) == ("cats", "cats")
+    assert found["digest"] == digest_of(found) != told["digest"]
+    assert found["id"] == told["id"]

@@ -48,7 +48,7 @@ def refused(outcome, *words):
         ("victims = 4", 'victims = 4\nbudget = "huge"', ["budget"]),
         ("victims = 4", "victims = 4\nreleases = 0", ["releases"]),
         ("victims = 4", 'victims = 4\nauxiliary = ["shifted"]', ["add a table [shifted]"]),
-        ("victims = 4", 'victims = 4\nensemble = "ensemble-v0"', ["did you mean 'ensemble-v1'"]),
+        ("victims = 4", 'victims = 4\nensemble = "ensemble-v0"', ["did you mean 'ensemble-v"]),
     ],
 )
 def test_suites(suite, dpbench, tmp_path, old, new, words):

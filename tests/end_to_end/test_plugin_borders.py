@@ -239,7 +239,7 @@ def test_nothing_of_a_call_that_broke_the_rules_is_stored(run, tmp_path):
     for _ in range(2):  # nor does the second time find anything
         found, _ = run(["none", "Attribute"])
         assert found["Attribute", "Guess"].status == "failed"
-    assert len(list((tmp_path / "cache" / "defenses").glob("*"))) == 1  # the undefended one
+    assert len(list((tmp_path / "cache" / "defenses").glob("*.safetensors"))) == 1  # the undefended one
 
 
 def test_all_that_is_learned_travels(run):
@@ -296,7 +296,7 @@ def test_a_damaged_cache_is_noticed_and_made_again(run, tmp_path, damage):
     two, _ = run(["gaussian"], output="two")
     assert measured(one["gaussian", "Guess"]) == measured(two["gaussian", "Guess"])
     assert one["gaussian", "Guess"].backbone_weights == two["gaussian", "Guess"].backbone_weights
-    for path in (tmp_path / "cache" / "backbones").glob("*"):
+    for path in (tmp_path / "cache" / "backbones").glob("*.safetensors"):
         with safetensors.safe_open(path, "pt") as file:
             assert file.metadata()
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from dpbench.executors.executor import Means
 from dpbench.executors.times import Trace
 from dpbench.machine.cache import LIMIT, default_cache, parse_size, prune
+from dpbench.machine.devices import choose_device
 from dpbench.machine.writing import write_changed
 from dpbench.protocols.known import loaded
 from dpbench.records.pictures import gone, lost_and_gone
@@ -78,9 +79,10 @@ def run_suite(
     for line in plan.changed:
         _say(console, line)
     settings: dict[str, Any] = {"device": device, "batch_size": batch_size, "audit": options.audit, "means": means}
+    followers = [tracker(name, plan.output) for name in trackers]
+    choose_device(device)  # before anything is written
     # several shares have one directory: whoever follows it sees all of them
     Progress.begin(plan.output, plan.everything if options.shard else [unit.id for unit in plan.units])
-    followers = [tracker(name, plan.output) for name in trackers]
     with Display(console, plan) as display:
         trace = Trace() if profile else None
         records = execute(plan, **settings, watcher=Several(display, *followers), trace=trace)

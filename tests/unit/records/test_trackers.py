@@ -50,7 +50,7 @@ def test_tensorboard_gets_a_folder_for_each_cell(monkeypatch, tmp_path):
     follower = tracker("tensorboard", tmp_path)
     found = record({"loss": [[2, 1.0]]})
     follower.started(None)
-    follower.progress("fitting")
+    follower.progress("fitting", None)
     follower.finished(None, "cached", found)
     assert written == []
     follower.finished(None, "ok", found)
@@ -92,6 +92,6 @@ def test_several_watchers_are_told_the_same():
 
     both = Several(Noting(), Nobody(), Noting())
     both.started("a")
-    both.progress("fitting")
+    both.progress("fitting", "unit")
     both.finished("a", "ok", "record")
     assert told == [("a", "ok", "record")] * 2

@@ -358,13 +358,15 @@ def test_the_view_of_a_folder_fits_the_screen_and_asks_itself_alone(browser, fil
         page.click("text=again")
         page.locator("main img").first.wait_for()
         page.wait_for_load_state("load")
+        assert page.locator("main img").first.evaluate("image => image.complete && image.naturalWidth > 0")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         page.click("text=The report, as far as the run is")
         assert page.locator("#answer").is_visible()
         page.goto(server.url)
-        assert page.locator("button:has-text('Compare')").is_visible()
-        page.goto(f"{server.url.rstrip('/')}/compare?one=again&other=run")
-        page.wait_for_selector("h1:has-text('Two runs side by side')")
+        page.select_option("select[name=one]", "again")
+        page.select_option("select[name=other]", "run")
+        page.click("button:has-text('Compare')")
+        assert page.locator("h1").inner_text() == "Two runs side by side"
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         context.close()
         server.shutdown()

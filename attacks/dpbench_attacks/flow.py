@@ -50,8 +50,7 @@ class RectifiedFlow(Attack):
     paper: ClassVar[str] = "https://arxiv.org/abs/2209.03003"
     needs: ClassVar[Needs] = "query"
     budgets: ClassVar[dict[str, dict[str, float]]] = {
-        size: {"steps": factor, "width": width}
-        | {f"decoder_{name}": factor for name, factor in InverseTraining.budgets[size].items()}
+        size: {"steps": factor, "width": width} | InverseTraining.budget_of_part(size)
         for size, factor, width in (("small", 0.25, 0.5), ("large", 3, 1.5))
     }
 
@@ -71,12 +70,7 @@ class RectifiedFlow(Attack):
         seen = viewed(seen)
         releases = victim_releases(seen)
         released = pooled(releases)
-        decoder = InverseTraining(
-            steps=self.decoder_steps,
-            width=self.decoder_width,
-            blocks=self.decoder_blocks,
-            batch_size=self.decoder_batch_size,
-        ).within(seen)
+        decoder = InverseTraining.of(self).within(seen)
         inverse = decoder.trained(seen)
         query = seen.granted_query()
 

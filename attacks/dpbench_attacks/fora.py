@@ -52,8 +52,7 @@ class FeatureOrientedReconstruction(Attack):
     paper: ClassVar[str] = "https://arxiv.org/abs/2405.04115"
     needs: ClassVar[Needs] = "nothing"
     budgets: ClassVar[dict[str, dict[str, float]]] = {
-        size: {"steps": steps} | {f"decoder_{name}": factor for name, factor in InverseTraining.budgets[size].items()}
-        for size, steps in (("small", 0.4), ("large", 4))
+        size: {"steps": steps} | InverseTraining.budget_of_part(size) for size, steps in (("small", 0.4), ("large", 4))
     }
 
     steps: int = Field(2500, ge=1, le=1_000_000, description="of the substitute")
@@ -84,12 +83,7 @@ class FeatureOrientedReconstruction(Attack):
         before, after = float(state.pop("before")), float(state.pop("after"))
         substitute.load_state_dict(state)
         place(substitute, heard.device).eval().requires_grad_(False)
-        decoder = InverseTraining(
-            steps=self.decoder_steps,
-            width=self.decoder_width,
-            blocks=self.decoder_blocks,
-            batch_size=self.decoder_batch_size,
-        ).within(seen)
+        decoder = InverseTraining.of(self).within(seen)
         network = decoder.trained(_through(substitute, seen, identity))
         seen.notes["first_mmd"], seen.notes["final_mmd"] = round(before, 5), round(after, 5)
         seen.notes["converged"] = bool(seen.notes["converged"]) and after < CONVERGED * before

@@ -58,7 +58,7 @@ class Fusion(Attack):
     needs: ClassVar[Needs] = "weights"
     budgets: ClassVar[dict[str, dict[str, float]]] = {
         size: {"steps": steps, "held_out": images, "trials": images, "rounds": rounds}
-        | {f"decoder_{name}": factor for name, factor in InverseTraining.budgets[size].items()}
+        | InverseTraining.budget_of_part(size)
         for size, steps, images, rounds in (("small", 0.4, 0.5, 1), ("large", 4, 2, 2))
     }
 
@@ -87,12 +87,7 @@ class Fusion(Attack):
         seen = viewed(seen)
         match = study_client(seen, draws=self.draws, generator=generator)
         rest, truth = self._divided(seen)
-        decoder = InverseTraining(
-            steps=self.decoder_steps,
-            width=self.decoder_width,
-            blocks=self.decoder_blocks,
-            batch_size=self.decoder_batch_size,
-        ).within(seen)
+        decoder = InverseTraining.of(self).within(seen)
         network = decoder.trained(rest)
         released = pooled([seen.granted_query()(truth) for _ in victim_releases(seen)])
         search = _Searches(self, victims_per_batch(seen), seen, generator)

@@ -53,8 +53,7 @@ class Unmixing(Attack):
     paper: ClassVar[str] = "https://arxiv.org/abs/1905.11814"
     needs: ClassVar[Needs] = "query"
     budgets: ClassVar[dict[str, dict[str, float]]] = {
-        size: {"stations": stations}
-        | {f"decoder_{name}": factor for name, factor in InverseTraining.budgets[size].items()}
+        size: {"stations": stations} | InverseTraining.budget_of_part(size)
         for size, stations in (("small", 0.5), ("large", 2))
     }
 
@@ -71,12 +70,7 @@ class Unmixing(Attack):
         seen = viewed(seen)
         seen.granted_query()
         seen = self._unmixed(seen)
-        decoder = InverseTraining(
-            steps=self.decoder_steps,
-            width=self.decoder_width,
-            blocks=self.decoder_blocks,
-            batch_size=self.decoder_batch_size,
-        ).within(seen)
+        decoder = InverseTraining.of(self).within(seen)
         return decoder.apply(decoder.trained(seen), pooled(victim_releases(seen)))
 
     def _unmixed(self, seen: Observation) -> Observation:

@@ -51,8 +51,7 @@ class Reordering(Attack):
     paper: ClassVar[str] = "https://arxiv.org/abs/1603.09246"
     needs: ClassVar[Needs] = "weights"
     budgets: ClassVar[dict[str, dict[str, float]]] = {
-        size: {"steps": steps} | {f"decoder_{name}": factor for name, factor in InverseTraining.budgets[size].items()}
-        for size, steps in (("small", 0.5), ("large", 4))
+        size: {"steps": steps} | InverseTraining.budget_of_part(size) for size, steps in (("small", 0.5), ("large", 4))
     }
 
     steps: int = Field(1000, ge=1, le=1_000_000, description="of the network that places tokens")
@@ -72,12 +71,7 @@ class Reordering(Attack):
         shuffles = through.released is seen.released and self._shuffles(seen, client)
         seen.notes["reordered"] = shuffles
         seen = self._in_order(seen, client) if shuffles else through
-        decoder = InverseTraining(
-            steps=self.decoder_steps,
-            width=self.decoder_width,
-            blocks=self.decoder_blocks,
-            batch_size=self.decoder_batch_size,
-        ).within(seen)
+        decoder = InverseTraining.of(self).within(seen)
         return decoder.apply(decoder.trained(seen), pooled(victim_releases(seen)))
 
     @torch.no_grad()

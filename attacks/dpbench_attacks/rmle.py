@@ -47,8 +47,7 @@ class RegularisedMaximumLikelihood(Attack):
     paper: ClassVar[str] = "https://doi.org/10.1145/3359789.3359824"
     needs: ClassVar[Needs] = "weights"
     budgets: ClassVar[dict[str, dict[str, float]]] = {
-        size: {"steps": steps} | {f"decoder_{name}": factor for name, factor in InverseTraining.budgets[size].items()}
-        for size, steps in (("small", 0.4), ("large", 4))
+        size: {"steps": steps} | InverseTraining.budget_of_part(size) for size, steps in (("small", 0.4), ("large", 4))
     }
 
     ids_skip_default = ("decoder_batch_size", "trials")
@@ -76,13 +75,7 @@ class RegularisedMaximumLikelihood(Attack):
         """Optimise one image per victim: (N,3,H,W) in [0,1]."""
         seen = viewed(seen)
         match = study_client(seen, draws=self.draws, generator=generator)
-        decoder = InverseTraining(
-            steps=self.decoder_steps,
-            width=self.decoder_width,
-            blocks=self.decoder_blocks,
-            batch_size=self.decoder_batch_size,
-        )
-        decoder = decoder.within(seen)
+        decoder = InverseTraining.of(self).within(seen)
         network = decoder.trained(seen)
         search = PyramidSearch(self.steps, self.learning_rate, seen.progress)
         weights = self._choose_regularisers(search, match, decoder, network, seen, generator)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dpbench.contract.attack import Observation
+from dpbench.contract.attack import Attack, Observation
 from dpbench.contract.images import Images
 from dpbench.machine.devices import autocast, place
 from dpbench.metrics.fidelity import lpips, ssim_unchecked
@@ -67,6 +67,16 @@ class InverseTraining(BaseModel):
     lpips_weight: float = Field(
         0.0, ge=0, le=10, description="weight of LPIPS; not by default: its weights are not on every machine"
     )
+
+    @classmethod
+    def of(cls, attack: Attack) -> Self:
+        """The decoder that an attack trains on its way, by its parameters `decoder_steps` and so on."""
+        return cls(**{name: getattr(attack, f"decoder_{name}") for name in ("steps", "width", "blocks", "batch_size")})
+
+    @classmethod
+    def budget_of_part(cls, size: str) -> dict[str, float]:
+        """The factors of a budget, `small` or `large`, under the names that such an attack gives them."""
+        return {f"decoder_{name}": factor for name, factor in cls.budgets[size].items()}
 
     def within(self, seen: Observation) -> Self:
         """The same training with no more images at once than memory allows."""

@@ -8,15 +8,13 @@ import torch
 from dpbench_attacks.decoder import Decoder
 from dpbench_attacks.fuse import START, Fusion, _picked
 from dpbench_attacks.rmle import RegularisedMaximumLikelihood
+from tiny_observation import observed
 from torch import Tensor
 
 from dpbench.contract.attack import Attack, Observation
 from dpbench.contract.defense import ProtectedModel
-from dpbench.contract.images import LabelledImages
 from dpbench.machine.randomness import derive_generator
-from dpbench.service.release import WhiteBox
-from dpbench.testing.attacks import Shelf
-from dpbench.testing.tiny import CPU, TinyNetwork, smooth
+from dpbench.testing.tiny import CPU, smooth
 
 DECODER = {"steps": 40, "width": 32, "blocks": 1, "batch_size": 32}
 SEARCH = {"steps": 40} | {f"decoder_{name}": value for name, value in DECODER.items()}
@@ -29,24 +27,9 @@ class Loud(ProtectedModel):
 
 
 def observe(model: type[ProtectedModel]) -> tuple[Observation, Tensor]:
-    client = model(TinyNetwork().split()).eval().requires_grad_(False)
-    victims, auxiliary = smooth(8, seed="victims"), smooth(320, seed="auxiliary")
-    draws = derive_generator(CPU, "queries")
-
-    @torch.no_grad()
-    def query(images: Tensor) -> Tensor:
-        return client.release(images, generator=draws)
-
-    seen = Observation(
-        released=query(victims),
-        image_shape=(3, 16, 16),
-        auxiliary=LabelledImages(auxiliary, torch.zeros(len(auxiliary), dtype=torch.int64)),
-        query=query,
-        client=WhiteBox(client),
-        undefended=WhiteBox(client),
-        remember=Shelf().remember,
-    )
-    return seen, victims
+    victims = smooth(8, seed="victims")
+    seen = observed(model, victims, smooth(320, seed="auxiliary"))
+    return dataclasses.replace(seen, undefended=seen.client), victims
 
 
 def psnr_db(attack: Attack, seen: Observation, victims: Tensor) -> float:

@@ -7,14 +7,13 @@ import pytest
 import torch
 from dpbench_attacks.decoder import Decoder
 from dpbench_attacks.mixture import Unmixing, clusters
+from tiny_observation import observed
 from torch import Tensor
 
 from dpbench.contract.attack import Observation
 from dpbench.contract.defense import ProtectedModel, SplitModel
-from dpbench.contract.images import LabelledImages
 from dpbench.machine.randomness import derive_generator
-from dpbench.testing.attacks import Shelf
-from dpbench.testing.tiny import CHANNELS, CPU, TinyNetwork, smooth
+from dpbench.testing.tiny import CHANNELS, CPU, smooth
 
 DECODER = {"steps": 60, "width": 32, "blocks": 1, "batch_size": 32}
 SMALL = {"repeats": 32, "stations": 6, "stops": 4} | {f"decoder_{name}": value for name, value in DECODER.items()}
@@ -58,23 +57,8 @@ class Noisy(ProtectedModel):
 
 
 def observe(model: type[ProtectedModel]) -> tuple[Observation, Tensor]:
-    client = model(TinyNetwork().split()).eval().requires_grad_(False)
-    victims, auxiliary = smooth(6, seed="victims"), smooth(320, seed="auxiliary")
-    draws = derive_generator(CPU, "queries")
-
-    @torch.no_grad()
-    def query(images: Tensor) -> Tensor:
-        return client.release(images, generator=draws)
-
-    seen = Observation(
-        released=query(victims),
-        image_shape=(3, 16, 16),
-        auxiliary=LabelledImages(auxiliary, torch.zeros(len(auxiliary), dtype=torch.int64)),
-        query=query,
-        client=None,
-        remember=Shelf().remember,
-    )
-    return seen, victims
+    victims = smooth(6, seed="victims")
+    return observed(model, victims, smooth(320, seed="auxiliary"), white_box=False), victims
 
 
 def psnr_db(attack: Decoder | Unmixing, seen: Observation, victims: Tensor) -> float:

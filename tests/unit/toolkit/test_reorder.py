@@ -7,15 +7,13 @@ import pytest
 import torch
 from dpbench_attacks.decoder import Decoder
 from dpbench_attacks.reorder import Reordering
+from tiny_observation import observed
 from torch import Tensor
 
 from dpbench.contract.attack import Observation
 from dpbench.contract.defense import ProtectedModel
-from dpbench.contract.images import LabelledImages
 from dpbench.machine.randomness import derive_generator
-from dpbench.service.release import WhiteBox
-from dpbench.testing.attacks import Shelf
-from dpbench.testing.tiny import CPU, TinyNetwork, smooth
+from dpbench.testing.tiny import CPU, smooth
 
 TINY = {"steps": 200, "width": 32, "batch_size": 16, "learning_rate": 0.005}
 DECODER = {"steps": 150, "width": 32, "blocks": 1, "batch_size": 32}
@@ -50,23 +48,8 @@ class DroppingTokens(ProtectedModel):
 
 
 def observe(model: type[ProtectedModel], layout: str = "maps") -> tuple[Observation, Tensor]:
-    client = model(TinyNetwork(layout).split()).eval().requires_grad_(False)
-    victims, auxiliary = landscapes(6, "victims"), landscapes(320, "auxiliary")
-    draws = derive_generator(CPU, "queries")
-
-    @torch.no_grad()
-    def query(images: Tensor) -> Tensor:
-        return client.release(images, generator=draws)
-
-    seen = Observation(
-        released=query(victims),
-        image_shape=(3, 16, 16),
-        auxiliary=LabelledImages(auxiliary, torch.zeros(len(auxiliary), dtype=torch.int64)),
-        query=query,
-        client=WhiteBox(client),
-        remember=Shelf().remember,
-    )
-    return seen, victims
+    victims = landscapes(6, "victims")
+    return observed(model, victims, landscapes(320, "auxiliary"), layout=layout), victims
 
 
 def psnr_db(attack: Decoder | Reordering, seen: Observation, victims: Tensor) -> float:

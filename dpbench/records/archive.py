@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import lzma
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO, Literal
@@ -16,7 +15,9 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from dpbench.errors import DpbenchError
+from dpbench.machine.writing import write_atomically
 from dpbench.records.record_files import digest_of
+from dpbench.suite.names import short_name
 from dpbench.text.shown_text import clean
 
 ENDING = ".jsonl.xz"
@@ -61,8 +62,6 @@ def write_archive(path: Path, folder: str, records: Sequence[str]) -> None:
     Raises:
         Unwritable: the disk does not take it.
     """
-    from dpbench.machine.writing import write_atomically  # it brings torch, which reading does not need
-
     head = Head(dpbench_records=1, folder=folder, count=len(records))
     lines = [head.model_dump_json(), *(_on_one_line(text) for text in records)]
     content = lzma.compress("".join(f"{line}\n" for line in lines).encode(), check=lzma.CHECK_SHA256, filters=FILTERS)
@@ -82,7 +81,7 @@ def _without_places(told: Any, role: str = "") -> Any:
     if isinstance(told, dict):
         named = {key: _without_places(value, key) for key, value in told.items()}
         if role in ("dataset", "shifted") and _is_place(named.get("name")):
-            named["name"] = re.split(r"[/\\]", named["name"].rstrip("/\\"))[-1]
+            named["name"] = short_name(named["name"])
         return named
     return [_without_places(one) for one in told] if isinstance(told, list) else told
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import os
 import sys
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
+
+from dpbench.text.shown_text import clean
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,3 +68,12 @@ def make_console() -> Console:
             raise  # the BrokenPipeError that is being handled; rich would exit with status 1
 
     return Plain(width=_width())
+
+
+@contextlib.contextmanager
+def working(console: Console) -> Iterator[Callable[[str], None]]:
+    """Show that something is done, until it is; gives a function that says what, in a short text."""
+    from rich.text import Text
+
+    with console.status("starting") as status:
+        yield lambda text: status.update(Text(clean(text)))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dpbench.text.shown_text import ERROR_LIMIT, clean
-from dpbench.text.terminal import make_console
+from dpbench.text.terminal import make_console, working
 
 verbs = typer.Typer()
 
@@ -79,13 +79,11 @@ def score(
     attack had no more victims, also into its record and into the board. Exit status: 0 done; 1 nothing was measured;
     2 unusable input.
     """
-    from rich.text import Text
-
     from dpbench.protocols.scoring import score as measure
 
     console = make_console()
-    with console.status("starting") as status:
-        found = measure(run, metric, lambda text: status.update(Text(clean(text))))
+    with working(console) as progress:
+        found = measure(run, metric, progress)
     for one in found.scores:
         whole = "" if one.recorded else f", of {len(one.record.victims)}: not in the record"
         said = f"{one.metric} {one.mean:.4f} over {len(one.figures)} victims{whole}"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dpbench.text.terminal import make_console
+from dpbench.text.terminal import make_console, working
 
 verbs = typer.Typer()
 
@@ -43,8 +43,6 @@ def advise(
     Undefended. Leakage is the SSIM of two quick attacks, ridge regression in closed form and a small decoder. Exit
     status: 0 done, 2 unusable input.
     """
-    from rich.text import Text
-
     from dpbench.answers.advising import advise as look
     from dpbench.answers.shown import print_advice, write_advice
     from dpbench.errors import unknown
@@ -53,7 +51,7 @@ def advise(
     if head not in heads:
         raise unknown("head", head, heads)
     console = make_console()
-    with console.status("starting") as status:
+    with working(console) as progress:
         found = look(
             backbone,
             data=data,
@@ -64,7 +62,7 @@ def advise(
             split_points=at,
             device=device,
             seed=seed,
-            progress=lambda text: status.update(Text(text)),
+            progress=progress,
         )
     print_advice(found, console)
     for path in write_advice(found, output) if output is not None else ():
@@ -100,13 +98,11 @@ def attack(
     Floors, ridge regression in closed form and a decoder run; a line says what could not. Exit status: 0 done, 2
     unusable input.
     """
-    from rich.text import Text
-
     from dpbench.answers.attacking import attack_features
     from dpbench.answers.report import print_attacked, write_attacked
 
     console = make_console()
-    with console.status("starting") as status:
+    with working(console) as progress:
         found = attack_features(
             features,
             images,
@@ -119,7 +115,7 @@ def attack(
             width=width,
             seed=seed,
             device=device,
-            progress=lambda text: status.update(Text(text)),
+            progress=progress,
         )
     print_attacked(found, console)
     for path in write_attacked(found, output) if output is not None else ():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dpbench.text.terminal import make_console
+from dpbench.text.terminal import make_console, working
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,13 +66,11 @@ def export(
     never holds its parameters or weights. Every further export of a stochastic defense shows the receiver the same
     images under other noise, which averages out. Exit status: 0 done, 2 unusable input, and no file is written.
     """
-    from rich.text import Text
-
     from dpbench.contract.threat import UNDEFENDED
     from dpbench.exchange.exchange import export_features
 
     console = make_console()
-    with console.status("starting") as status:
+    with working(console) as progress:
         header = export_features(
             suite,
             output,
@@ -82,7 +80,7 @@ def export(
             seed=seed,
             device=device,
             release_seed=release_seed,
-            progress=lambda text: status.update(Text(text)),
+            progress=progress,
         )
     console.print(
         f"{output}: {header.count} images, features {header.shape} each, behind {header.defense}; "
@@ -125,12 +123,10 @@ def import_(
     Shows what the file says, and the top-1 of the suite's own, undefended server tail on the features. Nothing is
     written. Exit status: 0 it fits, 2 it is damaged, of another network, or the input is unusable.
     """
-    from rich.text import Text
-
     from dpbench.exchange.exchange import import_features
 
     console = make_console()
-    with console.status("starting") as status:
+    with working(console) as progress:
         received = import_features(
             file,
             suite,
@@ -139,7 +135,7 @@ def import_(
             weights=weights,
             seed=seed,
             device=device,
-            progress=lambda text: status.update(Text(text)),
+            progress=progress,
         )
     _print(received, console)
 

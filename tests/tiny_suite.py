@@ -22,3 +22,19 @@ name = "none"
 [[attacks]]
 name = "mean-image"
 """
+
+UNFITTED = """
+[dataset]
+private = 64
+auxiliary = 64
+test = 32
+[[backbones]]
+name = "resnet10t"
+weights = "fit"
+epochs = 0
+split_points = ["layer1"]
+[judge]
+name = "mobilenetv3_small_050"
+epochs = 1
+"""
+"""Tables of a suite whose network is left at random: data, backbone and judge, for whom figures say nothing."""

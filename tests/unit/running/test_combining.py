@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from parsing import parse_suite
+from tiny_suite import UNFITTED
 
 from dpbench.api import plan as make_plan
 from dpbench.records.record import Record
@@ -39,19 +40,7 @@ SUITE = """
 name = "combining"
 victims = 6
 threat_models = ["query", "weights"]
-[dataset]
-private = 64
-auxiliary = 64
-test = 32
-[[backbones]]
-name = "resnet10t"
-weights = "fit"
-epochs = 0
-split_points = ["layer1"]
-[judge]
-name = "mobilenetv3_small_050"
-epochs = 1
-[[defenses]]
+{unfitted}[[defenses]]
 name = "none"
 [[defenses]]
 name = "gaussian"
@@ -70,7 +59,7 @@ value = [0.25, 0.75, -1.0]
 def suite(tmp_path: Path) -> str:
     file = tmp_path / "average.py"
     file.write_text(AVERAGE)
-    return SUITE.format(file=file)
+    return SUITE.format(file=file, unfitted=UNFITTED)
 
 
 def averages(records: list[Record]) -> list[Record]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from parsing import parse_suite
+from tiny_suite import UNFITTED
 
 from dpbench.api import plan as make_plan
 from dpbench.running.runner import execute
@@ -27,19 +28,7 @@ SUITE = """
 name = "listening"
 victims = 6
 threat_models = ["{tier}"]
-[dataset]
-private = 64
-auxiliary = 64
-test = 32
-[[backbones]]
-name = "resnet10t"
-weights = "fit"
-epochs = 0
-split_points = ["layer1"]
-[judge]
-name = "mobilenetv3_small_050"
-epochs = 1
-[[defenses]]
+{unfitted}[[defenses]]
 name = "gaussian"
 [[attacks]]
 name = "{file}:Listener"
@@ -53,7 +42,7 @@ name = "{file}:Listener"
 def test_whoever_may_ask_nothing_holds_the_releases_of_others(tier, needs, granted, overheard, tmp_path: Path) -> None:
     file = tmp_path / "listener.py"
     file.write_text(LISTENER.replace("{needs}", needs))
-    suite = parse_suite(SUITE.format(file=file, tier=tier), origin="test")
+    suite = parse_suite(SUITE.format(file=file, tier=tier, unfitted=UNFITTED), origin="test")
     (record,) = execute(make_plan(suite, output=tmp_path / "run"), device="cpu")
     assert record.status == "ok", record.error
     assert record.notes["granted"] == granted

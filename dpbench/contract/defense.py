@@ -119,6 +119,10 @@ class ProtectedModel(nn.Module):
         """
         return 1.0, 0.0
 
+    def is_sparse(self) -> bool:
+        """Whether only values that are not zero are sent, and which these are: what a release costs rests on it."""
+        return False
+
     def location(self, images: Tensor) -> Tensor:
         """What the release is without its noise, differentiable; means something where `noise` is not None."""
         return self.features(images)

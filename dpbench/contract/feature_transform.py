@@ -66,6 +66,10 @@ class FeatureTransform(Defense):
         """The noise that `transform` adds to `location`; None where it does anything else. Guarantees rest on it."""
         return None
 
+    def is_sparse(self) -> bool:
+        """See `ProtectedModel.is_sparse`."""
+        return False
+
     def build(self, split: SplitModel) -> ProtectedModel:
         """The model around `transform`; features of any shape."""
         return TransformedModel(split, self)
@@ -115,6 +119,10 @@ class TransformedModel(ProtectedModel):
     def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """See `FeatureTransform.transform`."""
         return self.defense.transform(features, self.state, generator=generator)
+
+    def is_sparse(self) -> bool:
+        """See `FeatureTransform.is_sparse`."""
+        return self.defense.is_sparse()
 
     def location(self, images: Tensor) -> Tensor:
         """See `FeatureTransform.location`."""

@@ -147,7 +147,11 @@ class _Guest:
             self.device,
         )
         noise = model.noise()
-        told = {"noise": None if noise is None else vars(noise), "quantisation": quantisation_of(model)}
+        told = {
+            "noise": None if noise is None else vars(noise),
+            "quantisation": quantisation_of(model),
+            "sparse": bool(model.is_sparse()),
+        }
         keep_to_itself()
         return Message("result", told)
 

@@ -71,6 +71,7 @@ class RemoteModel(ProtectedModel):
         self._remote: Remote | None = None
         self._noise: AdditiveNoise | None = None
         self._quantisation = (1.0, 0.0)
+        self._sparse = False
         self._serve: Callable[..., Tensor] = lambda images, generator, release: release(images, generator)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RemoteModel:
@@ -104,6 +105,7 @@ class RemoteModel(ProtectedModel):
             told = guest.request(Message("hold", fields, tensors)).fields
             try:
                 self._noise = None if told["noise"] is None else AdditiveNoise(**told["noise"])
+                self._sparse = bool(told["sparse"])
                 self._quantisation = (float(told["quantisation"][0]), float(told["quantisation"][1]))
             except (KeyError, IndexError, TypeError, ValueError) as error:
                 raise DpbenchError(f"{_who(defense)} states its noise in a way that nobody understands") from error
@@ -132,6 +134,11 @@ class RemoteModel(ProtectedModel):
         """See `ProtectedModel`."""
         self.line()
         return self._quantisation
+
+    def is_sparse(self) -> bool:
+        """See `ProtectedModel`."""
+        self.line()
+        return self._sparse
 
     def noise(self) -> AdditiveNoise | None:
         """See `ProtectedModel`."""

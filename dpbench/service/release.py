@@ -136,7 +136,7 @@ def release_to_server(
     count = len(images)
     orders = [_order(count, order).to(images.device) for _ in range(releases)]
     guesses: Tensor | None = None
-    features, levels = [], Levels()
+    features, levels = [], Levels(sparse=client.is_sparse())
     for number, shuffled in enumerate(orders):
         batches = _released(client, images, generator, shuffled)
         rows: Tensor | None = None
@@ -185,14 +185,22 @@ def predict_in_batches(server: ProtectedModel, released: Tensor, order: torch.Ge
 
 
 class Levels:
-    """The different values in releases, as long as they are few."""
+    """The different values in releases, as long as they are few.
 
-    def __init__(self) -> None:
+    Args:
+        sparse: what is zero is not sent, see `ProtectedModel.is_sparse`.
+    """
+
+    def __init__(self, *, sparse: bool = False) -> None:
         self.found: Tensor | None = None
         self.many = False
+        self.sparse = sparse
+        self.most = 0
 
     def add(self, features: Tensor) -> None:
         """Further features (n, ...) of the same release."""
+        if self.sparse:
+            self.most = max(self.most, int((features != 0).flatten(1).sum(1).max()))
         for part in features.split(RELEASE_BATCH):
             if self.many:
                 return  # most releases show in their first images that they are not quantised
@@ -201,12 +209,23 @@ class Levels:
             self.many = len(self.found) > DISTINCT
 
     def bits(self, features: Tensor) -> int:
-        """Of one row of features (N, ...) at a fixed length per value: all of its type, fewer for few levels."""
+        """Of one row of features (N, ...) at a fixed length per value: all of its type, fewer for few levels.
+
+        Of a sparse release as many values as any image has that are not zero, and log2 C(n, k) bits to name them.
+        """
         values = math.prod(features.shape[1:])
         bits = bits_of(features.dtype)
-        if self.many or self.found is None:
+        if not self.many and self.found is not None:
+            bits = min(bits, max(1, math.ceil(math.log2(len(self.found)))))
+        if not self.sparse:
             return values * bits
-        return values * min(bits, max(1, math.ceil(math.log2(len(self.found)))))
+        return min(values * bits, self.most * bits + places_bits(values, self.most))
+
+
+def places_bits(values: int, chosen: int) -> int:
+    """Bits that say which `chosen` of so many values are meant: log2 C(values, chosen), rounded up."""
+    ways = math.lgamma(values + 1) - math.lgamma(chosen + 1) - math.lgamma(values - chosen + 1)
+    return math.ceil(ways / math.log(2) - 1e-6)
 
 
 def release_bits(features: Tensor) -> int:

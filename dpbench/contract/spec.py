@@ -10,6 +10,9 @@ from pydantic import Field, PlainSerializer
 
 from dpbench.contract.plugin import Parameters
 
+PLUS = " + "
+"""Stands between the names of defenses that follow each other: `dpm + gaussian`."""
+
 LARGEST_SEED = (1 << 63) - 1
 
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
@@ -45,7 +48,7 @@ class PluginSpec(Spec):
         """As JSON without the places of files: neither where the code lies, nor what it is given to read."""
         spec = self.model_dump(mode="json")
         if ".py:" in self.name:
-            spec["name"] = _last(self.name)
+            spec["name"] = PLUS.join(map(_last, self.name.split(PLUS)))
 
         def content(name: str, value: Any) -> str:
             return f"sha256:{self.files[name]}"

@@ -6,7 +6,6 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import torch
@@ -30,7 +29,9 @@ from dpbench.plugins import registry
 from dpbench.plugins.audited import Reading, keep_to_itself
 from dpbench.plugins.configuring import configure
 from dpbench.plugins.describing import described
+from dpbench.plugins.stand_in import files_in
 from dpbench.service import fitting
+from dpbench.service.composition import Composition
 from dpbench.service.quantisation import quantisation_of
 from dpbench.service.taps import TappedServer
 from dpbench.text.plain_values import plain
@@ -159,10 +160,12 @@ class _Guest:
         """The plug-in, configured; from here on this process reads what is hashed, and the pictures of a data set."""
         sort, reference = fields["sort"], fields["reference"]
         if ".py:" in reference and sort != "data set":
-            self._read_only(plugin_files.look_at(Path(reference.rpartition(":")[0]).resolve()).paths.values())
+            for path in files_in(reference):
+                self._read_only(plugin_files.look_at(path.resolve()).paths.values())
         cls = registry.find(sort, reference)
-        if sort != "data set" and not registry.is_own(cls):
-            self._read_only([registry.folder_of(cls)])
+        for one in cls.classes if issubclass(cls, Composition) else (cls,):
+            if sort != "data set" and not registry.is_own(one):
+                self._read_only([registry.folder_of(one)])
         plugin = configure(cls, fields["arguments"])
         if self.reading is not None:
             self._read_only(registry.given_files(plugin).values())

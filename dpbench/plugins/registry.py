@@ -21,9 +21,11 @@ from dpbench.contract.dataset import ImageSet
 from dpbench.contract.defense import Defense
 from dpbench.contract.metric import Metric
 from dpbench.contract.plugin import Plugin, is_abstract
+from dpbench.contract.spec import PLUS
 from dpbench.errors import DpbenchError, is_interrupt, reason, unknown
 from dpbench.machine import plugin_files
 from dpbench.machine.process_state import preserved
+from dpbench.service.composition import Composition, composed
 
 GROUP = "dpbench.plugins"
 
@@ -215,12 +217,30 @@ def find(sort: str, name: str) -> type[Plugin]:
     Raises:
         DpbenchError: there is none, or it does not import.
     """
+    if PLUS in name and sort == "defense":
+        return _composed(name)
     if ".py:" in name:
         return _from_file(name, sort, BASES[sort])
     known = _all(sort)
     if name not in known:
         raise unknown(sort, name, known)
     return known[name]  # type: ignore[no-any-return]
+
+
+def _composed(name: str) -> type[Defense]:
+    """The defense that is several, one after the other; of a stand-in where one of them is a stand-in."""
+    from dpbench.plugins.stand_in import StandIn, find as find_stand_in
+
+    classes = [find_defense(part) for part in name.split(PLUS)]
+    if not any(issubclass(cls, StandIn) for cls in classes):
+        return composed(tuple(classes))
+    there = PLUS.join(absolute(part) for part in name.split(PLUS))
+    return find_stand_in("defense", there, " ".join(map(source_of, classes)))  # type: ignore[return-value]
+
+
+def absolute(name: str) -> str:
+    """A reference to a file from anywhere; names as they are."""
+    return "{}:{}".format(*_split(name)) if ".py:" in name else name
 
 
 def _split(reference: str) -> tuple[Path, str]:
@@ -231,6 +251,8 @@ def _split(reference: str) -> tuple[Path, str]:
 
 def canonical(name: str) -> str:
     """One spelling of a reference to a file, as seen from the working folder where it lies below; names as they are."""
+    if PLUS in name:
+        return PLUS.join(map(canonical, name.split(PLUS)))
     if ".py:" not in name:
         return name
     path, class_name = _split(name)
@@ -281,6 +303,8 @@ def source_of(cls: type[Plugin]) -> str:
         return f"v{cls.version}-{HELD[cls]}"
     if issubclass(cls, StandIn):
         return cls.source
+    if issubclass(cls, Composition):
+        return "+".join([f"v{cls.version}", *map(source_of, cls.classes)])
     plugin = plugin_files.loaded_from(cls.__module__)
     content = plugin.digest if plugin is not None else _content_of(cls.__module__.partition(".")[0])
     return f"v{cls.version}-{content}" if content else f"v{cls.version}"

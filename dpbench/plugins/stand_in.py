@@ -19,6 +19,7 @@ from dpbench.contract.dataset import Drawn, ImageSet, PartName
 from dpbench.contract.defense import Defense, ProtectedModel, SplitModel
 from dpbench.contract.metric import Metric, MetricFacts
 from dpbench.contract.plugin import Plugin
+from dpbench.contract.spec import PLUS
 from dpbench.contract.threat import Needs
 from dpbench.errors import DpbenchError
 from dpbench.machine import plugin_files
@@ -178,6 +179,11 @@ def _stand_ins(guest: Guest, sort: str, reference: str | None) -> list[type[Plug
         guest.close()
 
 
+def files_in(reference: str) -> list[Path]:
+    """The files that a reference names: one for each part of it that is `path/to/file.py:Name`."""
+    return [Path(part.rpartition(":")[0]) for part in reference.split(PLUS) if ".py:" in part]
+
+
 def _made(facts: _Facts) -> type[Plugin]:
     base: type[StandIn] = STAND_INS[facts.sort]
     fields: dict[str, Any] = {
@@ -188,8 +194,10 @@ def _made(facts: _Facts) -> type[Plugin]:
     cls: type[StandIn] = pydantic.create_model(facts.cls, __base__=base, __doc__=facts.doc, **fields)
     source, code = facts.source, {}
     if ".py:" in facts.reference:  # its own word for what it consists of is not needed
-        looked_at = plugin_files.look_at(Path(facts.reference.rpartition(":")[0]))
-        source, code = f"v{facts.version}-{looked_at.digest}", looked_at.files
+        parts = [plugin_files.look_at(path) for path in files_in(facts.reference)]
+        versions = facts.source if PLUS in facts.reference else f"v{facts.version}"
+        source = "-".join([versions, *(looked_at.digest for looked_at in parts)])
+        code = {name: digest for looked_at in parts for name, digest in looked_at.files.items()}
     known: dict[str, Any] = {
         **{name: getattr(facts, name) for name in ("version", "paper", "reference")},
         "ids_skip_default": tuple(facts.ids_skip_default),

@@ -31,7 +31,7 @@ from dpbench.plugins.configuring import attack_of, defense_of
 from dpbench.records.record import Utility
 from dpbench.running.observing import Answers
 from dpbench.running.prepare import Prepared, Progress, undefended_spec
-from dpbench.service.lending import Lent
+from dpbench.border.lending import Lent
 from dpbench.service.release import RELEASE_BATCH, Release, WhiteBox, checked_images, release_to_server
 from dpbench.service.same_release import assert_same_in_other_batches, assert_same_release
 from dpbench.suite.cell import CellSpec

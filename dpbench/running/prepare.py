@@ -33,7 +33,7 @@ from dpbench.plugins.configuring import defense_of
 from dpbench.plugins.image_sets import load_parts
 from dpbench.plugins.registry import find_defense, source_of
 from dpbench.service import fitting
-from dpbench.service.lending import Lent
+from dpbench.border.lending import Lent
 from dpbench.suite.cell import CellSpec
 from dpbench.text.hashing import content_hash
 

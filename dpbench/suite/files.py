@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args
 import pydantic
 
 from dpbench.contract.spec import Spec
+from dpbench.contract.spec import PLUS
 from dpbench.errors import DpbenchError, unknown
 from dpbench.text.shown_text import clean
 
@@ -115,6 +116,8 @@ def _plugins_beside(value: Any, folder: Path) -> Any:
         return {key: _plugins_beside(inner, folder) for key, inner in value.items()}
     if isinstance(value, list):
         return [_plugins_beside(inner, folder) for inner in value]
+    if isinstance(value, str) and PLUS in value:
+        return PLUS.join(_path(part, folder, folders=False) for part in value.split(PLUS))
     return _path(value, folder, folders=False)
 
 

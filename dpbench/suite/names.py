@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from dpbench.contract.spec import PluginSpec
+from dpbench.contract.spec import PLUS, PluginSpec
 from dpbench.data.spec import DatasetSpec
 from dpbench.suite.cell import CellSpec
 
@@ -198,7 +198,9 @@ def plugin_names(specs: Iterable[PluginSpec]) -> dict[tuple[str, str], str]:
 
 
 def _path_parts(name: str) -> tuple[str, ...]:
-    """`../team/./mine.py:Mine` -> `team`, `mine.py:Mine`."""
+    """`../team/./mine.py:Mine` -> `team`, `mine.py:Mine`; of several defenses in a row the last part of each."""
+    if PLUS in name:
+        return (PLUS.join(map(short_name, name.split(PLUS))),)
     parts: list[str] = []
     for part in re.split(r"[/\\]", name):
         if part == "..":

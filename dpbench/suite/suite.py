@@ -9,9 +9,9 @@ import itertools
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
 
-from dpbench.contract.spec import Seed, Spec
+from dpbench.contract.spec import PLUS, Seed, Spec
 from dpbench.contract.threat import AuxiliaryData, Budget, ServerRole, ThreatModel
 from dpbench.data.spec import DatasetSpec, ShiftedSpec
 from dpbench.errors import DpbenchError, unknown
@@ -30,6 +30,13 @@ E = TypeVar("E", bound="PluginEntry")
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 
 
+PluginName = Annotated[str, BeforeValidator(lambda name: PLUS.join(name) if _are_names(name) else name)]
+
+
+def _are_names(given: Any) -> bool:
+    return isinstance(given, list | tuple) and len(given) > 0 and all(isinstance(name, str) for name in given)
+
+
 class BackboneEntry(BackboneSpec):
     """`[[backbones]]`: a backbone and the points to split it at."""
 
@@ -41,11 +48,14 @@ class BackboneEntry(BackboneSpec):
 
 
 class PluginEntry(Spec):
-    """`[[defenses]]`: a name and parameters; a list of values makes one setting of each."""
+    """`[[defenses]]`: a name and parameters; a list of values makes one setting of each.
+
+    A list of names is defenses that follow each other: `["dpm", "gaussian"]`, which is `dpm + gaussian`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    name: str
+    name: PluginName
 
     def settings(self) -> list[dict[str, Any]]:
         """Every combination of the listed parameter values.

@@ -5,7 +5,7 @@ import torch
 
 from dpbench.contract.images import LabelledImages
 from dpbench.errors import DpbenchError
-from dpbench.service.lending import Lent
+from dpbench.border.lending import Lent
 
 
 @pytest.fixture

@@ -115,10 +115,12 @@ class RotatedModel(UndoneModel):
         count, block = matrices.shape[:2]
         width = rows.shape[2]
         blocks = F.pad(rows, (0, count * block - width)).unflatten(2, (count, block))
-        return torch.einsum("npkb,kbc->npkc", blocks, matrices).flatten(2)[..., :width]
+        turned: Tensor = torch.einsum("npkb,kbc->npkc", blocks, matrices)
+        return turned.flatten(2)[..., :width]
 
 
 def _orthogonal(drawn: Tensor) -> Tensor:
     """Normal (n,n) -> orthogonal (n,n), uniform over all; on the CPU in float64, the same on every device."""
     q, r = torch.linalg.qr(drawn.cpu().double())
-    return (q * r.diagonal().sign()).to(drawn)
+    orthogonal: Tensor = q * r.diagonal().sign()
+    return orthogonal.to(drawn)

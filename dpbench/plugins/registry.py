@@ -229,7 +229,8 @@ def find(sort: str, name: str) -> type[Plugin]:
 
 def _composed(name: str) -> type[Defense]:
     """The defense that is several, one after the other; of a stand-in where one of them is a stand-in."""
-    from dpbench.plugins.stand_in import StandIn, find as find_stand_in
+    from dpbench.plugins.stand_in import StandIn
+    from dpbench.plugins.stand_in import find as find_stand_in
 
     classes = [find_defense(part) for part in name.split(PLUS)]
     if not any(issubclass(cls, StandIn) for cls in classes):

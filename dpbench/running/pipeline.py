@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dpbench.border.crowd import Crowd
+from dpbench.border.lending import Lent
 from dpbench.contract.attack import Observation, Server
 from dpbench.contract.defense import ProtectedModel
 from dpbench.contract.metric import MetricFacts
@@ -31,7 +32,6 @@ from dpbench.plugins.configuring import attack_of, defense_of
 from dpbench.records.record import Utility
 from dpbench.running.observing import Answers
 from dpbench.running.prepare import Prepared, Progress, undefended_spec
-from dpbench.border.lending import Lent
 from dpbench.service.release import RELEASE_BATCH, Release, WhiteBox, checked_images, release_to_server
 from dpbench.service.same_release import assert_same_in_other_batches, assert_same_release
 from dpbench.suite.cell import CellSpec

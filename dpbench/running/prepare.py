@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from dpbench.border.lending import Lent
 from dpbench.contract.defense import Defense, ProtectedModel
 from dpbench.contract.images import Images, LabelledImages
 from dpbench.contract.spec import PluginSpec
@@ -33,7 +34,6 @@ from dpbench.plugins.configuring import defense_of
 from dpbench.plugins.image_sets import load_parts
 from dpbench.plugins.registry import find_defense, source_of
 from dpbench.service import fitting
-from dpbench.border.lending import Lent
 from dpbench.suite.cell import CellSpec
 from dpbench.text.hashing import content_hash
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import functools
 import re
+import types
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -108,8 +109,7 @@ def composed(classes: tuple[type[Defense], ...]) -> type[Composition]:
         "classes": classes,
         "keys": keys,
     }
-    made: type[Composition] = type(Composition)("Composed", (Composition,), namespace)
-    return made
+    return types.new_class("Composed", (Composition,), exec_body=lambda body: body.update(namespace))
 
 
 def _keys(classes: Sequence[type[Defense]]) -> tuple[dict[str, str], ...]:
@@ -221,7 +221,7 @@ class ComposedModel(ProtectedModel):
         """Server side: undoes what can be undone, the last first: (N, ...) -> (N, classes) logits."""
         return self._part(-1).predict(released)
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Each tensor once: a part holds those before it too."""
         names = {name for name, _ in (*self.named_parameters(), *self.named_buffers())}
         prefix = kwargs.get("prefix", "")

@@ -10,8 +10,7 @@ from typing import Any, TypeVar, get_args
 
 import pydantic
 
-from dpbench.contract.spec import Spec
-from dpbench.contract.spec import PLUS
+from dpbench.contract.spec import PLUS, Spec
 from dpbench.errors import DpbenchError, unknown
 from dpbench.text.shown_text import clean
 

@@ -12,12 +12,12 @@ import piq
 import torch
 from torch import Tensor
 
+from dpbench.border.lending import Lent
 from dpbench.contract.attack import Attack, Observation
 from dpbench.contract.defense import ProtectedModel
 from dpbench.contract.images import LabelledImages
 from dpbench.machine.cache import State
 from dpbench.machine.randomness import derive_generator, seeded
-from dpbench.border.lending import Lent
 from dpbench.service.release import WhiteBox, checked_images
 from dpbench.service.taps import TappedServer
 from dpbench.testing.rules import ContractError, expect, is_documented

@@ -26,7 +26,7 @@ from dpbench.toolkit.calibration import mean_and_std, median_norm, quantiles
 CLASSES = 4
 SHAPE = (3, 16, 16)
 NAMES = sorted(defenses())
-STOCHASTIC = {"gaussian", "laplace", "clipped-gaussian", "dropout"}
+STOCHASTIC = {"gaussian", "laplace", "clipped-gaussian", "dropout", "token-shuffle", "token-drop"}
 ADDITIVE = {"gaussian": "gaussian", "laplace": "laplace", "clipped-gaussian": "gaussian"}
 """Defenses that state their noise, and its distribution."""
 SHORT = {"epochs": 1, "blocks": 1, "pool": 2, "batch_size": 16}
@@ -37,6 +37,13 @@ OUT_OF_RANGE: dict[str, dict[str, Any]] = {
     "clipped-gaussian": {"clip": 0},
     "dropout": {"p": 1.0},
     "quantise": {"bits": 9},
+    "topk": {"keep": 0},
+    "blur": {"sigma": 0},
+    "pca": {"keep": 1.1},
+    "rotate": {"block": 0},
+    "token-shuffle": {"share": 0},
+    "token-drop": {"share": 1},
+    "logits-only": {"form": "image"},
     "dpm": {"strength": -1},
     "dpm-equivalent": {"strength": -1},
 }

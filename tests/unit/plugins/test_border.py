@@ -188,6 +188,25 @@ def test_a_model_behind_the_border_is_the_one_before_it(tmp_path, recipe):
     assert [tap.shape[0] for tap in tapped] == [2] * len(tapped)
 
 
+def test_a_defense_of_a_file_and_a_built_in_one_in_a_row_run_behind_the_border(tmp_path, recipe):
+    single = defense(tmp_path)
+    name = f"{tmp_path / 'mine.py'}:Mine + topk"
+    both = configure(registry.find_defense(name), {"keep": 0.25})
+    assert (both.name, both.do, both.keep) == ("mine + topk", "pass", 0.25)
+    assert remote.crosses(both, audit=False)
+    assert list(registry.files_of(both)) == ["mine.py"]
+    assert registry.source_of(type(both)).endswith(registry.source_of(type(single)).removeprefix("v1-"))
+    with pytest.raises(DpbenchError, match="parameter keep = 2"):
+        configure(registry.find_defense(name), {"keep": 2})
+    images = torch.rand(5, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    model = remote.RemoteModel(recipe, both, {}, CPU)
+    doubled = 2 * assemble(recipe, configure(registry.find_defense("none"), {}), {}, CPU).features(images)
+    released = model.release(images)
+    assert model.is_sparse()
+    assert (released != 0).flatten(1).sum(1).tolist() == [doubled[0].numel() // 4] * 5
+    assert torch.equal(released[released != 0], doubled[released != 0])
+
+
 def test_the_engine_never_imports_a_plugin(tmp_path):
     before = set(sys.modules)
     stand_in = defense(tmp_path)

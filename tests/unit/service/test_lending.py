@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from dpbench.border.lending import Lent
 from dpbench.contract.images import LabelledImages
 from dpbench.errors import DpbenchError
-from dpbench.border.lending import Lent
 
 
 @pytest.fixture

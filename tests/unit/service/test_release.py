@@ -8,7 +8,9 @@ from dpbench.contract.defense import ProtectedModel, SplitModel
 from dpbench.errors import DpbenchError
 from dpbench.service.release import (
     RELEASE_BATCH,
+    Levels,
     checked_images,
+    places_bits,
     predict_in_batches,
     release_bits,
     release_in_batches,
@@ -178,3 +180,22 @@ def test_what_is_clamped_is_said(images, words):
     clamped, said = checked_images(images, torch.zeros(2, 3, 4, 4), "mine")
     assert said == words
     assert (clamped.min() >= 0) & (clamped.max() <= 1)
+
+
+def test_a_sparse_release_costs_its_values_and_their_places() -> None:
+    features = torch.zeros(3, 4, 5)
+    features[0, 0, :3] = torch.tensor([1.0, 2.0, 3.0])
+    features[1, 0, 0] = 2.0
+    levels = Levels(sparse=True)
+    levels.add(features)
+    # four different values with the zero: two bits; C(20, 3) = 1140
+    assert levels.bits(features) == 3 * 2 + 11
+    assert release_bits(features) == 20 * 2
+    dense = Levels(sparse=True)
+    dense.add(features + 1)
+    assert dense.bits(features + 1) == 20 * 2
+
+
+@pytest.mark.parametrize(("values", "chosen", "bits"), [(20, 0, 0), (20, 20, 0), (2, 1, 1), (20, 3, 11), (4, 2, 3)])
+def test_places_of_chosen_values(values: int, chosen: int, bits: int) -> None:
+    assert places_bits(values, chosen) == bits

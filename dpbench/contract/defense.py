@@ -164,6 +164,11 @@ class Defense(Plugin, abc.ABC):
     trained_on: ClassVar[tuple[str, ...]] = ()
     """Metrics (such as `ssim`) that `fit` optimises against: never the only one that judges this defense."""
 
+    @property
+    def fits_on_public(self) -> bool:
+        """Whether its parameter `fit_on` asks for public images, see `fit`."""
+        return getattr(self, "fit_on", "private") == "public"
+
     @abc.abstractmethod
     def build(self, split: SplitModel) -> ProtectedModel:
         """The protected model, not yet fitted. Must not touch data or draw random numbers that matter."""
@@ -177,6 +182,9 @@ class Defense(Plugin, abc.ABC):
         progress: Callable[[str], None],
     ) -> None:
         """Calibrate or train `model` in place on the defender's private images (default: nothing to fit).
+
+        A defense that can do without private images has a parameter `fit_on`: where it is "public", the protocol
+        `sharing`, which knows public images, gives those as `private`. Protocols that know none refuse it.
 
         Args:
             model: what `build` returned, on its device, in eval mode.

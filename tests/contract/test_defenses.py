@@ -26,11 +26,15 @@ from dpbench.toolkit.calibration import mean_and_std, median_norm, quantiles
 CLASSES = 4
 SHAPE = (3, 16, 16)
 NAMES = sorted(defenses())
-STOCHASTIC = {"gaussian", "laplace", "clipped-gaussian", "dropout"}
+STOCHASTIC = {"gaussian", "laplace", "clipped-gaussian", "dropout", "resynthesis"}
 ADDITIVE = {"gaussian": "gaussian", "laplace": "laplace", "clipped-gaussian": "gaussian"}
 """Defenses that state their noise, and its distribution."""
 SHORT = {"epochs": 1, "blocks": 1, "pool": 2, "batch_size": 16}
-FAST: dict[str, dict[str, Any]] = {"dpm": SHORT, "dpm-equivalent": SHORT}
+FAST: dict[str, dict[str, Any]] = {
+    "dpm": SHORT,
+    "dpm-equivalent": SHORT,
+    "resynthesis": {"epochs": 1, "batch_size": 16},
+}
 OUT_OF_RANGE: dict[str, dict[str, Any]] = {
     "gaussian": {"std": -0.1},
     "laplace": {"scale": -1},
@@ -39,6 +43,7 @@ OUT_OF_RANGE: dict[str, dict[str, Any]] = {
     "quantise": {"bits": 9},
     "dpm": {"strength": -1},
     "dpm-equivalent": {"strength": -1},
+    "resynthesis": {"noise": -0.1},
 }
 
 

@@ -164,6 +164,9 @@ class Defense(Plugin, abc.ABC):
     trained_on: ClassVar[tuple[str, ...]] = ()
     """Metrics (such as `ssim`) that `fit` optimises against: never the only one that judges this defense."""
 
+    only_in: ClassVar[str] = ""
+    """Name of the only protocol in which it means something, such as `inference`; empty: of any."""
+
     @property
     def fits_on_public(self) -> bool:
         """Whether its parameter `fit_on` asks for public images, see `fit`."""

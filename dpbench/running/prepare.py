@@ -282,8 +282,7 @@ class Prepared:
         """
         if defense.fits_on_public:
             raise DpbenchError(
-                f"defense {defense.name!r} has fit_on = 'public', but only suites of the protocol 'sharing' have public "
-                "images; set fit_on = 'private'"
+                f"defense {defense.name!r} has fit_on = 'public', but here are no public images; set fit_on = 'private'"
             )
         return self.parts(cell, progress).private
 

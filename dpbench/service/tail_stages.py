@@ -108,9 +108,7 @@ def _with_sources(nodes: Iterable[fx.Node]) -> set[fx.Node]:
     return found
 
 
-def _run_modules(
-    tail: nn.Module, features: Tensor, stages: Sequence[str]
-) -> tuple[dict[str, Tensor], Tensor]:
+def _run_modules(tail: nn.Module, features: Tensor, stages: Sequence[str]) -> tuple[dict[str, Tensor], Tensor]:
     found: dict[str, Tensor] = {}
 
     def keeper(stage: str) -> Callable[[nn.Module, object, Tensor], None]:

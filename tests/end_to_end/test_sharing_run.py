@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from dpbench_defenses.resynthesis import Resynthesis
 from PIL import Image
 
 import dpbench as dpbench_package
@@ -31,6 +32,8 @@ name = "tiny-sharing"
 seeds = [0]
 victims = 6
 receivers = ["clinic"]
+conditions = ["own", "own-longer", "clean-images", "clean-features", "sender-tail", "soft-labels",
+              "defended-features", "shuffled-labels", "equal-noise"]
 [dataset]
 private = 84
 auxiliary = 64
@@ -130,7 +133,7 @@ def refused(outcome, *words):
 def test_a_run_measures_every_unit_and_says_what_it_wrote(run, units):
     records = {record.id: record for record in SHARED.all(run)}
     assert records.keys() == {unit.id for unit in units}
-    assert len(units) == 9 - 1 + 8 + 12  # trainings, attacks, transfers
+    assert len(units) == 11 - 1 + 8 + 12  # trainings, attacks, transfers
     for name in ("board.csv", "benefit.png", "transfer.csv", "transfer.png"):
         assert (run / name).is_file()
     for record in records.values():
@@ -138,8 +141,8 @@ def test_a_run_measures_every_unit_and_says_what_it_wrote(run, units):
         assert record.environment["versions"]["torch"]
         if isinstance(record.unit, Training):
             assert len(record.trained.correct) == len(record.trained.public_correct) == 40
-            alone = record.unit.condition in ("own", "own-longer")
-            assert (record.trained.own_images, record.trained.shared_images) == (24, 0 if alone else 48)
+            shared = {"own": 0, "own-longer": 0, "sender-tail": 0, "soft-labels": 64}.get(record.unit.condition, 48)
+            assert (record.trained.own_images, record.trained.shared_images) == (24, shared)
             assert (record.trained.equivalence.keys() == {"hospital"}) == (record.unit.condition == "defended-features")
         else:
             assert store.picture_path(run, record.id).is_file()
@@ -155,6 +158,7 @@ def test_the_board_has_a_row_for_each_condition_and_the_floor(run):
     assert sorted(named) == sorted(
         [
             *(("own", ""), ("own-longer", ""), ("clean-images", ""), ("clean-features", ""), ("floor", "")),
+            *(("sender-tail", ""), ("soft-labels", "")),
             *(("defended-features", "gaussian"), ("defended-features", "dpm")),
             *(("shuffled-labels", "dpm"), ("equal-noise", "dpm")),
         ]
@@ -403,6 +407,33 @@ def test_only_runs_a_part_of_it(tiny, dpbench, tmp_path, run):
     outcome = dpbench("run", tiny, "--device", "cpu", "--output", attacks, "--only", "mean-image")
     assert outcome.status == 0, outcome.err
     assert "floor: SSIM" in outcome.out
+
+
+def test_a_defense_may_be_fitted_on_the_public_images(tmp_path, cache, dpbench):
+    path = tmp_path / "public.toml"
+    resynthesis = '"resynthesis"\nfit_on = "public"'
+    path.write_text(TINY[: TINY.index("[transfer]")].replace('"dpm"', resynthesis))
+    wanted = [unit for unit in plan(str(path), output=tmp_path).units if "resynthesis" in unit.label]
+    training = of_kind(Training, wanted, condition="defended-features")[0]
+    pipeline = SharedPipeline(torch.device("cpu"), cache)
+    world = pipeline.world
+    world.enter(training.world)
+    world.start(world.public_cell())
+    given = []
+    fit = Resynthesis.fit
+
+    def noted(self, model, private, **others):
+        given.append(private.images[:])
+        fit(self, model, private, **others)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Resynthesis, "fit", noted)
+        trained = Benefit(pipeline).run(training, Stages(pipeline.device), quiet)
+    assert trained.shared_images == 48
+    assert trained.equivalence["hospital"].distortion > 0
+    assert given
+    assert all(torch.equal(images, world.divided(quiet).parts.auxiliary.images[:]) for images in given)
+    refused(dpbench("run", "smoke", "--output", tmp_path / "run", "--defense", "resynthesis fit_on=public"), "sharing")
 
 
 def test_a_unit_that_fails_is_a_record_and_the_others_go_on(tiny, run, units, dpbench, tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Shared:
-    """What others shared: features (N, ...) or, in the condition `clean-images`, images; labels (N,)."""
+    """What others shared: features (N, ...), or images; classes (N,) int64, or shares of each class (N,classes)."""
 
     labels: Tensor
     features: Tensor | None = None
@@ -88,6 +88,7 @@ def refine(
     generator: torch.Generator,
     of_shared: torch.Generator,
     progress: Callable[[str], None],
+    start: nn.Module | None = None,
 ) -> Tail:
     """Train a copy of the public tail; the head stays as it is.
 
@@ -107,6 +108,7 @@ def refine(
         generator: order, augmentation, and noise of the client: of the receiver's own images, whatever is shared.
         of_shared: order and augmentation of what others shared.
         progress: shows "step 20/300".
+        start: the tail to begin with, instead of the public one.
 
     Returns:
         The trained tail, frozen, in eval mode.
@@ -118,7 +120,7 @@ def refine(
     with torch.no_grad():
         shape = tuple(_released(client, own.images[:2], generator).shape[1:])
     adapter = ChannelMap(shape, channel_dim) if settings.adapter and shared is not None else nn.Identity()
-    model = Tail(copy.deepcopy(public.server_tail), place(adapter, device)).requires_grad_(True)
+    model = Tail(copy.deepcopy(start or public.server_tail), place(adapter, device)).requires_grad_(True)
     model.train()
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -144,7 +146,7 @@ def refine(
                 theirs = _batch(shared, chosen, public, of_shared)
                 with precision(own.images[:1]):
                     logits = torch.cat([logits, model(theirs, foreign=True).float()])
-                labels = torch.cat([labels, shared.labels[chosen]])
+                labels = torch.cat([_alike(labels, shared.labels), shared.labels[chosen]])
             loss = F.cross_entropy(logits, labels, label_smoothing=0.1)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -153,6 +155,11 @@ def refine(
             schedule.step()
     assert_finite(model, settings.learning_rate)
     return model.eval().requires_grad_(False)
+
+
+def _alike(labels: Tensor, others: Tensor) -> Tensor:
+    """Classes (n,), as shares of each class (n,classes) where the others are such."""
+    return F.one_hot(labels, others.shape[1]).to(others.dtype) if others.is_floating_point() else labels
 
 
 def _released(client: ProtectedModel, images: Tensor, generator: torch.Generator) -> Tensor:

@@ -18,7 +18,7 @@ from dpbench.contract.images import LabelledImages
 from dpbench.contract.spec import PluginSpec
 from dpbench.errors import DpbenchError
 from dpbench.protocols.known import loaded
-from dpbench.protocols.sharing.benefit import Benefit
+from dpbench.protocols.sharing.benefit import Benefit, _mean_of
 from dpbench.protocols.sharing.pipeline import Several
 from dpbench.protocols.sharing.plan import plan_sharing
 from dpbench.protocols.sharing.records import SHARED, latest
@@ -219,6 +219,19 @@ def test_every_condition_is_there_and_controls_for_the_named_defenses_alone():
     assert [unit.condition for unit in of_kind(Training, without)] == ["own", "equal-noise"]
 
 
+def test_what_a_sender_can_give_instead_of_features_is_measured_where_it_is_listed():
+    listed = BASE.replace("seeds", 'conditions = ["own", "sender-tail", "soft-labels"]\nseeds')
+    trainings = of_kind(Training, planned(listed, seeds=[0]))
+    assert [(unit.condition, unit.applied) for unit in trainings] == [
+        ("own", {}),
+        ("sender-tail", {}),
+        ("soft-labels", {}),
+    ]
+    alone = ALONE.replace("seeds", 'conditions = ["own", "soft-labels"]\nseeds')
+    with pytest.raises(DpbenchError, match="'soft-labels' needs a partner"):
+        planned(alone)
+
+
 def test_an_entity_with_a_defense_of_its_own_applies_nothing_else():
     text = BASE.replace(HOSPITAL, OWN_DEFENSE.format(3.0))
     trainings = [u for u in of_kind(Training, planned(text)) if u.applied]
@@ -354,7 +367,7 @@ class Client(ProtectedModel):
         return super().release(images, generator=generator)
 
 
-def refined(shared=None, *, longer=False, seed=0, client=None, split=None, **settings):
+def refined(shared=None, *, longer=False, seed=0, client=None, split=None, start=None, **settings):
     split = split or split_net()
     return refine(
         split,
@@ -368,6 +381,7 @@ def refined(shared=None, *, longer=False, seed=0, client=None, split=None, **set
         generator=torch.Generator().manual_seed(seed),
         of_shared=torch.Generator().manual_seed(seed + 100),
         progress=lambda text: None,
+        start=start,
     )
 
 
@@ -399,6 +413,33 @@ def test_refinement_is_repeatable_and_its_seed_matters():
     first, again, other = (refined(shared_features(), seed=seed) for seed in (0, 0, 1))
     assert all(torch.equal(value, first.state_dict()[name]) for name, value in again.state_dict().items())
     assert not torch.equal(other.tail[-1].weight, first.tail[-1].weight)
+
+
+def test_labels_may_be_shares_of_each_class():
+    given = some(20, seed=2)
+    shares = torch.nn.functional.one_hot(given.labels, 3).float()
+    hard, soft, other = (
+        refined(Shared(labels=labels, images=given.images)) for labels in (given.labels, shares, shares.flip(1))
+    )
+    for name, value in hard.state_dict().items():
+        torch.testing.assert_close(soft.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(other.tail[-1].weight, hard.tail[-1].weight, atol=1e-3)
+
+
+def test_refinement_may_begin_with_the_tail_of_another():
+    theirs = copy.deepcopy(split_net().server_tail)
+    theirs[-1].bias.data.fill_(7.0)
+    tail = refined(start=theirs)
+    assert tail.tail[-1].bias.min() > 6
+    assert theirs[-1].bias.min() == 7
+
+
+def test_the_mean_of_tails_has_the_mean_of_their_weights():
+    one, other = refined(seed=0), refined(seed=1)
+    mean = _mean_of([one, other])
+    expected = (one.tail[-1].weight + other.tail[-1].weight) / 2
+    torch.testing.assert_close(mean[-1].weight, expected)
+    assert torch.equal(_mean_of([one])[-1].weight, one.tail[-1].weight)
 
 
 def test_a_step_takes_a_batch_of_own_images_and_twice_as_many_where_nothing_is_shared_for_longer():

@@ -49,6 +49,7 @@ OUT_OF_RANGE: dict[str, dict[str, Any]] = {
     "dpm-equivalent": {"strength": -1},
     "resynthesis": {"noise": -0.1},
     "waist": {"values": 0},
+    "mix": {"images_per_release": 1},
 }
 
 

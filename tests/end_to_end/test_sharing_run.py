@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from dpbench_attacks.decoder import Decoder
 from dpbench_defenses.resynthesis import Resynthesis
 from PIL import Image
 
@@ -434,6 +435,38 @@ def test_a_defense_may_be_fitted_on_the_public_images(tmp_path, cache, dpbench):
     assert given
     assert all(torch.equal(images, world.divided(quiet).parts.auxiliary.images[:]) for images in given)
     refused(dpbench("run", "smoke", "--output", tmp_path / "run", "--defense", "resynthesis fit_on=public"), "sharing")
+
+
+def test_means_of_a_class_are_shared_and_attacked(tmp_path, cache):
+    path = tmp_path / "mix.toml"
+    path.write_text(TINY[: TINY.index("[transfer]")].replace('"dpm"\nepochs = 1', '"mix"'))
+    wanted = [unit for unit in plan(str(path), output=tmp_path).units if "mix" in unit.label]
+    pipeline = SharedPipeline(torch.device("cpu"), cache)
+    world = pipeline.world
+    world.enter(wanted[0].world)
+    world.start(world.public_cell())
+    training = of_kind(Training, wanted, condition="defended-features")[0]
+    trained = Benefit(pipeline).run(training, Stages(pipeline.device), quiet)
+    assert (trained.shared_images, trained.equivalence) == (48, {})
+    shared, labels = pipeline.shared("hospital", training.applied["hospital"], quiet)
+    alike = (shared.flatten(1)[:, None] == shared.flatten(1)[None]).all(2)
+    assert int(alike.sum(1).min()) >= 2
+    assert bool((labels[None].expand(48, 48)[alike] == labels[:, None].expand(48, 48)[alike]).all())
+    attack = of_kind(Attacked, wanted, knowledge="query")[0]
+    seen = []
+    reconstruct = Decoder.reconstruct
+
+    def noted(self, observation, **others):
+        seen.append(observation)
+        return reconstruct(self, observation, **others)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Decoder, "reconstruct", noted)
+        result = pipeline.run(attack.cell(), Stages(pipeline.device), quiet)
+    assert torch.equal(seen[0].released, shared[:6])
+    images = world.divided(quiet).parts.auxiliary.images[:4]
+    assert not torch.equal(seen[0].query(images), seen[0].query(images))  # mixed with others, anew each time
+    assert len(result.fidelity["ssim"]) == 6
 
 
 def test_a_unit_that_fails_is_a_record_and_the_others_go_on(tiny, run, units, dpbench, tmp_path, monkeypatch):

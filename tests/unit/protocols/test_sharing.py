@@ -19,7 +19,7 @@ from dpbench.contract.spec import PluginSpec
 from dpbench.errors import DpbenchError
 from dpbench.protocols.known import loaded
 from dpbench.protocols.sharing.benefit import Benefit, _mean_of
-from dpbench.protocols.sharing.pipeline import Several
+from dpbench.protocols.sharing.pipeline import Mixing, Several, groups_of, mean_of_groups
 from dpbench.protocols.sharing.plan import plan_sharing
 from dpbench.protocols.sharing.records import SHARED, latest
 from dpbench.protocols.sharing.refinement import ChannelMap, Shared, Tail, refine
@@ -30,6 +30,8 @@ from dpbench.protocols.sharing.reporting.transfer import build_transfer
 from dpbench.protocols.sharing.suite import Owner, Refinement
 from dpbench.protocols.sharing.units import Attacked, Training, Transferred
 from dpbench.protocols.sharing.world import divide_among
+from dpbench.suite.grid import plan
+from dpbench.suite.suite import PluginEntry
 
 LABELS = np.repeat(np.arange(10), 100)
 
@@ -440,6 +442,48 @@ def test_the_mean_of_tails_has_the_mean_of_their_weights():
     expected = (one.tail[-1].weight + other.tail[-1].weight) / 2
     torch.testing.assert_close(mean[-1].weight, expected)
     assert torch.equal(_mean_of([one])[-1].weight, one.tail[-1].weight)
+
+
+def test_groups_of_a_class_share_their_mean():
+    labels = torch.tensor([0, 1, 0, 1, 0, 1, 0, 0])
+    groups = groups_of(labels, 2, torch.Generator().manual_seed(0))
+    assert sorted(len(group) for group in groups) == [2, 3, 3]
+    assert sorted(torch.cat(groups).tolist()) == list(range(8))
+    assert all(len(labels[group].unique()) == 1 for group in groups)
+    features = torch.rand(8, 3, 2)
+    means = mean_of_groups(features, groups)
+    for group in groups:
+        torch.testing.assert_close(means[group], features[group].mean(0).expand(len(group), 3, 2))
+    with pytest.raises(DpbenchError, match="class 1 has 3 images, but 4 of a class are to be shared as one"):
+        groups_of(labels, 4, torch.Generator())
+
+
+def test_an_attacker_of_means_makes_means_of_its_own():
+    split, known, images = split_net(), some(200, seed=4), some(6, seed=5).images
+    mixing = Mixing(ProtectedModel(split), known, 3, generator=torch.Generator())
+    with torch.no_grad():
+        own, bank = split.client_head(images), split.client_head(known.images)
+        classes = split.server_tail(own).argmax(1)
+        mixed = mixing.release(images, generator=torch.Generator().manual_seed(0))
+        other = mixing.release(images, generator=torch.Generator().manual_seed(1))
+    assert not torch.allclose(mixed, other)
+    for row, (one, label) in enumerate(zip(own, classes, strict=True)):
+        alike = bank[known.labels == label]
+        rest = (3 * mixed[row] - one)[None] - alike  # what the other partner must be, for each first one
+        assert torch.cdist(rest.flatten(1), alike.flatten(1)).min() < 1e-4
+
+
+def test_defenses_that_mean_nothing_elsewhere_are_refused():
+    with pytest.raises(DpbenchError, match="defense 'waist' is for suites of the protocol 'inference' alone"):
+        planned(BASE.replace('name = "dpm"', 'name = "waist"'))
+    suite = loaded("smoke")[1]
+    for name, arguments, message in (
+        ("mix", {}, "defense 'mix' is for suites of the protocol 'sharing' alone"),
+        ("resynthesis", {"fit_on": "public"}, "'inference' have no public images"),
+    ):
+        entry = PluginEntry(name=name, **arguments)
+        with pytest.raises(DpbenchError, match=message):
+            plan(suite.model_copy(update={"defenses": [entry]}), data_fingerprint="x", split_names=[["layer1"]])
 
 
 def test_a_step_takes_a_batch_of_own_images_and_twice_as_many_where_nothing_is_shared_for_longer():

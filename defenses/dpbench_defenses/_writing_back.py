@@ -101,7 +101,8 @@ class TokensAsMaps(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(N,L,C) -> (N,C,side,side)."""
-        return tokens[:, -(self.side**2) :].transpose(1, 2).unflatten(2, (self.side, self.side))
+        patches = tokens[:, -(self.side**2) :].transpose(1, 2)
+        return patches.reshape(len(tokens), -1, self.side, self.side)
 
 
 class Places(nn.Module):

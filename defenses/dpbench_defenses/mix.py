@@ -14,10 +14,10 @@ from dpbench.plugins.registry import register
 class Mix(Defense):
     """Features of `images_per_release` images of a class are shared as one: their mean.
 
-    After the averaging of inputs in mixup (Zhang et al. 2018, arXiv 1710.09412), within a class, so that the label stays
-    what it is, and without random weights. For the protocol `sharing` alone: a server that answers for one image has no
-    use for the mean of several. Groups are drawn once; each of a group's images is given its mean, and counts in the
-    partner's training. What is left over of a class joins its last group.
+    After the averaging of inputs in mixup (Zhang et al. 2018, arXiv 1710.09412); here of features, within a class, so
+    that the label stays what it is, and without random weights. For the protocol `sharing` alone: a server that answers
+    for one image has no use for the mean of several. Groups are drawn once; each of a group's images is given its mean,
+    and counts in the partner's training. What is left over of a class joins its last group.
     """
 
     name: ClassVar[str] = "mix"

@@ -109,7 +109,8 @@ class WaistModel(ProtectedModel):
         """Features (N, ...) -> codes (N, values), noise drawn anew at every release, or uint8 steps of a grid."""
         code = self.code(features.float())
         if self.top:
-            return ((code + 1) * (self.top / 2)).round().to(torch.uint8)
+            steps: Tensor = ((code + 1) * (self.top / 2)).round().to(torch.uint8)
+            return steps
         if self.noise_std:
             code = code + self.noise_std * torch.randn(
                 code.shape, generator=generator, dtype=torch.float32, device=code.device

@@ -127,8 +127,8 @@ def groups_of(labels: Tensor, together: int, generator: torch.Generator) -> list
                 "images_per_release, or give its owner more images"
             )
         drawn = places[torch.randperm(len(places), generator=generator, device=labels.device)]
-        whole = len(drawn) // together
-        groups += [*drawn[: (whole - 1) * together].split(together), drawn[(whole - 1) * together :]]
+        starts = list(range(together, len(drawn) - together + 1, together))
+        groups += drawn.tensor_split(starts)
     return groups
 
 

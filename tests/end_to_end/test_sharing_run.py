@@ -23,7 +23,7 @@ from dpbench.protocols.sharing.pipeline import SharedPipeline
 from dpbench.protocols.sharing.records import SHARED
 from dpbench.protocols.sharing.units import Attacked, Training, Transferred
 from dpbench.records import store
-from dpbench.running.pipeline import Pipeline
+from dpbench.running.observing import Observer
 
 BOARDS = Path(__file__).resolve().parents[2] / "leaderboards"
 
@@ -186,7 +186,7 @@ def test_running_again_does_nothing_and_changes_no_byte(run, tiny, dpbench):
     boards = {name: (run / name).read_bytes() for name in ("board.csv", "transfer.csv")}
     outcome = dpbench("run", tiny, "--device", "cpu", "--output", run)
     assert outcome.status == 0, outcome.err
-    assert "0 of 28 parts to run" in outcome.out
+    assert "0 of 30 parts to run" in outcome.out
     assert before == {path: path.stat().st_mtime_ns for path in (run / "sharing").iterdir()}
     assert boards == {name: (run / name).read_bytes() for name in boards}
 
@@ -205,7 +205,7 @@ def test_what_is_missing_or_cut_short_is_redone_alone_with_the_same_figures(run,
     refused(dpbench("leaderboard", copied, "--output", tmp_path / "x.csv"), "cut short", "redoes that part alone")
     outcome = dpbench("run", tiny, "--device", "cpu", "--output", copied)
     assert outcome.status == 0, outcome.err
-    assert "3 of 28 parts to run" in outcome.out
+    assert "3 of 30 parts to run" in outcome.out
     assert figures(copied) == expected
     assert (copied / "board.csv").read_bytes() == (run / "board.csv").read_bytes()
 
@@ -216,20 +216,20 @@ def test_a_training_by_an_older_recipe_is_redone(run, tiny, units, tmp_path):
     path = SHARED.path(copied, of_kind(Training, units, condition="own")[0].id)
     stored = json.loads(path.read_text())
     path.write_text(json.dumps(stored | {"refinement_version": stored["refinement_version"] - 1}))
-    assert len(plan(str(tiny), output=copied).finished) == 27
+    assert len(plan(str(tiny), output=copied).finished) == 29
 
 
 def test_the_features_attacked_are_the_features_trained_on(run, units, pipeline, monkeypatch):
     """Bit by bit, of a defense that draws noise, whichever comes first."""
     seen = []
-    original = Pipeline._observe
+    original = Observer.observe
 
     def observe(self, *arguments):
         seen.append(original(self, *arguments))
         return seen[-1]
 
     trained_on = []
-    monkeypatch.setattr(Pipeline, "_observe", observe)
+    monkeypatch.setattr(Observer, "observe", observe)
     monkeypatch.setattr(
         "dpbench.protocols.sharing.benefit.refine",
         lambda public, client, own, shared, *_, **__: trained_on.append(shared) or 1 / 0,
@@ -384,9 +384,9 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tiny, run, dpbench, tmp_path
     assert outcome.status == 0
     assert "train | clinic | defended-features | gaussian std=1.0 | seed 0" in outcome.out
     assert "transfer | hospital | dpm strength=1.0 epochs=1 | 1+2 to 0 | seed 0" in outcome.out
-    assert "28 parts, 28 to run" in outcome.out
+    assert "30 parts, 30 to run" in outcome.out
     assert not (tmp_path / "run").exists()
-    assert "28 parts, 0 to run" in dpbench("run", tiny, "--output", run, "--dry-run").out
+    assert "30 parts, 0 to run" in dpbench("run", tiny, "--output", run, "--dry-run").out
     other = dpbench("run", tiny, "--output", run, "--dry-run", "--seed", "3", "--defense", "laplace")
     assert "defended-features | laplace" in other.out
     assert "finished" not in other.out

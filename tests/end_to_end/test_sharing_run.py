@@ -16,6 +16,8 @@ import dpbench as dpbench_package
 from dpbench.api import plan
 from dpbench.cli import app as cli
 from dpbench.errors import DpbenchError
+from dpbench.exchange.exchange import export_features
+from dpbench.exchange.feature_file import read_features
 from dpbench.executors.stages import Stages
 from dpbench.metrics.grading import grade
 from dpbench.protocols.sharing.benefit import Benefit
@@ -437,7 +439,8 @@ def test_a_defense_may_be_fitted_on_the_public_images(tmp_path, cache, dpbench):
     refused(dpbench("run", "smoke", "--output", tmp_path / "run", "--defense", "resynthesis fit_on=public"), "sharing")
 
 
-def test_means_of_a_class_are_shared_and_attacked(tmp_path, cache):
+def test_means_of_a_class_are_shared_and_attacked(tmp_path, cache, monkeypatch):
+    monkeypatch.setenv("DPBENCH_CACHE", str(cache))
     path = tmp_path / "mix.toml"
     path.write_text(TINY[: TINY.index("[transfer]")].replace('"dpm"\nepochs = 1', '"mix"'))
     wanted = [unit for unit in plan(str(path), output=tmp_path).units if "mix" in unit.label]
@@ -452,6 +455,8 @@ def test_means_of_a_class_are_shared_and_attacked(tmp_path, cache):
     alike = (shared.flatten(1)[:, None] == shared.flatten(1)[None]).all(2)
     assert int(alike.sum(1).min()) >= 2
     assert bool((labels[None].expand(48, 48)[alike] == labels[:, None].expand(48, 48)[alike]).all())
+    export_features(str(path), tmp_path / "means.safetensors", only="hospital | mix", device="cpu")
+    assert torch.equal(read_features(tmp_path / "means.safetensors").features, shared)
     attack = of_kind(Attacked, wanted, knowledge="query")[0]
     seen = []
     reconstruct = Decoder.reconstruct

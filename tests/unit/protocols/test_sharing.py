@@ -25,6 +25,7 @@ from dpbench.protocols.sharing.records import SHARED, latest
 from dpbench.protocols.sharing.refinement import ChannelMap, Shared, Tail, refine
 from dpbench.protocols.sharing.reporting.board import FLOOR, build_sharing_board
 from dpbench.protocols.sharing.reporting.plots import write_benefit
+from dpbench.protocols.sharing.reporting.report import report_of_sharing
 from dpbench.protocols.sharing.reporting.table import print_sharing
 from dpbench.protocols.sharing.reporting.transfer import build_transfer
 from dpbench.protocols.sharing.suite import Owner, Refinement
@@ -918,6 +919,19 @@ def test_the_plot_shows_re_identification_where_leakage_is(tmp_path):
         with Image.open(tmp_path / f"{name}.png") as picture:
             shapes.append(picture.size[0])
     assert shapes[1] == pytest.approx(1.5 * shapes[0], rel=0.01)
+
+
+def test_what_a_sender_can_give_instead_of_features_stands_beside_it():
+    records = [*some_trainings(), *some_attacks(), *(trained("sender-tail", hits(25), seed=seed) for seed in (0, 1))]
+    board = build_sharing_board(records)
+    row = board[board["condition"] == "sender-tail"].iloc[0]
+    assert (row["status"], row["defense"], np.isnan(row["ssim"])) == ("ok", "", True)
+    assert row["gain"] > 0
+    said = " ".join(report_of_sharing(records, board, None, title="x").answers[0].lines)
+    assert "The sender's own trained tail, without any feature, would give" in said
+    console = Console(file=io.StringIO(), width=200)
+    print_sharing(board, console)
+    assert "the sender's tail, no features" in console.file.getvalue()
 
 
 def test_two_files_of_one_name_are_two_defenses_on_a_sharing_board():

@@ -50,30 +50,15 @@ class Benefit:
         with stages("release"):
             shared = self._shared(unit, senders, progress)
         with stages("training"):
-            start = None
-            if unit.condition in RIVALS:
-                tails = [self._tail_of(unit, sender, public, progress) for sender in senders]
-                if unit.condition == "sender-tail":
-                    start = _mean_of(tails)
-                else:
-                    shared = self._soft_labels(public, tails, progress)
             # every condition draws its own images and their order alike: paired differences are of what was shared
             draws = [unit.world.identity, unit.receiver, unit.refinement.model_dump(mode="json"), refinement.VERSION]
-            probe = public.release(own.images[:2])
-            tail = refine(
-                public.split,
-                client,
-                own,
-                shared,
-                unit.refinement,
-                longer=unit.condition == "own-longer",
-                channel_dim=channel_axis(probe.shape),
-                seed=derive_seed(draws, "refine"),
-                generator=derive_generator(self.device, draws, "refine"),
-                of_shared=derive_generator(self.device, draws, "refine shared"),
-                progress=progress,
-                start=start,
-            )
+            theirs = [self._tail_of(unit, one, public, progress) for one in senders if unit.condition in RIVALS]
+            if unit.condition == "soft-labels":
+                shared = self._soft_labels(public, theirs, progress)
+            if unit.condition == "sender-tail":
+                tail = _mean_of(theirs)
+            else:
+                tail = self._refined(unit, public, client, own, shared, draws, progress)
         with stages("test"):
             test = self.world.test(progress)
             public_tail = public.split.server_tail
@@ -97,6 +82,31 @@ class Benefit:
             equivalence=equivalence,
             own_images=len(own),
             shared_images=len(shared.labels) if shared is not None else 0,
+        )
+
+    def _refined(
+        self,
+        unit: Training,
+        public: ProtectedModel,
+        client: ProtectedModel,
+        own: LabelledImages,
+        shared: Shared | None,
+        draws: object,
+        progress: Progress,
+    ) -> Tail:
+        """The receiver's tail, trained on its own images and on what was shared."""
+        return refine(
+            public.split,
+            client,
+            own,
+            shared,
+            unit.refinement,
+            longer=unit.condition == "own-longer",
+            channel_dim=channel_axis(public.release(own.images[:2]).shape),
+            seed=derive_seed(draws, "refine"),
+            generator=derive_generator(self.device, draws, "refine"),
+            of_shared=derive_generator(self.device, draws, "refine shared"),
+            progress=progress,
         )
 
     def _client(self, entity: str, defense: PluginSpec | None, progress: Progress) -> ProtectedModel:
@@ -204,10 +214,10 @@ class Benefit:
         return derive_generator(self.device, draws, noise), derive_generator(self.device, draws, order)
 
 
-def _mean_of(tails: Sequence[Tail]) -> torch.nn.Module:
+def _mean_of(tails: Sequence[Tail]) -> Tail:
     """One tail whose weights are the means of several that began alike."""
-    mean = copy.deepcopy(tails[0].tail)
-    states = [tail.tail.state_dict() for tail in tails]
+    mean = copy.deepcopy(tails[0])
+    states = [tail.state_dict() for tail in tails]
     mean.load_state_dict(
         {
             name: torch.stack([state[name] for state in states]).mean(0) if value.is_floating_point() else value

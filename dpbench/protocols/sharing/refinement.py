@@ -88,7 +88,6 @@ def refine(
     generator: torch.Generator,
     of_shared: torch.Generator,
     progress: Callable[[str], None],
-    start: nn.Module | None = None,
 ) -> Tail:
     """Train a copy of the public tail; the head stays as it is.
 
@@ -108,7 +107,6 @@ def refine(
         generator: order, augmentation, and noise of the client: of the receiver's own images, whatever is shared.
         of_shared: order and augmentation of what others shared.
         progress: shows "step 20/300".
-        start: the tail to begin with, instead of the public one.
 
     Returns:
         The trained tail, frozen, in eval mode.
@@ -120,7 +118,7 @@ def refine(
     with torch.no_grad():
         shape = tuple(_released(client, own.images[:2], generator).shape[1:])
     adapter = ChannelMap(shape, channel_dim) if settings.adapter and shared is not None else nn.Identity()
-    model = Tail(copy.deepcopy(start or public.server_tail), place(adapter, device)).requires_grad_(True)
+    model = Tail(copy.deepcopy(public.server_tail), place(adapter, device)).requires_grad_(True)
     model.train()
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -6,12 +6,12 @@ import contextlib
 import itertools
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from dpbench.contract.defense import Defense, ProtectedModel, SplitModel
@@ -21,6 +21,7 @@ from dpbench.errors import DpbenchError
 from dpbench.machine.devices import autocast, place
 from dpbench.machine.randomness import draw_weight
 from dpbench.metrics.fidelity import ssim_unchecked
+from dpbench.service.tail_stages import activations, stage_named
 from dpbench.toolkit.calibration import mean_and_std
 from dpbench.toolkit.inversion import channel_axis
 from dpbench_defenses._dpm_networks import Reconstructor, poisoning_module
@@ -29,6 +30,10 @@ RECONSTRUCTORS = ((64, 2), (96, 1), (48, 3))
 """Channels and residual blocks of the pool's reconstructors, in turn: one that is fooled must not fool for all."""
 
 RECONSTRUCTOR_LEARNING_RATE = 2e-3
+
+
+Stages = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+"""Names of stages, or a single one: in a suite a plain list is several settings, a list in a list is one of them."""
 
 
 class DpmModel(ProtectedModel):
@@ -49,16 +54,11 @@ class DpmModel(ProtectedModel):
 
     def __init__(self, split: SplitModel, blocks: int, channels: int, grid: int) -> None:
         super().__init__(split)
-        self.feature_shape = _feature_shape(split)
-        if len(self.feature_shape) not in (1, 2, 3):
-            shape = ", ".join(["N", *map(str, self.feature_shape)])
-            raise DpbenchError(
-                f"dpm: the features at {split.split_point!r} are ({shape}); expected maps (N,C,H,W) or (N,H,W,C), "
-                "tokens (N,L,C), or flat (N,D); choose another split point"
-            )
+        self.feature_shape = feature_shape(split)
+        refuse_layout("dpm", self.feature_shape, split.split_point)
         self.channel_dim = channel_axis((1, *self.feature_shape))
         width = self.feature_shape[self.channel_dim - 1]
-        with torch.device(_device_of(split)):
+        with torch.device(device_of(split)):
             self.module = poisoning_module(self.feature_shape, blocks, channels, grid)
             self.register_buffer("mean", torch.zeros(width))
             self.register_buffer("std", torch.ones(width))
@@ -71,14 +71,29 @@ class DpmModel(ProtectedModel):
         return (poisoned * std + mean).to(features.dtype)
 
 
-def _device_of(module: nn.Module) -> torch.device:
+def refuse_layout(who: str, shape: tuple[int, ...], point: str) -> None:
+    """Refuse features of one image (...) that are neither maps nor tokens nor flat.
+
+    Raises:
+        DpbenchError: says where they are.
+    """
+    if len(shape) in (1, 2, 3):
+        return
+    raise DpbenchError(
+        f"{who}: the features at {point!r} are ({', '.join(['N', *map(str, shape)])}); expected maps (N,C,H,W) or "
+        "(N,H,W,C), tokens (N,L,C), or flat (N,D); choose another split point"
+    )
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where its tensors are; the CPU if it has none."""
     tensor = next(itertools.chain(module.parameters(), module.buffers()), None)
     return torch.device("cpu") if tensor is None else tensor.device
 
 
-def _feature_shape(split: SplitModel) -> tuple[int, ...]:
+def feature_shape(split: SplitModel) -> tuple[int, ...]:
     """The shape of one image's features, found by sending a blank image through the head."""
-    blank = torch.zeros(1, *split.image_shape, device=_device_of(split))
+    blank = torch.zeros(1, *split.image_shape, device=device_of(split))
     with torch.no_grad():
         return tuple(split.client_head(blank).shape[1:])
 
@@ -111,6 +126,17 @@ def equivalence(logits: Tensor, clean_logits: Tensor) -> Tensor:
     return F.kl_div(logits.log_softmax(1), clean_logits.log_softmax(1), log_target=True, reduction="batchmean")
 
 
+def mismatch(found: Mapping[str, Tensor], clean: Mapping[str, Tensor]) -> Tensor:
+    """Sum over stages of the mean squared change of an activation, over its variance: stage -> (N, ...) twice -> ()."""
+    changes = [F.mse_loss(found[stage].float(), clean[stage].float()) / spread(clean[stage]) for stage in clean]
+    return torch.stack(changes).sum()
+
+
+def spread(activation: Tensor) -> Tensor:
+    """The variance over all values of a batch, () and above zero."""
+    return activation.float().var().clamp_min(1e-12)
+
+
 def structure(images: Tensor, truth: Tensor) -> Tensor:
     """Mean over images of |SSIM|, (N,3,H,W) in [0,1] twice -> (). An inverted picture hides nothing."""
     return ssim_unchecked(images, truth).abs().mean()
@@ -120,6 +146,7 @@ class Poisoning(Defense):
     """The parameters and the training of a module that starves reconstructors; subclasses say what keeps the task."""
 
     trained_on: ClassVar[tuple[str, ...]] = ("ssim",)
+    ids_skip_default: ClassVar[tuple[str, ...]] = ("match",)
 
     strength: float = Field(1.0, ge=0, le=100, description="weight of the reconstructors' SSIM in the loss")
     blocks: int = Field(4, ge=1, le=16, description="residual blocks of the module")
@@ -129,13 +156,18 @@ class Poisoning(Defense):
     epochs: int = Field(6, ge=1, le=1000, description="over the private images")
     learning_rate: float = Field(4e-3, gt=0, le=1, description="peak of the module's one-cycle schedule, AdamW")
     batch_size: int = Field(64, ge=2, le=4096, description="images per step")
+    match: Stages = Field(
+        (), description="stages of the public tail whose activations are kept too, not the logits alone"
+    )
 
     def build(self, split: SplitModel) -> DpmModel:
         """For maps, tokens or flat features; the module's weights mean nothing before `fit`.
 
         Raises:
-            DpbenchError: features of another shape.
+            DpbenchError: features of another shape, or no such stage to match.
         """
+        for stage in self.match:
+            stage_named(split, stage, who=self.name)
         with torch.random.fork_rng(devices=[]):
             return DpmModel(split, self.blocks, self.channels, self.grid)
 
@@ -172,6 +204,7 @@ class Poisoning(Defense):
             optimizer, self.learning_rate, total_steps=self.epochs * steps_per_epoch, pct_start=0.15
         )
         pool = [new_reconstructor(index) for index in range(self.pool)]
+        stages = [stage_named(model.split, stage, who=self.name) for stage in self.match]
         with frozen(model.split):
             for epoch in range(self.epochs):
                 progress(f"epoch {epoch + 1}/{self.epochs}")
@@ -204,12 +237,22 @@ class Poisoning(Defense):
                         guess = opponent(released)
                     loss = self.task_loss(logits.float(), clean_logits.float(), private.labels[chosen])
                     loss = loss + self.strength * structure(guess, images)
+                    if stages:
+                        loss = loss + self._mismatch(model, released, clean, stages)
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
                     schedule.step()
         optimizer.zero_grad()
         module.eval()
+
+    def _mismatch(self, model: DpmModel, released: Tensor, clean: Tensor, stages: list[str]) -> Tensor:
+        device = clean.device
+        with torch.no_grad(), autocast(device):
+            wanted = activations(model.split, clean, stages)
+        with autocast(device):
+            found = activations(model.split, released, stages)
+        return mismatch(found, wanted)
 
     @abstractmethod
     def task_loss(self, logits: Tensor, clean_logits: Tensor, labels: Tensor) -> Tensor:

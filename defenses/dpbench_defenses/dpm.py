@@ -30,6 +30,10 @@ class DeepPoisoning(Poisoning):
     part of the server's work, and that many classes need a wider waist. In a short trial (one seed) the waist did
     most of the hiding and the reconstructors little: sweep `grid` and `channels` too, not `strength` alone.
 
+    With `match` the loss also holds the activations of these stages of the public tail, such as layer3: their mean
+    squared change over their variance, summed. What a partner can learn sits there: equal logits alone teach nothing.
+    In a trial it taught all that clean images do, and hid little. It too is beyond the paper.
+
     A pool of reconstructors R of different sizes and starts trains in alternation: each at every step by MSE, and
     by SSIM too when it is its turn to be the module's opponent. Up to two thirds of the way one of them is
     replaced by an untrained one at every epoch, so that the module does not learn to fool one history. They are

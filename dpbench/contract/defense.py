@@ -168,6 +168,22 @@ class Defense(Plugin, abc.ABC):
     trained_on: ClassVar[tuple[str, ...]] = ()
     """Metrics (such as `ssim`) that `fit` optimises against: never the only one that judges this defense."""
 
+    only_in: ClassVar[str] = ""
+    """Name of the only protocol in which it means something, such as `inference`; empty: of any."""
+
+    @property
+    def mixed_images(self) -> int:
+        """How many images of a class are shared as one, the mean of their releases: its parameter `images_per_release`.
+
+        The protocol `sharing` averages; 1 for defenses without such a parameter.
+        """
+        return int(getattr(self, "images_per_release", 1))
+
+    @property
+    def fits_on_public(self) -> bool:
+        """Whether its parameter `fit_on` asks for public images, see `fit`."""
+        return getattr(self, "fit_on", "private") == "public"
+
     @abc.abstractmethod
     def build(self, split: SplitModel) -> ProtectedModel:
         """The protected model, not yet fitted. Must not touch data or draw random numbers that matter."""
@@ -181,6 +197,9 @@ class Defense(Plugin, abc.ABC):
         progress: Callable[[str], None],
     ) -> None:
         """Calibrate or train `model` in place on the defender's private images (default: nothing to fit).
+
+        A defense that can do without private images has a parameter `fit_on`: where it is "public", the protocol
+        `sharing`, which knows public images, gives those as `private`. Protocols that know none refuse it.
 
         Args:
             model: what `build` returned, on its device, in eval mode.

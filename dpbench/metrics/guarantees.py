@@ -93,6 +93,43 @@ def _jacobian_squares(model: ProtectedModel, images: Tensor, generator: torch.Ge
     return total / probes
 
 
+SAMPLES_PER_VALUE = 4
+"""A covariance from fewer images than so many per value of a release says nothing."""
+
+
+@torch.no_grad()
+def information_bits(
+    model: ProtectedModel, noise: AdditiveNoise, images: Sequence[Tensor], *, releases: int
+) -> float | None:
+    """The most that releases tell of an image: I <= 1/2 log2 det(I + k Cov / std^2), of the mean over such images.
+
+    Cov is the covariance of `model.location` and k the number of releases. Of all distributions with that covariance
+    the Gaussian has the largest entropy (Cover & Thomas, sections 8.6 and 9.4), so this holds for any images that are
+    like these. It is an average: one unusual image may tell more.
+
+    Args:
+        model: frozen, in eval mode.
+        noise: that it adds.
+        images: each (N,3,H,W) in [0,1], of one kind.
+        releases: of each image, seen by the attacker.
+
+    Returns:
+        Bits an image; None for noise that is not Gaussian, or too few images for a covariance.
+    """
+    if noise.distribution != "gaussian":
+        return None
+    values = model.location(images[0][:1].clone()).numel()
+    if sum(map(len, images)) < SAMPLES_PER_VALUE * values:
+        return None
+    parts = [part for some in images for part in some.split(BATCH)]
+    locations = torch.cat([model.location(part.clone()).double().flatten(1).cpu() for part in parts])
+    # of few samples it comes out too small: the mean of its inverse is larger by this factor
+    inflated = len(locations) / (len(locations) - values - 1)
+    covariance = torch.atleast_2d(torch.cov(locations.T)) * inflated
+    eigenvalues = torch.linalg.eigvalsh(covariance).clamp_min(0)
+    return float((1 + releases * eigenvalues / noise.scale**2).log2().sum() / 2)
+
+
 def gaussian_epsilon(noise: AdditiveNoise, *, releases: int, delta: float) -> float:
     """Local differential privacy of one image: epsilon at `delta`, exact for the Gaussian mechanism.
 
@@ -165,10 +202,11 @@ def _guarantees_of(
         raise NotBorneOut(f"no guarantee: {error}") from error
     if not bool(bound.isfinite().all()):
         raise NotBorneOut("no guarantee: the gradient of the defense's location is not finite")
+    bits = information_bits(model, noise, [images, *others], releases=releases)
     if noise.distribution != "gaussian" or noise.clip_norm is None:
-        return Guarantees(mse_bound=bound.tolist())
+        return Guarantees(mse_bound=bound.tolist(), information_bits=bits)
     epsilon = gaussian_epsilon(noise, releases=releases, delta=delta)
-    return Guarantees(mse_bound=bound.tolist(), epsilon=epsilon, delta=delta)
+    return Guarantees(mse_bound=bound.tolist(), epsilon=epsilon, delta=delta, information_bits=bits)
 
 
 class Guarantees(BaseModel):
@@ -181,3 +219,6 @@ class Guarantees(BaseModel):
     )
     epsilon: float | None = Field(None, description="differential privacy of one image, for clipped Gaussian releases")
     delta: float | None = Field(None, description="at which epsilon holds")
+    information_bits: float | None = Field(
+        None, description="most that the releases tell of an image on average; for Gaussian noise on few values"
+    )

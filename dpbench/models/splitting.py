@@ -26,6 +26,9 @@ EXACT = 1e-5
 """Largest difference between the logits of the halves and of the unsplit network, relative where the largest
 exceeds 1."""
 
+STAGE = "stage"
+"""In the `meta` of a node of a server tail: the stage whose output it is."""
+
 
 def split_model(
     model: nn.Module, split_point: str | int, *, image_shape: tuple[int, int, int], classes: int, name: str
@@ -79,7 +82,7 @@ def cut(model: nn.Module, traced: Traced, split_point: str | int, *, classes: in
         packing = packing_of(crossing)
         split = SplitModel(
             nn.Sequential(normalise, fx.GraphModule(model, _head(traced, crossing, packing), class_name="ClientHead")),
-            fx.GraphModule(model, _tail(traced, crossing, packing), class_name="ServerTail"),
+            fx.GraphModule(model, _tail(traced, crossing, packing, split_points(model)), class_name="ServerTail"),
             split_point=point,
             image_shape=traced.image_shape,
             classes=classes,
@@ -211,8 +214,8 @@ def _head(traced: Traced, crossing: list[fx.Node], packing: Packing | None) -> f
     return graph
 
 
-def _tail(traced: Traced, crossing: list[fx.Node], packing: Packing | None) -> fx.Graph:
-    """The server tail as a module: the released tensor to the logits."""
+def _tail(traced: Traced, crossing: list[fx.Node], packing: Packing | None, stages: list[str]) -> fx.Graph:
+    """The server tail as a module: the released tensor to the logits; what a stage gives is marked with its name."""
     graph = fx.Graph()
     released = graph.placeholder("released")
     # the network may work in place, but not on what it was sent
@@ -224,6 +227,10 @@ def _tail(traced: Traced, crossing: list[fx.Node], packing: Packing | None) -> f
     for node in traced.graph.nodes:
         if node in needed and node not in copies:
             copies[node] = graph.node_copy(node, copies.__getitem__)
+    for stage in stages:
+        output, _ = traced.outputs.get(stage, (None, 0))
+        if isinstance(output, fx.Node) and output in needed - set(crossing):
+            copies[output].meta[STAGE] = stage
     graph.lint()
     return graph
 

@@ -21,6 +21,7 @@ from dpbench.contract.threat import AUXILIARY_SHARE, UNDEFENDED
 from dpbench.data.datasets import Parts, changed
 from dpbench.data.division import assert_disjoint_hashes
 from dpbench.data.spec import DatasetSpec
+from dpbench.errors import DpbenchError
 from dpbench.machine import cache
 from dpbench.machine.devices import place, to_device
 from dpbench.machine.locks import held
@@ -244,7 +245,7 @@ class Prepared:
 
         def load(key: str, batch_size: int) -> ProtectedModel:
             progress(f"defense {defense_spec.name}")
-            private = parts.private.at_most(batch_size)
+            private = self._fitted_on(cell, defense, progress).at_most(batch_size)
             made: list[ProtectedModel] = []
 
             def fit() -> cache.State:
@@ -272,6 +273,18 @@ class Prepared:
             return self._fitted(about, LARGEST_FIT, load)
         slot = "undefended" if defense_spec.name == UNDEFENDED else "protected"
         return self._keep_fitted(slot, about, LARGEST_FIT, load)
+
+    def _fitted_on(self, cell: CellSpec, defense: Defense, progress: Progress) -> LabelledImages:
+        """The images that a defense is fitted on.
+
+        Raises:
+            DpbenchError: it asks for public images, and there are none.
+        """
+        if defense.fits_on_public:
+            raise DpbenchError(
+                f"defense {defense.name!r} has fit_on = 'public', but here are no public images; set fit_on = 'private'"
+            )
+        return self.parts(cell, progress).private
 
     def protected_key(self, cell: CellSpec, defense: PluginSpec, progress: Progress) -> str:
         """Content hash of a protected model, once fitted: what everything learned from its releases depends on."""

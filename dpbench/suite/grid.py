@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from dpbench.contract.attack import Attack
+from dpbench.contract.defense import Defense
 from dpbench.contract.spec import PluginSpec
 from dpbench.contract.threat import AUXILIARY_DATA, THREAT_MODELS, UNDEFENDED, AuxiliaryData, ThreatModel, grants
 from dpbench.errors import DpbenchError
@@ -48,6 +49,8 @@ def plan(
             granted, more victims than test images.
     """
     defenses = [(spec, cls) for entry in suite.defenses for spec, cls in plugin_settings(entry, find_defense)]
+    for spec, cls in defenses:
+        assert_belongs(spec, cls, "inference")
     attacks = [
         (spec, cls, entry)
         for entry in suite.all_attacks()
@@ -181,6 +184,24 @@ def _auxiliary(suite: Suite, entry: AttackEntry) -> list[AuxiliaryData]:
         )
     listed = [auxiliary for auxiliary in AUXILIARY_DATA if auxiliary in wanted]
     return listed[-1:] if is_floor(entry.name) else listed
+
+
+def assert_belongs(spec: PluginSpec, cls: type[Defense], protocol: str, *, public_images: bool = False) -> None:
+    """Refuse a defense that means nothing in suites of a protocol.
+
+    Raises:
+        DpbenchError: it is for another protocol alone, or is to be fitted on public images where there are none.
+    """
+    if cls.only_in not in ("", protocol):
+        raise DpbenchError(
+            f"defense {cls.name!r} is for suites of the protocol {cls.only_in!r} alone, this one has {protocol!r}; "
+            "remove it"
+        )
+    if spec.arguments.get("fit_on") == "public" and not public_images:
+        raise DpbenchError(
+            f"defense {cls.name!r} has fit_on = 'public', but suites of the protocol {protocol!r} have no public "
+            "images, as those of 'sharing' do; set fit_on = 'private'"
+        )
 
 
 def plugin_settings(

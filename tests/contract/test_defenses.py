@@ -11,6 +11,8 @@ import piq
 import pytest
 import torch
 import torch.nn.functional as F
+from dpbench_defenses._dpm_training import mismatch
+from dpbench_defenses._writing_back import writer
 from torch import Tensor, nn
 
 from dpbench.contract.defense import Defense, ProtectedModel, SplitModel
@@ -20,17 +22,23 @@ from dpbench.errors import DpbenchError
 from dpbench.metrics.guarantees import guarantees_of
 from dpbench.plugins.configuring import configure
 from dpbench.plugins.registry import defenses
+from dpbench.service.tail_stages import activations
 from dpbench.testing import Check, checks_for
 from dpbench.toolkit.calibration import mean_and_std, median_norm, quantiles
 
 CLASSES = 4
 SHAPE = (3, 16, 16)
 NAMES = sorted(defenses())
-STOCHASTIC = {"gaussian", "laplace", "clipped-gaussian", "dropout", "token-shuffle", "token-drop"}
+STOCHASTIC = {"gaussian", "laplace", "clipped-gaussian", "dropout", "token-shuffle", "token-drop", "resynthesis"}
 ADDITIVE = {"gaussian": "gaussian", "laplace": "laplace", "clipped-gaussian": "gaussian"}
 """Defenses that state their noise, and its distribution."""
 SHORT = {"epochs": 1, "blocks": 1, "pool": 2, "batch_size": 16}
-FAST: dict[str, dict[str, Any]] = {"dpm": SHORT, "dpm-equivalent": SHORT}
+FAST: dict[str, dict[str, Any]] = {
+    "dpm": SHORT,
+    "dpm-equivalent": SHORT,
+    "resynthesis": {"epochs": 1, "batch_size": 16},
+    "waist": {"epochs": 1, "batch_size": 16, "values": 6},
+}
 OUT_OF_RANGE: dict[str, dict[str, Any]] = {
     "gaussian": {"std": -0.1},
     "laplace": {"scale": -1},
@@ -46,6 +54,9 @@ OUT_OF_RANGE: dict[str, dict[str, Any]] = {
     "logits-only": {"form": "image"},
     "dpm": {"strength": -1},
     "dpm-equivalent": {"strength": -1},
+    "resynthesis": {"noise": -0.1},
+    "waist": {"values": 0},
+    "mix": {"images_per_release": 1},
 }
 
 
@@ -425,6 +436,91 @@ class TestDeepPoisoning:
         assert ssim["poisoned"] < 0.3
         assert accuracy["clean"] > 0.9
         assert accuracy["poisoned"] > accuracy["clean"] - 0.08
+
+    def test_matched_stages_are_kept_better_than_logits_alone_keep_them(self) -> None:
+        split, images = conv_split(), pictures(32, 3).images
+        change = {}
+        for match in ((), ("0",)):
+            model = fitted(make("dpm", epochs=8, strength=0.0, match=match), copy.deepcopy(split))
+            with torch.no_grad():
+                released, clean = model.release(images), split.client_head(images)
+                found, wanted = (activations(split, features, ["0"]) for features in (released, clean))
+            change[match] = float(mismatch(found, wanted))
+        assert change["0",] < 0.7 * change[()]
+
+    def test_stages_to_match_are_in_no_id_unless_given_and_must_be_there(self) -> None:
+        assert "match" not in make("dpm").model_dump(mode="json")
+        assert make("dpm", match="layer3").model_dump(mode="json")["match"] == ["layer3"]
+        with pytest.raises(DpbenchError, match="dpm: stage 'layer3' is not behind the split point 'conv'"):
+            make("dpm", match="layer3").build(conv_split())
+
+
+class TestResynthesis:
+    def test_every_weight_of_the_writer_is_trained(self, split: SplitModel) -> None:
+        short, longer = (fitted(make("resynthesis", batch_size=size), copy.deepcopy(split)) for size in (64, 16))
+        ours = [name for name, _ in longer.named_parameters() if name.startswith("writer.")]
+        assert ours
+        for name in ours:
+            assert not torch.equal(short.get_parameter(name), longer.get_parameter(name)), name
+
+    def test_a_release_is_made_of_the_code_alone(self, split: SplitModel) -> None:
+        model = fitted(make("resynthesis", noise=0.0), split)
+        features = model.features(pictures(4).images)
+        code = model.clean_code(features[:1]).expand(4, *[-1] * (model.clean_code(features).ndim - 1))
+        assert not torch.allclose(model.transform(features)[0], model.transform(features)[1])
+        model.clean_code = lambda features: code  # type: ignore[method-assign]
+        out = model.transform(features)
+        torch.testing.assert_close(out[1], out[0])
+
+    def test_keeps_what_the_network_computes_and_not_the_features(self) -> None:
+        split, private, test = conv_split(), pictures(512, 1), pictures(128, 3)
+        _train(split, lambda: F.cross_entropy(split.train()(private.images), private.labels), steps=60)
+        split.eval()
+        model = fitted(make("resynthesis", stage=3, noise=0.2, epochs=4), split, private)
+        with torch.no_grad():
+            clean, found = split.client_head(test.images), model.release(test.images, generator=generator())
+            wanted, kept = (activations(split, features, ["3"])["3"] for features in (clean, found))
+        accuracy = float((model.predict(found).argmax(1) == test.labels).float().mean())
+        assert accuracy > 0.9
+        assert F.mse_loss(kept, wanted) < 0.3 * wanted.var()
+        assert F.mse_loss(found, clean) > 0.3 * clean.var()
+
+    @pytest.mark.parametrize("shape", [(5, 6, 7), (4, 4, 9), (17, 12), (40,), (3, 16, 16)])
+    @pytest.mark.parametrize("code", [(8, 2, 2), (2, 2, 8), (17, 8), (5, 8), (8,), (4, 1, 1)])
+    def test_any_code_is_written_back_to_any_layout(self, code: tuple[int, ...], shape: tuple[int, ...]) -> None:
+        assert writer(code, shape)(torch.zeros(2, *code)).shape == (2, *shape)
+
+    def test_refuses_a_stage_that_is_not_there(self) -> None:
+        with pytest.raises(DpbenchError, match="resynthesis: stage '9' is not behind the split point 'conv'"):
+            make("resynthesis", stage=9).build(conv_split())
+
+
+class TestWaist:
+    def test_releases_short_codes(self, split: SplitModel) -> None:
+        assert released(fitted(make("waist", values=5), split)).shape == (8, 5)
+
+    def test_codes_of_few_bits_are_integers_and_predict_knows_what_they_mean(self) -> None:
+        split, private, test = conv_split(), pictures(512, 1), pictures(128, 3)
+        _train(split, lambda: F.cross_entropy(split.train()(private.images), private.labels), steps=60)
+        model = fitted(make("waist", values=8, bits=2, epochs=4), split.eval(), private)
+        codes = model.release(test.images)
+        assert codes.dtype == torch.uint8
+        assert set(codes.unique().tolist()) <= {0, 1, 2, 3}
+        assert (model.predict(codes).argmax(1) == test.labels).float().mean() > 0.8
+
+    def test_noise_is_stated_and_bounds_the_information(self) -> None:
+        bits = []
+        for power in (0.0, 1.0):
+            model = fitted(make("waist", values=4, noise=1.0, power=power, epochs=4), conv_split(), pictures(256))
+            found = guarantees_of(model, pictures(64, 3).images, releases=1, generator=generator())
+            assert found is not None
+            assert found.information_bits is not None
+            bits.append(found.information_bits)
+        assert 0 < bits[1] < bits[0]
+
+    def test_noise_on_integers_is_refused(self) -> None:
+        with pytest.raises(DpbenchError, match="noise and bits are both given"):
+            make("waist", noise=1.0, bits=2)
 
 
 def _decoder() -> nn.Module:

@@ -8,12 +8,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from dpbench_attacks.decoder import Decoder
+from dpbench_defenses.resynthesis import Resynthesis
 from PIL import Image
 
 import dpbench as dpbench_package
 from dpbench.api import plan
 from dpbench.cli import app as cli
 from dpbench.errors import DpbenchError
+from dpbench.exchange.exchange import export_features
+from dpbench.exchange.feature_file import read_features
 from dpbench.executors.stages import Stages
 from dpbench.metrics.grading import grade
 from dpbench.protocols.sharing.benefit import Benefit
@@ -21,7 +25,7 @@ from dpbench.protocols.sharing.pipeline import SharedPipeline
 from dpbench.protocols.sharing.records import SHARED
 from dpbench.protocols.sharing.units import Attacked, Training, Transferred
 from dpbench.records import store
-from dpbench.running.pipeline import Pipeline
+from dpbench.running.observing import Observer
 
 BOARDS = Path(__file__).resolve().parents[2] / "leaderboards"
 
@@ -31,6 +35,8 @@ name = "tiny-sharing"
 seeds = [0]
 victims = 6
 receivers = ["clinic"]
+conditions = ["own", "own-longer", "clean-images", "clean-features", "sender-tail", "soft-labels",
+              "defended-features", "shuffled-labels", "equal-noise"]
 [dataset]
 private = 84
 auxiliary = 64
@@ -130,7 +136,7 @@ def refused(outcome, *words):
 def test_a_run_measures_every_unit_and_says_what_it_wrote(run, units):
     records = {record.id: record for record in SHARED.all(run)}
     assert records.keys() == {unit.id for unit in units}
-    assert len(units) == 9 - 1 + 8 + 12  # trainings, attacks, transfers
+    assert len(units) == 11 - 1 + 8 + 12  # trainings, attacks, transfers
     for name in ("board.csv", "benefit.png", "transfer.csv", "transfer.png"):
         assert (run / name).is_file()
     for record in records.values():
@@ -138,8 +144,8 @@ def test_a_run_measures_every_unit_and_says_what_it_wrote(run, units):
         assert record.environment["versions"]["torch"]
         if isinstance(record.unit, Training):
             assert len(record.trained.correct) == len(record.trained.public_correct) == 40
-            alone = record.unit.condition in ("own", "own-longer")
-            assert (record.trained.own_images, record.trained.shared_images) == (24, 0 if alone else 48)
+            shared = {"own": 0, "own-longer": 0, "sender-tail": 0, "soft-labels": 64}.get(record.unit.condition, 48)
+            assert (record.trained.own_images, record.trained.shared_images) == (24, shared)
             assert (record.trained.equivalence.keys() == {"hospital"}) == (record.unit.condition == "defended-features")
         else:
             assert store.picture_path(run, record.id).is_file()
@@ -155,6 +161,7 @@ def test_the_board_has_a_row_for_each_condition_and_the_floor(run):
     assert sorted(named) == sorted(
         [
             *(("own", ""), ("own-longer", ""), ("clean-images", ""), ("clean-features", ""), ("floor", "")),
+            *(("sender-tail", ""), ("soft-labels", "")),
             *(("defended-features", "gaussian"), ("defended-features", "dpm")),
             *(("shuffled-labels", "dpm"), ("equal-noise", "dpm")),
         ]
@@ -181,7 +188,7 @@ def test_running_again_does_nothing_and_changes_no_byte(run, tiny, dpbench):
     boards = {name: (run / name).read_bytes() for name in ("board.csv", "transfer.csv")}
     outcome = dpbench("run", tiny, "--device", "cpu", "--output", run)
     assert outcome.status == 0, outcome.err
-    assert "0 of 28 parts to run" in outcome.out
+    assert "0 of 30 parts to run" in outcome.out
     assert before == {path: path.stat().st_mtime_ns for path in (run / "sharing").iterdir()}
     assert boards == {name: (run / name).read_bytes() for name in boards}
 
@@ -200,7 +207,7 @@ def test_what_is_missing_or_cut_short_is_redone_alone_with_the_same_figures(run,
     refused(dpbench("leaderboard", copied, "--output", tmp_path / "x.csv"), "cut short", "redoes that part alone")
     outcome = dpbench("run", tiny, "--device", "cpu", "--output", copied)
     assert outcome.status == 0, outcome.err
-    assert "3 of 28 parts to run" in outcome.out
+    assert "3 of 30 parts to run" in outcome.out
     assert figures(copied) == expected
     assert (copied / "board.csv").read_bytes() == (run / "board.csv").read_bytes()
 
@@ -211,20 +218,20 @@ def test_a_training_by_an_older_recipe_is_redone(run, tiny, units, tmp_path):
     path = SHARED.path(copied, of_kind(Training, units, condition="own")[0].id)
     stored = json.loads(path.read_text())
     path.write_text(json.dumps(stored | {"refinement_version": stored["refinement_version"] - 1}))
-    assert len(plan(str(tiny), output=copied).finished) == 27
+    assert len(plan(str(tiny), output=copied).finished) == 29
 
 
 def test_the_features_attacked_are_the_features_trained_on(run, units, pipeline, monkeypatch):
     """Bit by bit, of a defense that draws noise, whichever comes first."""
     seen = []
-    original = Pipeline._observe
+    original = Observer.observe
 
     def observe(self, *arguments):
         seen.append(original(self, *arguments))
         return seen[-1]
 
     trained_on = []
-    monkeypatch.setattr(Pipeline, "_observe", observe)
+    monkeypatch.setattr(Observer, "observe", observe)
     monkeypatch.setattr(
         "dpbench.protocols.sharing.benefit.refine",
         lambda public, client, own, shared, *_, **__: trained_on.append(shared) or 1 / 0,
@@ -379,9 +386,9 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tiny, run, dpbench, tmp_path
     assert outcome.status == 0
     assert "train | clinic | defended-features | gaussian std=1.0 | seed 0" in outcome.out
     assert "transfer | hospital | dpm strength=1.0 epochs=1 | 1+2 to 0 | seed 0" in outcome.out
-    assert "28 parts, 28 to run" in outcome.out
+    assert "30 parts, 30 to run" in outcome.out
     assert not (tmp_path / "run").exists()
-    assert "28 parts, 0 to run" in dpbench("run", tiny, "--output", run, "--dry-run").out
+    assert "30 parts, 0 to run" in dpbench("run", tiny, "--output", run, "--dry-run").out
     other = dpbench("run", tiny, "--output", run, "--dry-run", "--seed", "3", "--defense", "laplace")
     assert "defended-features | laplace" in other.out
     assert "finished" not in other.out
@@ -403,6 +410,68 @@ def test_only_runs_a_part_of_it(tiny, dpbench, tmp_path, run):
     outcome = dpbench("run", tiny, "--device", "cpu", "--output", attacks, "--only", "mean-image")
     assert outcome.status == 0, outcome.err
     assert "floor: SSIM" in outcome.out
+
+
+def test_a_defense_may_be_fitted_on_the_public_images(tmp_path, cache, dpbench):
+    path = tmp_path / "public.toml"
+    resynthesis = '"resynthesis"\nfit_on = "public"'
+    path.write_text(TINY[: TINY.index("[transfer]")].replace('"dpm"', resynthesis))
+    wanted = [unit for unit in plan(str(path), output=tmp_path).units if "resynthesis" in unit.label]
+    training = of_kind(Training, wanted, condition="defended-features")[0]
+    pipeline = SharedPipeline(torch.device("cpu"), cache)
+    world = pipeline.world
+    world.enter(training.world)
+    world.start(world.public_cell())
+    given = []
+    fit = Resynthesis.fit
+
+    def noted(self, model, private, **others):
+        given.append(private.images[:])
+        fit(self, model, private, **others)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Resynthesis, "fit", noted)
+        trained = Benefit(pipeline).run(training, Stages(pipeline.device), quiet)
+    assert trained.shared_images == 48
+    assert trained.equivalence["hospital"].distortion > 0
+    assert given
+    assert all(torch.equal(images, world.divided(quiet).parts.auxiliary.images[:]) for images in given)
+    refused(dpbench("run", "smoke", "--output", tmp_path / "run", "--defense", "resynthesis fit_on=public"), "sharing")
+
+
+def test_means_of_a_class_are_shared_and_attacked(tmp_path, cache, monkeypatch):
+    monkeypatch.setenv("DPBENCH_CACHE", str(cache))
+    path = tmp_path / "mix.toml"
+    path.write_text(TINY[: TINY.index("[transfer]")].replace('"dpm"\nepochs = 1', '"mix"'))
+    wanted = [unit for unit in plan(str(path), output=tmp_path).units if "mix" in unit.label]
+    pipeline = SharedPipeline(torch.device("cpu"), cache)
+    world = pipeline.world
+    world.enter(wanted[0].world)
+    world.start(world.public_cell())
+    training = of_kind(Training, wanted, condition="defended-features")[0]
+    trained = Benefit(pipeline).run(training, Stages(pipeline.device), quiet)
+    assert (trained.shared_images, trained.equivalence) == (48, {})
+    shared, labels = pipeline.shared("hospital", training.applied["hospital"], quiet)
+    alike = (shared.flatten(1)[:, None] == shared.flatten(1)[None]).all(2)
+    assert int(alike.sum(1).min()) >= 2
+    assert bool((labels[None].expand(48, 48)[alike] == labels[:, None].expand(48, 48)[alike]).all())
+    export_features(str(path), tmp_path / "means.safetensors", only="hospital | mix", device="cpu")
+    assert torch.equal(read_features(tmp_path / "means.safetensors").features, shared)
+    attack = of_kind(Attacked, wanted, knowledge="query")[0]
+    seen = []
+    reconstruct = Decoder.reconstruct
+
+    def noted(self, observation, **others):
+        seen.append(observation)
+        return reconstruct(self, observation, **others)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Decoder, "reconstruct", noted)
+        result = pipeline.run(attack.cell(), Stages(pipeline.device), quiet)
+    assert torch.equal(seen[0].released, shared[:6])
+    images = world.divided(quiet).parts.auxiliary.images[:4]
+    assert not torch.equal(seen[0].query(images), seen[0].query(images))  # mixed with others, anew each time
+    assert len(result.fidelity["ssim"]) == 6
 
 
 def test_a_unit_that_fails_is_a_record_and_the_others_go_on(tiny, run, units, dpbench, tmp_path, monkeypatch):

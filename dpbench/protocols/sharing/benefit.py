@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -14,10 +15,12 @@ from dpbench.contract.images import LabelledImages
 from dpbench.contract.spec import PluginSpec
 from dpbench.executors.stages import Stages
 from dpbench.machine.randomness import derive_generator, derive_seed
+from dpbench.plugins.configuring import defense_of
 from dpbench.protocols.sharing import refinement
 from dpbench.protocols.sharing.pipeline import SharedPipeline
 from dpbench.protocols.sharing.records import Equivalence, Trained
-from dpbench.protocols.sharing.refinement import Shared, refine
+from dpbench.protocols.sharing.refinement import Shared, Tail, refine
+from dpbench.protocols.sharing.suite import ALONE, RIVALS
 from dpbench.protocols.sharing.units import Training
 from dpbench.running.prepare import Progress, undefended_spec
 from dpbench.service.release import release_in_batches
@@ -49,20 +52,13 @@ class Benefit:
         with stages("training"):
             # every condition draws its own images and their order alike: paired differences are of what was shared
             draws = [unit.world.identity, unit.receiver, unit.refinement.model_dump(mode="json"), refinement.VERSION]
-            probe = public.release(own.images[:2])
-            tail = refine(
-                public.split,
-                client,
-                own,
-                shared,
-                unit.refinement,
-                longer=unit.condition == "own-longer",
-                channel_dim=channel_axis(probe.shape),
-                seed=derive_seed(draws, "refine"),
-                generator=derive_generator(self.device, draws, "refine"),
-                of_shared=derive_generator(self.device, draws, "refine shared"),
-                progress=progress,
-            )
+            theirs = [self._tail_of(unit, one, public, progress) for one in senders if unit.condition in RIVALS]
+            if unit.condition == "soft-labels":
+                shared = self._soft_labels(public, theirs, progress)
+            if unit.condition == "sender-tail":
+                tail = _mean_of(theirs)
+            else:
+                tail = self._refined(unit, public, client, own, shared, draws, progress)
         with stages("test"):
             test = self.world.test(progress)
             public_tail = public.split.server_tail
@@ -75,7 +71,8 @@ class Benefit:
                     foreign = entity != unit.receiver
                     served, changed = self._logits(released, [partial(tail, foreign=foreign), public_tail], test, draws)
                     serves[entity] = _share(_hits(served, test))
-                    if entity in senders:
+                    # means of images are nobody's features: nothing says what the public tail reads from them
+                    if entity in senders and defense_of(defense).mixed_images == 1:
                         distortion = self._distortion(public, released, test, draws)
                         equivalence[entity] = _equivalence(clean, changed, test, distortion)
         return Trained(
@@ -87,12 +84,37 @@ class Benefit:
             shared_images=len(shared.labels) if shared is not None else 0,
         )
 
+    def _refined(
+        self,
+        unit: Training,
+        public: ProtectedModel,
+        client: ProtectedModel,
+        own: LabelledImages,
+        shared: Shared | None,
+        draws: object,
+        progress: Progress,
+    ) -> Tail:
+        """The receiver's tail, trained on its own images and on what was shared."""
+        return refine(
+            public.split,
+            client,
+            own,
+            shared,
+            unit.refinement,
+            longer=unit.condition == "own-longer",
+            channel_dim=channel_axis(public.release(own.images[:2]).shape),
+            seed=derive_seed(draws, "refine"),
+            generator=derive_generator(self.device, draws, "refine"),
+            of_shared=derive_generator(self.device, draws, "refine shared"),
+            progress=progress,
+        )
+
     def _client(self, entity: str, defense: PluginSpec | None, progress: Progress) -> ProtectedModel:
         chosen = defense or undefended_spec()
         return self.world.protected(self.world.spec.cell(entity, defense=chosen), chosen, progress)
 
     def _shared(self, unit: Training, senders: list[str], progress: Progress) -> Shared | None:
-        if unit.condition in ("own", "own-longer"):
+        if unit.condition in (*ALONE, *RIVALS):
             return None
         if unit.condition == "clean-images":
             images = [self.world.images_of(sender, progress) for sender in senders]
@@ -105,6 +127,39 @@ class Benefit:
             features.append(given)
             labels.append(given_labels)
         return Shared(labels=torch.cat(labels), features=torch.cat(features))
+
+    def _tail_of(self, unit: Training, sender: str, public: ProtectedModel, progress: Progress) -> Tail:
+        """A sender's tail, trained on its own clean images in as many steps and as large batches as a mixed one."""
+        draws = [unit.world.identity, sender, unit.refinement.model_dump(mode="json"), refinement.VERSION, "tail"]
+
+        def make() -> Tail:
+            own = self.world.images_of(sender, progress)
+            return refine(
+                public.split,
+                public,
+                own,
+                None,
+                unit.refinement,
+                longer=True,
+                channel_dim=1,
+                seed=derive_seed(draws, "refine"),
+                generator=derive_generator(self.device, draws, "refine"),
+                of_shared=derive_generator(self.device, draws, "refine shared"),
+                progress=lambda text: progress(f"tail of {sender}: {text}"),
+            )
+
+        tail: Tail = self.world.keep(f"tail of {sender}", content_hash(draws), make)
+        return tail
+
+    def _soft_labels(self, public: ProtectedModel, tails: Sequence[Tail], progress: Progress) -> Shared:
+        """The public images, and what the senders' tails say of them: mean shares of each class."""
+        images = self.world.divided(progress).parts.auxiliary.images
+        shares = []
+        for part in images.split(WINDOW):
+            with torch.no_grad():
+                features = public.release(part).float()
+                shares.append(torch.stack([tail(features).float().softmax(1) for tail in tails]).mean(0))
+        return Shared(labels=torch.cat(shares), images=images[:])
 
     def _features(self, unit: Training, sender: str, progress: Progress) -> tuple[Tensor, Tensor]:
         if unit.condition == "clean-features":
@@ -157,6 +212,19 @@ class Benefit:
     def _generators(self, draws: object, noise: str, order: str) -> tuple[torch.Generator, torch.Generator]:
         """Two generators: that of a stochastic defense, and that of the order in which images are released."""
         return derive_generator(self.device, draws, noise), derive_generator(self.device, draws, order)
+
+
+def _mean_of(tails: Sequence[Tail]) -> Tail:
+    """One tail whose weights are the means of several that began alike."""
+    mean = copy.deepcopy(tails[0])
+    states = [tail.state_dict() for tail in tails]
+    mean.load_state_dict(
+        {
+            name: torch.stack([state[name] for state in states]).mean(0) if value.is_floating_point() else value
+            for name, value in states[0].items()
+        }
+    )
+    return mean
 
 
 def _hits(logits: Tensor, test: LabelledImages) -> list[bool]:

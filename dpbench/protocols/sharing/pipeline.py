@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from dpbench.contract.defense import ProtectedModel
+from dpbench.contract.images import LabelledImages
 from dpbench.contract.spec import PluginSpec
+from dpbench.errors import DpbenchError
+from dpbench.machine.randomness import derive_generator
 from dpbench.metrics.guarantees import Guarantees
+from dpbench.plugins.configuring import defense_of
 from dpbench.protocols.sharing.units import EntityCell
 from dpbench.protocols.sharing.world import World
-from dpbench.running.pipeline import Pipeline
+from dpbench.running.pipeline import Pipeline, Released
 from dpbench.running.prepare import Progress, undefended_spec
 from dpbench.service.quantisation import understood
 from dpbench.suite.cell import CellSpec
 from dpbench.text.hashing import content_hash
+
+LARGEST_BANK = 2048
+"""Images of an attacker whose features it mixes with others."""
+
+BANK_BATCH = 64
 
 
 class SharedPipeline(Pipeline):
@@ -46,6 +56,24 @@ class SharedPipeline(Pipeline):
         protected = self.world.protected(cell, defense, progress)
         return self.released(cell, protected, progress).release.features[0], images.labels
 
+    def released(self, cell: CellSpec, protected: ProtectedModel, progress: Progress) -> Released:
+        """As of any cell; where a defense averages images of a class, each is given the mean of its group."""
+        together = defense_of(cell.defense).mixed_images
+        if together == 1:
+            return super().released(cell, protected, progress)
+        images = self.world.parts(cell, progress).test
+        key = self.world.protected_key(cell, cell.defense, progress)
+
+        def make() -> Released:
+            every = cell.model_copy(update={"victims": len(images)})
+            found = super(SharedPipeline, self).released(every, protected, progress)
+            groups = groups_of(images.labels, together, derive_generator(self.device, key, "mix"))
+            means = tuple(mean_of_groups(features.float(), groups) for features in found.release.features)
+            return replace(found, release=replace(found.release, features=means, dtype=torch.float32))
+
+        mixed: Released = self.world.keep("mixed", f"{key} {cell.releases}", make)
+        return mixed
+
     def _known_client(self, cell: CellSpec, progress: Progress) -> tuple[ProtectedModel, str]:
         """The client that the attacker prepares on, and its key."""
         assert isinstance(cell, EntityCell)
@@ -62,7 +90,13 @@ class SharedPipeline(Pipeline):
         self, cell: CellSpec, defense: PluginSpec, progress: Progress, *, apart: bool = False
     ) -> tuple[ProtectedModel, str]:
         model = self.world.protected(cell, defense, progress, apart=apart)
-        return model, self.world.protected_key(cell, defense, progress)
+        key = self.world.protected_key(cell, defense, progress)
+        together = defense_of(defense).mixed_images
+        if together == 1:
+            return model, key
+        known = self.world.auxiliary(cell, progress)
+        mixing = Mixing(model, known, together, generator=derive_generator(self.device, key, "bank"))
+        return mixing, content_hash(["mixing", key, cell.data_fingerprint])
 
     def _fits(self, cell: EntityCell, fits: list[int], progress: Progress) -> tuple[ProtectedModel, str]:
         """One fit of the owner's defense, or several that answer in turn at random."""
@@ -76,6 +110,75 @@ class SharedPipeline(Pipeline):
         self, cell: CellSpec, protected: ProtectedModel, victims: Tensor, progress: Progress
     ) -> tuple[Guarantees | None, str]:
         return None, ""  # bounds are about one release to a server; boards of this protocol have no column for them
+
+
+def groups_of(labels: Tensor, together: int, generator: torch.Generator) -> list[Tensor]:
+    """Places (n,) of images that share a release: `together` of a class, and what is left over in its last group.
+
+    Raises:
+        DpbenchError: a class has fewer images.
+    """
+    groups: list[Tensor] = []
+    for label in labels.unique().tolist():
+        places = (labels == label).nonzero()[:, 0]
+        if len(places) < together:
+            raise DpbenchError(
+                f"class {label} has {len(places)} images, but {together} of a class are to be shared as one; lower "
+                "images_per_release, or give its owner more images"
+            )
+        drawn = places[torch.randperm(len(places), generator=generator, device=labels.device)]
+        starts = list(range(together, len(drawn) - together + 1, together))
+        groups += drawn.tensor_split(starts)
+    return groups
+
+
+def mean_of_groups(features: Tensor, groups: list[Tensor]) -> Tensor:
+    """Features (N, ...) -> the same shape, each row the mean of its group."""
+    means = features.clone()
+    for places in groups:
+        means[places] = features[places].mean(0)
+    return means
+
+
+class Mixing(ProtectedModel):
+    """What an attacker makes of a client that shares means: mixes of its own, for each image anew.
+
+    An image is averaged with others that the attacker has, of the class that the public network reads from it: the
+    attacker's decoders learn from such means, and its searches see through them.
+
+    Args:
+        model: the client, frozen, in eval mode.
+        known: the attacker's images.
+        together: how many images are averaged.
+        generator: of what the client releases of them.
+    """
+
+    labels: Tensor
+    bank: Tensor
+
+    def __init__(
+        self, model: ProtectedModel, known: LabelledImages, together: int, *, generator: torch.Generator
+    ) -> None:
+        super().__init__(model.split)
+        self.model = model
+        self.together = together
+        some = known.images[:LARGEST_BANK]
+        with torch.no_grad():
+            parts = [model.release(part, generator=generator) for part in some.split(BANK_BATCH)]
+            released = [understood(model, part).float() for part in parts]
+        self.register_buffer("bank", torch.cat(released))
+        self.register_buffer("labels", known.labels[: len(some)])
+
+    def release(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Images (N,3,H,W) in [0,1] -> means of features (N, ...)."""
+        released = understood(self.model, self.model.release(images, generator=generator)).float()
+        classes = self.model.split.server_tail(released.detach()).argmax(1)
+        total = released
+        for _ in range(self.together - 1):
+            drawn = torch.rand(len(images), len(self.labels), generator=generator, device=images.device)
+            alike = classes[:, None] == self.labels[None]
+            total = total + self.bank[(drawn + alike).argmax(1)]  # of another class where there is none of this
+        return total / self.together
 
 
 class Several(ProtectedModel):

@@ -11,11 +11,11 @@ from dpbench.contract.threat import UNDEFENDED, grants
 from dpbench.errors import DpbenchError
 from dpbench.plugins.registry import find_attack, find_defense
 from dpbench.protocols.sharing.reporting.columns import KNOWLEDGE, Knowledge
-from dpbench.protocols.sharing.suite import Condition, SharingAttack, SharingSuite
+from dpbench.protocols.sharing.suite import RIVALS, Condition, SharingAttack, SharingSuite
 from dpbench.protocols.sharing.units import THREAT_MODEL_OF, Attacked, Training, Transferred, Unit, WorldSpec
 from dpbench.running.prepare import undefended_spec
 from dpbench.suite.ensembles import is_floor
-from dpbench.suite.grid import plugin_settings
+from dpbench.suite.grid import assert_belongs, plugin_settings
 from dpbench.suite.suite import PluginEntry
 
 
@@ -33,7 +33,7 @@ def plan_sharing(
     Raises:
         DpbenchError: an unknown attack or defense, a parameter out of range, more victims than a sender has images.
     """
-    settings = [setting for entry in suite.defenses for setting, _ in plugin_settings(entry, find_defense)]
+    settings = [setting for entry in suite.defenses for setting in _settings(entry)]
     twice = next((setting for setting in settings if settings.count(setting) > 1), None)
     for name in suite.controls.defenses:
         find_defense(name)  # a control for a misspelt name would be left out in silence
@@ -65,7 +65,7 @@ def plan_sharing(
 
 
 def _trainings_alone(suite: SharingSuite, world: WorldSpec, receiver: str) -> list[Unit]:
-    conditions: tuple[Condition, ...] = ("own", "own-longer", "clean-images", "clean-features")
+    conditions: tuple[Condition, ...] = ("own", "own-longer", "clean-images", "clean-features", *RIVALS)
     return [
         Training(world=world, receiver=receiver, condition=condition, refinement=suite.refinement)
         for condition in conditions
@@ -115,10 +115,18 @@ def _applied(suite: SharingSuite, setting: PluginSpec | None) -> dict[str, Plugi
 
 
 def _single(entry: PluginEntry, where: str) -> PluginSpec:
-    found = [setting for setting, _ in plugin_settings(entry, find_defense)]
+    found = _settings(entry)
     if len(found) > 1:
         raise DpbenchError(f"{where}: defense {entry.name!r} lists several settings; expected one: give single values")
     return found[0]
+
+
+def _settings(entry: PluginEntry) -> list[PluginSpec]:
+    """The settings that an entry of a defense lists."""
+    found = list(plugin_settings(entry, find_defense))
+    for setting, cls in found:
+        assert_belongs(setting, cls, "sharing", public_images=True)
+    return [setting for setting, _ in found]
 
 
 def _attacks(

@@ -25,7 +25,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Shared:
-    """What others shared: features (N, ...) or, in the condition `clean-images`, images; labels (N,)."""
+    """What others shared: features (N, ...), or images; classes (N,) int64, or shares of each class (N,classes)."""
 
     labels: Tensor
     features: Tensor | None = None
@@ -144,7 +144,7 @@ def refine(
                 theirs = _batch(shared, chosen, public, of_shared)
                 with precision(own.images[:1]):
                     logits = torch.cat([logits, model(theirs, foreign=True).float()])
-                labels = torch.cat([labels, shared.labels[chosen]])
+                labels = torch.cat([_alike(labels, shared.labels), shared.labels[chosen]])
             loss = F.cross_entropy(logits, labels, label_smoothing=0.1)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -153,6 +153,11 @@ def refine(
             schedule.step()
     assert_finite(model, settings.learning_rate)
     return model.eval().requires_grad_(False)
+
+
+def _alike(labels: Tensor, others: Tensor) -> Tensor:
+    """Classes (n,), as shares of each class (n,classes) where the others are such."""
+    return F.one_hot(labels, others.shape[1]).to(others.dtype) if others.is_floating_point() else labels
 
 
 def _released(client: ProtectedModel, images: Tensor, generator: torch.Generator) -> Tensor:

@@ -17,11 +17,24 @@ from dpbench.suite.cell import JudgeSpec
 from dpbench.suite.suite import BackboneEntry, Name, PluginEntry
 
 Condition = Literal[
-    "own", "own-longer", "clean-images", "clean-features", "defended-features", "shuffled-labels", "equal-noise"
+    "own",
+    "own-longer",
+    "clean-images",
+    "clean-features",
+    "sender-tail",
+    "soft-labels",
+    "defended-features",
+    "shuffled-labels",
+    "equal-noise",
 ]
 """What the receiver trains on; see dpbench/guide/sharing-features.md."""
 
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
+"""All of them, in the order of the board."""
+
+RIVALS: tuple[Condition, ...] = ("sender-tail", "soft-labels")
+"""What a sender can give instead of features; measured where a suite lists them."""
+
 DEFAULTS: dict[str, Any] = tomllib.loads((resources.files("dpbench.protocols.sharing") / "defaults.toml").read_text())
 """Plug-ins that a suite takes which names none."""
 
@@ -103,7 +116,7 @@ class SharingSuite(Spec):
     backbone: BackboneEntry = Field(description="fitted on the public images, or pre-trained; one split point")
     entities: list[EntitySpec] = Field(min_length=1)
     receivers: list[str] = Field(min_length=1, description="entities that train on what all others share")
-    conditions: list[Condition] = Field(list(CONDITIONS), min_length=1)
+    conditions: list[Condition] = Field([one for one in CONDITIONS if one not in RIVALS], min_length=1)
     controls: Controls = Controls()
     refinement: Refinement = Refinement()
     defenses: list[PluginEntry] = Field(default_factory=list)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dpbench.contract.defense import Defense
 from dpbench.contract.images import LabelledImages
 from dpbench.contract.spec import PluginSpec
 from dpbench.data.datasets import Parts
@@ -127,6 +128,10 @@ class World(Prepared):
     def _hashes(self, owner: str, progress: Progress) -> list[str]:
         divided = self.divided(progress)
         return [divided.parts.hashes["private"][place] for place in divided.places[owner].tolist()]
+
+    def _fitted_on(self, cell: CellSpec, defense: Defense, progress: Progress) -> LabelledImages:
+        """The owner's images, or the public ones where a defense asks for those."""
+        return self.divided(progress).parts.auxiliary if defense.fits_on_public else self.parts(cell, progress).private
 
     def backbone(self, cell: CellSpec, progress: Progress) -> tuple[str, State, str]:
         """The public network: the same for every cell of this world."""

@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from dpbench.contract.defense import AdditiveNoise, ProtectedModel, SplitModel
 from dpbench.errors import DpbenchError
-from dpbench.metrics.guarantees import Guarantees, NotBorneOut, fisher_mse_bound, gaussian_epsilon, guarantees_of
+from dpbench.metrics.guarantees import (
+    Guarantees,
+    NotBorneOut,
+    fisher_mse_bound,
+    gaussian_epsilon,
+    guarantees_of,
+    information_bits,
+)
 
 SHAPE = (3, 4, 4)
 PIXELS = 48
@@ -262,3 +269,26 @@ class TestGuaranteesOf:
         assert len(found.mse_bound) == 3
         assert found.epsilon == gaussian_epsilon(noise, releases=2, delta=1e-6)
         assert found.delta == 1e-6
+
+
+def test_information_is_that_of_a_gaussian_channel_where_codes_are_gaussian():
+    """A code of 3 independent values with variances 1, 4, 9 under unit noise."""
+    scales = torch.tensor([1.0, 2.0, 3.0])
+    images = torch.randn(20_000, *SHAPE, generator=generator())
+    head = Linear(torch.eye(3, PIXELS) * scales[:, None])
+    noise = AdditiveNoise("gaussian", 1.0)
+    model = Noisy(head, noise)
+    expected = float((1 + scales.square()).log2().sum() / 2)
+    assert information_bits(model, noise, [images], releases=1) == pytest.approx(expected, rel=0.01)
+    twice = float((1 + 2 * scales.square()).log2().sum() / 2)
+    assert information_bits(model, noise, [images[:9000], images[9000:]], releases=2) == pytest.approx(twice, rel=0.01)
+
+
+def test_information_bits_of_few_images_are_more_than_those_of_many_and_of_fewer_there_are_none():
+    images = torch.randn(5_000, *SHAPE, generator=generator())
+    noise = AdditiveNoise("gaussian", 0.1)
+    model = Noisy(Linear(torch.eye(16, PIXELS)), noise)
+    few, many = (information_bits(model, noise, [images[:n]], releases=1) for n in (64, 5_000))
+    assert many < few < 1.2 * many
+    assert information_bits(model, noise, [images[:63]], releases=1) is None
+    assert information_bits(model, AdditiveNoise("laplace", 0.1), [images], releases=1) is None

@@ -18,18 +18,21 @@ from dpbench.contract.images import LabelledImages
 from dpbench.contract.spec import PluginSpec
 from dpbench.errors import DpbenchError
 from dpbench.protocols.known import loaded
-from dpbench.protocols.sharing.benefit import Benefit
-from dpbench.protocols.sharing.pipeline import Several
+from dpbench.protocols.sharing.benefit import Benefit, _mean_of
+from dpbench.protocols.sharing.pipeline import Mixing, Several, groups_of, mean_of_groups
 from dpbench.protocols.sharing.plan import plan_sharing
 from dpbench.protocols.sharing.records import SHARED, latest
 from dpbench.protocols.sharing.refinement import ChannelMap, Shared, Tail, refine
 from dpbench.protocols.sharing.reporting.board import FLOOR, build_sharing_board
 from dpbench.protocols.sharing.reporting.plots import write_benefit
+from dpbench.protocols.sharing.reporting.report import report_of_sharing
 from dpbench.protocols.sharing.reporting.table import print_sharing
 from dpbench.protocols.sharing.reporting.transfer import build_transfer
 from dpbench.protocols.sharing.suite import Owner, Refinement
 from dpbench.protocols.sharing.units import Attacked, Training, Transferred
 from dpbench.protocols.sharing.world import divide_among
+from dpbench.suite.grid import plan
+from dpbench.suite.suite import PluginEntry
 
 LABELS = np.repeat(np.arange(10), 100)
 
@@ -219,6 +222,19 @@ def test_every_condition_is_there_and_controls_for_the_named_defenses_alone():
     assert [unit.condition for unit in of_kind(Training, without)] == ["own", "equal-noise"]
 
 
+def test_what_a_sender_can_give_instead_of_features_is_measured_where_it_is_listed():
+    listed = BASE.replace("seeds", 'conditions = ["own", "sender-tail", "soft-labels"]\nseeds')
+    trainings = of_kind(Training, planned(listed, seeds=[0]))
+    assert [(unit.condition, unit.applied) for unit in trainings] == [
+        ("own", {}),
+        ("sender-tail", {}),
+        ("soft-labels", {}),
+    ]
+    alone = ALONE.replace("seeds", 'conditions = ["own", "soft-labels"]\nseeds')
+    with pytest.raises(DpbenchError, match="'soft-labels' needs a partner"):
+        planned(alone)
+
+
 def test_an_entity_with_a_defense_of_its_own_applies_nothing_else():
     text = BASE.replace(HOSPITAL, OWN_DEFENSE.format(3.0))
     trainings = [u for u in of_kind(Training, planned(text)) if u.applied]
@@ -399,6 +415,68 @@ def test_refinement_is_repeatable_and_its_seed_matters():
     first, again, other = (refined(shared_features(), seed=seed) for seed in (0, 0, 1))
     assert all(torch.equal(value, first.state_dict()[name]) for name, value in again.state_dict().items())
     assert not torch.equal(other.tail[-1].weight, first.tail[-1].weight)
+
+
+def test_labels_may_be_shares_of_each_class():
+    given = some(20, seed=2)
+    shares = torch.nn.functional.one_hot(given.labels, 3).float()
+    hard, soft, other = (
+        refined(Shared(labels=labels, images=given.images)) for labels in (given.labels, shares, shares.flip(1))
+    )
+    for name, value in hard.state_dict().items():
+        torch.testing.assert_close(soft.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(other.tail[-1].weight, hard.tail[-1].weight, atol=1e-3)
+
+
+def test_the_mean_of_tails_has_the_mean_of_their_weights():
+    one, other = refined(seed=0), refined(seed=1)
+    mean = _mean_of([one, other])
+    expected = (one.tail[-1].weight + other.tail[-1].weight) / 2
+    torch.testing.assert_close(mean.tail[-1].weight, expected)
+    assert torch.equal(_mean_of([one]).tail[-1].weight, one.tail[-1].weight)
+
+
+def test_groups_of_a_class_share_their_mean():
+    labels = torch.tensor([0, 1, 0, 1, 0, 1, 0, 0])
+    groups = groups_of(labels, 2, torch.Generator().manual_seed(0))
+    assert sorted(len(group) for group in groups) == [2, 3, 3]
+    assert sorted(torch.cat(groups).tolist()) == list(range(8))
+    assert all(len(labels[group].unique()) == 1 for group in groups)
+    features = torch.rand(8, 3, 2)
+    means = mean_of_groups(features, groups)
+    for group in groups:
+        torch.testing.assert_close(means[group], features[group].mean(0).expand(len(group), 3, 2))
+    with pytest.raises(DpbenchError, match="class 1 has 3 images, but 4 of a class are to be shared as one"):
+        groups_of(labels, 4, torch.Generator())
+
+
+def test_an_attacker_of_means_makes_means_of_its_own():
+    split, known, images = split_net(), some(200, seed=4), some(6, seed=5).images
+    mixing = Mixing(ProtectedModel(split), known, 3, generator=torch.Generator())
+    with torch.no_grad():
+        own, bank = split.client_head(images), split.client_head(known.images)
+        classes = split.server_tail(own).argmax(1)
+        mixed = mixing.release(images, generator=torch.Generator().manual_seed(0))
+        other = mixing.release(images, generator=torch.Generator().manual_seed(1))
+    assert not torch.allclose(mixed, other)
+    for row, (one, label) in enumerate(zip(own, classes, strict=True)):
+        alike = bank[known.labels == label]
+        rest = (3 * mixed[row] - one)[None] - alike  # what the other partner must be, for each first one
+        off = torch.cdist(rest.flatten(1), alike.flatten(1), compute_mode="donot_use_mm_for_euclid_dist")
+        assert off.min() < 1e-4
+
+
+def test_defenses_that_mean_nothing_elsewhere_are_refused():
+    with pytest.raises(DpbenchError, match="defense 'waist' is for suites of the protocol 'inference' alone"):
+        planned(BASE.replace('name = "dpm"', 'name = "waist"'))
+    suite = loaded("smoke")[1]
+    for name, arguments, message in (
+        ("mix", {}, "defense 'mix' is for suites of the protocol 'sharing' alone"),
+        ("resynthesis", {"fit_on": "public"}, "'inference' have no public images"),
+    ):
+        entry = PluginEntry(name=name, **arguments)
+        with pytest.raises(DpbenchError, match=message):
+            plan(suite.model_copy(update={"defenses": [entry]}), data_fingerprint="x", split_names=[["layer1"]])
 
 
 def test_a_step_takes_a_batch_of_own_images_and_twice_as_many_where_nothing_is_shared_for_longer():
@@ -832,6 +910,19 @@ def test_the_plot_shows_re_identification_where_leakage_is(tmp_path):
         with Image.open(tmp_path / f"{name}.png") as picture:
             shapes.append(picture.size[0])
     assert shapes[1] == pytest.approx(1.5 * shapes[0], rel=0.01)
+
+
+def test_what_a_sender_can_give_instead_of_features_stands_beside_it():
+    records = [*some_trainings(), *some_attacks(), *(trained("sender-tail", hits(25), seed=seed) for seed in (0, 1))]
+    board = build_sharing_board(records)
+    row = board[board["condition"] == "sender-tail"].iloc[0]
+    assert (row["status"], row["defense"], np.isnan(row["ssim"])) == ("ok", "", True)
+    assert row["gain"] > 0
+    said = " ".join(report_of_sharing(records, board, None, title="x").answers[0].lines)
+    assert "The sender's own trained tail, without any feature, would give" in said
+    console = Console(file=io.StringIO(), width=200)
+    print_sharing(board, console)
+    assert "the sender's tail, no features" in console.file.getvalue()
 
 
 def test_two_files_of_one_name_are_two_defenses_on_a_sharing_board():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,8 +19,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 RECEIVERS = ["dataset", "backbone", "split_point", "receiver"]
-FRAME = {"own": "own data only", "clean-images": "+ clean images", "own-longer": "own data, more epochs"}
-"""Conditions without attacked features, drawn as lines -> their legend entry."""
+FRAME: dict[str, tuple[str, Any]] = {
+    "own": ("own data only", "-"),
+    "clean-images": ("+ clean images", "--"),
+    "own-longer": ("own data, more epochs", ":"),
+    "sender-tail": ("the sender's tail, no features", (0, (5, 1, 1, 1))),
+    "soft-labels": ("+ the sender's soft labels", (0, (1, 1))),
+}
+"""Conditions without attacked features, drawn as lines -> their legend entry, and the line."""
 LEAKS = {
     "ssim": "worst-case SSIM",
     "leakage": "leakage (0 floor: no privacy, 1 undefended)",
@@ -68,11 +74,10 @@ def write_benefit(board: pd.DataFrame, path: Path) -> None:
 
 
 def _frame(axes: Axes, rows: pd.DataFrame) -> None:
-    styles = {"own": "-", "clean-images": "--", "own-longer": ":"}
-    for condition, label in FRAME.items():
+    for condition, (label, style) in FRAME.items():
         found = rows[rows["condition"] == condition]["gain"].dropna()
         if len(found):
-            axes.axhline(100 * found.iloc[0], color="0.3", linewidth=1.0, linestyle=styles[condition], label=label)
+            axes.axhline(100 * found.iloc[0], color="0.3", linewidth=1.0, linestyle=style, label=label)
 
 
 def _points(axes: Axes, rows: pd.DataFrame, metric: str) -> None:

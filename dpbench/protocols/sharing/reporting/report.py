@@ -44,6 +44,13 @@ KNOWS = {
 """Knowledge -> what the receiver knows of the sender's defense, for a sentence."""
 
 
+INSTEAD = {
+    "sender-tail": "The sender's own trained tail, without any feature,",
+    "soft-labels": "The sender's soft labels on public images, without any feature,",
+}
+"""What a sender can give instead of features, for a sentence."""
+
+
 def report_of_sharing(
     records: Sequence[SharingRecord], board: pd.DataFrame, folder: Path | None, *, title: str
 ) -> Report:
@@ -145,6 +152,8 @@ def _answer(names: Any, rows: pd.DataFrame, *, alone: bool) -> Answer:
         if _standing(best, rows) != "held":
             head = "No defense was found to hold whose features are still worth training on. The best of them is "
         parts.append(f"{head}{_setting(best)}, {_worth(best)}; {_leak(best, floor)}.")
+    for row in rows[rows["condition"].isin(list(INSTEAD)) & rows["gain"].notna()].to_dict("records"):
+        parts.append(f"{INSTEAD[str(row['condition'])]} would give {_worth(row)}; what that leaks was not measured.")
     if knew := _measured(rows):
         parts.append(f"The receiver knows, at most, {KNOWS[knew[-1]]}.")
     return Answer("" if alone else _title(names), parts)

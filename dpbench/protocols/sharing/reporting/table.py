@@ -26,6 +26,8 @@ TRAINED_ON = {
     "own-longer": "own, more epochs",
     "clean-images": "+ clean images",
     "clean-features": "+ clean features",
+    "sender-tail": "the sender's tail, no features",
+    "soft-labels": "+ the sender's soft labels",
     "defended-features": "+ {}",
     "shuffled-labels": "  labels shuffled, {}",
     "equal-noise": "  noise like {}",

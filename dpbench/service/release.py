@@ -196,11 +196,14 @@ class Levels:
         self.many = False
         self.sparse = sparse
         self.most = 0
+        self.sent = 0
 
     def add(self, features: Tensor) -> None:
         """Further features (n, ...) of the same release."""
         if self.sparse:
-            self.most = max(self.most, int((features != 0).flatten(1).sum(1).max()))
+            present = (features != 0).flatten(1).sum(1)
+            self.most = max(self.most, int(present.max()))
+        self.sent += int(present.sum()) if self.sparse else features.numel()
         for part in features.split(RELEASE_BATCH):
             if self.many:
                 return  # most releases show in their first images that they are not quantised
@@ -215,11 +218,16 @@ class Levels:
         """
         values = math.prod(features.shape[1:])
         bits = bits_of(features.dtype)
-        if not self.many and self.found is not None:
-            bits = min(bits, max(1, math.ceil(math.log2(len(self.found)))))
+        if not self.many and self.found is not None and not self._all_apart(features):
+            levels = len(self.found) - int(self.sparse and bool((self.found == 0).any()))
+            bits = min(bits, max(1, math.ceil(math.log2(max(1, levels)))))
         if not self.sparse:
             return values * bits
         return min(values * bits, self.most * bits + places_bits(values, self.most))
+
+    def _all_apart(self, features: Tensor) -> bool:
+        """Whether most floats that were sent differ from each other: these are no levels, there are but few values."""
+        return features.is_floating_point() and self.found is not None and 2 * len(self.found) > self.sent + 2
 
 
 def places_bits(values: int, chosen: int) -> int:

@@ -100,6 +100,7 @@ def test_the_same_release_whoever_asks():
         ((torch.rand(4000, 4, 4, generator=generator()) * 3).round(), 16 * 2),
         ((torch.rand(10, 8, generator=generator()) > 0.5).float(), 8),
         (torch.zeros(10, 8), 8),
+        (torch.rand(10, 8, generator=generator()), 8 * 32),  # few images, but no levels
     ],
 )
 def test_bits_are_counted(features, bits):
@@ -183,9 +184,9 @@ def test_what_is_clamped_is_said(images, words):
 
 
 def test_a_sparse_release_costs_its_values_and_their_places() -> None:
-    features = torch.zeros(3, 4, 5)
-    features[0, 0, :3] = torch.tensor([1.0, 2.0, 3.0])
-    features[1, 0, 0] = 2.0
+    features = torch.zeros(30, 4, 5)
+    features[:20, 0, :3] = torch.tensor([1.0, 2.0, 3.0])
+    features[20, 0, 0] = 2.0
     levels = Levels(sparse=True)
     levels.add(features)
     # four different values with the zero: two bits; C(20, 3) = 1140

@@ -12,11 +12,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from dpbench.border.claims import exceeds_clip, refuted
 from dpbench.contract.defense import AdditiveNoise, ProtectedModel
 from dpbench.errors import DpbenchError, NoGradients
 from dpbench.machine.process_state import preserved
 from dpbench.machine.randomness import derive_seed
-from dpbench.service.claims import exceeds_clip, refuted
 
 BATCH = 64
 """Images whose gradients are held at once."""

@@ -24,8 +24,8 @@ from dpbench.testing.attacks import Shelf
 from dpbench.testing.tiny import CHANNELS, CPU, LAYOUTS, TinyNetwork, pictures, smooth
 
 DECODER = {"steps": 96, "width": 32, "blocks": 1, "batch_size": 32}
-REORDER = {"steps": 80, "width": 32, "batch_size": 16, "learning_rate": 0.005} | {
-    f"decoder_{name}": value for name, value in (DECODER | {"steps": 150}).items()
+REORDER = {"steps": 50, "width": 32, "batch_size": 16, "learning_rate": 0.005} | {
+    f"decoder_{name}": value for name, value in (DECODER | {"steps": 80}).items()
 }
 VALUES = CHANNELS * 8 * 8
 
@@ -330,9 +330,10 @@ def landscapes(count: int, seed: str) -> Tensor:
 
 
 def test_tokens_go_back_to_their_places() -> None:
-    victims, auxiliary = landscapes(6, "victims"), landscapes(200, "auxiliary")
+    victims, auxiliary = landscapes(6, "victims"), landscapes(128, "auxiliary")
     seen = seen_by(defended("token-shuffle"), victims, auxiliary)
     found = ssim("reorder", seen, victims, **REORDER)
+    print(found, seen.notes)
     assert seen.notes["reordered"] is True
     assert float(str(seen.notes["tokens_placed"])) > 0.9
     naive = seen_by(defended("token-shuffle"), victims, auxiliary)

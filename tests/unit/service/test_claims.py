@@ -5,8 +5,8 @@ import torch
 from dpbench_defenses.laplace import laplace_noise
 from torch import Tensor, nn
 
+from dpbench.border.claims import refuted
 from dpbench.contract.defense import AdditiveNoise, ProtectedModel, SplitModel
-from dpbench.service.claims import refuted
 
 SHAPE = (3, 8, 8)
 GAUSSIAN = AdditiveNoise("gaussian", 0.5)

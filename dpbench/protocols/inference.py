@@ -306,6 +306,9 @@ class CellLab(Lab[CellSpec]):
             "utility": result.utility,
             "released": result.released,
             "release_bits": result.release_bits,
+            "cost": result.cost,
+            "client_ms": result.client_ms,
+            "link": result.link,
             "guarantees": result.guarantees,
             "kept": keep_images(plan.output, unit.id, result, title=label(unit), frames=result.frames),
         }

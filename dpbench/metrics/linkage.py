@@ -1,0 +1,111 @@
+"""Which photograph is it? Victims named among candidates by their releases alone, without reconstructing anything.
+
+Whoever may ask the client holds candidate images, releases each through it, and takes the one whose release is nearest
+to the victim's. A release that shows no picture may still name one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from dpbench.contract.images import Images
+from dpbench.service.same_release import differ
+
+CANDIDATES = 2000
+"""Images that the attacker holds, the victims' among them, at most."""
+
+DRAWS = 4
+"""Releases of each candidate that are averaged where the client draws anew for each."""
+
+AT_ONCE = 256
+"""Candidates whose releases are held at once, of features of usual size."""
+
+VALUES = 1 << 24
+"""Values of such releases, at most."""
+
+REFERENCE = 256
+"""Candidates from whose releases the units of the values are taken, at most."""
+
+LITTLE = 0.01
+"""Of the variance over candidates, so much counts where noise says nothing of a value's unit."""
+
+TIE = 1e-6
+"""Squared distances this close, as a share of the largest, are the same: rounding names nobody."""
+
+
+class Link(BaseModel):
+    """How well releases alone name the victims among candidates."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rank: list[int] = Field(description="per victim: how many other candidates are at least as near (0: it is named)")
+    candidates: int = Field(description="images that were compared; chance of rank 0 is one in so many")
+
+
+Query = Callable[[Tensor], Tensor]
+
+
+@torch.no_grad()
+def link_ranks(released: Tensor, candidates: Sequence[Images], query: Query, *, draws: int = DRAWS) -> list[int] | None:
+    """How many other candidates are at least as near as the victim's own image; 0 is named.
+
+    Distances are Euclidean, each value in units of what its noise spreads, or where there is none of its spread over
+    candidates. Ties count against the attacker.
+
+    Args:
+        released: (V, ...) the victims' features; of several releases their mean.
+        candidates: M images (3,H,W) in [0,1] in one part or several; the first V, in the first part, are the victims'.
+        query: images -> releases, with fresh randomness at each call.
+        draws: of each candidate, where releases are stochastic.
+
+    Returns:
+        One for each victim, in 0..M-1; None where the client that is asked releases something of another shape.
+    """
+    first, noise, stochastic = _studied(candidates[0][:REFERENCE].to(released.device), query, draws)
+    if first.shape[1:] != released.shape[1:]:
+        return None
+    centre, unit = _centre_and_unit(first, noise)
+    victims = _standard(released, centre, unit)
+    at_once = max(1, min(AT_ONCE, VALUES // max(1, released[0].numel())))
+    parts = []
+    for images in (images for part in candidates for images in part.split(at_once)):
+        batch = images.to(released.device)
+        codes = torch.stack([query(batch).float() for _ in range(draws if stochastic else 1)]).mean(0)
+        parts.append(_squared(victims, _standard(codes, centre, unit)))
+    squared = torch.cat(parts, dim=1)
+    own = squared.diagonal()[:, None]
+    # "not farther" rather than "nearer": a NaN then counts against the attacker
+    near = ~(squared > own + TIE * squared.amax(dim=1, keepdim=True))
+    return [max(0, count - 1) for count in near.sum(dim=1).tolist()]
+
+
+def _studied(images: Tensor, query: Query, draws: int) -> tuple[Tensor, Tensor, bool]:
+    """Releases of some candidates (n, ...), the variance of their noise (...), and whether there is any."""
+    taken = [query(images).float() for _ in range(2)]
+    if not differ(*taken):
+        return taken[0], torch.zeros_like(taken[0][0]), False
+    taken += [query(images).float() for _ in range(draws - 2)]
+    together = torch.stack(taken)
+    return together.mean(0), together.var(dim=0).mean(dim=0), True
+
+
+def _centre_and_unit(codes: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and unit of each value, from codes (n, ...); a value that tells no two candidates apart has no unit."""
+    centre = codes.mean(0)
+    variance = codes.var(dim=0, correction=0)
+    unit = (noise + LITTLE * variance).sqrt()
+    return centre, torch.where(variance > 0, unit, torch.inf)
+
+
+def _standard(codes: Tensor, centre: Tensor, unit: Tensor) -> Tensor:
+    return ((codes.float() - centre) / unit).flatten(1)
+
+
+def _squared(one: Tensor, two: Tensor) -> Tensor:
+    """Squared distances (N, M) between rows."""
+    squares = one.square().sum(1)[:, None] + two.square().sum(1)[None]
+    return squares - 2 * one @ two.T

@@ -54,7 +54,7 @@ def link_ranks(released: Tensor, candidates: Sequence[Images], query: Query, *, 
     """How many other candidates are at least as near as the victim's own image; 0 is named.
 
     Distances are Euclidean, each value in units of what its noise spreads, or where there is none of its spread over
-    candidates. Ties count against the attacker.
+    candidates; what is noise in the mean of a candidate's releases is shrunk away. Ties count against the attacker.
 
     Args:
         released: (V, ...) the victims' features; of several releases their mean.
@@ -68,14 +68,15 @@ def link_ranks(released: Tensor, candidates: Sequence[Images], query: Query, *, 
     first, noise, stochastic = _studied(candidates[0][:REFERENCE].to(released.device), query, draws)
     if first.shape[1:] != released.shape[1:]:
         return None
-    centre, unit = _centre_and_unit(first, noise)
-    victims = _standard(released, centre, unit)
+    drawn = draws if stochastic else 1
+    centre, unit, kept = _scale(first, noise, drawn)
+    victims = ((released.float() - centre) / unit).flatten(1)
     at_once = max(1, min(AT_ONCE, VALUES // max(1, released[0].numel())))
     parts = []
     for images in (images for part in candidates for images in part.split(at_once)):
         batch = images.to(released.device)
-        codes = torch.stack([query(batch).float() for _ in range(draws if stochastic else 1)]).mean(0)
-        parts.append(_squared(victims, _standard(codes, centre, unit)))
+        codes = torch.stack([query(batch).float() for _ in range(drawn)]).mean(0)
+        parts.append(_squared(victims, (kept * (codes - centre) / unit).flatten(1)))
     squared = torch.cat(parts, dim=1)
     own = squared.diagonal()[:, None]
     # "not farther" rather than "nearer": a NaN then counts against the attacker
@@ -93,16 +94,21 @@ def _studied(images: Tensor, query: Query, draws: int) -> tuple[Tensor, Tensor, 
     return together.mean(0), together.var(dim=0).mean(dim=0), True
 
 
-def _centre_and_unit(codes: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and unit of each value, from codes (n, ...); a value that tells no two candidates apart has no unit."""
-    centre = codes.mean(0)
+def _scale(codes: Tensor, noise: Tensor, drawn: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and unit of each value, and the part of its differences between candidates that is no noise.
+
+    A value that tells no two candidates apart has no unit.
+
+    Args:
+        codes: (n, ...) means of as many releases as are taken of each candidate.
+        noise: (...) variance of a single release.
+        drawn: releases of each candidate.
+    """
     variance = codes.var(dim=0, correction=0)
-    unit = (noise + LITTLE * variance).sqrt()
-    return centre, torch.where(variance > 0, unit, torch.inf)
-
-
-def _standard(codes: Tensor, centre: Tensor, unit: Tensor) -> Tensor:
-    return ((codes.float() - centre) / unit).flatten(1)
+    signal = (variance - noise / drawn).clamp_min(0)
+    kept = torch.where(variance > 0, signal / variance, 0)
+    unit = (noise + (1 - kept) * signal + LITTLE * variance).sqrt()
+    return codes.mean(0), torch.where(variance > 0, unit, torch.inf), kept
 
 
 def _squared(one: Tensor, two: Tensor) -> Tensor:

@@ -111,10 +111,8 @@ def told(row: Mapping[Any, Any], floor: Mapping[Any, Any] | None, *, headline: s
         else:
             parts.append(f"{percent(share)} {words}, not clearly more than by a blind guess")
     if not level.recognisable and number(row, "link_top1_low") > number(row, "link_chance"):
-        many = f"{1 / number(row, 'link_chance'):,.0f}"
-        parts.append(
-            f"yet comparing releases names {percent(number(row, 'link_top1'))} of them among {many} candidates"
-        )
+        found, many = percent(number(row, "link_top1")), 1 / number(row, "link_chance")
+        parts.append(f"yet comparing releases names {found} of them among {many:,.0f} candidates")
     return ", ".join(parts) + DOUBTS.get(str(row["status"]), "")
 
 

@@ -16,7 +16,7 @@ from dpbench.suite.names import arguments_text, varying
 SHORT = 20
 """Parameters of a defense's only setting are shown up to this many characters: the board has them all."""
 
-RECOGNITION = {"identified": "identity_top1", "re-id": "reid_top1", "label read": "label_read"}
+RECOGNITION = {"identified": "identity_top1", "re-id": "reid_top1", "link": "link_top1", "label read": "label_read"}
 
 PANEL = ("dataset", "backbone", "split_point", "seed")
 

@@ -190,12 +190,14 @@ def _byte_bits(values: Tensor) -> int:
 
 
 def _symbol_bits(symbols: npt.NDArray[np.int64], width: int) -> int:
-    """Of symbols 0, 1, ... (n,) coded by their frequencies, and of a table that holds each with its `width` bits."""
+    """Of symbols 0, 1, ... (n,) coded by their frequencies, and of a table that holds each with its `width` bits.
+
+    Where that is more, of the symbols with all bits.
+    """
     counts = np.bincount(symbols)
     table = len(counts) * (width + FREQUENCY_BITS)
-    if len(counts) < 2:  # nothing but how many there are
-        return table
-    return table + WORD_BITS * len(encoded(symbols, counts))
+    coded = WORD_BITS * len(encoded(symbols, counts)) if len(counts) > 1 else 0  # else all is said by the table
+    return min(width * len(symbols), table + coded)
 
 
 def encoded(symbols: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:

@@ -15,8 +15,11 @@ from torch import Tensor
 from dpbench.contract.images import Images
 from dpbench.service.same_release import differ
 
-CANDIDATES = 2000
-"""Images that the attacker holds, the victims' among them, at most."""
+CANDIDATES, FEWEST = 2000, 500
+"""Images that the attacker holds, the victims' among them: of up to `SIDE` pixels, and of large ones, at most."""
+
+SIDE = 64
+"""Pixels of a side, beyond which fewer candidates are released, so that it takes as long."""
 
 DRAWS = 4
 """Releases of each candidate that are averaged where the client draws anew for each."""
@@ -47,6 +50,11 @@ class Link(BaseModel):
 
 
 Query = Callable[[Tensor], Tensor]
+
+
+def candidates_of(side: int) -> int:
+    """How many images of so many pixels a side are compared, at most."""
+    return min(CANDIDATES, max(FEWEST, CANDIDATES * SIDE**2 // side**2))
 
 
 @torch.no_grad()

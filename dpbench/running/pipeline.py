@@ -21,7 +21,7 @@ from dpbench.machine.process_state import preserved
 from dpbench.machine.randomness import derive_generator, derive_seed, seeded
 from dpbench.metrics import grading, recognition
 from dpbench.metrics.guarantees import Guarantees, NotBorneOut, guarantees_of
-from dpbench.metrics.linkage import CANDIDATES, Link, link_ranks
+from dpbench.metrics.linkage import Link, candidates_of, link_ranks
 from dpbench.metrics.recognition import Recognition
 from dpbench.plugins import measuring, remote
 from dpbench.plugins.configuring import attack_of, defense_of
@@ -391,7 +391,7 @@ class Pipeline:
             coded = coded_bits(release.features[0], release.bits, release.dtype)
             return work, cost_of(work, undefended, coded), ""
 
-        found: tuple[Work | None, ClientCost | None, str] = self.prepared.keep("cost", key, make)
+        found: tuple[Work | None, ClientCost | None, str] = self.prepared.keep("cost", f"{key} {cell.releases}", make)
         return found
 
     def _link(self, cell: CellSpec, released: Released, progress: Progress) -> Link | None:
@@ -405,8 +405,9 @@ class Pipeline:
 
         def make() -> Link | None:
             parts = self.prepared.parts(cell, progress)
-            first = parts.test.images[: max(len(features[0]), CANDIDATES)]
-            pool = [first, parts.auxiliary.images[: max(0, CANDIDATES - len(first))]]
+            most = max(cell.victims, candidates_of(cell.dataset.image_size))
+            first = parts.test.images[:most]
+            pool = [first, parts.auxiliary.images[: most - len(first)]]
             crowd = released.crowd if adaptive else None
             model = remote.answering(self.prepared.protected(cell, asked, progress), crowd)
             victims = torch.stack([rows.float() for rows in features]).mean(0)

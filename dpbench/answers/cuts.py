@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
 
-from dpbench.contract.defense import SplitModel
+from dpbench.contract.defense import ProtectedModel, SplitModel
 from dpbench.contract.images import LabelledImages
 from dpbench.models.adapters.linear import fit_linear
+from dpbench.service.costs import work_of
 from dpbench.service.quantisation import bits_of
 from dpbench.toolkit.inverse_network import features_on_grid
-
-TIMED = 16
-"""Images of the batch that is timed."""
-
-REPEATS = 3
 
 MOST_READ = 1024
 """Values of the features that a probe reads; grids are averaged to as few places as that takes."""
@@ -50,30 +44,16 @@ class Cost:
 @torch.no_grad()
 def cost_of(split: SplitModel, images: Tensor) -> Cost:
     """What a cut costs, by some images (N,3,H,W)."""
-    head = _multiply_adds(split.client_head, images[:1])
-    features = split.client_head(images[:TIMED])
-    tail = _multiply_adds(split.server_tail, features[:1])
-    taken = []
-    for _ in range(REPEATS):
-        begun = time.perf_counter()
-        split.client_head(images[:TIMED])
-        if images.device.type == "cuda":
-            torch.cuda.synchronize(images.device)
-        taken.append(time.perf_counter() - begun)
+    work = work_of(ProtectedModel(split), images, torch.Generator(images.device))
+    features = split.client_head(images[:1])
     return Cost(
-        multiply_adds=head,
-        share=head / max(1, head + tail),
+        multiply_adds=work.client,
+        share=work.share,
         parameters=sum(parameter.numel() for parameter in split.client_head.parameters()),
         bits=features[0].numel() * bits_of(features.dtype),
-        milliseconds=1000 * sorted(taken)[len(taken) // 2],
+        milliseconds=work.milliseconds,
         shape=tuple(features.shape[1:]),
     )
-
-
-def _multiply_adds(module: nn.Module, inputs: Tensor) -> int:
-    with FlopCounterMode(display=False) as counted:
-        module(inputs)
-    return int(counted.get_total_flops()) // 2
 
 
 @torch.no_grad()

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from dpbench.answers.advice import Advice, Cut
-from dpbench.answers.cuts import TIMED
 from dpbench.machine.writing import write_atomically
 from dpbench.reporting.plot_style import COLOURS, note, panels
+from dpbench.service.costs import TIMED
 from dpbench.text.shown_text import clean, drawn
 
 NOT_SHOWN = (

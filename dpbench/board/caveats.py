@@ -14,6 +14,8 @@ from dpbench.metrics.table import CALIBRATED, label_of
 
 NO_PRIVACY = "leakage 0 is the floor of the picture metrics, not privacy: read re-identification beside it"
 
+NO_LINK = "whoever holds the photograph among candidates need not reconstruct it: comparing releases names it"
+
 ONE_SEED = (
     "intervals of a single seed leave out the randomness of training: the same attack, trained again, moves SSIM by "
     "up to 0.03 to 0.08"
@@ -91,6 +93,18 @@ def recognised_line(rows: pd.DataFrame) -> str:
         for row in found.to_dict("records")
     ]
     return f"{NO_PRIVACY}. Hardly any leakage, and re-identified: {'; '.join(named)}"
+
+
+def linked_line(rows: pd.DataFrame) -> str:
+    """Which of these rows hide the picture and not which one it is; empty where none does."""
+    if "link_top1" not in rows:
+        return ""
+    held = (rows["attack"] == WORST_CASE) & (rows["defense"] != UNDEFENDED) & (rows["leakage"] < LOW)
+    found = rows[held & (rows["link_top1_low"] > rows["link_chance"])]
+    if found.empty:
+        return ""
+    named = [f"{_setting(row)} ({_granted(row)}) {row['link_top1']:.0%}" for row in found.to_dict("records")]
+    return f"{NO_LINK}. Hardly any leakage, and named: {'; '.join(named)}"
 
 
 def _setting(row: Mapping[Any, Any]) -> str:

@@ -223,6 +223,14 @@ def bound_of(record: Record) -> Figures | None:
     return Figures(_distinct(record.victims), {"mse_bound": bound})
 
 
+def link_of(record: Record) -> Figures | None:
+    """The rank of each victim among candidates, as figures; None where releases were not compared."""
+    if record.link is None or len(record.link.rank) != len(record.victims):
+        return None
+    ranks = np.asarray(record.link.rank, dtype=np.float64)
+    return Figures(_distinct(record.victims), {"link_rank": ranks}) if len(ranks) else None
+
+
 def _distinct(victims: Sequence[str]) -> tuple[str, ...]:
     """Victims that are the same image twice stay two: `hash`, `hash 2`."""
     seen: dict[str, int] = {}

@@ -39,6 +39,7 @@ MEANS = {
     "reid_top5": 4,
     "identity_top1": 4,
     "label_read": 4,
+    "link_top1": 4,
     "leakage": 4,
     **{f"leakage_{name}": 4 for name in CALIBRATED},
     "mse_bound": 6,
@@ -51,22 +52,29 @@ OTHERS = {
     "leakage_spread": 4,
     "reid_chance": 4,
     "identity_chance": 4,
+    "link_chance": 4,
     "judge_accuracy": 4,
     "epsilon": 3,
     "delta": 8,
     "seconds": 1,
+    "client_share": 4,
+    "client_ms": 3,
 }
 
 DECIMALS = {f"{column}{end}": n for column, n in MEANS.items() for end in ("", "_low", "_high")} | OTHERS
 """Decimals of every figure: fixed, so that the same records give the same bytes."""
 
-COUNTS = ("releases", "images", "leakage_images", "release_bits")
+CLIENT_COUNTS = ("client_multiply_adds", "added_multiply_adds", "added_parameters", "coded_bits")
+"""What the client does, stores and sends for one image, its defense included."""
+
+COUNTS = ("releases", "images", "leakage_images", "release_bits", *CLIENT_COUNTS)
 
 ORDER = (
     *KEY,
     *("server", "status", "images", "ensemble", "headline", "converged"),
     *DECIMALS,
-    *("metrics", "release_bits", "leakage_metrics", "leakage_images", "trained_on", "tied", "origin", "error", "cell"),
+    *("metrics", "release_bits", *CLIENT_COUNTS),
+    *("leakage_metrics", "leakage_images", "trained_on", "tied", "origin", "error", "cell"),
 )
 
 OPTIONAL_COLUMNS = (
@@ -76,6 +84,8 @@ OPTIONAL_COLUMNS = (
     *("leakage_metrics", "leakage_images"),
     *("accuracy_top5", "accuracy_top5_low", "accuracy_top5_high"),
     *("identity_top1", "identity_top1_low", "identity_top1_high", "identity_chance"),
+    *("link_top1", "link_top1_low", "link_top1_high", "link_chance"),
+    *("client_share", "client_ms", *CLIENT_COUNTS),
 )
 """Columns that are written only when some row has a value, so that older boards stay byte-identical."""
 
@@ -88,7 +98,7 @@ DEFAULT_HEADLINE = "leakage"
 TEXT = tuple(column for column in ORDER if column not in DECIMALS and column not in COUNTS)
 
 
-FURTHER_PER_IMAGE = ("floor", "victim", "victim_hash", "correct", "reid_rank", "identity_rank")
+FURTHER_PER_IMAGE = ("floor", "victim", "victim_hash", "correct", "reid_rank", "identity_rank", "link_rank")
 """Columns of `dpbench.load_records` that boards do not have."""
 
 GUARANTEES = ("mse_bound", "epsilon", "delta")

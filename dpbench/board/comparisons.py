@@ -9,7 +9,7 @@ import numpy as np
 from dpbench.board.cells import grouped
 from dpbench.board.columns import DEFAULT_HEADLINE, WORST_CASE
 from dpbench.board.leakage import Normalised, leakage
-from dpbench.board.rows import BoardRow, Sample, column_values
+from dpbench.board.rows import LINKED, BoardRow, Sample, column_values
 from dpbench.metrics.intervals import Floats, bounds, over_seeds, resampled_means, resampled_shares
 
 EXACT = 1e-9
@@ -41,13 +41,11 @@ def difference(
         return _leakage(first, second, pairs, {} if known is None else known)
     differences = []
     for one, two in pairs:
-        if one.figures is None or two.figures is None:
+        mine, theirs = (sample.link if column == LINKED else sample.figures for sample in (one, two))
+        if mine is None or theirs is None:
             continue
-        shared = sorted(set(one.figures.victims) & set(two.figures.victims))
-        before, after = (
-            column_values(one.figures.restrict_to(shared), column),
-            column_values(two.figures.restrict_to(shared), column),
-        )
+        shared = sorted(set(mine.victims) & set(theirs.victims))
+        before, after = (column_values(figures.restrict_to(shared), column) for figures in (mine, theirs))
         if shared and before is not None and after is not None:
             differences.append((shared, (after - before)[:, None]))
     if not differences:

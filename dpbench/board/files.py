@@ -15,6 +15,7 @@ import pandas as pd
 
 from dpbench.board.columns import (
     CELL_LAYOUT,
+    CLIENT_COUNTS,
     COLUMNS,
     COUNTS,
     GUARANTEES,
@@ -77,7 +78,8 @@ def _readable(board: pd.DataFrame) -> pd.DataFrame:
     page["accuracy"] = _with_interval(text, "accuracy")
     page["drop"] = text["accuracy_drop"]
     own = own_metrics(board)
-    for metric in ("ssim", "psnr_db", "lpips", *own, "reid_top1", "identity_top1", "label_read", "leakage"):
+    recognition = ("reid_top1", "identity_top1", "link_top1", "label_read")
+    for metric in ("ssim", "psnr_db", "lpips", *own, *recognition, "leakage"):
         if metric not in text:
             continue
         page[metric] = _with_interval(text, metric)
@@ -88,6 +90,8 @@ def _readable(board: pd.DataFrame) -> pd.DataFrame:
         f"{epsilon} (delta {float(delta):g})" if delta not in ("", "n/a") else epsilon
         for epsilon, delta in zip(text["epsilon"], text["delta"], strict=True)
     ]
+    for column in (column for column in (*CLIENT_COUNTS, "client_share", "client_ms") if column in text):
+        page[column] = text[column]
     page["ensemble"] = text["ensemble"]
     page["tied"] = text["tied"]
     page["origin"] = text["origin"]
@@ -152,10 +156,12 @@ NOT_NEGATIVE = (0.0, math.inf)
 
 RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("accuracy", "accuracy_top5", "reid_top1", "reid_top5", "identity_top1", "label_read"), SHARE),
+    **dict.fromkeys(("link_top1", "link_chance", "client_share"), SHARE),
     **dict.fromkeys(("leakage", *(f"leakage_{metric}" for metric in CALIBRATED)), SHARE),
     **dict.fromkeys(("reid_chance", "identity_chance", "judge_accuracy", "delta"), SHARE),
     **METRIC_RANGES,
     "accuracy_drop": (-1.0, 1.0),
+    **dict.fromkeys(("added_multiply_adds", "added_parameters"), (-math.inf, math.inf)),
     "releases": (1.0, math.inf),
 }
 """Column -> the smallest and largest value it can have; columns that are not listed are 0 or more."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dpbench.board.cells import PER_IMAGE, Cell, Figures, Tier, bound_of, cells_of, grouped, in_order
+from dpbench.board.cells import PER_IMAGE, Cell, Figures, Tier, bound_of, cells_of, grouped, in_order, link_of
 from dpbench.board.columns import COLUMNS, DEFAULT_HEADLINE, FLOOR, KEY, WORST_CASE, tidy, with_arguments
 from dpbench.board.comparisons import ties
 from dpbench.board.leakage import normalised
@@ -137,6 +137,8 @@ def _sample(own: Sequence[Cell], found: Figures | None, scope: Scope, utility: U
     bound = bound_of(guarantee.record) if guarantee is not None else None
     trained_on = {metric for cell in own for metric in cell.record.trained_on}
     reference = _utility(scope.reference)
+    linking = _linking(own)
+    link = link_of(linking.record) if linking is not None else None
     return Sample(
         seed=own[0].name.seed,
         figures=found,
@@ -146,6 +148,7 @@ def _sample(own: Sequence[Cell], found: Figures | None, scope: Scope, utility: U
         undefended_correct=reference.correct if reference else [],
         test_set=own[0].test_set,
         bound=in_order(bound) if bound is not None else None,
+        link=in_order(link) if link is not None else None,
     )
 
 
@@ -155,6 +158,7 @@ def _facts(members: Sequence[Cell], setting: Sequence[Cell]) -> dict[str, Any]:
     bits = [cell.record.release_bits for cell in setting if cell.record.release_bits is not None]
     guarantee = _guarantee([cell for cell in members if cell in setting])
     guaranteed = guarantee.record.guarantees if guarantee is not None else None
+    linking = _linking([cell for cell in members if cell in setting])
     return {
         "status": "",
         "error": "",
@@ -165,6 +169,8 @@ def _facts(members: Sequence[Cell], setting: Sequence[Cell]) -> dict[str, Any]:
         "headline": next((cell.record.headline for cell in setting if cell.record.headline != DEFAULT_HEADLINE), ""),
         "judge_accuracy": recognised[0].judge_accuracy if recognised else np.nan,
         "release_bits": bits[0] if bits else None,
+        **_cost(setting),
+        "link_chance": 1 / linking.record.link.candidates if linking is not None and linking.record.link else np.nan,
         "epsilon": guaranteed.epsilon if guaranteed is not None else None,
         "delta": guaranteed.delta if guaranteed is not None else None,
         "trained_on": " ".join(sorted({metric for cell in setting for metric in cell.record.trained_on})),
@@ -178,6 +184,38 @@ def _guarantee(cells: Sequence[Cell]) -> Cell | None:
     having = [cell for cell in cells if cell.record.guarantees is not None]
     rank = [(cell.record.cell.releases, len(cell.record.victims), cell.record.id) for cell in having]
     return having[rank.index(max(rank))] if having else None
+
+
+def _linking(cells: Sequence[Cell]) -> Cell | None:
+    """Of the attackers who compared releases the one who knew most: the defense, then the most releases and victims."""
+    having = [cell for cell in cells if cell.record.link is not None and cell.ok and not cell.floor]
+
+    def knows(cell: Cell) -> tuple[bool, int, int, str]:
+        return cell.tier.threat_model != "static", cell.tier.releases, len(cell.record.victims), cell.record.id
+
+    return max(having, key=knows, default=None)
+
+
+def _cost(setting: Sequence[Cell]) -> dict[str, Any]:
+    """The columns of what the client of a setting costs, where some record of it says so."""
+    having = [cell.record for cell in setting if cell.record.cost is not None]
+    if not having:
+        return {}
+    first, cost = having[0], having[0].cost
+    assert cost is not None
+    return {
+        "client_multiply_adds": cost.multiply_adds,
+        "added_multiply_adds": cost.added_multiply_adds,
+        "added_parameters": cost.added_parameters,
+        "coded_bits": cost.coded_bits,
+        "client_share": first.released.get("client_share"),
+        "client_ms": _median([record.client_ms for record in having if record.client_ms is not None]),
+    }
+
+
+def _median(values: Sequence[float]) -> float:
+    """Of the values themselves, so that it is one that was measured."""
+    return sorted(values)[(len(values) - 1) // 2] if values else np.nan
 
 
 def _utility(cells: Sequence[Cell]) -> Utility | None:
@@ -241,7 +279,7 @@ def per_image(records: Iterable[Record]) -> pd.DataFrame:
     Columns: those that name the row, `status`, `error`, `cell`, `floor`, `accuracy` of the defense, `victim`
     (its place), `victim_hash`, `correct` (top-1 on it), `mse`, `psnr_db` (at most 80), `ssim`, `lpips`, `reid_rank`
     (how many test images are at least as near: 0 is a match), `identity_rank` (likewise of classes), `label_read`,
-    then metrics of one's own.
+    `link_rank` where releases were compared (likewise of candidates), then metrics of one's own.
     """
     rows: list[dict[str, Any]] = []
     cells = cells_of(list(records), as_recorded=True)
@@ -259,12 +297,13 @@ def per_image(records: Iterable[Record]) -> pd.DataFrame:
         correct = record.utility.correct if record.utility else []
         for index, victim in enumerate(record.victims):
             own = {metric: float(array[index]) for metric, array in cell.figures.values.items()}
+            own |= {"link_rank": float(record.link.rank[index])} if record.link is not None else {}
             seen = {"correct": correct[index]} if index < len(correct) else {}
             rows.append(shared | {"victim": index, "victim_hash": victim} | seen | own)
     named = [*KEY, *(["server"] if any(row["server"] for row in rows) else [])]
     columns = [*named, "status", "error", "cell", "floor", "accuracy", "victim", "victim_hash", "correct", *PER_IMAGE]
     added = {facts.name for cell in cells for facts in cell.record.metrics}
-    columns += sorted(added)
+    columns += [*(["link_rank"] if any("link_rank" in row for row in rows) else []), *sorted(added)]
     frame = pd.DataFrame(rows).reindex(columns=columns)
     types = {"victim": "Int64", "correct": "boolean"} | dict.fromkeys([*PER_IMAGE, *added], "float64")
     return frame.astype(types | {"reid_rank": "Int64", "identity_rank": "Int64", "label_read": "boolean"})

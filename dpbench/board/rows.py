@@ -23,10 +23,15 @@ ALL_SEEDS = "all"
 SPREAD = ("accuracy", "ssim", "leakage")
 """Figures for which rows over all seeds give the standard deviation over seeds, too."""
 
-RANKS = {"reid_top1": ("reid_rank", 1), "reid_top5": ("reid_rank", 5), "identity_top1": ("identity_rank", 1)}
+LINKED = "link_top1"
+"""The column of victims named among candidates by their releases: no figure of an attack's reconstructions."""
+
+OF_ATTACKS = {"reid_top1": ("reid_rank", 1), "reid_top5": ("reid_rank", 5), "identity_top1": ("identity_rank", 1)}
+
+RANKS = OF_ATTACKS | {LINKED: ("link_rank", 1)}
 """Column -> the rank that it looks at, and k: the column is the share of victims whose rank is below k."""
 
-MEANS = (*IN_RECORDS, *RANKS, "label_read")
+MEANS = (*IN_RECORDS, *OF_ATTACKS, "label_read")
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Sample:
         undefended_correct: likewise, of the undefended model.
         test_set: equal where the test images are the same.
         bound: the guaranteed error per victim, where there is one.
+        link: the rank of the victims among candidates, whose releases were compared, where they were.
     """
 
     seed: str
@@ -51,6 +57,7 @@ class Sample:
     undefended_correct: Sequence[bool]
     test_set: str
     bound: Figures | None = None
+    link: Figures | None = None
     top5: Sequence[bool] = ()
 
 
@@ -81,6 +88,8 @@ class BoardRow:
         columns["metrics"] = " ".join(facts.text for facts in metrics)
         bounds_ = [sample.bound for sample in self.samples if sample.bound is not None]
         columns |= _mean("mse_bound", [(bound.victims, bound.values["mse_bound"]) for bound in bounds_])
+        linked = [sample.link for sample in self.samples if sample.link is not None]
+        columns |= _mean(LINKED, [(link.victims, column_values(link, LINKED)) for link in linked])
         return columns | self._leakage() | self._accuracy()
 
     def _leakage(self) -> dict[str, Any]:

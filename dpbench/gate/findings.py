@@ -44,6 +44,7 @@ class Tolerance(BaseModel):
     leakage: float = Field(0.05, ge=0)
     reid_top1: float = Field(0.05, ge=0, description="0.05 is five percentage points")
     identity_top1: float = Field(0.05, ge=0, description="likewise")
+    link_top1: float = Field(0.05, ge=0, description="likewise")
     accuracy: float = Field(0.01, ge=0, description="0.01 is one percentage point")
 
     def of(self, metric: str, own: Mapping[str, MetricFacts]) -> float:
@@ -149,6 +150,7 @@ FIGURES = {
     "max_ssim": Figure("ssim", "SSIM", share=False, least=False, leaks=True),
     "max_reid": Figure("reid_top1", "re-identified", share=True, least=False, leaks=True),
     "max_identity": Figure("identity_top1", "identified", share=True, least=False, leaks=True),
+    "max_link": Figure("link_top1", "named among candidates", share=True, least=False, leaks=True),
     "max_label_read": Figure("label_read", "label read", share=True, least=False, leaks=True),
     "max_leakage": Figure("leakage", "leakage", share=False, least=False, leaks=True),
     "min_accuracy": Figure("accuracy", "accuracy", share=True, least=True, leaks=False),

@@ -29,7 +29,7 @@ from dpbench.suite import preflight
 from dpbench.suite.cell import CellSpec
 from dpbench.suite.words import built_in
 
-COMPARED = ("accuracy", "ssim", "psnr_db", "lpips", "reid_top1", "identity_top1", "label_read", "leakage")
+COMPARED = ("accuracy", "ssim", "psnr_db", "lpips", "reid_top1", "identity_top1", "link_top1", "label_read", "leakage")
 
 
 @dataclass(frozen=True)

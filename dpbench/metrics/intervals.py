@@ -16,7 +16,7 @@ LEVEL = 0.95
 
 Floats = npt.NDArray[np.float64]
 
-SHARES = ("accuracy", "accuracy_top5", "reid_top1", "reid_top5", "identity_top1", "label_read")
+SHARES = ("accuracy", "accuracy_top5", "reid_top1", "reid_top5", "identity_top1", "label_read", "link_top1")
 """Figures that count hits."""
 
 LIMITS = RANGES | {"mse_bound": (0.0, np.inf)}

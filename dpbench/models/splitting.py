@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from dpbench.contract.defense import SplitModel
 from dpbench.errors import DpbenchError
@@ -249,14 +248,3 @@ def _advice(model: nn.Module, traced: Traced, point: str) -> str:
     place = traced.outputs[point][1] if point in traced.outputs else 0
     nearest = sorted(possible, key=lambda stage: abs(possible[stage] - place))
     return f"its split points, nearest first: {', '.join(nearest)}"
-
-
-def client_share(split: SplitModel) -> float:
-    """Multiply-adds of the head over those of head and tail, in [0,1]; convolutions, products and attention count."""
-    some = next(split.parameters(), torch.empty(0))
-    with torch.no_grad(), FlopCounterMode(display=False) as head:
-        released = split.client_head(torch.zeros(1, *split.image_shape, device=some.device))
-    with torch.no_grad(), FlopCounterMode(display=False) as tail:
-        split.server_tail(released)
-    total = head.get_total_flops() + tail.get_total_flops()
-    return head.get_total_flops() / total if total else 0.0

@@ -17,7 +17,7 @@ from dpbench.border.calls import Calls, FarClient, FarServer, Remote
 from dpbench.border.wire import Ended, Message, Wire
 from dpbench.contract.attack import Attack, Observation
 from dpbench.contract.dataset import ImageSet, checked_images
-from dpbench.contract.defense import Defense
+from dpbench.contract.defense import Defense, ProtectedModel
 from dpbench.contract.images import LabelledImages, LazyImages
 from dpbench.contract.metric import Metric
 from dpbench.contract.plugin import Plugin
@@ -31,7 +31,7 @@ from dpbench.plugins.audited import Reading, keep_to_itself
 from dpbench.plugins.configuring import configure
 from dpbench.plugins.describing import described
 from dpbench.plugins.stand_in import files_in
-from dpbench.service import fitting
+from dpbench.service import costs, fitting
 from dpbench.service.composition import Composition
 from dpbench.service.quantisation import quantisation_of
 from dpbench.service.taps import TappedServer
@@ -80,6 +80,7 @@ class _Guest:
         self.reading: Reading | None = None
         self.device = torch.device("cpu")
         self.calls: Calls | None = None
+        self.model: ProtectedModel | None = None
 
     def answer(self, message: Message) -> Message:
         if message.kind in ("call", "gradient"):
@@ -91,6 +92,7 @@ class _Guest:
             "configure": self._configure,
             "fit": self._fit,
             "hold": self._hold,
+            "cost": self._cost,
             "reconstruct": self._reconstruct,
             "measure": self._measure,
             "draw": self._draw,
@@ -137,6 +139,7 @@ class _Guest:
         learned = _prefixed(message.tensors, "learned.")
         model = fitting.assemble(_recipe(message), self._defense(message.fields), learned, self.device)
         server = TappedServer(model)
+        self.model = model
         self.calls = Calls(
             {
                 "release": model.release,
@@ -156,6 +159,12 @@ class _Guest:
         }
         keep_to_itself()
         return Message("result", told)
+
+    def _cost(self, message: Message) -> Message:
+        assert self.model is not None
+        generator = torch.Generator(self.device)
+        generator.set_state(message.tensors["generator"])
+        return Message("result", vars(costs.work_of(self.model, message.tensors["images"].to(self.device), generator)))
 
     def _plugin(self, fields: dict[str, Any]) -> Plugin:
         """The plug-in, configured; from here on this process reads what is hashed, and the pictures of a data set."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, cast
 
@@ -18,6 +19,7 @@ from dpbench.contract.images import LabelledImages, checked_frames
 from dpbench.contract.plugin import Plugin
 from dpbench.errors import DpbenchError
 from dpbench.plugins.stand_in import StandIn
+from dpbench.service.costs import Work, work_of
 from dpbench.service.fitting import Recipe, State
 from dpbench.service.quantisation import quantisation_of
 from dpbench.service.taps import Sent, TappedServer
@@ -144,6 +146,27 @@ class RemoteModel(ProtectedModel):
         """See `ProtectedModel`."""
         self.line()
         return self._noise
+
+    def work(self, images: Tensor, generator: torch.Generator) -> Work:
+        """What the model does with images, counted in its process by dpbench's own code.
+
+        Raises:
+            DpbenchError: what comes back is no such thing.
+        """
+        told = self.line().request(Message("cost", {}, {"images": images, "generator": generator.get_state()})).fields
+        try:
+            counts = {name: int(told[name]) for name in ("client", "server", "stored")}
+            milliseconds = float(told["milliseconds"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise DpbenchError(f"its process answered what a release costs with what is no answer ({error})") from error
+        if not all(0 <= count < 1 << 63 for count in counts.values()) or not 0 <= milliseconds < math.inf:
+            raise DpbenchError("its process says that a release costs what nothing can cost")
+        return Work(**counts, milliseconds=milliseconds)
+
+
+def work(model: ProtectedModel, images: Tensor, generator: torch.Generator) -> Work:
+    """See `dpbench.service.costs.work_of`, where the model lives."""
+    return model.work(images, generator) if isinstance(model, RemoteModel) else work_of(model, images, generator)
 
 
 def releasing(model: ProtectedModel, crowd: Crowd) -> ProtectedModel:

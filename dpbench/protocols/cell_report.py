@@ -84,7 +84,7 @@ def _table(board: pd.DataFrame, panels: Sequence[Panel]) -> Table:
     texts = to_read(board).loc[worst.index].to_dict("records")
     backbones = board["backbone"].nunique()
     rest = [column for column in board.columns if column not in ("cell", "tied", "error", "origin", "attack")]
-    columns = [*MAIN, *(Column(column, numeric=column in DECIMALS, main=False) for column in rest)]
+    columns = [*MAIN, *(Column(column, numeric=column in (*DECIMALS, *COUNTS), main=False) for column in rest)]
     lines = []
     placed = {place: panel for panel in panels for place in panel.rows.index}
     first = {place for panel in panels for place in panel.shown.index}

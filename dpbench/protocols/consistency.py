@@ -55,3 +55,6 @@ def _siblings(records: Sequence[Record]) -> Iterator[tuple[str, str]]:
                 yield other.id, f"attacks other victims than {first.id}, which has the same data"
             if first.utility != other.utility and same_machine(first.environment, other.environment):
                 yield other.id, f"has another accuracy than {first.id}, which has the same defense and the same release"
+            costs = {one.cost.model_dump_json() for one in (first, other) if one.cost is not None}
+            if len(costs) > 1 and same_machine(first.environment, other.environment):
+                yield other.id, f"has another cost than {first.id}, which has the same client"

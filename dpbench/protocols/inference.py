@@ -227,9 +227,11 @@ class Inference(Protocol[CellSpec, Record]):
     def caption(self, record: Record) -> tuple[str, str]:
         """See `Protocol`."""
         accuracy = "" if record.utility is None else f", top-1 {record.utility.accuracy:.0%}"
+        added = 0 if record.cost is None else record.cost.added_multiply_adds
+        cost = f", client {added / 1e6:+.1f} million multiply-adds" if added else ""
         return (
             f"{record.cell.split_point}, {record.named.defense}",
-            f"{record.named.attack}, {record.cell.granted}: {ssim_text(record.fidelity)}{accuracy}",
+            f"{record.named.attack}, {record.cell.granted}: {ssim_text(record.fidelity)}{accuracy}{cost}",
         )
 
     def contradictions(self, records: Sequence[Record]) -> Iterable[tuple[str, str]]:
@@ -306,6 +308,9 @@ class CellLab(Lab[CellSpec]):
             "utility": result.utility,
             "released": result.released,
             "release_bits": result.release_bits,
+            "cost": result.cost,
+            "client_ms": result.client_ms,
+            "link": result.link,
             "guarantees": result.guarantees,
             "kept": keep_images(plan.output, unit.id, result, title=label(unit), frames=result.frames),
         }

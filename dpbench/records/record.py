@@ -10,8 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dpbench.contract.metric import MetricFacts
 from dpbench.metrics.guarantees import Guarantees
+from dpbench.metrics.linkage import Link
 from dpbench.metrics.recognition import Recognition
 from dpbench.records.ranges import HEADLINES, each, number, of_attack, of_times, sound_figures
+from dpbench.service.costs import TIMED, ClientCost
 from dpbench.suite.cell import CellSpec
 from dpbench.suite.words import Words, words_of_cell
 
@@ -149,9 +151,15 @@ class Record(Envelope):
     utility: Utility | None = None
     released: dict[str, Any] = Field(
         default_factory=dict,
-        description="shape (per image), dtype; shapes of the tensors packed in one; client_share: of the multiply-adds",
+        description="shape (per image), dtype; shapes of the tensors packed in one; client_share: of the multiply-adds,"
+        " those of the defense too where there is a cost",
     )
     release_bits: int | None = Field(None, description="bits of one release of one image, at a fixed length per value")
+    cost: ClientCost | None = Field(None, description="of the client, its defense included; none in records of before")
+    client_ms: float | None = Field(
+        None, description=f"milliseconds that the release of {TIMED} images takes on the machine at hand; the median"
+    )
+    link: Link | None = Field(None, description="the victims among candidates; none where no client can be asked")
     guarantees: Guarantees | None = Field(None, description="none for releases without additive noise")
     memory: Memory | None = Field(None, description="what bounded it; none in records of before")
     peak_memory_mb: dict[str, float] = Field(default_factory=dict, description="peak memory per stage, MiB")
@@ -208,6 +216,12 @@ def _impossible(record: Record) -> Iterator[str]:
     if record.guarantees is not None:
         yield from _of_guarantees(record.guarantees, count)
     yield from number("release_bits", record.release_bits, 0)
+    yield from _of_cost(record)
+    if record.link is not None:
+        if len(record.link.rank) != count:
+            yield f"{len(record.link.rank)} answers of link for {count} victims"
+        yield from number("link.candidates", record.link.candidates, max(1, count))
+        yield from each("link.rank", record.link.rank, 0, record.link.candidates - 1)
     if record.memory is not None:
         yield from number("memory.batch_size", record.memory.batch_size, 1)
         yield from number("memory.halved", record.memory.halved, 0)
@@ -220,6 +234,19 @@ def _impossible(record: Record) -> Iterator[str]:
     yield from of_times(record.seconds, record.created)
     for stage, peak in record.peak_memory_mb.items():
         yield from number(f"peak_memory_mb.{stage[:40]}", peak, 0)
+
+
+def _of_cost(record: Record) -> Iterator[str]:
+    yield from number("client_ms", record.client_ms, 0)
+    cost = record.cost
+    if cost is None:
+        return
+    fixed = math.inf if record.release_bits is None else record.release_bits
+    yield from number("cost.multiply_adds", cost.multiply_adds, 0)
+    yield from number("cost.added_multiply_adds", cost.added_multiply_adds, -math.inf, cost.multiply_adds)
+    yield from number("cost.parameters", cost.parameters, 0)
+    yield from number("cost.added_parameters", cost.added_parameters, -math.inf, cost.parameters)
+    yield from number("cost.coded_bits", cost.coded_bits, 0, fixed)
 
 
 def _of_guarantees(guarantees: Guarantees, count: int) -> Iterator[str]:

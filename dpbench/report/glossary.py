@@ -21,6 +21,8 @@ TERMS: dict[str, str] = {
     "leakage": "0 at the floor, 1 at the undefended network under the strongest attacker, from SSIM, PSNR and LPIPS. 0 "
     "is the floor of picture metrics and no privacy: read re-identification beside it.",
     "LPIPS": "Distance of two images as a trained network sees them. 0 is the same image; lower is closer.",
+    "named among candidates": "Share of victims whose photograph is named without reconstructing anything: the "
+    "attacker releases candidate images through its own copy of the client, and takes the nearest.",
     "Pareto front": "The settings that no other one beats in both: none tested predicts better and leaks less.",
     "PSNR": "Peak signal-to-noise ratio in decibels: how small the error of the pixels is. 20 dB is recognisable, 30 "
     "close, 40 hardly told apart.",

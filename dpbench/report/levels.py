@@ -110,6 +110,9 @@ def told(row: Mapping[Any, Any], floor: Mapping[Any, Any] | None, *, headline: s
             parts.append(f"{yet}{percent(share)} {words}")
         else:
             parts.append(f"{percent(share)} {words}, not clearly more than by a blind guess")
+    if not level.recognisable and number(row, "link_top1_low") > number(row, "link_chance"):
+        found, many = percent(number(row, "link_top1")), 1 / number(row, "link_chance")
+        parts.append(f"yet comparing releases names {found} of them among {many:,.0f} candidates")
     return ", ".join(parts) + DOUBTS.get(str(row["status"]), "")
 
 

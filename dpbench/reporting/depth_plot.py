@@ -27,7 +27,7 @@ def depths(records: Iterable[Record]) -> dict[tuple[str, str, str], float]:
     return {
         cell.name.group[:3]: float(cell.record.released["client_share"])
         for cell in cells_of(records)
-        if "client_share" in cell.record.released
+        if "client_share" in cell.record.released and cell.record.cell.defense.name == UNDEFENDED
     }
 
 

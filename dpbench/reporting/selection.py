@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from dpbench.board.caveats import leakage_lines, recognised_line
+from dpbench.board.caveats import leakage_lines, linked_line, recognised_line
 from dpbench.board.columns import FLOOR, WORST_CASE, arguments_of
 from dpbench.contract.threat import AUXILIARY_DATA, BUDGETS, THREAT_MODELS
 from dpbench.suite.ensembles import floors
@@ -16,7 +16,7 @@ from dpbench.suite.names import arguments_text, varying
 SHORT = 20
 """Parameters of a defense's only setting are shown up to this many characters: the board has them all."""
 
-RECOGNITION = {"identified": "identity_top1", "re-id": "reid_top1", "label read": "label_read"}
+RECOGNITION = {"identified": "identity_top1", "re-id": "reid_top1", "link": "link_top1", "label read": "label_read"}
 
 PANEL = ("dataset", "backbone", "split_point", "seed")
 
@@ -63,7 +63,7 @@ def _main(panel: pd.DataFrame) -> tuple[str, str, str]:
 def caveat_lines(panel: pd.DataFrame) -> list[str]:
     """What leakage in the table is made of where that has to be said, and who is re-identified in spite of it."""
     shown = panel[_of_tier(panel, _main(panel)) & (panel["attack"] == WORST_CASE)]
-    return [*leakage_lines(shown), *filter(None, [recognised_line(panel)])]
+    return [*leakage_lines(shown), *filter(None, [recognised_line(panel), linked_line(panel)])]
 
 
 def _of_tier(rows: pd.DataFrame, tier: tuple[str, str, str]) -> pd.Series[bool]:

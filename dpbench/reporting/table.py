@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 LEGEND = (
     "SSIM of the attacker's images (higher: closer to the victims). worst: per image the best attack; "
     "re-id: victims found among the test images; identified: their class, by other images of it; "
+    "link: named among candidates by comparing releases; "
     "leakage: 0 the floor of the picture metrics (no privacy: see re-id), 1 undefended under the strongest attacker. "
     "\u2248: not to be told from the row above; *: an attack failed, with it the figure could only rise; "
     "?: the attack did not beat the floor on the undefended model, or did not converge: a larger budget may recover "

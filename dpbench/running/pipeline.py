@@ -14,20 +14,21 @@ from dpbench.border.crowd import Crowd
 from dpbench.contract.defense import ProtectedModel
 from dpbench.contract.metric import MetricFacts
 from dpbench.contract.plugin import Plugin
-from dpbench.errors import DpbenchError
+from dpbench.errors import DpbenchError, reason
 from dpbench.executors.stages import Stages
 from dpbench.machine.memory import LARGEST_BATCH, Batches, room
 from dpbench.machine.process_state import preserved
 from dpbench.machine.randomness import derive_generator, derive_seed, seeded
 from dpbench.metrics import grading, recognition
 from dpbench.metrics.guarantees import Guarantees, NotBorneOut, guarantees_of
+from dpbench.metrics.linkage import Link, candidates_of, link_ranks
 from dpbench.metrics.recognition import Recognition
-from dpbench.models.splitting import client_share
 from dpbench.plugins import measuring, remote
 from dpbench.plugins.configuring import attack_of, defense_of
 from dpbench.records.record import Utility
-from dpbench.running.observing import Observer, seen_of
+from dpbench.running.observing import Answers, Observer, seen_of
 from dpbench.running.prepare import Prepared, Progress, undefended_spec
+from dpbench.service.costs import TIMED, ClientCost, Work, coded_bits, cost_of
 from dpbench.service.release import RELEASE_BATCH, Release, checked_images, release_to_server
 from dpbench.service.same_release import assert_same_in_other_batches, assert_same_release
 from dpbench.suite.cell import CellSpec
@@ -38,6 +39,9 @@ from dpbench.text.plain_values import plain
 MANY_CLASSES = 50
 """So many make top-5 accuracy worth a figure."""
 
+
+LINKED = 256
+"""Test images that are looked for among candidates at once, where no cell has more victims."""
 
 CLAIMED = 128
 """Private and auxiliary images whose features must keep to the norm that a defense states."""
@@ -51,14 +55,12 @@ class Released:
         release: the features, and what the server reads from them.
         utility: its hits.
         probe: one batch, to be released again after the attack.
-        client_share: the client's part of the multiply-adds, see `dpbench.models.splitting`.
         crowd: whom the client serves beside victims and attackers.
     """
 
     release: Release
     utility: Utility
     probe: Tensor
-    client_share: float
     crowd: Crowd
 
 
@@ -78,6 +80,9 @@ class Result:
     backbone_weights: str
     released: dict[str, Any]
     release_bits: int
+    cost: ClientCost | None
+    client_ms: float | None
+    link: Link | None
     recognition: Recognition
     guarantees: Guarantees | None
     trained_on: list[str]
@@ -178,6 +183,10 @@ class Pipeline:
             recognised = self._recognise(cell, images, progress)
         with stages("guarantees"):
             guarantees, none_because = self._guarantees(cell, protected, victims, progress)
+        with stages("cost"):
+            work, cost, uncounted = self._cost(cell, protected, released.release, progress)
+        with stages("link"):
+            link = self._link(cell, released, progress)
         metrics: list[MetricFacts] = []
         if cell.metrics:
             with stages("metrics"):  # last: no code but dpbench's own has run in this process
@@ -188,7 +197,10 @@ class Pipeline:
             utility=released.utility,
             fidelity=figures,
             metrics=metrics,
-            missing_metrics={**missing, **({"mse_bound": none_because} if none_because else {})},
+            missing_metrics={
+                **missing,
+                **{name: why for name, why in (("mse_bound", none_because), ("cost", uncounted)) if why},
+            },
             victims=victims.cpu(),
             victim_hashes=parts.hashes["test"][: cell.victims],
             reconstructions=images.cpu(),
@@ -199,9 +211,12 @@ class Pipeline:
                 "shape": list(released.release.features[0].shape[1:]),
                 "dtype": str(released.release.dtype).removeprefix("torch."),
                 **({"packed": protected.split.packed} if protected.split.packed else {}),
-                "client_share": round(released.client_share, 4),
+                **({"client_share": round(work.share, 4)} if work else {}),
             },
             release_bits=released.release.bits,
+            cost=cost,
+            client_ms=round(work.milliseconds, 3) if work else None,
+            link=link,
             recognition=recognised,
             guarantees=guarantees,
             trained_on=list(defense_of(cell.defense).trained_on),
@@ -233,7 +248,7 @@ class Pipeline:
             hits = release.guesses == test.labels[:, None]
             many = protected.split.classes >= MANY_CLASSES
             utility = Utility(correct=hits[:, 0].tolist(), top5=hits.any(dim=1).tolist() if many else None)
-            return Released(release, utility, probe, client_share(protected.split), crowd)
+            return Released(release, utility, probe, crowd)
 
         released: Released = self.prepared.keep("released", f"{key} {cell.releases}", make)
         seen = seen_of(cell, released.probe)
@@ -358,3 +373,48 @@ class Pipeline:
         defense = undefended_spec() if cell.threat_model == "static" else cell.defense
         model = self.prepared.protected(cell, defense, progress)
         return model, self.prepared.protected_key(cell, defense, progress)
+
+    def _cost(
+        self, cell: CellSpec, protected: ProtectedModel, release: Release, progress: Progress
+    ) -> tuple[Work | None, ClientCost | None, str]:
+        """What a release costs the client: its work, the cost, and why they are not there where they are not."""
+        key = self.prepared.protected_key(cell, cell.defense, progress)
+
+        def make() -> tuple[Work | None, ClientCost | None, str]:
+            images = self.prepared.parts(cell, progress).auxiliary.images[:TIMED].to(self.device)
+            bare = ProtectedModel(self.prepared.protected(cell, undefended_spec(), progress).split)
+            try:
+                work = remote.work(protected, images, derive_generator(self.device, key, "cost"))
+            except Exception as error:  # whatever a plug-in raises when it is watched: other figures are there
+                return None, None, reason(error)
+            undefended = remote.work(bare, images, derive_generator(self.device, key, "cost"))
+            coded = coded_bits(release.features[0], release.bits, release.dtype)
+            return work, cost_of(work, undefended, coded), ""
+
+        found: tuple[Work | None, ClientCost | None, str] = self.prepared.keep("cost", f"{key} {cell.releases}", make)
+        return found
+
+    def _link(self, cell: CellSpec, released: Released, progress: Progress) -> Link | None:
+        """How well releases alone name the victims; None where the attacker has no client to ask, or only guesses."""
+        if is_floor(cell.attack.name) or cell.threat_model == "observe":
+            return None
+        adaptive = cell.threat_model != "static"
+        asked = cell.defense if adaptive else undefended_spec()
+        key = self.prepared.protected_key(cell, cell.defense, progress)
+        features = [rows[: max(cell.victims, LINKED)] for rows in released.release.features]
+
+        def make() -> Link | None:
+            parts = self.prepared.parts(cell, progress)
+            most = max(cell.victims, candidates_of(cell.dataset.image_size))
+            first = parts.test.images[:most]
+            pool = [first, parts.auxiliary.images[: most - len(first)]]
+            crowd = released.crowd if adaptive else None
+            model = remote.answering(self.prepared.protected(cell, asked, progress), crowd)
+            victims = torch.stack([rows.float() for rows in features]).mean(0)
+            ranks = link_ranks(victims, pool, Answers(model, self.device, key, "link", adaptive))
+            return None if ranks is None else Link(rank=ranks, candidates=sum(map(len, pool)))
+
+        progress("comparing releases with those of candidates")
+        slot = "link" if adaptive else "link static"
+        found: Link | None = self.prepared.keep(slot, f"{key} {cell.releases} {len(features[0])}", make)
+        return found.model_copy(update={"rank": found.rank[: cell.victims]}) if found else None

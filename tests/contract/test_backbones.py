@@ -5,11 +5,11 @@ import torch
 from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dpbench.contract.defense import SplitModel
+from dpbench.contract.defense import ProtectedModel, SplitModel
 from dpbench.errors import DpbenchError
 from dpbench.models import backbones, splitting
 from dpbench.models.spec import BackboneSpec
-from dpbench.models.splitting import client_share
+from dpbench.service.costs import work_of
 
 FAMILIES = {
     "resnet10t": 32,
@@ -160,15 +160,19 @@ def test_a_module_that_does_not_run_is_refused_with_the_nearest_stages():
         split(make("vit_tiny_patch16_224", 32), "blocks.1.attn.attn_drop", "vit_tiny_patch16_224", 32)
 
 
+def share(cut):
+    return work_of(ProtectedModel(cut), torch.rand(1, *cut.image_shape), torch.Generator()).share
+
+
 def test_the_share_of_the_client_grows_with_depth():
     model = make("resnet10t", 32)
-    shares = [client_share(split(model, point, "resnet10t", 32)) for point in backbones.split_points(model)]
+    shares = [share(split(model, point, "resnet10t", 32)) for point in backbones.split_points(model)]
     assert shares == sorted(shares)
     assert 0 < shares[0] < 0.5 < shares[-1] < 1
     linear = SplitModel(
         nn.Conv2d(3, 4, 1, bias=False), nn.Conv2d(4, 12, 1), split_point="x", image_shape=(3, 8, 8), classes=2
     )
-    assert client_share(linear) == 3 * 4 / (3 * 4 + 4 * 12)
+    assert share(linear) == 3 * 4 / (3 * 4 + 4 * 12)
 
 
 def test_unknown_backbones_and_arguments_are_refused():

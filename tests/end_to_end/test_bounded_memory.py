@@ -112,7 +112,7 @@ def suite(tmp_path, text):
 
 def figures(run_dir):
     """Everything that has been measured, by cell."""
-    drop = {"seconds", "peak_memory_mb", "memory", "created"}
+    drop = {"seconds", "client_ms", "peak_memory_mb", "memory", "created"}
     records = store.CELLS.all(run_dir)
     return {record.id: record.model_dump(exclude=drop) for record in records}
 

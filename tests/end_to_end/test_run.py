@@ -65,7 +65,7 @@ def tiny(tmp_path):
 
 def figures(run_dir):
     """What has to be equal between two runs: everything but times, memory and dates."""
-    drop = {"seconds", "peak_memory_mb", "memory", "created"}
+    drop = {"seconds", "client_ms", "peak_memory_mb", "memory", "created"}
     return {record.id: record.model_dump_json(exclude=drop) for record in store.CELLS.all(run_dir)}
 
 
@@ -85,6 +85,16 @@ def test_smoke_measures_every_cell(smoke_run):
         assert store.picture_path(smoke_run, record.id).is_file()
         assert record.released["shape"] == [64, 8, 8]
         assert record.release_bits == 64 * 8 * 8 * (2 if record.cell.defense.name == "quantise" else 32)
+        assert 0 < record.cost.coded_bits < record.release_bits
+        assert record.client_ms > 0
+        dpm = record.cell.defense.name == "dpm"
+        assert (record.cost.added_multiply_adds > 10**6, record.released["client_share"] > 0.6) == (dpm, dpm)
+        assert (record.link is None) == record.floor
+        if record.link is not None:
+            assert len(record.link.rank) == record.cell.victims
+            assert record.link.candidates == 64 + 256
+            named = sum(rank == 0 for rank in record.link.rank) / record.cell.victims
+            assert named == 1 or record.cell.threat_model == "static"
         assert (record.guarantees is not None) == (record.cell.defense.name == "gaussian")
         assert record.trained_on == (["ssim"] if record.cell.defense.name == "dpm" else [])
         recognition = record.recognition

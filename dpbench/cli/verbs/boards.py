@@ -161,6 +161,9 @@ def check(
     identity_top1: Annotated[
         float, typer.Option("--identity-top1", min=0, help="Tolerated rise of identification.")
     ] = 0.05,
+    link_top1: Annotated[
+        float, typer.Option("--link-top1", min=0, help="Tolerated rise of victims named among candidates.")
+    ] = 0.05,
     accuracy: Annotated[float, typer.Option(min=0, help="Tolerated fall of accuracy.")] = 0.01,
 ) -> None:
     """Does this leak more, or predict worse, than the accepted baseline?
@@ -186,6 +189,7 @@ def check(
         leakage=leakage,
         reid_top1=reid_top1,
         identity_top1=identity_top1,
+        link_top1=link_top1,
         accuracy=accuracy,
     )
     status = run_check(

@@ -29,6 +29,9 @@ def gate(
     max_identity: Annotated[
         float | None, typer.Option(help="The largest share identified as one of the classes never seen.")
     ] = None,
+    max_link: Annotated[
+        float | None, typer.Option(help="The largest share named among candidates by comparing releases.")
+    ] = None,
     max_label_read: Annotated[float | None, typer.Option(help="The largest share of labels read.")] = None,
     max_leakage: Annotated[float | None, typer.Option(help="The most leakage.")] = None,
     min_accuracy: Annotated[float | None, typer.Option(help="The least top-1 accuracy.")] = None,
@@ -62,6 +65,7 @@ def gate(
             "max_ssim": max_ssim,
             "max_reid": max_reid,
             "max_identity": max_identity,
+            "max_link": max_link,
             "max_label_read": max_label_read,
             "max_leakage": max_leakage,
             "min_accuracy": min_accuracy,

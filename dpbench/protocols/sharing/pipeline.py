@@ -14,12 +14,15 @@ from dpbench.contract.spec import PluginSpec
 from dpbench.errors import DpbenchError
 from dpbench.machine.randomness import derive_generator
 from dpbench.metrics.guarantees import Guarantees
+from dpbench.metrics.linkage import Link
 from dpbench.plugins.configuring import defense_of
 from dpbench.protocols.sharing.units import EntityCell
 from dpbench.protocols.sharing.world import World
 from dpbench.running.pipeline import Pipeline, Released
 from dpbench.running.prepare import Progress, undefended_spec
+from dpbench.service.costs import ClientCost, Work
 from dpbench.service.quantisation import understood
+from dpbench.service.release import Release
 from dpbench.suite.cell import CellSpec
 from dpbench.text.hashing import content_hash
 
@@ -110,6 +113,14 @@ class SharedPipeline(Pipeline):
         self, cell: CellSpec, protected: ProtectedModel, victims: Tensor, progress: Progress
     ) -> tuple[Guarantees | None, str]:
         return None, ""  # bounds are about one release to a server; boards of this protocol have no column for them
+
+    def _cost(
+        self, cell: CellSpec, protected: ProtectedModel, release: Release, progress: Progress
+    ) -> tuple[Work | None, ClientCost | None, str]:
+        return None, None, ""  # features are shared once, not sent for every answer
+
+    def _link(self, cell: CellSpec, released: Released, progress: Progress) -> Link | None:
+        return None  # who receives features for training is not asked whose they are
 
 
 def groups_of(labels: Tensor, together: int, generator: torch.Generator) -> list[Tensor]:

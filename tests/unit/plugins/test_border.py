@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import struct
 import subprocess
 import sys
@@ -205,6 +206,34 @@ def test_a_defense_of_a_file_and_a_built_in_one_in_a_row_run_behind_the_border(t
     assert model.is_sparse()
     assert (released != 0).flatten(1).sum(1).tolist() == [doubled[0].numel() // 4] * 5
     assert torch.equal(released[released != 0], doubled[released != 0])
+
+
+def test_what_a_release_costs_is_counted_behind_the_border(recipe):
+    images = torch.rand(5, 3, 32, 32)
+    gaussian = configure(registry.find_defense("gaussian"), {})
+    learned = {"feature_std": torch.tensor(0.5)}
+    far, near = remote.RemoteModel(recipe, gaussian, learned, CPU), assemble(recipe, gaussian, learned, CPU)
+    there, here = (remote.work(model, images, torch.Generator()) for model in (far, near))
+    assert (there.client, there.server, there.stored) == (here.client, here.server, here.stored)
+    assert there.milliseconds > 0
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{}, {"client": -1}, {"client": 1 << 63}, {"server": "much"}, {"stored": None}, {"milliseconds": math.nan}],
+    ids=["nothing", "negative", "huge", "words", "none", "not a number"],
+)
+def test_a_process_that_says_what_nothing_costs_is_not_believed(said, recipe, monkeypatch):
+    told = {"client": 1, "server": 1, "stored": 1, "milliseconds": 1.0} | said if said else {}
+
+    class Line:
+        def request(self, message):
+            return Message("result", told)
+
+    far = remote.RemoteModel(recipe, configure(registry.find_defense("none"), {}), {}, CPU)
+    monkeypatch.setattr(far, "line", Line)
+    with pytest.raises(DpbenchError, match=r"what a release costs|nothing can cost"):
+        far.work(torch.rand(1, 3, 32, 32), torch.Generator())
 
 
 def test_the_engine_never_imports_a_plugin(tmp_path):

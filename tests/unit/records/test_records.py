@@ -126,6 +126,8 @@ def _set(*path, value):
     return change
 
 
+COST = {"multiply_adds": 300, "added_multiply_adds": 100, "parameters": 50, "added_parameters": 20}
+
 IMPOSSIBLE = {
     "mse": _set("fidelity", "mse", value=[-1.0] * 4),
     "ssim": _set("fidelity", "ssim", value=[1e308] * 4),
@@ -146,6 +148,15 @@ IMPOSSIBLE = {
     "bound": _set("guarantees", value={"mse_bound": [-1.0] * 4}),
     "epsilon": _set("guarantees", value={"mse_bound": [1.0] * 4, "epsilon": -1.0, "delta": 2.0}),
     "share": _set("released", value={"client_share": "all of it"}),
+    "work": _set("cost", value=dict(COST, multiply_adds=-1)),
+    "work added": _set("cost", value=dict(COST, added_multiply_adds=301)),
+    "stored": _set("cost", value=dict(COST, added_parameters=51)),
+    "coded": _set("cost", value=dict(COST, coded_bits=-1)),
+    "cost of what": _set("cost", value=dict(COST, price=1)),
+    "time": _set("client_ms", value=-1.0),
+    "links": _set("link", value={"rank": [0] * 3, "candidates": 9}),
+    "link ranks": _set("link", value={"rank": [9] * 4, "candidates": 9}),
+    "candidates": _set("link", value={"rank": [0] * 4, "candidates": 3}),
     "headline": _set("headline", value="__class__"),
     "created": _set("created", value="yesterday"),
     "schema": _set("schema_version", value="new"),

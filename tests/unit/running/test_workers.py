@@ -66,7 +66,7 @@ class Hangs(Attack):
 
 def figures(records):
     """What was measured, by cell: all but times, memory and the machine."""
-    apart = {"seconds", "peak_memory_mb", "memory", "created", "environment"}
+    apart = {"seconds", "client_ms", "peak_memory_mb", "memory", "created", "environment"}
     return {record.id: record.model_dump(exclude=apart) for record in records}
 
 

@@ -1,0 +1,85 @@
+"""Victims named among candidates by comparing releases: what names them, and what does not."""
+
+import torch
+
+from dpbench.metrics import linkage
+from dpbench.metrics.linkage import link_ranks
+
+IMAGES = torch.rand(60, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+def flat(images):
+    return images.flatten(1)
+
+
+def noisy(std, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return lambda images: flat(images) + std * torch.randn(len(images), 48, generator=generator)
+
+
+def ranks(release, query, victims=10, parts=(IMAGES,)):
+    return link_ranks(release(IMAGES[:victims]), list(parts), query)
+
+
+def test_a_deterministic_release_names_every_victim_however_it_scrambles():
+    mixing = torch.linalg.qr(torch.randn(48, 48, generator=torch.Generator().manual_seed(1))).Q
+    for release in (flat, lambda images: flat(images) @ mixing, lambda images: (9 * flat(images)).round()):
+        assert ranks(release, release) == [0] * 10
+
+
+def test_values_of_any_scale_count():
+    scale = torch.logspace(-6, 6, 48)
+
+    def release(images):
+        return flat(images) * scale + 1000
+
+    assert ranks(release, release) == [0] * 10
+
+
+def test_noise_hides_the_more_the_larger_it_is():
+    found = [sum(rank == 0 for rank in ranks(noisy(std), noisy(std, seed=1), victims=40)) for std in (0.1, 0.5, 30.0)]
+    assert found[0] == 40
+    assert found[0] > found[1] > found[2]
+    assert found[2] < 8
+
+
+def test_averaging_over_draws_beats_a_single_one(monkeypatch):
+    few = link_ranks(noisy(0.7)(IMAGES), [IMAGES], noisy(0.7, seed=1), draws=2)
+    many = link_ranks(noisy(0.7)(IMAGES), [IMAGES], noisy(0.7, seed=1), draws=32)
+    assert sum(many) < sum(few)
+
+
+def test_a_release_that_says_nothing_names_nobody():
+    def release(images):
+        return torch.zeros(len(images), 5)
+
+    assert ranks(release, release) == [59] * 10
+
+
+def test_ties_count_against_the_attacker():
+    twice = torch.cat([IMAGES, IMAGES[:1]])
+    assert ranks(flat, flat, parts=[twice]) == [1] + [0] * 9
+
+
+def test_candidates_may_come_in_several_parts_and_many_batches(monkeypatch):
+    expected = link_ranks(noisy(2.0)(IMAGES[:10]), [IMAGES], lambda images: flat(images))
+    monkeypatch.setattr(linkage, "AT_ONCE", 7)
+    monkeypatch.setattr(linkage, "REFERENCE", 60)
+    assert link_ranks(noisy(2.0)(IMAGES[:10]), [IMAGES], lambda images: flat(images)) == expected
+    halves = [IMAGES[:30], IMAGES[30:]]
+    monkeypatch.setattr(linkage, "REFERENCE", 30)
+    alike = link_ranks(IMAGES[:10].flatten(1), halves, lambda images: flat(images))
+    assert alike == [0] * 10
+
+
+def test_not_a_number_names_nobody():
+    def broken(images):
+        codes = flat(images).clone()
+        codes[:, 0] = torch.nan
+        return codes
+
+    assert min(ranks(flat, broken)) == 59
+
+
+def test_a_client_that_releases_another_shape_cannot_be_compared():
+    assert ranks(flat, lambda images: images.mean(dim=(2, 3))) is None

@@ -15,7 +15,7 @@ from rich.table import Table
 from dpbench.answers.advice import Advice, Cut
 from dpbench.answers.cuts import TIMED
 from dpbench.machine.writing import write_atomically
-from dpbench.reporting.plot_style import COLOURS, note, panels
+from dpbench.reporting.plots.plot_style import COLOURS, note, panels
 from dpbench.text.shown_text import clean, drawn
 
 NOT_SHOWN = (

@@ -20,8 +20,8 @@ from dpbench.report.content import Cell, Column, Line, Report, Table
 from dpbench.report.gallery import galleries
 from dpbench.report.glossary import TERMS
 from dpbench.report.levels import RULE, against, decimal, level_of, number, percent, sentence
-from dpbench.report.marks import mark_of
-from dpbench.reporting.depth_plot import depths
+from dpbench.reporting.plots.depth_plot import depths
+from dpbench.reporting.plots.marks import mark_of
 from dpbench.reporting.selection import caveat_lines
 
 STRONGEST, ALL = "strongest", "all"

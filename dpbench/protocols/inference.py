@@ -33,13 +33,13 @@ from dpbench.records.record import APART, Memory, Record
 from dpbench.records.store import CELLS, Store, newest
 from dpbench.report.content import Report
 from dpbench.report.page import write_page
-from dpbench.reporting.budget_plot import write_budgets
-from dpbench.reporting.depth_plot import depths, write_depth
 from dpbench.reporting.overview import write_overview
 from dpbench.reporting.paper_table import write_paper_table
-from dpbench.reporting.plot_style import PLOTTED
+from dpbench.reporting.plots.budget_plot import write_budgets
+from dpbench.reporting.plots.depth_plot import depths, write_depth
+from dpbench.reporting.plots.plot_style import PLOTTED
+from dpbench.reporting.plots.tradeoff_plot import write_tradeoff
 from dpbench.reporting.table import print_table
-from dpbench.reporting.tradeoff_plot import write_tradeoff
 from dpbench.running.kept_images import keep_images
 from dpbench.running.pipeline import Pipeline
 from dpbench.running.prepare import Prepared

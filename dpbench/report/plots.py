@@ -14,8 +14,8 @@ from dpbench.contract.threat import THREAT_MODELS, UNDEFENDED
 from dpbench.records.record import Envelope
 from dpbench.report.content import Plot
 from dpbench.report.levels import against, number
-from dpbench.report.marks import COLOURS, INK, SIGNS, symbol_of
-from dpbench.reporting.tradeoff_plot import _of_one_leakage
+from dpbench.reporting.plots.marks import COLOURS, INK, SIGNS, symbol_of
+from dpbench.reporting.plots.tradeoff_plot import _of_one_leakage
 from dpbench.text.curves import CURVES
 from dpbench.text.shown_text import clean
 

@@ -111,7 +111,7 @@ def leaderboard(
 
 
 def _label(board: pd.DataFrame, labels: list[str], output: Path) -> None:
-    from dpbench.reporting.plot_style import PLOTTED, with_labels
+    from dpbench.reporting.plots.plot_style import PLOTTED, with_labels
 
     if output.suffix not in (*PLOTTED, ".tex"):
         raise DpbenchError(

@@ -22,8 +22,8 @@ from dpbench.gate.findings import Tolerance
 from dpbench.records.pictures import Pixels, reconstructions_path
 from dpbench.records.record import Record
 from dpbench.reporting import overview
+from dpbench.reporting.plots.tradeoff_plot import write_tradeoff
 from dpbench.reporting.table import print_table
-from dpbench.reporting.tradeoff_plot import write_tradeoff
 from dpbench.suite.grid import plan
 
 NOBODY, EVERYONE = [29] * 4, [0] * 4

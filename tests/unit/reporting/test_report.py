@@ -15,11 +15,11 @@ from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
 from dpbench.records.pictures import reconstructions_path, write_picture
 from dpbench.records.record import Record
-from dpbench.reporting.budget_plot import write_budgets
-from dpbench.reporting.depth_plot import depths, write_depth
 from dpbench.reporting.overview import write_overview
+from dpbench.reporting.plots.budget_plot import write_budgets
+from dpbench.reporting.plots.depth_plot import depths, write_depth
+from dpbench.reporting.plots.tradeoff_plot import write_tradeoff
 from dpbench.reporting.table import print_table
-from dpbench.reporting.tradeoff_plot import write_tradeoff
 
 
 def pixels(path: Path) -> np.ndarray:

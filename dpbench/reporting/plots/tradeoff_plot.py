@@ -11,7 +11,7 @@ from dpbench.board.caveats import made_of, metrics_of
 from dpbench.board.columns import FLOOR, WORST_CASE, arguments_of, headline_of
 from dpbench.contract.threat import THREAT_MODELS, UNDEFENDED
 from dpbench.metrics.table import CALIBRATED
-from dpbench.reporting.plot_style import bars, legible, note, panels, style_of
+from dpbench.reporting.plots.plot_style import bars, legible, note, panels, style_of
 from dpbench.reporting.selection import server_of
 from dpbench.suite.names import varying
 

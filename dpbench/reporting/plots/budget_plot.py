@@ -8,9 +8,9 @@ import pandas as pd
 
 from dpbench.board.columns import FLOOR, WORST_CASE
 from dpbench.contract.threat import BUDGETS, UNDEFENDED
-from dpbench.reporting.plot_style import bars, panels, refuse_ending
+from dpbench.reporting.plots.plot_style import bars, panels, refuse_ending
+from dpbench.reporting.plots.tradeoff_plot import PANEL, differing, plotted_rows, styles_of
 from dpbench.reporting.selection import short_arguments, strongest
-from dpbench.reporting.tradeoff_plot import PANEL, differing, plotted_rows, styles_of
 from dpbench.suite.ensembles import floors
 
 DASHES = ("-", "--", ":", "-.")

@@ -45,6 +45,12 @@ MEANS = {
 }
 """Decimals of the figures that are means over images; each has an interval."""
 
+LOSSES = (1, 3, 5)
+"""Points of accuracy lost at which leakage is read off: see `dpbench.board.fronts`."""
+
+READINGS = {loss: (f"leakage_at_{loss}", f"leakage_at_{loss}_low", f"leakage_at_{loss}_high") for loss in LOSSES}
+"""Points lost -> the columns of that leakage, and of the ends of its interval."""
+
 OTHERS = {
     "accuracy_spread": 4,
     "ssim_spread": 4,
@@ -55,6 +61,8 @@ OTHERS = {
     "epsilon": 3,
     "delta": 8,
     "seconds": 1,
+    "hypervolume": 4,
+    **{column: 4 for columns in READINGS.values() for column in columns},
 }
 
 DECIMALS = {f"{column}{end}": n for column, n in MEANS.items() for end in ("", "_low", "_high")} | OTHERS
@@ -66,7 +74,8 @@ ORDER = (
     *KEY,
     *("server", "status", "images", "ensemble", "headline", "converged"),
     *DECIMALS,
-    *("metrics", "release_bits", "leakage_metrics", "leakage_images", "trained_on", "tied", "origin", "error", "cell"),
+    *("metrics", "release_bits", "leakage_metrics", "leakage_images", "trained_on", "tied", "on_front"),
+    *("origin", "error", "cell"),
 )
 
 OPTIONAL_COLUMNS = (
@@ -76,6 +85,7 @@ OPTIONAL_COLUMNS = (
     *("leakage_metrics", "leakage_images"),
     *("accuracy_top5", "accuracy_top5_low", "accuracy_top5_high"),
     *("identity_top1", "identity_top1_low", "identity_top1_high", "identity_chance"),
+    *("hypervolume", *(column for columns in READINGS.values() for column in columns), "on_front"),
 )
 """Columns that are written only when some row has a value, so that older boards stay byte-identical."""
 

@@ -21,6 +21,7 @@ from dpbench.board.columns import (
     KEY,
     MEANS,
     ORDER,
+    READINGS,
     TEXT,
     BoardKind,
     CsvTable,
@@ -155,6 +156,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("leakage", *(f"leakage_{metric}" for metric in CALIBRATED)), SHARE),
     **dict.fromkeys(("reid_chance", "identity_chance", "judge_accuracy", "delta"), SHARE),
     **METRIC_RANGES,
+    **dict.fromkeys(("hypervolume", *(name for name, *_ in READINGS.values())), SHARE),
     "accuracy_drop": (-1.0, 1.0),
     "releases": (1.0, math.inf),
 }

@@ -45,7 +45,8 @@ def leaderboard(
     plot: Annotated[
         str | None,
         typer.Option(
-            help="What a plot shows: tradeoff, pareto, budgets or depth; of features for a partner benefit or transfer.",
+            help="What a plot shows: tradeoff, pareto, budgets or depth; of features for a partner benefit or "
+            "transfer.",
             show_default="the first of these",
         ),
     ] = None,

@@ -100,7 +100,14 @@ def _hypervolumes(axes: Axes, rows: pd.DataFrame) -> None:
     areas = {str(defense): hypervolume(points_of(own)) for defense, own in rows.groupby("defense", sort=False)}
     best = sorted(areas, key=lambda defense: -areas[defense])[:MOST_TOLD]
     text = "\n".join(["hypervolume", *(f"{defense} {areas[defense]:.2f}" for defense in best)])
-    place = {"transform": axes.transAxes, "ha": "right", "va": "top", "fontsize": 7, "color": "0.35", "zorder": 1.5}
+    place: dict[str, Any] = {
+        "transform": axes.transAxes,
+        "ha": "right",
+        "va": "top",
+        "fontsize": 7,
+        "color": "0.35",
+        "zorder": 1.5,
+    }
     axes.text(0.99, 0.99, text, **place, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5})
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from dpbench.answers.advice import Advice, Cut
 from dpbench.machine.writing import write_atomically
-from dpbench.reporting.plot_style import COLOURS, note, panels
+from dpbench.reporting.plots.plot_style import COLOURS, note, panels
 from dpbench.service.costs import TIMED
 from dpbench.text.shown_text import clean, drawn
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self, TypeVar
 
@@ -109,7 +110,21 @@ def cells_of(records: Iterable[Record], *, as_recorded: bool = False) -> list[Ce
             plug-in file under several spellings of its path makes no second cell.
         as_recorded: keep the victims in their order; else they are sorted, as boards need it.
     """
-    ordered = sorted(records, key=lambda r: (r.status == "ok", r.created, r.id, r.model_dump_json()))
+    return [_cell(*named, as_recorded) for named in _named(records)]
+
+
+def cells_by_place(records: Iterable[Record]) -> Iterator[list[Cell]]:
+    """The same cells, those of one dataset, backbone and split point at a time: figures of one place are held.
+
+    Places come as their first cells do.
+    """
+    for named in grouped(_named(records), lambda one: one[0].group[:3]).values():
+        yield [_cell(*one, as_recorded=False) for one in named]
+
+
+def _named(records: Iterable[Record]) -> list[tuple[RowName, str, Record]]:
+    """Records that count, with their names and those of their attacks, in the order of their ids."""
+    ordered = _from_weakest(records)
     plugins = plugin_names(spec for record in ordered for spec in (record.cell.defense, record.cell.attack))
 
     def identity(cell: CellSpec) -> str:
@@ -121,13 +136,27 @@ def cells_of(records: Iterable[Record], *, as_recorded: bool = False) -> list[Ce
 
     unique = {identity(record.cell): record for record in ordered}
     kept = sorted(unique.values(), key=lambda record: record.id)
-    cells = []
-    for name, record in zip(name_rows([record.cell for record in kept]), kept, strict=True):
-        figures = figures_of(record) if record.status == "ok" else None
-        attack = plugins[record.cell.attack.name, record.cell.attack.source]
-        shown = figures if figures is None or as_recorded else in_order(figures)
-        cells.append(Cell(name, attack, record, shown))
-    return cells
+    names = name_rows([record.cell for record in kept])
+    attacks = [plugins[record.cell.attack.name, record.cell.attack.source] for record in kept]
+    return list(zip(names, attacks, kept, strict=True))
+
+
+def _from_weakest(records: Iterable[Record]) -> list[Record]:
+    """Failed before finished, early before late; where that does not tell, by all that they hold."""
+
+    def rank(record: Record) -> tuple[bool, str, str]:
+        return record.status == "ok", record.created, record.id
+
+    ordered: list[Record] = []
+    for _, same in itertools.groupby(sorted(records, key=rank), key=rank):
+        several = list(same)
+        ordered += several if len(several) == 1 else sorted(several, key=lambda record: record.model_dump_json())
+    return ordered
+
+
+def _cell(name: RowName, attack: str, record: Record, as_recorded: bool) -> Cell:
+    figures = figures_of(record) if record.status == "ok" else None
+    return Cell(name, attack, record, figures if figures is None or as_recorded else in_order(figures))
 
 
 def grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> dict[Hashable, list[T]]:

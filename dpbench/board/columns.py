@@ -46,6 +46,12 @@ MEANS = {
 }
 """Decimals of the figures that are means over images; each has an interval."""
 
+LOSSES = (1, 3, 5)
+"""Points of accuracy lost at which leakage is read off: see `dpbench.board.fronts`."""
+
+READINGS = {loss: (f"leakage_at_{loss}", f"leakage_at_{loss}_low", f"leakage_at_{loss}_high") for loss in LOSSES}
+"""Points lost -> the columns of that leakage, and of the ends of its interval."""
+
 OTHERS = {
     "accuracy_spread": 4,
     "ssim_spread": 4,
@@ -59,6 +65,8 @@ OTHERS = {
     "seconds": 1,
     "client_share": 4,
     "client_ms": 3,
+    "hypervolume": 4,
+    **{column: 4 for columns in READINGS.values() for column in columns},
 }
 
 DECIMALS = {f"{column}{end}": n for column, n in MEANS.items() for end in ("", "_low", "_high")} | OTHERS
@@ -74,7 +82,7 @@ ORDER = (
     *("server", "status", "images", "ensemble", "headline", "converged"),
     *DECIMALS,
     *("metrics", "release_bits", *CLIENT_COUNTS),
-    *("leakage_metrics", "leakage_images", "trained_on", "tied", "origin", "error", "cell"),
+    *("leakage_metrics", "leakage_images", "trained_on", "tied", "on_front", "origin", "error", "cell"),
 )
 
 OPTIONAL_COLUMNS = (
@@ -86,6 +94,7 @@ OPTIONAL_COLUMNS = (
     *("identity_top1", "identity_top1_low", "identity_top1_high", "identity_chance"),
     *("link_top1", "link_top1_low", "link_top1_high", "link_chance"),
     *("client_share", "client_ms", *CLIENT_COUNTS),
+    *("hypervolume", *(column for columns in READINGS.values() for column in columns), "on_front"),
 )
 """Columns that are written only when some row has a value, so that older boards stay byte-identical."""
 

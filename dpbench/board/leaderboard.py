@@ -7,17 +7,28 @@ dpbench/guide/how-it-is-measured.md, for people who read boards and not code.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dpbench.board.cells import PER_IMAGE, Cell, Figures, Tier, bound_of, cells_of, grouped, in_order, link_of
+from dpbench.board.cells import (
+    PER_IMAGE,
+    Cell,
+    Figures,
+    Tier,
+    bound_of,
+    cells_by_place,
+    cells_of,
+    grouped,
+    in_order,
+    link_of,
+)
 from dpbench.board.columns import COLUMNS, DEFAULT_HEADLINE, FLOOR, KEY, WORST_CASE, tidy, with_arguments
 from dpbench.board.comparisons import ties
 from dpbench.board.leakage import normalised
-from dpbench.board.rows import BoardRow, Sample, on_common_seeds, over_all_seeds
+from dpbench.board.rows import BoardRow, RowTable, Sample, on_common_seeds, over_all_seeds
 from dpbench.board.worst_cases import Scope, ensemble_of, none_converged, outcome, tiers_of, unreliable_cells
 from dpbench.contract.threat import AUXILIARY_DATA, BUDGETS, THREAT_MODELS
 from dpbench.records.record import Record, Utility
@@ -37,28 +48,38 @@ def build_board(records: Iterable[Record], *, claimed: Iterable[Record] = ()) ->
         claimed: what others submitted and nobody measured again: rows of their own after the measured ones, which
             change nothing in those.
     """
-    by_origin = {"measured": build_rows(records), "claimed": build_rows(claimed)}
-    boards = [_tabulated(rows, origin) for origin, rows in by_origin.items()]
+    arguments: dict[str, dict[Any, str]] = {}
+    boards = [_tabulated(given, origin, arguments) for origin, given in (("measured", records), ("claimed", claimed))]
     filled = [board for board in boards if len(board)]
     board = pd.concat(filled, ignore_index=True) if filled else boards[0]
-    names = (row.name for rows in by_origin.values() for row in rows)
-    return with_arguments(board, {name.defense_args: dict(name.arguments) for name in names})
+    return with_arguments(board, arguments)
 
 
 def build_rows(records: Iterable[Record]) -> list[BoardRow]:
     """The rows of a board with the per-image figures they rest on, not sorted."""
-    rows = []
-    for group in grouped(cells_of(records), lambda cell: cell.name.group).values():
-        rows += _rows_of(Scope(group))
-    return rows + _rows_over_seeds(rows)
+    return [row for rows in _rows_by_place(records) for row in rows]
 
 
-def _tabulated(rows: Sequence[BoardRow], origin: str) -> pd.DataFrame:
-    tied = ties(rows)
-    columns = [row.columns() | {"tied": tied.get(row, ""), "origin": origin} for row in rows]
-    if not columns:
+def _rows_by_place(records: Iterable[Record]) -> Iterator[list[BoardRow]]:
+    """The rows of one dataset, backbone and split point at a time: no row is compared with those of another."""
+    for cells in cells_by_place(records):
+        rows = []
+        for group in grouped(cells, lambda cell: cell.name.group).values():
+            rows += _rows_of(Scope(group))
+        yield rows + _rows_over_seeds(rows)
+
+
+def _tabulated(records: Iterable[Record], origin: str, arguments: dict[str, dict[Any, str]]) -> pd.DataFrame:
+    """The rows of one origin; `arguments` takes what `defense_args` of each says."""
+    table = RowTable()
+    for rows in _rows_by_place(records):
+        tied = ties(rows)
+        for row in rows:
+            table.add(row.columns() | {"tied": tied.get(row, ""), "origin": origin})
+            arguments[row.name.defense_args] = dict(row.name.arguments)
+    if not table.count:
         return tidy(pd.DataFrame(columns=list(COLUMNS)))
-    return sorted_rows(tidy(pd.DataFrame(columns)))
+    return sorted_rows(tidy(table.frame()))
 
 
 def _rows_of(scope: Scope) -> list[BoardRow]:

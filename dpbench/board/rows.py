@@ -1,16 +1,20 @@
-"""One row of a board before it is rounded: its name, the figures per image and seed that it rests on, its columns."""
+"""Rows of a board before they are rounded: their names, the figures per image and seed they rest on, their columns."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+import sys
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from dpbench.board.cells import Figures
-from dpbench.board.columns import WORST_CASE
+from dpbench.board.columns import DECIMALS, WORST_CASE
 from dpbench.board.leakage import Normalised, leakage, together
 from dpbench.contract.threat import BUDGETS
 from dpbench.metrics.intervals import Floats, interval_columns, resampled_means, resampled_shares
@@ -212,3 +216,33 @@ def _status_over_seeds(rows: Sequence[BoardRow]) -> tuple[str, str]:
     if found == {"failed"}:
         return "failed", error
     return "unreliable" if "unreliable" in found else "incomplete", error
+
+
+class RowTable:
+    """Rows as they are written, held column by column: figures as plain doubles, texts once each."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._columns: dict[str, array[float] | list[Any]] = {}
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """One more row: column -> value; what it lacks is empty."""
+        for column in row.keys() - self._columns.keys():
+            figures = column in DECIMALS
+            self._columns[column] = array("d", [math.nan] * self.count) if figures else [None] * self.count
+        for column, values in self._columns.items():
+            value = row.get(column)
+            if isinstance(values, array):
+                values.append(math.nan if value is None else value)
+            else:
+                values.append(sys.intern(value) if isinstance(value, str) else value)
+        self.count += 1
+
+    def frame(self) -> pd.DataFrame:
+        """All rows, not rounded."""
+        return pd.DataFrame(
+            {
+                name: np.asarray(values) if isinstance(values, array) else pd.Series(values, dtype=object)
+                for name, values in self._columns.items()
+            }
+        )

@@ -23,7 +23,7 @@ from dpbench.records.repeats import Repeats, content_of
 from dpbench.records.trackers import tracker
 from dpbench.report.page import write_page
 from dpbench.reporting.display import Display
-from dpbench.reporting.plot_style import draw_or_say
+from dpbench.reporting.plots.plot_style import draw_or_say
 from dpbench.running.protocol import Options, Plan
 from dpbench.running.runner import execute, make_plan, times_of
 from dpbench.running.watching import Several

@@ -17,11 +17,12 @@ from dpbench.records.record import Envelope, Record
 from dpbench.report import plots
 from dpbench.report.boards import commands, environment, how_it_works
 from dpbench.report.content import Cell, Column, Line, Report, Table
+from dpbench.report.cost_plot import costs
 from dpbench.report.gallery import galleries
 from dpbench.report.glossary import TERMS
 from dpbench.report.levels import RULE, against, decimal, level_of, number, percent, sentence
-from dpbench.report.marks import mark_of
-from dpbench.reporting.depth_plot import depths
+from dpbench.reporting.plots.depth_plot import depths
+from dpbench.reporting.plots.marks import mark_of
 from dpbench.reporting.selection import caveat_lines
 
 STRONGEST, ALL = "strongest", "all"
@@ -55,6 +56,7 @@ def report_of_cells(
     said, tone = verdict(panels)
     by_id: dict[str, Envelope] = {record.id: record for record in records}
     shown = [plots.tradeoff(panel.title, panel.rows, panel.shown, panel.short) for panel in panels]
+    shown += [costs(panel.title, panel.rows, panel.short) for panel in panels]
     deep = plots.depth(board[board["origin"] == "measured"], depths(records)) if len(board) and records else None
     lines = [line.removeprefix(f"{NO_PRIVACY}. ") for panel in panels for line in caveat_lines(panel.rows)]
     said_below = [*caveats(board), *(f"{line[0].upper()}{line[1:]}." for line in lines)]

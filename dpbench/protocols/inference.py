@@ -33,13 +33,14 @@ from dpbench.records.record import APART, Memory, Record
 from dpbench.records.store import CELLS, Store, newest
 from dpbench.report.content import Report
 from dpbench.report.page import write_page
-from dpbench.reporting.budget_plot import write_budgets
-from dpbench.reporting.depth_plot import depths, write_depth
 from dpbench.reporting.overview import write_overview
 from dpbench.reporting.paper_table import write_paper_table
-from dpbench.reporting.plot_style import PLOTTED
+from dpbench.reporting.plots.budget_plot import write_budgets
+from dpbench.reporting.plots.depth_plot import depths, write_depth
+from dpbench.reporting.plots.pareto_plot import write_pareto
+from dpbench.reporting.plots.plot_style import PLOTTED
+from dpbench.reporting.plots.tradeoff_plot import write_tradeoff
 from dpbench.reporting.table import print_table
-from dpbench.reporting.tradeoff_plot import write_tradeoff
 from dpbench.running.kept_images import keep_images
 from dpbench.running.pipeline import Pipeline
 from dpbench.running.prepare import Prepared
@@ -62,7 +63,7 @@ class Inference(Protocol[CellSpec, Record]):
     suite: ClassVar[type[Spec]] = Suite
     store: ClassVar[Store[Any]] = CELLS
     boards: ClassVar[BoardKind] = CELL_BOARDS
-    plots: ClassVar[tuple[str, ...]] = ("tradeoff", "budgets", "depth")
+    plots: ClassVar[tuple[str, ...]] = ("tradeoff", "pareto", "budgets", "depth")
 
     def plan(self, suite: Suite, options: Options, progress: Progress) -> Planned[CellSpec]:
         """See `Protocol`."""
@@ -190,9 +191,12 @@ class Inference(Protocol[CellSpec, Record]):
             write_board(board, output)
         elif plot == "tradeoff":
             write_tradeoff(board, output)
-        elif not (write_budgets(board, output) if plot == "budgets" else write_depth(board, depths(records), output)):
-            several = "budgets" if plot == "budgets" else "split points of an undefended backbone"
-            raise DpbenchError(f"--plot {plot}: these runs do not hold several {several}")
+        elif plot == "pareto" and not write_pareto(board, output):
+            raise DpbenchError("--plot pareto: no defense in these runs has both a leakage and an accuracy lost")
+        elif plot == "budgets" and not write_budgets(board, output):
+            raise DpbenchError("--plot budgets: these runs do not hold several budgets")
+        elif plot == "depth" and not write_depth(board, depths(records), output):
+            raise DpbenchError("--plot depth: these runs do not hold several split points of an undefended backbone")
         return len(board)
 
     def show(self, records: Sequence[Record], board: pd.DataFrame, console: Console) -> None:

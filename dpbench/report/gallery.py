@@ -16,7 +16,7 @@ from dpbench.data.images import Pixels
 from dpbench.records.pictures import pixels_of, reconstructions_path
 from dpbench.records.record import Envelope
 from dpbench.report.content import Gallery, Picture, Strip
-from dpbench.report.marks import mark_of
+from dpbench.reporting.plots.marks import mark_of
 from dpbench.reporting.selection import headline
 from dpbench.running.kept_images import load_images
 from dpbench.suite.ensembles import floors

@@ -10,12 +10,12 @@ from typing import Any
 import pandas as pd
 
 from dpbench.board.columns import FLOOR, WORST_CASE
+from dpbench.board.fronts import front, of_one_leakage
 from dpbench.contract.threat import THREAT_MODELS, UNDEFENDED
 from dpbench.records.record import Envelope
 from dpbench.report.content import Plot
 from dpbench.report.levels import against, number
-from dpbench.report.marks import COLOURS, INK, SIGNS, symbol_of
-from dpbench.reporting.tradeoff_plot import _of_one_leakage
+from dpbench.reporting.plots.marks import COLOURS, INK, SIGNS, symbol_of
 from dpbench.text.curves import CURVES
 from dpbench.text.shown_text import clean
 
@@ -130,7 +130,7 @@ def tradeoff(title: str, panel: pd.DataFrame, shown: pd.DataFrame, short: Short)
     floors: Sequence[Row] = panel[panel["attack"] == FLOOR].to_dict("records")
     # plain rows from here on: pandas takes long over many small tables
     comparable = {
-        metric: set(_of_one_leakage(shown).index if metric == "leakage" else shown.index) for metric in metrics
+        metric: set(of_one_leakage(shown).index if metric == "leakage" else shown.index) for metric in metrics
     }
     strongest, weaker = list(zip(shown.index, shown.to_dict("records"), strict=True)), static.to_dict("records")
     figures = {}
@@ -187,12 +187,8 @@ def _line_at(height: float, text: str) -> Figure:
 
 def pareto(rows: Iterable[Row], metric: str) -> list[Row]:
     """The settings that no other one beats in accuracy and this metric at once, by falling accuracy."""
-    known = [row for row in rows if not math.isnan(number(row, metric))]
-    front: list[Row] = []
-    for row in sorted(known, key=lambda row: (-number(row, "accuracy"), number(row, metric))):
-        if not front or row[metric] < front[-1][metric]:
-            front.append(row)
-    return front
+    given = list(rows)
+    return [given[place] for place in front([(-number(row, "accuracy"), number(row, metric)) for row in given])]
 
 
 def _named(row: Mapping[Any, Any], short: Short) -> str:

@@ -13,7 +13,7 @@ from dpbench.board.columns import FLOOR, WORST_CASE, decimals_of, own_metrics
 from dpbench.errors import DpbenchError, unknown
 from dpbench.machine.writing import write_atomically
 from dpbench.metrics.table import BUILT_IN
-from dpbench.reporting.plot_style import label_for
+from dpbench.reporting.plots.plot_style import label_for
 from dpbench.reporting.selection import granted, short_arguments
 from dpbench.text.shown_text import clean
 

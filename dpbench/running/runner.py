@@ -73,7 +73,7 @@ def make_plan(
     wanted = {unit.id: unit for unit in units}
     finished: dict[str, R] = {
         record.id: record
-        for record in readable((protocol.store.path(output, unit.id) for unit in units), protocol.store.read)
+        for record in readable((protocol.store.path(output, unit.id) for unit in units), protocol.store.reader())
         if record.status == "ok"
         and record.id in wanted
         and protocol.is_finished(record, wanted[record.id], audit=options.audit)

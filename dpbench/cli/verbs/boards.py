@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,8 @@ verbs = typer.Typer()
     epilog="Examples:\n\n  dpbench leaderboard dpbench-runs/quick --output board.csv\n\n"
     "  dpbench leaderboard run1 run2 --output board.html\n\n"
     "  dpbench leaderboard run1 run2 --plot depth --output depth.png\n\n"
+    "  dpbench leaderboard run1 --equal-accuracy\n\n"
+    "  dpbench leaderboard run1 --plot pareto --output pareto.png\n\n"
     "  dpbench leaderboard mine --claimed theirs --output board.csv\n\n"
     "  dpbench leaderboard dpbench-runs/quick --output quick.jsonl.xz\n\n"
     "  dpbench leaderboard mine --beside leaderboards/cifar10.csv --output board.csv\n\n"
@@ -33,18 +35,29 @@ def leaderboard(
         list[Path], typer.Argument(metavar="DIR...", help="Run directories, or files of records (.jsonl.xz).")
     ],
     output: Annotated[
-        Path,
+        Path | None,
         typer.Option(
-            help="FILE in .csv, .md, .html or .tex; in .png, .pdf or .svg for a plot; in .jsonl.xz for the records."
+            help="FILE in .csv, .md, .html or .tex; in .png, .pdf or .svg for a plot; in .jsonl.xz for the records. "
+            "Needed without --equal-accuracy.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     plot: Annotated[
         str | None,
         typer.Option(
-            help="What a plot shows: tradeoff, budgets or depth; of features for a partner benefit or transfer.",
+            help="What a plot shows: tradeoff, pareto, budgets or depth; of features for a partner benefit or "
+            "transfer.",
             show_default="the first of these",
         ),
     ] = None,
+    equal_accuracy: Annotated[
+        bool,
+        typer.Option(
+            "--equal-accuracy",
+            help="Print what each defense leaks where 1, 3 and 5 points of accuracy are lost; a .csv gets columns of "
+            "it.",
+        ),
+    ] = False,
     claimed: Annotated[
         list[Path] | None,
         typer.Option(metavar="DIR", help="Run directories of others, not re-run: shown apart. May be repeated."),
@@ -75,7 +88,9 @@ def leaderboard(
     from dpbench.records.archive import ENDING
 
     protocol = of_runs(directories)
-    if output.name.endswith(ENDING):
+    if output is None and not equal_accuracy:
+        raise DpbenchError("leaderboard: expected --output FILE, or --equal-accuracy")
+    if output is not None and output.name.endswith(ENDING):
         if claimed:
             raise DpbenchError(f"--claimed: a file of records ({ENDING}) holds what was measured; leave it out")
         print(f"{output}: {protocol.store.write_archive(directories, output, protocol.newest)} records")
@@ -101,6 +116,10 @@ def leaderboard(
         board = found.board
         for line in found.notes:
             print(f"note: {clean(line, ERROR_LIMIT)}")
+    if equal_accuracy:
+        board = _at_equal_accuracy(protocol, records, board)
+    if output is None:
+        return
     if labels:
         _label(board, labels, output)
     if rows is None and columns is None:
@@ -110,8 +129,21 @@ def leaderboard(
     print(f"{output}: {written} rows")
 
 
+def _at_equal_accuracy(protocol: AnyProtocol, records: list[Any], board: pd.DataFrame) -> pd.DataFrame:
+    """Print the table, and give back the board with its columns."""
+    from dpbench.board.columns import CELL_LAYOUT
+    from dpbench.board.fronts import families, with_fronts
+    from dpbench.reporting.equal_accuracy import print_equal_accuracy
+
+    if protocol.boards.layout is not CELL_LAYOUT:
+        raise DpbenchError("--equal-accuracy is of boards of cells; leave it out")
+    found = list(families(board, protocol.rows(records)))
+    print_equal_accuracy(board, found, make_console())
+    return with_fronts(board, found)
+
+
 def _label(board: pd.DataFrame, labels: list[str], output: Path) -> None:
-    from dpbench.reporting.plot_style import PLOTTED, with_labels
+    from dpbench.reporting.plots.plot_style import PLOTTED, with_labels
 
     if output.suffix not in (*PLOTTED, ".tex"):
         raise DpbenchError(

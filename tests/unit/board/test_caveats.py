@@ -15,9 +15,9 @@ from dpbench.board.caveats import made_of, recognised
 from dpbench.board.files import read_board, write_board
 from dpbench.board.leaderboard import build_board
 from dpbench.records.record import Record
-from dpbench.reporting import tradeoff_plot as plots
+from dpbench.reporting.plots import tradeoff_plot as plots
+from dpbench.reporting.plots.tradeoff_plot import write_tradeoff
 from dpbench.reporting.table import print_table
-from dpbench.reporting.tradeoff_plot import write_tradeoff
 
 
 def scale(**more: object) -> list[Record]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import random
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,10 +12,13 @@ from board_pages import written
 from record_factory import make_grid, make_record, victim_hashes
 
 from dpbench.api import load_records
+from dpbench.board import comparisons
 from dpbench.board.columns import COLUMNS, KEY, OPTIONAL_COLUMNS, WORST_CASE
 from dpbench.board.files import read_board, write_board
-from dpbench.board.leaderboard import build_board
+from dpbench.board.leaderboard import build_board, build_rows
+from dpbench.board.rows import BoardRow
 from dpbench.errors import DpbenchError
+from dpbench.metrics.intervals import bounds
 from dpbench.records.store import CELLS
 
 
@@ -416,3 +420,60 @@ def test_load_records_is_one_row_per_cell_and_victim(tmp_path: Path) -> None:
     assert list(decoder.label_read) == [True, False, True, True]
     with pytest.raises(DpbenchError, match="not a run directory"):
         load_records(tmp_path / "nowhere")
+
+
+def pair_by_pair(rows: list[BoardRow]) -> dict[BoardRow, str]:
+    """What `ties` says, one difference at a time."""
+    worst = [row for row in rows if row.name.attack == WORST_CASE]
+    tied: dict[BoardRow, list[str]] = {row: [] for row in worst}
+    for first, second in itertools.combinations(worst, 2):
+        granted = [(row.name.group, row.name.threat_model, row.name.releases) for row in (first, second)]
+        if granted[0] != granted[1]:
+            continue
+        figure = first.facts["headline"] or "leakage"
+        interval = comparisons.difference(first, second, figure) or comparisons.difference(first, second, "ssim")
+        if interval is not None and not comparisons.significant(interval):
+            tied[first].append(second.name.setting)
+            tied[second].append(first.name.setting)
+    return {row: "; ".join(sorted(others)) for row, others in tied.items()}
+
+
+@pytest.mark.parametrize("headline", ["leakage", "reid_top1", "ssim"])
+@pytest.mark.parametrize("floored", [True, False])
+def test_rows_that_are_compared_at_once_are_told_apart_as_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, headline: str, floored: bool
+) -> None:
+    rng = np.random.default_rng(5)
+    monkeypatch.setattr(comparisons, "BLOCK", 7)
+    records = []
+    for seed in (0, 1):
+        records += [make_record(attack="mean-image", ssim=0.1, seed=seed, headline=headline, victims=12)] * floored
+        for setting in range(24):
+            victims = 10 if setting in (5, 6) else 12
+            ssim = rng.normal(0.9 - 0.02 * setting, 0.1, victims).clip(0, 1)
+            if setting in (8, 9):
+                ssim = np.full(victims, 0.5)  # equal in each image
+            figures = {"ssim": ssim.tolist(), "reid_rank": rng.integers(0, 3, victims).tolist()}
+            lacking = {"ssim": None} if setting == 11 else {"failed": "broke"} if setting == 12 else {}
+            named = {"defense": "gaussian", "defense_args": {"std": setting}} if setting else {}
+            more = {"seed": seed, "headline": headline, "victims": victims}
+            records.append(make_record(**{**figures, **lacking, **named, **more}))
+    rows = build_rows(records)
+    found = comparisons.ties(rows)
+    assert found == pair_by_pair(rows)
+    assert any(found.values())
+    if headline == "ssim" and not floored:
+        assert any(one.count(";") < 20 for one in found.values())
+
+
+def test_comparing_many_settings_takes_few_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    calls = []
+    monkeypatch.setattr(comparisons, "bounds", lambda *given: calls.append(given) or bounds(*given))
+    for settings in (20, 40):
+        noisy = [
+            make_record(defense="gaussian", defense_args={"std": one}, ssim=rng.uniform(0, 1, 8).tolist(), victims=8)
+            for one in range(settings)
+        ]
+        comparisons.ties(build_rows(noisy))
+    assert len(calls) < 20

@@ -25,8 +25,8 @@ from dpbench.board.leaderboard import build_board, build_rows
 from dpbench.contract.threat import AUXILIARY_DATA, THREAT_MODELS
 from dpbench.records.record import Record
 from dpbench.records.store import CELLS
+from dpbench.reporting.plots.tradeoff_plot import write_tradeoff
 from dpbench.reporting.table import print_table
-from dpbench.reporting.tradeoff_plot import write_tradeoff
 
 METRICS = {"ssim": (0.0, 1.0), "psnr_db": (8.0, 40.0), "lpips": (0.0, 0.9)}
 

@@ -9,7 +9,7 @@ from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
 from dpbench.gate.beside import ELSEWHERE, OWN, set_beside
 from dpbench.protocols.sharing.reporting.columns import SHARING_BOARDS
-from dpbench.reporting.tradeoff_plot import write_tradeoff
+from dpbench.reporting.plots.tradeoff_plot import write_tradeoff
 
 
 def reference(**changes):

@@ -333,3 +333,18 @@ def test_restore_writes_what_is_gone(tmp_path):
     store.CELLS.write(tmp_path, records[0])
     assert store.CELLS.restore(tmp_path, records) == 1
     assert len(os.listdir(tmp_path / "records")) == 2
+
+
+def test_records_that_are_read_hold_once_what_they_say_alike(tmp_path):
+    alike = {"correct": [True, False] * 50, "victims": 8}
+    for attack, ssim in (("decoder", 0.5), ("rmle", 0.4), ("glass", 0.3)):
+        store.CELLS.write(tmp_path, make_record(attack=attack, ssim=ssim, **alike))
+    store.CELLS.write(tmp_path, make_record(attack="rmle", ssim=0.4, defense="dpm", correct=[True] * 100, victims=8))
+    read = list(store.CELLS.all(tmp_path))
+    alone = [store.CELLS.read(path) for path in store.CELLS.files(tmp_path)]
+    assert read == alone
+    assert [one.id for one in read] == [one.cell.id for one in read]
+    assert len({id(one.victims) for one in read}) == 1
+    assert len({id(one.cell.dataset) for one in read}) == 1
+    assert len({id(one.utility) for one in read}) == 2
+    assert len({id(one.utility) for one in alone}) == 4

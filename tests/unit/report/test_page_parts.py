@@ -9,7 +9,7 @@ from dpbench.contract.defense import Defense
 from dpbench.report import plots
 from dpbench.report.boards import commands
 from dpbench.report.levels import broken, level_of, percent
-from dpbench.report.marks import mark_of, symbol_of
+from dpbench.reporting.plots.marks import mark_of, symbol_of
 from dpbench.suite.words import built_in
 
 FLOOR = {"ssim": 0.2, "ssim_high": 0.25, "reid_top1": 0.0, "reid_top1_high": 0.1}

@@ -11,8 +11,8 @@ from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
 from dpbench.records.store import CELLS
 from dpbench.reporting.paper_table import COLUMNS, write_paper_table
-from dpbench.reporting.plot_style import note, panels, with_labels
-from dpbench.reporting.tradeoff_plot import write_tradeoff
+from dpbench.reporting.plots.plot_style import note, panels, with_labels
+from dpbench.reporting.plots.tradeoff_plot import write_tradeoff
 
 
 def records():
@@ -111,7 +111,7 @@ def test_plots_are_written_in_every_form_and_are_the_same_twice(tmp_path, dpbenc
 
 
 def test_only_what_is_a_curve_has_a_line_and_panels_have_equal_axes(board, tmp_path, monkeypatch):
-    from dpbench.reporting import tradeoff_plot
+    from dpbench.reporting.plots import tradeoff_plot
 
     grids = []
 

@@ -16,11 +16,11 @@ from tiny_suite import SUITE
 
 from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
-from dpbench.reporting.plot_style import draw_or_say
-from dpbench.reporting.tradeoff_plot import write_tradeoff
+from dpbench.reporting.plots.plot_style import draw_or_say
+from dpbench.reporting.plots.tradeoff_plot import write_tradeoff
 
 DRAW = """
-from dpbench.reporting.plot_style import default_style
+from dpbench.reporting.plots.plot_style import default_style
 @default_style()
 def draw():
     from matplotlib.figure import Figure

@@ -15,11 +15,12 @@ from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
 from dpbench.records.pictures import reconstructions_path, write_picture
 from dpbench.records.record import Record
-from dpbench.reporting.budget_plot import write_budgets
-from dpbench.reporting.depth_plot import depths, write_depth
 from dpbench.reporting.overview import write_overview
+from dpbench.reporting.plots.budget_plot import write_budgets
+from dpbench.reporting.plots.depth_plot import depths, write_depth
+from dpbench.reporting.plots.marks import style_of_defense
+from dpbench.reporting.plots.tradeoff_plot import write_tradeoff
 from dpbench.reporting.table import print_table
-from dpbench.reporting.tradeoff_plot import write_tradeoff
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -125,7 +126,7 @@ def test_tradeoff_is_drawn(tmp_path: Path, split_points: tuple[str, ...]) -> Non
     write_tradeoff(board, tmp_path / "plot.png")
     picture = pixels(tmp_path / "plot.png")
     assert picture.shape[1] > 800
-    for colour in ("#0072B2", "#D55E00", "#009E73"):
+    for colour, _ in map(style_of_defense, ("gaussian", "dpm", "quantise")):
         wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert (picture == wanted).all(-1).sum() > 100
     write_tradeoff(board[board.threat_model == "static"], tmp_path / "static.svg")
@@ -263,7 +264,8 @@ def test_budgets_are_drawn_where_there_are_several(tmp_path: Path) -> None:
     records = [*budget_records(), make_record(attack="mean-image", ssim=0.1)]
     assert write_budgets(build_board(records), tmp_path / "budgets.png")
     picture = pixels(tmp_path / "budgets.png")
-    assert (picture == [0x00, 0x72, 0xB2]).all(-1).sum() > 100
+    colour, _ = style_of_defense("dpm")
+    assert (picture == [int(colour[i : i + 2], 16) for i in (1, 3, 5)]).all(-1).sum() > 100
     assert not write_budgets(build_board([make_record()]), tmp_path / "one.png")
     assert not write_budgets(build_board([]), tmp_path / "none.png")
     assert [path.name for path in tmp_path.iterdir()] == ["budgets.png"]

@@ -12,7 +12,7 @@ from dpbench.errors import DpbenchError
 from dpbench.protocols.sharing.reporting.columns import FLOOR
 from dpbench.protocols.sharing.reporting.row_labels import varied_arguments
 from dpbench.protocols.sharing.reporting.transfer import matrices
-from dpbench.reporting.plot_style import bars, legible, note, panels, refuse_ending, style_of
+from dpbench.reporting.plots.plot_style import bars, legible, note, panels, refuse_ending, style_of
 from dpbench.text.shown_text import drawn
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from dpbench.report.content import Answer, Cell, Column, Gallery, Line, Plot, Re
 from dpbench.report.gallery import gallery_of
 from dpbench.report.glossary import SHARING, TERMS
 from dpbench.report.levels import RULE, broken, decimal, level_of, number, percent, told
-from dpbench.report.marks import mark_of
+from dpbench.reporting.plots.marks import mark_of
 from dpbench.suite.ensembles import is_floor
 from dpbench.suite.names import arguments_text
 

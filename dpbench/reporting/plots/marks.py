@@ -53,3 +53,13 @@ def symbol_of(defense: str) -> tuple[str, str]:
     """Colour, and marker as plotly calls it."""
     colour, sign = mark_of(defense)
     return colour, SIGNS.get(sign, "star")
+
+
+MARKERS = dict(zip(SIGNS, "osD^vPX<>h", strict=True))
+"""Character -> matplotlib's name for the marker."""
+
+
+def style_of_defense(defense: str) -> tuple[str, str]:
+    """Colour, and marker as matplotlib calls it."""
+    colour, sign = mark_of(defense)
+    return ("black", "*") if colour == INK else (colour, MARKERS[sign])

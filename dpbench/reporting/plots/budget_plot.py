@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from dpbench.board.columns import FLOOR, WORST_CASE
-from dpbench.contract.threat import BUDGETS, UNDEFENDED
-from dpbench.reporting.plot_style import bars, panels, refuse_ending
+from dpbench.contract.threat import BUDGETS
+from dpbench.reporting.plots.plot_style import bars, panels, refuse_ending
+from dpbench.reporting.plots.tradeoff_plot import PANEL, differing, plotted_rows, styles_of
 from dpbench.reporting.selection import short_arguments, strongest
-from dpbench.reporting.tradeoff_plot import PANEL, differing, plotted_rows, styles_of
 from dpbench.suite.ensembles import floors
 
 DASHES = ("-", "--", ":", "-.")
@@ -38,7 +38,7 @@ def write_budgets(board: pd.DataFrame, path: Path) -> bool:
     attacks = sorted(cells["attack"].unique())
     places = list(cells.groupby(PANEL, sort=False))
     size, shape = (max(5.2, 4.3 * len(places)), 2.9 * len(attacks) + 1.0), (len(attacks), len(places))
-    styles = styles_of(cells) | {UNDEFENDED: ("black", "*")}
+    styles = styles_of(cells)
     with panels(path, size, shape, legend=2, sharex=True, sharey="row") as grid:
         for column, (names, panel) in enumerate(places):
             short = short_arguments(panel)

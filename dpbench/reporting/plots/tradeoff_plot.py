@@ -9,14 +9,18 @@ import pandas as pd
 
 from dpbench.board.caveats import made_of, metrics_of
 from dpbench.board.columns import FLOOR, WORST_CASE, arguments_of, headline_of
+from dpbench.board.fronts import of_one_leakage
 from dpbench.contract.threat import THREAT_MODELS, UNDEFENDED
 from dpbench.metrics.table import CALIBRATED
-from dpbench.reporting.plot_style import bars, legible, note, panels, style_of
+from dpbench.reporting.plots.marks import style_of_defense
+from dpbench.reporting.plots.plot_style import NAMED, bars, legible, note, panels
 from dpbench.reporting.selection import server_of
 from dpbench.suite.names import varying
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+UP = "up = leaks more"
 
 LABELS = {
     "identity_top1": "identified by other images",
@@ -77,7 +81,7 @@ def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
             rows = board[same[0] & same[1] & same[2]]
             for line, metric in enumerate(metrics):
                 axes = grid[0, line] if side_by_side else grid[line, column]
-                shown = _of_one_leakage(panel) if metric == "leakage" else panel
+                shown = of_one_leakage(panel) if metric == "leakage" else panel
                 _references(axes, shown, rows, metric)
                 _lines(axes, shown, metric, styles)
                 if metric == "leakage":
@@ -85,7 +89,7 @@ def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
                 axes.margins(x=0.12, y=0.08)
                 axes.set_ylim(min(-0.03, axes.get_ylim()[0]), max(1.06, axes.get_ylim()[1]))
                 if column == 0:
-                    axes.set_ylabel(LABELS[metric])
+                    axes.set_ylabel(f"{LABELS[metric]}\n{UP}")
                 if line == 0 or side_by_side:
                     title = " / ".join(differing(names, [n for n, _ in places]))
                     axes.set_title(f"split at {title}", fontsize=10)
@@ -97,7 +101,7 @@ def plotted_rows(board: pd.DataFrame) -> pd.DataFrame:
     """Measured rows and, marked, one's own beside them; of a panel with several seeds those that take all together."""
     board = legible(board[board["origin"] != "claimed"])
     own = board["origin"].str.startswith("own")
-    board = board.assign(defense=board["defense"].where(~own, board["defense"] + " (own)"))
+    board = board.assign(**{name: board[name].where(~own, board[name] + " (own)") for name in ("defense", NAMED)})
     together = board.groupby(PANEL)["seed"].transform(lambda seeds: (seeds == "all").any()).astype(bool)
     return board[~together | (board["seed"] == "all")]
 
@@ -112,10 +116,9 @@ def differing(names: Any, all_names: list[Any]) -> list[str]:
     return [str(names[i]) for i in keep]
 
 
-def styles_of(worst: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Defense -> colour and marker."""
-    names = sorted(name for name in worst["defense"].unique() if name != UNDEFENDED)
-    return {name: style_of(number) for number, name in enumerate(names)}
+def styles_of(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Defense, as it is called -> colour and marker, which go by its name."""
+    return {str(label): style_of_defense(str(name)) for label, name in zip(rows["defense"], rows[NAMED], strict=True)}
 
 
 def _references(axes: Axes, panel: pd.DataFrame, rows: pd.DataFrame, metric: str) -> None:
@@ -138,7 +141,7 @@ def _lines(axes: Axes, panel: pd.DataFrame, metric: str, styles: dict[str, tuple
         headline = threat_model == strongest
         for (defense, _), points in tier.groupby(["defense", "seed"]):
             colour, marker = styles[str(defense)]
-            parameter, points, curve = _by_strength(points)
+            parameter, points, curve = by_strength(points)
             name = f"{defense} ({parameter})" if parameter else str(defense)
             x, y = (100 * points["accuracy"]).to_numpy(), points[metric].to_numpy()
             axes.errorbar(
@@ -167,16 +170,6 @@ def _lines(axes: Axes, panel: pd.DataFrame, metric: str, styles: dict[str, tuple
                     note(axes, strength, place, colour)
 
 
-def _of_one_leakage(panel: pd.DataFrame) -> pd.DataFrame:
-    """Rows whose leakage is made of the same metrics as the undefended model's, or as most: one axis, one meaning."""
-    if "leakage_metrics" not in panel:
-        return panel
-    named = panel["leakage_metrics"].map(lambda label: " ".join(metrics_of(label)))
-    reference = named[(panel["defense"] == UNDEFENDED) & (named != "")]
-    candidates = reference if len(reference) else named[named != ""]
-    return panel[named == candidates.mode().iloc[0]] if len(candidates) else panel
-
-
 def _say_made_of(axes: Axes, panel: pd.DataFrame) -> None:
     """Write on the axes, small, which metrics leakage is made of, where these are not all."""
     labels = {metrics_of(label) for label in panel.get("leakage_metrics", []) if label}
@@ -185,7 +178,7 @@ def _say_made_of(axes: Axes, panel: pd.DataFrame) -> None:
         axes.text(0.99, 0.01, text, transform=axes.transAxes, ha="right", va="bottom", fontsize=7, color="0.35")
 
 
-def _by_strength(points: pd.DataFrame) -> tuple[str, pd.DataFrame, bool]:
+def by_strength(points: pd.DataFrame) -> tuple[str, pd.DataFrame, bool]:
     """The parameter that varies, the points ordered by it, and whether they are a curve: one number alone varies.
 
     Ordered by accuracy where several vary or none does.

@@ -114,10 +114,14 @@ def legible(board: pd.DataFrame) -> pd.DataFrame:
     }
     shown = with_arguments(board.assign(**{name: board[name].map(drawn) for name in names}), arguments)
     if "defense" in shown:
+        shown[NAMED] = board["defense"]
         labels = {drawn(name): drawn(label) for name, label in board.attrs.get(LABELS, {}).items()}
         shown["defense"] = shown["defense"].map(lambda name: labels.get(name, name))
     return shown
 
+
+NAMED = "named"
+"""The column of a legible board that keeps the names of defenses: colours go by them, whatever they are called."""
 
 LABELS = "labels"
 """Where a board keeps what its defenses are called in a paper: name -> label."""

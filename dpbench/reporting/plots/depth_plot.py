@@ -12,8 +12,8 @@ from dpbench.board.cells import cells_of
 from dpbench.board.columns import FLOOR, WORST_CASE
 from dpbench.contract.threat import THREAT_MODELS, UNDEFENDED
 from dpbench.records.record import Record
-from dpbench.reporting.plot_style import bars, panels, refuse_ending, style_of
-from dpbench.reporting.tradeoff_plot import plotted_rows
+from dpbench.reporting.plots.plot_style import bars, panels, refuse_ending, style_of
+from dpbench.reporting.plots.tradeoff_plot import plotted_rows
 
 LABELS = {"ssim": "worst-case SSIM", "reid_top1": "re-identified (%)"}
 SCALE = {"ssim": 1.0, "reid_top1": 100.0}

@@ -1,0 +1,1 @@
+"""Plots of boards: panels, colours, and what each shows (imported only where drawn)."""

@@ -52,7 +52,10 @@ class GanInversion(PriorSearch):
         """Train (or remember) the GAN, then search and refine: (N,3,H,W) in [0,1]."""
         seen = viewed(seen)
         match = study_client(seen, draws=self.draws, generator=generator, separate=SEPARATE)
-        device = seen.released.device
+        return self.search(match, self.trained(seen), seen, generator)
+
+    def trained(self, seen: Observation) -> Generator:
+        """The generator, trained on the auxiliary images (or remembered), in eval mode."""
         network = self.generator_network(seen.image_shape)
         batch = seen.auxiliary.training_batch(self.batch_size)
         identity = [self.training_steps, self.width, self.latent, batch, seen.image_shape]
@@ -60,9 +63,10 @@ class GanInversion(PriorSearch):
         def train(train_generator: torch.Generator) -> dict[str, Tensor]:
             return self._train(network, seen, batch, train_generator)
 
-        network.load_state_dict(seen.remember(f"gan-{content_hash(identity)[:16]}", train, "auxiliary"))
-        place(network, device).eval().requires_grad_(False)
-        return self.search(match, network, seen, generator)
+        name = f"gan-{content_hash(identity)[:16]}"
+        owner = (type(self).name, f"v{type(self).version}")
+        network.load_state_dict(seen.remember(name, train, "auxiliary", owner=owner))
+        return place(network, seen.released.device).eval().requires_grad_(False)
 
     def generator_network(self, image_shape: tuple[int, int, int]) -> Generator:
         """The untrained generator for images (N, *image_shape)."""

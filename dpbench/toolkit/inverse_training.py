@@ -6,17 +6,18 @@ from collections.abc import Callable
 from typing import ClassVar, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dpbench.contract.attack import Attack, Observation
 from dpbench.contract.images import Images
+from dpbench.contract.plugin import Parameters
 from dpbench.machine.devices import autocast, place
 from dpbench.metrics.fidelity import lpips, ssim_unchecked
 from dpbench.service.release import RELEASE_BATCH
 from dpbench.text.hashing import content_hash
-from dpbench.toolkit.inverse_network import InverseNetwork
+from dpbench.toolkit.inverse_network import Adversary, FeatureInverse, InverseNetwork
 from dpbench.toolkit.inversion import images_for_statistics, initialise, pooled, victim_releases, victims_per_batch
 from dpbench.toolkit.linear_inverse import LinearInverse
 
@@ -48,10 +49,10 @@ WINDOW = 96
 whole image takes longer than the network."""
 
 
-class InverseTraining(BaseModel):
+class InverseTraining(Parameters):
     """How an inverse network is trained on fresh releases of the auxiliary images; see the attack `decoder`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    ids_skip_default = ("l1_weight", "adversarial_weight", "average")
 
     budgets: ClassVar[dict[str, dict[str, float]]] = {
         "small": {"steps": 0.25, "width": 0.5, "blocks": 0.5},
@@ -67,6 +68,14 @@ class InverseTraining(BaseModel):
     lpips_weight: float = Field(
         0.0, ge=0, le=10, description="weight of LPIPS; not by default: its weights are not on every machine"
     )
+    l1_weight: float = Field(1.0, ge=0, le=10, description="weight of the L1 distance")
+    adversarial_weight: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="weight of a critic that tells what is decoded from photographs: sharper, not closer",
+    )
+    average: float = Field(0.0, ge=0, lt=1, description="decay of the mean of the weights over the steps; 0: the last")
 
     @classmethod
     def of(cls, attack: Attack) -> Self:
@@ -146,7 +155,7 @@ class InverseTraining(BaseModel):
         network.load_state_dict(state)
         return place(network, released.device).eval().requires_grad_(False)
 
-    def network(self, feature_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> InverseNetwork:
+    def network(self, feature_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> FeatureInverse:
         """The untrained network for features (N, *feature_shape) and images (N, *image_shape)."""
         return InverseNetwork(feature_shape, image_shape, width=self.width, blocks=self.blocks)
 
@@ -183,7 +192,7 @@ class InverseTraining(BaseModel):
         place(network, device)
         linear, refining = network
         assert isinstance(linear, LinearInverse)
-        assert isinstance(refining, InverseNetwork)
+        assert isinstance(refining, FeatureInverse)
 
         def loss(small: Tensor, true: Tensor) -> Tensor:
             """Of what is left when small images are only made larger."""
@@ -202,7 +211,7 @@ class InverseTraining(BaseModel):
 
     def _train(
         self,
-        network: InverseNetwork,
+        network: FeatureInverse,
         images: Images,
         query: Callable[[Tensor], Tensor],
         learning_rate: float,
@@ -221,6 +230,8 @@ class InverseTraining(BaseModel):
             network.parameters(), learning_rate, weight_decay=1e-2, fused=device.type in ("cpu", "cuda")
         )
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=self.steps, pct_start=0.2)
+        adversary = Adversary(generator, device) if self.adversarial_weight else None
+        mean = {name: value.detach().clone() for name, value in network.named_parameters()} if self.average else {}
         counted = min(self.steps, per_epoch)
         total = torch.zeros((), device=device)
         order = torch.empty(0, dtype=torch.long)
@@ -246,13 +257,18 @@ class InverseTraining(BaseModel):
             with autocast(device):
                 output = network(released)
             loss = self._loss(output.float(), chosen, generator)
+            if adversary is not None:
+                loss = loss + self.adversarial_weight * adversary.judged(output.float(), chosen)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             schedule.step()
+            for name, value in network.named_parameters() if mean else ():
+                mean[name].lerp_(value.detach(), 1 - min(self.average, (step + 1) / (step + 10)))
             if step >= self.steps - counted:
                 total += loss.detach()
+        network.load_state_dict(mean, strict=False)
         return total / counted
 
     def _mean_image_loss(self, seen: Observation) -> Tensor:
@@ -266,6 +282,8 @@ class InverseTraining(BaseModel):
     def _loss(self, output: Tensor, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Training loss () of images (N,3,H,W) against the true ones; `generator` draws the window of large ones."""
         loss = functional.l1_loss(output, images)
+        if self.l1_weight != 1:
+            loss = self.l1_weight * loss
         # clamp: SSIM and LPIPS are about images in [0, 1]; the L1 distance still pulls values back
         if self.ssim_weight:
             seen, true = _window(output, images, generator) if generator is not None else (output, images)

@@ -22,6 +22,9 @@ GROUPS = 8
 SMALLEST = 4
 """Pixels a side below which nothing is halved further."""
 
+POINTS = 40
+"""Of the curve that is kept of a search."""
+
 LONGEST = 1 << 20
 """Bytes of a configuration, at most."""
 
@@ -67,7 +70,7 @@ class Denoiser:
 
 
 def small_unet(image_shape: tuple[int, int, int], width: int) -> nn.Module:
-    """An untrained pixel U-Net of `diffusers` for images of this shape, halved as often as both sides allow, up to 3."""
+    """An untrained pixel U-Net of `diffusers` for images of this shape, halved up to 3 times, as sides allow."""
     from diffusers import UNet2DModel
 
     halvings = 0

@@ -35,7 +35,8 @@ class TokenDecoder(Decoder):
     positions, transformer layers, a linear layer to the pixels of each patch. Every token sees all others, so that
     what a token holds of its neighbours, or a class token of all, comes back to its place. Differs: the training of
     `decoder` (L1 and SSIM, one-cycle AdamW without long warm-up, whitened features, fewer images per step); pre-norm
-    layers of a smaller width; a linear path beside them; features of any layout, of which positions are tokens; averaged weights.
+    layers of a smaller width; a linear path beside them; features of any layout, of which positions are tokens;
+    averaged weights.
     """
 
     name: ClassVar[str] = "decoder-tokens"

@@ -23,6 +23,7 @@ from dpbench.toolkit.inversion import converged, initialise, total_variation, vi
 from dpbench.toolkit.release_match import ReleaseMatch, study_client
 from dpbench.toolkit.view import viewed
 from dpbench_attacks._diffusion_models import (
+    POINTS,
     Denoiser,
     assert_diffusers,
     linear_alphas,
@@ -53,11 +54,11 @@ class GuidedDiffusion(Attack):
     Lei et al. 2025, "DRAG: data reconstruction attack using guided diffusion", and its variant that starts from an
     inverse network's image (DRAG++): DDIM steps with eta 1, each repeated; the gradient of the feature distance through
     the denoised estimate, clipped, with Adam's moments over all steps, gives the direction into which part of each
-    step's noise goes. Differs: in place of Stable Diffusion a small pixel U-Net of `diffusers`, trained on the auxiliary
-    images with weights averaged, or the user's own; the distance is that of `dpbench.toolkit.release_match`, which
-    whitens and averages over draws, plus TV; the start is what the decoder of `decoder` makes; fewer steps; all victims
-    in one batch, each with its own gradient norm; each victim keeps the denoised image with the lowest objective,
-    the decoder's among them.
+    step's noise goes. Differs: in place of Stable Diffusion a small pixel U-Net of `diffusers`, trained on the
+    auxiliary images with weights averaged, or the user's own; the distance is that of
+    `dpbench.toolkit.release_match`, which whitens and averages over draws, plus TV; the start is what the decoder of
+    `decoder` makes; fewer steps; all victims in one batch, each with its own gradient norm; each victim keeps the
+    denoised image with the lowest objective, the decoder's among them.
 
     `pipeline = "folder"` (or the `model_index.json` in it) names one that `diffusers` has saved, of pixels and with
     weights as safetensors, for images of this size: no code of it is run, and nothing is fetched.
@@ -169,6 +170,8 @@ class GuidedDiffusion(Attack):
         for step, time in enumerate(times):
             if step % 5 == 0:
                 seen.progress(f"denoising {step}/{self.steps}")
+            if step % math.ceil(self.steps / POINTS) == 0 and not victims[0]:
+                seen.log(step, feature_distance=round(float(last.mean()), 4))
             alpha = float(denoiser.alphas[time])
             after = float(denoiser.alphas[times[step + 1]]) if step + 1 < self.steps else 1.0
             for recurrence in range(self.recurrences):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -27,7 +28,7 @@ from dpbench.toolkit.inversion import (
 )
 from dpbench.toolkit.release_match import ReleaseMatch
 from dpbench.toolkit.view import viewed
-from dpbench_attacks._gan_search import SEPARATE
+from dpbench_attacks._gan_search import POINTS, SEPARATE
 from dpbench_attacks._priors import Blocks, ChosenPrior
 from dpbench_attacks.gan_progressive import best_of_pool
 
@@ -118,6 +119,8 @@ class GradientFreeGanInversion(ChosenPrior):
             for search, solutions, values in zip(searches, asked, objectives.tolist(), strict=True):
                 search.tell(list(zip(solutions, values, strict=True)))
             value, chosen = objectives.min(1)
+            if generation % math.ceil(self.generations / POINTS) == 0:
+                seen.log(generation, feature_distance=round(float(last.mean()), 4))
             better = value < lowest
             lowest = torch.where(better, value, lowest)
             last = torch.where(better, distances[everyone, chosen], last)

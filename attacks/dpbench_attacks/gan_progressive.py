@@ -129,7 +129,7 @@ class ProgressiveGanInversion(ChosenPrior):
                 optimizer, self.learning_rate, total_steps=self.steps + 1, pct_start=0.05
             )
             reached, kept = torch.full_like(lowest, torch.inf), values
-            for step in range(self.steps + 1):
+            for _ in range(self.steps + 1):
                 with torch.enable_grad():
                     moved = values + spread * shift
                     images = network.onward(moved, place_in)
@@ -150,6 +150,8 @@ class ProgressiveGanInversion(ChosenPrior):
                     optimizer.step()
                     schedule.step()
                     shift.copy_(within_l1_ball(shift, self.radius))
+            if not victims[0]:
+                seen.log((place_in + 1) * self.steps, feature_distance=round(float(last.mean()), 4))
             if place_in < count:
                 with torch.no_grad():
                     values = network.blocks[place_in](kept)

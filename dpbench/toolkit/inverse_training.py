@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import ClassVar, Self
 
@@ -18,7 +19,15 @@ from dpbench.metrics.fidelity import lpips, ssim_unchecked
 from dpbench.service.release import RELEASE_BATCH
 from dpbench.text.hashing import content_hash
 from dpbench.toolkit.inverse_network import Adversary, FeatureInverse, InverseNetwork
-from dpbench.toolkit.inversion import images_for_statistics, initialise, pooled, victim_releases, victims_per_batch
+from dpbench.toolkit.inversion import (
+    images_for_statistics,
+    initialise,
+    pooled,
+    pooled_query,
+    same_window,
+    victim_releases,
+    victims_per_batch,
+)
 from dpbench.toolkit.linear_inverse import LinearInverse
 
 VERSION = 4
@@ -35,6 +44,9 @@ MOST_IMAGES = 2048
 LEFT_OUT = 4
 """One in so many auxiliary images is kept from the linear map, to judge it by and to learn what it leaves open."""
 
+POINTS = 40
+"""Of the curve that is kept of a training."""
+
 FEWEST_LEFT_OUT = 32
 """With fewer images to judge a linear map by, and to learn from, there is none."""
 
@@ -43,10 +55,6 @@ CLEARLY = 0.95
 
 RETRY_RATE = 0.25
 """Share of the learning rate at which a decoder that did not converge starts again."""
-
-WINDOW = 96
-"""Side of the windows in which the SSIM of larger images is taken in training, one at random for each step: that of the
-whole image takes longer than the network."""
 
 
 class InverseTraining(Parameters):
@@ -102,7 +110,7 @@ class InverseTraining(Parameters):
         """
         releases = victim_releases(seen)
         released = pooled(releases)
-        query = _pooled_query(seen.granted_query(), len(releases))
+        query = pooled_query(seen.granted_query(), len(releases))
         shape = tuple(released.shape[1:])
         identity = {
             "version": VERSION,
@@ -117,8 +125,9 @@ class InverseTraining(Parameters):
             initialise(network, train_generator)
             place(network, released.device)
             images = seen.auxiliary.images.to(released.device)
-            final_loss = self._train(network, images, query, rate, train_generator, seen.progress)
-            return {**network.state_dict(), "final_loss": final_loss}
+            curve: list[Tensor] = []
+            final_loss = self._train(network, images, query, rate, train_generator, seen.progress, curve)
+            return {**network.state_dict(), "final_loss": final_loss, "curve": torch.stack(curve)}
 
         def train(train_generator: torch.Generator) -> dict[str, Tensor]:
             mean_image_loss = self._mean_image_loss(seen)
@@ -140,6 +149,8 @@ class InverseTraining(Parameters):
 
         name = f"decoder-{content_hash(identity)[:16]}"
         state = dict(seen.remember(name, train, "query", owner=("decoder", f"v{VERSION}")))
+        for step, loss in state.pop("curve", torch.empty(0, 2)).tolist():
+            seen.log(int(step), decoder_loss=round(loss, 4))
         final_loss, mean_image_loss, linear_loss, retried = (
             float(state.pop(name)) for name in ("final_loss", "mean_image_loss", "linear_loss", "retried")
         )
@@ -205,9 +216,9 @@ class InverseTraining(Parameters):
             return {}, linear_loss
         initialise(refining, generator)
         final_loss = self._train(
-            refining, held, lambda some: linear(query(some)), self.learning_rate, generator, seen.progress
+            refining, held, lambda some: linear(query(some)), self.learning_rate, generator, seen.progress, curve := []
         )
-        return {**network.state_dict(), "final_loss": final_loss}, linear_loss
+        return {**network.state_dict(), "final_loss": final_loss, "curve": torch.stack(curve)}, linear_loss
 
     def _train(
         self,
@@ -217,8 +228,12 @@ class InverseTraining(Parameters):
         learning_rate: float,
         generator: torch.Generator,
         progress: Callable[[str], None],
+        curve: list[Tensor],
     ) -> Tensor:
-        """Trains `network` in place; returns the mean loss over its last pass through the images, ()."""
+        """Trains `network` in place; returns the mean loss over its last pass through the images, ().
+
+        Pairs of step and loss, some `POINTS`, are added to the curve.
+        """
         device = next(network.parameters()).device
         batch = min(self.batch_size, len(images))
         per_epoch = len(images) // batch
@@ -264,6 +279,8 @@ class InverseTraining(Parameters):
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             schedule.step()
+            if step % math.ceil(self.steps / POINTS) == 0:
+                curve.append(torch.stack([torch.full_like(loss, step), loss.detach()]))
             for name, value in network.named_parameters() if mean else ():
                 mean[name].lerp_(value.detach(), 1 - min(self.average, (step + 1) / (step + 10)))
             if step >= self.steps - counted:
@@ -281,28 +298,11 @@ class InverseTraining(Parameters):
 
     def _loss(self, output: Tensor, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Training loss () of images (N,3,H,W) against the true ones; `generator` draws the window of large ones."""
-        loss = functional.l1_loss(output, images)
-        if self.l1_weight != 1:
-            loss = self.l1_weight * loss
+        loss = self.l1_weight * functional.l1_loss(output, images)
         # clamp: SSIM and LPIPS are about images in [0, 1]; the L1 distance still pulls values back
         if self.ssim_weight:
-            seen, true = _window(output, images, generator) if generator is not None else (output, images)
+            seen, true = same_window(output, images, generator) if generator is not None else (output, images)
             loss = loss + self.ssim_weight * (1 - ssim_unchecked(seen.clamp(0, 1), true).mean())
         if self.lpips_weight:
             loss = loss + self.lpips_weight * lpips(output.clamp(0, 1), images).mean()
         return loss
-
-
-def _window(output: Tensor, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The same window of both (N,3,H,W), at most `WINDOW` a side."""
-    for axis in (2, 3):
-        beyond = images.shape[axis] - WINDOW
-        if beyond > 0:
-            start = int(torch.randint(beyond + 1, (), generator=generator, device=generator.device))
-            output, images = output.narrow(axis, start, WINDOW), images.narrow(axis, start, WINDOW)
-    return output, images
-
-
-def _pooled_query(query: Callable[[Tensor], Tensor], times: int) -> Callable[[Tensor], Tensor]:
-    """Images -> what `times` releases of them say together."""
-    return lambda images: pooled([query(images) for _ in range(times)])

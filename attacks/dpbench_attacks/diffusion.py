@@ -82,7 +82,9 @@ class GuidedDiffusion(Attack):
     unet_config: File | None = Field(None, description="its config.json")
     scheduler_config: File | None = Field(None, description="its scheduler's scheduler_config.json")
     training_steps: int = Field(2000, ge=1, le=1_000_000, description="of the model that is trained")
-    width: int = Field(32, ge=8, le=512, description="its channels at the images' resolution; twice as many below")
+    width: int = Field(
+        32, ge=1, le=512, description="its channels at the images' resolution, in eights; twice as many below"
+    )
     batch_size: int = Field(32, ge=2, le=1024, description="auxiliary images in each of these steps")
     decoder_steps: int = Field(
         800, ge=1, le=100_000, description="of the decoder that gives the start, as in `decoder`"

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dpbench.plugins.registry import register
-from dpbench.toolkit.inverse_network import FeatureInverse, features_on_grid
+from dpbench.toolkit.inverse_network import FeatureInverse, InverseNetwork, features_on_grid
+from dpbench.toolkit.linear_inverse import LinearInverse
 from dpbench_attacks.decoder import Decoder
 
 GRID = 8
@@ -55,6 +56,12 @@ class TokenDecoder(Decoder):
     def network(self, feature_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> FeatureInverse:
         """The untrained network for features (N, *feature_shape) and images (N, *image_shape)."""
         return Detokenizer(feature_shape, image_shape, width=self.width, layers=self.layers)
+
+    def dense_network(self, feature_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> nn.Sequential:
+        """As in `decoder`: what refines the small images of a linear map are convolutions."""
+        linear = LinearInverse(feature_shape, image_shape)
+        refining = InverseNetwork(linear.small_shape, image_shape, width=self.width // 2, blocks=self.blocks)
+        return nn.Sequential(linear, refining)
 
 
 class Detokenizer(FeatureInverse):

@@ -37,8 +37,8 @@ def detokenizer_plain(seen: Observation, *, generator: torch.Generator, steps: i
     """Train it on auxiliary images and their features, then apply it: (N,3,H,W) in [0,1].
 
     Lei et al. 2025, "DRAG: ...": linear to 512, learned positions, 4 layers of 8 heads, linear to the pixels of each
-    patch; AdamW 1e-3, cosine, warm-up, batch 256. Differs: the positions of a convolution's maps are the tokens, and the
-    warm-up is a tenth of the steps. Unknown, and chosen here: mean squared error, 10,000 steps.
+    patch; AdamW 1e-3, cosine, warm-up, batch 256. Differs: the positions of a convolution's maps are the tokens,
+    and the warm-up is a tenth of the steps. Unknown, and chosen here: mean squared error, 10,000 steps.
     """
     query, images = seen.granted_query(), seen.auxiliary.images
     with seeded(seed_of(generator), seen.released.device):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -33,7 +34,7 @@ def drag_plain(
     def invert(released: Tensor) -> Tensor:
         x = noise(torch.empty(1, *seen.image_shape, device=released.device))
         mean, square, count, image = torch.zeros_like(x), torch.zeros_like(x), 0, x
-        for time, later in zip(times[:-1], times[1:], strict=True):
+        for time, later in itertools.pairwise(times):
             now, then = alphas[time], alphas[later] if later else 1.0
             for recurrence in range(recurrences):
                 x = x.detach().requires_grad_(True)

@@ -19,8 +19,10 @@ from dpbench.machine import plugin_files
 from dpbench.machine.devices import autocast, place
 from dpbench.machine.process_state import preserved
 from dpbench.models.checkpoints import misfit, read_checkpoint
+from dpbench.toolkit.release_match import ReleaseMatch
 from dpbench_attacks._gan_networks import Generator
-from dpbench_attacks.gan import GanInversion
+from dpbench_attacks._gan_search import normal
+from dpbench_attacks._gan_training import VERSION, GanTraining
 
 OUTSIDE = 0.05
 """By so much the values of an image may leave [0, 1]."""
@@ -97,9 +99,9 @@ class ChosenPrior(Attack, abc.ABC):
         """
         if self.prior is not None:
             return self._own(seen)
-        part = {name: getattr(self, name) for name in ("training_steps", "width", "latent", "batch_size")}
-        network = GanInversion(**part).trained(seen)
-        return Blocks(network.latent, dcgan_blocks(network), [*part.values(), GanInversion.version])
+        training = GanTraining.of(self)
+        network = training.trained(seen)
+        return Blocks(network.latent, dcgan_blocks(network), [training.model_dump(), VERSION])
 
     def _own(self, seen: Observation) -> Blocks:
         assert self.prior is not None
@@ -205,3 +207,23 @@ def dcgan_blocks(network: Generator) -> list[Block]:
 
     doublings = [*network.early[2:], *network.late[:-2]]
     return [fast(block) for block in (entered, *doublings, to_image)]
+
+
+@torch.no_grad()
+def best_of_pool(
+    match: ReleaseMatch, network: Blocks, pool: int, size: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The z (N, latent) of a pool nearest to each victim, and the mean distance (N,) of all of them."""
+    target = match.standardised(match.released)
+    lowest = torch.full((len(target),), torch.inf, device=target.device)
+    best = torch.zeros(len(target), network.latent, device=target.device)
+    first = torch.zeros(len(target), device=target.device)
+    for count in (min(size, pool - done) for done in range(0, pool, size)):
+        z = normal(count, network.latent, target.device, generator)
+        release = match.standardised(match.release(network(z), generator))
+        distance, chosen = (torch.cdist(target, release).square() / target.shape[1]).min(1)
+        first = first + torch.cdist(target, release).square().mean(1) / target.shape[1] * count / pool
+        better = distance < lowest
+        lowest = torch.where(better, distance, lowest)
+        best = torch.where(better[:, None], z[chosen], best)
+    return best, first

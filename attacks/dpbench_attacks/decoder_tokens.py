@@ -10,10 +10,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dpbench.contract.attack import Attack, Observation
+from dpbench.contract.threat import Needs
 from dpbench.plugins.registry import register
 from dpbench.toolkit.inverse_network import FeatureInverse, InverseNetwork, features_on_grid
+from dpbench.toolkit.inverse_training import VERSION, InverseTraining
+from dpbench.toolkit.inversion import pooled, victim_releases
 from dpbench.toolkit.linear_inverse import LinearInverse
-from dpbench_attacks.decoder import Decoder
+from dpbench.toolkit.view import viewed
 
 GRID = 8
 """Positions a side where features lie on no grid."""
@@ -29,7 +33,7 @@ FINEST = 32
 
 
 @register
-class TokenDecoder(Decoder):
+class TokenDecoder(InverseTraining, Attack):
     """An inverse network of transformer layers, trained as `decoder` is.
 
     Lei et al. 2025, "DRAG: data reconstruction attack using guided diffusion", its detokenizer: a linear layer, learned
@@ -41,8 +45,9 @@ class TokenDecoder(Decoder):
     """
 
     name: ClassVar[str] = "decoder-tokens"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = VERSION
     paper: ClassVar[str] = "https://arxiv.org/abs/2509.11724"
+    needs: ClassVar[Needs] = "query"
     budgets: ClassVar[dict[str, dict[str, float]]] = {
         "small": {"steps": 0.25, "width": 0.5, "layers": 0.5},
         "large": {"steps": 2, "width": 1.5, "layers": 1.5},
@@ -52,6 +57,12 @@ class TokenDecoder(Decoder):
     width: int = Field(256, ge=8, le=1024, description="of a token")
     layers: int = Field(4, ge=1, le=32, description="of the transformer")
     average: float = Field(0.99, ge=0, lt=1, description="decay of the mean of the weights over the steps; 0: the last")
+
+    def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
+        """Train (or remember) the inverse network and apply it: (N,3,H,W) in [0,1]."""
+        seen = viewed(seen)
+        training = self.within(seen)
+        return training.apply(training.trained(seen), pooled(victim_releases(seen)))
 
     def network(self, feature_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> FeatureInverse:
         """The untrained network for features (N, *feature_shape) and images (N, *image_shape)."""

@@ -60,7 +60,7 @@ class GuidedDiffusion(Attack):
     `decoder` makes; fewer steps; all victims in one batch, each with its own gradient norm; each victim keeps the
     denoised image with the lowest objective, the decoder's among them.
 
-    `pipeline = "folder"` (or the `model_index.json` in it) names one that `diffusers` has saved, of pixels and with
+    `pipeline = "folder/model_index.json"` names one that `diffusers` has saved, of pixels and with
     weights as safetensors, for images of this size: no code of it is run, and nothing is fetched.
     """
 
@@ -78,7 +78,10 @@ class GuidedDiffusion(Attack):
     guidance: float = Field(0.2, ge=0, le=1, description="share of each step's noise that follows the gradient")
     total_variation: float = Field(0.1, ge=0, le=100, description="weight of TV (mean absolute difference)")
     draws: int = Field(2, ge=1, le=64, description="releases averaged in each step, for stochastic clients")
-    weights: File | None = Field(None, description="of a `UNet2DModel` of diffusers, safetensors; else one is trained")
+    pipeline: File | None = Field(
+        None, description="model_index.json of a local pipeline of diffusers, or its folder; else a model is trained"
+    )
+    weights: File | None = Field(None, description="of its `UNet2DModel`, safetensors")
     unet_config: File | None = Field(None, description="its config.json")
     scheduler_config: File | None = Field(None, description="its scheduler's scheduler_config.json")
     training_steps: int = Field(2000, ge=1, le=1_000_000, description="of the model that is trained")
@@ -97,12 +100,12 @@ class GuidedDiffusion(Attack):
     @classmethod
     def _pipeline(cls, given: Any) -> Any:
         """`pipeline` stands for the three files in its folder."""
-        if not isinstance(given, dict) or "pipeline" not in given:
+        if not isinstance(given, dict) or not given.get("pipeline"):
             return given
-        folder = Path(str(given["pipeline"]))
-        folder = folder.parent if folder.name == "model_index.json" else folder
-        rest = {name: value for name, value in given.items() if name != "pipeline"}
-        return rest | {name: str(folder / file) for name, file in PIPELINE.items()}
+        index = Path(str(given["pipeline"])).expanduser()
+        index = index / "model_index.json" if index.is_dir() else index
+        files = {name: str(index.parent / file) for name, file in PIPELINE.items()}
+        return files | given | {"pipeline": str(index)}
 
     def assert_at_hand(self) -> None:
         """`diffusers` is installed, and what the files of a model hold is what is expected.

@@ -29,8 +29,7 @@ from dpbench.toolkit.inversion import (
 from dpbench.toolkit.release_match import ReleaseMatch
 from dpbench.toolkit.view import viewed
 from dpbench_attacks._gan_search import POINTS, SEPARATE
-from dpbench_attacks._priors import Blocks, ChosenPrior
-from dpbench_attacks.gan_progressive import best_of_pool
+from dpbench_attacks._priors import Blocks, ChosenPrior, best_of_pool
 
 COARSE = 4
 """Pixels a side of the correction."""

@@ -30,7 +30,7 @@ from dpbench.toolkit.inversion import (
 from dpbench.toolkit.release_match import ReleaseMatch, study_client
 from dpbench.toolkit.view import viewed
 from dpbench_attacks._gan_search import NOISE_SMOOTHING, SEPARATE, normal
-from dpbench_attacks._priors import Blocks, ChosenPrior
+from dpbench_attacks._priors import Blocks, ChosenPrior, best_of_pool
 
 ENCODER_WIDTH = 64
 ENCODER_BATCH = 32
@@ -260,26 +260,6 @@ class Encoder(nn.Module):
         grid = features_on_grid(units, self.image_size) if self.look is not None else None
         z: Tensor = self.dense(units if grid is None or self.look is None else self.look(grid))
         return z
-
-
-@torch.no_grad()
-def best_of_pool(
-    match: ReleaseMatch, network: Blocks, pool: int, size: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """The z (N, latent) of a pool nearest to each victim, and the mean distance (N,) of all of them."""
-    target = match.standardised(match.released)
-    lowest = torch.full((len(target),), torch.inf, device=target.device)
-    best = torch.zeros(len(target), network.latent, device=target.device)
-    first = torch.zeros(len(target), device=target.device)
-    for count in (min(size, pool - done) for done in range(0, pool, size)):
-        z = normal(count, network.latent, target.device, generator)
-        release = match.standardised(match.release(network(z), generator))
-        distance, chosen = (torch.cdist(target, release).square() / target.shape[1]).min(1)
-        first = first + torch.cdist(target, release).square().mean(1) / target.shape[1] * count / pool
-        better = distance < lowest
-        lowest = torch.where(better, distance, lowest)
-        best = torch.where(better[:, None], z[chosen], best)
-    return best, first
 
 
 def within_l1_ball(shift: Tensor, radius: float) -> Tensor:

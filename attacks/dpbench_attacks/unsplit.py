@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dpbench.contract.attack import Attack, Observation
 from dpbench.contract.threat import Needs
@@ -26,7 +27,7 @@ from dpbench.toolkit.inversion import (
     victims_per_batch,
 )
 from dpbench.toolkit.standardising import Standardising
-from dpbench_attacks.fora import Substitute, mmd
+from dpbench_attacks._substitute import Substitute, mmd
 
 SIDE = 8
 """Pixels a side at which images are told to look like the attacker's own."""
@@ -89,7 +90,7 @@ class UnSplit(Attack):
             label = f"substitute {attempt + 1}/{self.substitutes}"
             found, first, last = self._fit(network, target, mean, seen, label)
             for images in (found, (2 * mean - found).clamp(0, 1)):
-                unlike = float(mmd(small(images), small(known)))
+                unlike = float(mmd(contrast(images - mean), contrast(known - mean)))
                 if unlike < lowest:
                     best, lowest, kept = images, unlike, (first, last)
         seen.notes["first_feature_loss"], seen.notes["final_feature_loss"] = (round(value, 5) for value in kept)
@@ -158,6 +159,7 @@ class UnSplit(Attack):
         return place(network, device).eval()
 
 
-def small(images: Tensor) -> Tensor:
-    """Images (N,3,H,W) at 8x8 pixels."""
-    return nn.functional.adaptive_avg_pool2d(images, SIDE)
+def contrast(deviations: Tensor) -> Tensor:
+    """Deviations from a mean (N,3,H,W) at 8x8 pixels, of unit variance: a faint image may be right too."""
+    small = functional.adaptive_avg_pool2d(deviations, SIDE)
+    return small / small.std().clamp_min(1e-6)

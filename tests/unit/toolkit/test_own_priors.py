@@ -18,9 +18,9 @@ from dpbench.contract.attack import Attack, Observation
 from dpbench.contract.defense import ProtectedModel
 from dpbench.errors import DpbenchError
 from dpbench.machine.randomness import derive_generator
+from dpbench.plugins import remote
 from dpbench.plugins.configuring import configure
 from dpbench.plugins.registry import files_of
-from dpbench.plugins.remote import crosses
 from dpbench.testing.tiny import CPU, smooth
 
 PRIOR = """
@@ -57,6 +57,10 @@ def blank():
 
 def broken():
     raise RuntimeError("no such luck")
+
+def marks():
+    torch.marked = True
+    return build((3, 16, 16))
 
 def blocks():
     mixed = nn.Sequential(nn.Linear(48, 48), nn.Unflatten(1, (3, 4, 4)), nn.Upsample((16, 16)), nn.Sigmoid())
@@ -111,11 +115,19 @@ def test_a_generator_of_ones_own_is_searched(cls: type[Attack], function: str, p
 
 def test_its_code_runs_apart_and_its_content_counts(prior: Path, weights: Path) -> None:
     attack = configure(ProgressiveGanInversion, {"prior": f"{prior}:build", "checkpoint": str(weights)})
-    assert crosses(attack, audit=False)
-    assert not crosses(configure(ProgressiveGanInversion, {"checkpoint": str(weights)}), audit=False)
+    assert remote.crosses(attack, audit=False)
+    assert not remote.crosses(configure(ProgressiveGanInversion, {"checkpoint": str(weights)}), audit=False)
     assert set(files_of(attack)) == {"prior", "checkpoint"}
     assert attack.model_dump(mode="json")["function"] == "build"
     assert configure(ProgressiveGanInversion, json.loads(attack.model_dump_json())) == attack
+
+
+def test_none_of_its_code_runs_here(prior: Path) -> None:
+    observation, victims = seen()
+    attack = configure(GradientFreeGanInversion, QUICK[GradientFreeGanInversion] | {"prior": f"{prior}:marks"})
+    images = remote.reconstruct(attack, observation, derive_generator(CPU, "attack"))
+    assert images.shape == victims.shape
+    assert not hasattr(torch, "marked")
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def read_config(path: Path, kind: str) -> dict[str, Any]:
         DpbenchError: it is none.
     """
     try:
-        told = json.loads(path.read_bytes()[:LONGEST])
+        told: Any = json.loads(path.read_bytes()[:LONGEST])
     except (OSError, ValueError) as error:
         raise DpbenchError(
             f"{path} is no configuration of diffusers ({type(error).__name__}); copy it again"
@@ -145,4 +145,4 @@ def read_config(path: Path, kind: str) -> dict[str, Any]:
     name = told.get("_class_name") if isinstance(told, dict) else None
     if not (isinstance(name, str) and name.endswith(kind)):
         raise DpbenchError(f"{path} is of {name!r}; expected a {kind} of diffusers: only models of pixels are guided")
-    return told
+    return dict(told)

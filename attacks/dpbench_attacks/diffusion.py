@@ -208,7 +208,7 @@ class GuidedDiffusion(Attack):
         variance = (1 - after) / (1 - alpha) * (1 - alpha / after) if after < 1 else 0.0
         length = math.sqrt(variance * image[0].numel())
         turned = torch.lerp(math.sqrt(variance) * noise, -length * direction, self.guidance)
-        norm = turned.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None, None]
+        norm = torch.linalg.vector_norm(turned, dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
         left = math.sqrt(max(0.0, 1 - after - variance))
         return math.sqrt(after) * image + left * epsilon + turned * (length / norm)
 
@@ -273,10 +273,10 @@ def _mixed(image: Tensor, noise: Tensor, share: float) -> Tensor:
 
 def _direction(gradient: Tensor, moments: tuple[Tensor, Tensor], count: int) -> Tensor:
     """The direction (M,3,H,W) of Adam's step, of length 1, from gradients clipped to `CLIP`; moments are updated."""
-    norm = gradient.flatten(1).norm(dim=1)[:, None, None, None]
+    norm = torch.linalg.vector_norm(gradient, dim=(1, 2, 3), keepdim=True)
     gradient = gradient * (CLIP / norm.clamp_min(1e-12)).clamp_max(1)
     for moment, beta, value in zip(moments, BETAS, (gradient, gradient.square()), strict=True):
         moment.lerp_(value, 1 - beta)
     mean, spread = (moment / (1 - beta**count) for moment, beta in zip(moments, BETAS, strict=True))
     step = mean / (spread.sqrt() + 1e-8)
-    return step / step.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None, None]
+    return step / torch.linalg.vector_norm(step, dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)

@@ -45,9 +45,9 @@ class UnSplit(Attack):
     fresh weights. `architecture = "resnet10t:layer1"` names it, a timm model and its split point; where it is not
     known, a small convolutional network stands in. Differs: one substitute for all victims, who share a client, and
     releases of others that were heard besides; they are standardised; larger steps, and fewer; TV is the l1 norm;
-    images start at the mean of the attacker's own; of several substitutes, and of an image and its negative, which
-    explain a release as well, those count that look most like the attacker's own (MMD of 8x8 pixels, Gretton et al.
-    2012).
+    images start at the mean of the attacker's own, and have their colours and contrast, which a substitute would make
+    up for; of several substitutes, and of an image and its negative, which explain a release as well, those count that
+    look most like the attacker's own (MMD of 8x8 pixels, Gretton et al. 2012).
 
     It fails beyond shallow splits, as its authors say: a deep substitute explains any release by any image. Nothing it
     sees says whether that happened; `converged` says that the release is explained, not that the image is right.
@@ -65,10 +65,10 @@ class UnSplit(Attack):
     rounds: int = Field(8, ge=1, le=100_000, description="of steps on the images, then on the substitute")
     image_steps: int = Field(20, ge=1, le=10_000, description="Adam steps on the images in each round")
     model_steps: int = Field(20, ge=1, le=10_000, description="likewise on the substitute")
-    image_learning_rate: float = Field(0.02, gt=0, le=1, description="of the images")
+    image_learning_rate: float = Field(0.05, gt=0, le=1, description="of the images")
     model_learning_rate: float = Field(2e-3, gt=0, le=0.1, description="of the substitute")
     total_variation: float = Field(0.3, ge=0, le=100, description="weight of TV (mean absolute difference)")
-    nearness: float = Field(0.3, ge=0, le=100, description="weight of the squared distance from the mean image")
+    nearness: float = Field(0.3, ge=0, le=100, description="weight of keeping the contrast of the attacker's images")
     substitutes: int = Field(3, ge=1, le=64, description="that are tried, from other weights each")
     heard: int = Field(16, ge=0, le=4096, description="releases of others that are explained beside the victims'")
 
@@ -82,13 +82,14 @@ class UnSplit(Attack):
         standardising = Standardising(tuple(released.shape[1:]), channel_axis(tuple(released.shape)))
         place(standardising, released.device).fit(released)
         target = standardising(released)
+        target = target / target.std().clamp_min(1e-6)
         known = seen.auxiliary.images[:256].to(released.device)
         mean = known.mean(0, keepdim=True)
         best, lowest, kept = mean.expand(len(released), -1, -1, -1), float("inf"), (1.0, 1.0)
         for attempt in range(self.substitutes):
             network = self._substitute(tuple(released.shape[1:]), seen, generator)
             label = f"substitute {attempt + 1}/{self.substitutes}"
-            found, first, last = self._fit(network, target, mean, seen, label)
+            found, first, last = self._fit(network, target, mean, colours(known - mean), seen, label)
             for images in (found, (2 * mean - found).clamp(0, 1)):
                 unlike = float(mmd(contrast(images - mean), contrast(known - mean)))
                 if unlike < lowest:
@@ -98,14 +99,14 @@ class UnSplit(Attack):
         return best[: len(victims)].clone()
 
     def _fit(
-        self, network: nn.Module, target: Tensor, mean: Tensor, seen: Observation, label: str
+        self, network: nn.Module, target: Tensor, mean: Tensor, colours: Tensor, seen: Observation, label: str
     ) -> tuple[Tensor, float, float]:
         """Images (N,3,H,W) in [0,1] whose features through the fitted network are the target; first and last loss."""
-        images = mean.repeat(len(target), 1, 1, 1).requires_grad_(True)
-        image_optimizer = torch.optim.Adam([images], self.image_learning_rate, amsgrad=True)
+        free = torch.zeros(len(target), *mean.shape[1:], device=mean.device).requires_grad_(True)
+        image_optimizer = torch.optim.Adam([free], self.image_learning_rate, amsgrad=True)
         model_optimizer = torch.optim.Adam(network.parameters(), self.model_learning_rate, amsgrad=True)
         with torch.no_grad():
-            first = last = float((network(images) - target).square().mean())
+            first = last = float((network(mean.expand(len(target), -1, -1, -1)) - target).square().mean())
         for number in range(self.rounds):
             seen.progress(f"{label}, round {number}/{self.rounds}")
             for step in range(self.image_steps + self.model_steps):
@@ -113,15 +114,15 @@ class UnSplit(Attack):
                 if step in (0, self.image_steps):
                     network.requires_grad_(not of_images)
                 with torch.enable_grad():
+                    images = (mean + torch.einsum("ij,njhw->nihw", colours, free)).clamp(0, 1)
                     distance = (network(images if of_images else images.detach()) - target).square().flatten(1).mean(1)
-                    near = (images - mean).square().mean((1, 2, 3))
+                    # as much contrast as the attacker's own images have: less, and the substitute makes up for it
+                    near = (free.square().mean((1, 2, 3)) - 1).square()
                     loss = distance + self.total_variation * total_variation(images) + self.nearness * near
                     optimizer = image_optimizer if of_images else model_optimizer
                     optimizer.zero_grad(set_to_none=True)
                     loss.sum().backward() if of_images else distance.mean().backward()
                 optimizer.step()
-                with torch.no_grad():
-                    images.clamp_(0, 1)
             last = float(distance.detach().mean())
             if label.startswith("substitute 1/"):
                 seen.log(number, feature_distance=round(last, 4))
@@ -159,7 +160,16 @@ class UnSplit(Attack):
         return place(network, device).eval()
 
 
+def colours(deviations: Tensor) -> Tensor:
+    """What makes of independent channels of unit variance such colours as deviations (N,3,H,W) have, (3,3)."""
+    rows = deviations.double().movedim(1, -1).flatten(0, -2).cpu()
+    values, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
+    size = values.clamp_min(1e-4 * float(values.max())).clamp_min(1e-12).sqrt()
+    return (vectors @ torch.diag(size) @ vectors.T).to(deviations)
+
+
 def contrast(deviations: Tensor) -> Tensor:
     """Deviations from a mean (N,3,H,W) at 8x8 pixels, of unit variance: a faint image may be right too."""
     small = functional.adaptive_avg_pool2d(deviations, SIDE)
-    return small / small.std().clamp_min(1e-6)
+    scaled: Tensor = small / small.std().clamp_min(1e-6)
+    return scaled

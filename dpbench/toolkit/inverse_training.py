@@ -215,8 +215,9 @@ class InverseTraining(Parameters):
         if not linear_loss < CLEARLY * to_beat:
             return {}, linear_loss
         initialise(refining, generator)
+        curve: list[Tensor] = []
         final_loss = self._train(
-            refining, held, lambda some: linear(query(some)), self.learning_rate, generator, seen.progress, curve := []
+            refining, held, lambda some: linear(query(some)), self.learning_rate, generator, seen.progress, curve
         )
         return {**network.state_dict(), "final_loss": final_loss, "curve": torch.stack(curve)}, linear_loss
 

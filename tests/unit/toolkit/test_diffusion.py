@@ -60,6 +60,7 @@ def test_other_files_are_refused_when_a_run_is_planned(pipeline: Path, tmp_path:
         (tmp_path / name).mkdir()
         for file in (pipeline / name).iterdir():
             (tmp_path / name / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "model_index.json").write_text("{}")
     (tmp_path / "unet" / "config.json").write_text(json.dumps({"_class_name": "UNet2DConditionModel"}))
     with pytest.raises(DpbenchError, match="only models of pixels"):
         configure(GuidedDiffusion, {"pipeline": str(tmp_path)}).assert_at_hand()

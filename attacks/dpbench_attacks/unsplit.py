@@ -18,6 +18,7 @@ from dpbench.models.backbones import create_backbone
 from dpbench.models.spec import BackboneSpec
 from dpbench.models.splitting import split_model
 from dpbench.plugins.registry import register
+from dpbench.toolkit.inverse_network import features_on_grid
 from dpbench.toolkit.inversion import (
     channel_axis,
     initialise,
@@ -32,6 +33,9 @@ from dpbench_attacks._substitute import Substitute, mmd
 SIDE = 8
 """Pixels a side at which images are told to look like the attacker's own."""
 
+FEW = 4
+"""Of so many images, the mean is still one of them."""
+
 CONVERGED = 0.2
 """Share of the first feature distance below which a substitute explains what was released."""
 
@@ -45,9 +49,10 @@ class UnSplit(Attack):
     fresh weights. `architecture = "resnet10t:layer1"` names it, a timm model and its split point; where it is not
     known, a small convolutional network stands in. Differs: one substitute for all victims, who share a client, and
     releases of others that were heard besides; they are standardised; larger steps, and fewer; TV is the l1 norm;
-    images start at the mean of the attacker's own, and have their colours and contrast, which a substitute would make
-    up for; of several substitutes, and of an image and its negative, which explain a release as well, those count that
-    look most like the attacker's own (MMD of 8x8 pixels, Gretton et al. 2012).
+    images start at the mean of the attacker's own plus what varies most in the features from place to place, which is
+    brightness behind shallow splits, and have their colours and contrast, for which a substitute would make up; of
+    several substitutes, and of an image and its negative, which explain a release as well, those count that look most
+    like the attacker's own (MMD of 8x8 pixels, Gretton et al. 2012).
 
     It fails beyond shallow splits, as its authors say: a deep substitute explains any release by any image. Nothing it
     sees says whether that happened; `converged` says that the release is explained, not that the image is right.
@@ -68,7 +73,7 @@ class UnSplit(Attack):
     image_learning_rate: float = Field(0.05, gt=0, le=1, description="of the images")
     model_learning_rate: float = Field(2e-3, gt=0, le=0.1, description="of the substitute")
     total_variation: float = Field(0.3, ge=0, le=100, description="weight of TV (mean absolute difference)")
-    nearness: float = Field(0.3, ge=0, le=100, description="weight of keeping the contrast of the attacker's images")
+    nearness: float = Field(0.3, ge=0, le=100, description="weight of the squared distance from the start")
     substitutes: int = Field(3, ge=1, le=64, description="that are tried, from other weights each")
     heard: int = Field(16, ge=0, le=4096, description="releases of others that are explained beside the victims'")
 
@@ -86,10 +91,11 @@ class UnSplit(Attack):
         known = seen.auxiliary.images[:256].to(released.device)
         mean = known.mean(0, keepdim=True)
         best, lowest, kept = mean.expand(len(released), -1, -1, -1), float("inf"), (1.0, 1.0)
+        start = dominant(target, tuple(mean.shape[2:]))
         for attempt in range(self.substitutes):
             network = self._substitute(tuple(released.shape[1:]), seen, generator)
             label = f"substitute {attempt + 1}/{self.substitutes}"
-            found, first, last = self._fit(network, target, mean, colours(known - mean), seen, label)
+            found, first, last = self._fit(network, target, mean, start, colours(known - mean), seen, label)
             for images in (found, (2 * mean - found).clamp(0, 1)):
                 unlike = float(mmd(contrast(images - mean), contrast(known - mean)))
                 if unlike < lowest:
@@ -99,10 +105,19 @@ class UnSplit(Attack):
         return best[: len(victims)].clone()
 
     def _fit(
-        self, network: nn.Module, target: Tensor, mean: Tensor, colours: Tensor, seen: Observation, label: str
+        self,
+        network: nn.Module,
+        target: Tensor,
+        mean: Tensor,
+        start: Tensor,
+        colours: Tensor,
+        seen: Observation,
+        label: str,
     ) -> tuple[Tensor, float, float]:
         """Images (N,3,H,W) in [0,1] whose features through the fitted network are the target; first and last loss."""
-        free = torch.zeros(len(target), *mean.shape[1:], device=mean.device).requires_grad_(True)
+        axis = torch.linalg.eigh(colours.cpu()).eigenvectors[:, -1].to(colours)  # of most variance: brightness
+        start = start * axis[:, None, None]
+        free = start.clone().requires_grad_(True)
         image_optimizer = torch.optim.Adam([free], self.image_learning_rate, amsgrad=True)
         model_optimizer = torch.optim.Adam(network.parameters(), self.model_learning_rate, amsgrad=True)
         with torch.no_grad():
@@ -116,8 +131,7 @@ class UnSplit(Attack):
                 with torch.enable_grad():
                     images = (mean + torch.einsum("ij,njhw->nihw", colours, free)).clamp(0, 1)
                     distance = (network(images if of_images else images.detach()) - target).square().flatten(1).mean(1)
-                    # as much contrast as the attacker's own images have: less, and the substitute makes up for it
-                    near = (free.square().mean((1, 2, 3)) - 1).square()
+                    near = (free - start).square().mean((1, 2, 3))
                     loss = distance + self.total_variation * total_variation(images) + self.nearness * near
                     optimizer = image_optimizer if of_images else model_optimizer
                     optimizer.zero_grad(set_to_none=True)
@@ -158,6 +172,21 @@ class UnSplit(Attack):
                 )
         initialise(network, generator)
         return place(network, device).eval()
+
+
+def dominant(features: Tensor, size: tuple[int, ...]) -> Tensor:
+    """What varies most in features (N, ...) from place to place, of unit variance, (N,1,*size); 0 without a grid."""
+    grid = features_on_grid(features, (size[0], size[1]))
+    if grid is None:
+        return torch.zeros(len(features), 1, *size, device=features.device)
+    centred = grid - grid.mean((0, 2, 3), keepdim=True)
+    rows = centred.double().movedim(1, -1).flatten(0, -2).cpu()
+    direction = torch.linalg.eigh(rows.T @ rows).eigenvectors[:, -1].to(features)
+    shown = torch.einsum("nchw,c->nhw", centred, direction)[:, None]
+    if len(shown) > FEW:  # what all have in common is in the mean image
+        shown = shown - shown.mean(0, keepdim=True)
+    shown = functional.interpolate(shown, (size[0], size[1]), mode="bilinear", align_corners=False)
+    return shown / shown.std().clamp_min(1e-6)
 
 
 def colours(deviations: Tensor) -> Tensor:

@@ -210,7 +210,8 @@ class GuidedDiffusion(Attack):
         turned = torch.lerp(math.sqrt(variance) * noise, -length * direction, self.guidance)
         norm = torch.linalg.vector_norm(turned, dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
         left = math.sqrt(max(0.0, 1 - after - variance))
-        return math.sqrt(after) * image + left * epsilon + turned * (length / norm)
+        stepped: Tensor = math.sqrt(after) * image + left * epsilon + turned * (length / norm)
+        return stepped
 
     def _denoiser(self, seen: Observation) -> Denoiser:
         """The user's model, or one that is trained on the auxiliary images (or remembered)."""
@@ -279,4 +280,5 @@ def _direction(gradient: Tensor, moments: tuple[Tensor, Tensor], count: int) -> 
         moment.lerp_(value, 1 - beta)
     mean, spread = (moment / (1 - beta**count) for moment, beta in zip(moments, BETAS, strict=True))
     step = mean / (spread.sqrt() + 1e-8)
-    return step / torch.linalg.vector_norm(step, dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
+    direction: Tensor = step / torch.linalg.vector_norm(step, dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
+    return direction

@@ -199,6 +199,5 @@ def colours(deviations: Tensor) -> Tensor:
 
 def contrast(deviations: Tensor) -> Tensor:
     """Deviations from a mean (N,3,H,W) at 8x8 pixels, of unit variance: a faint image may be right too."""
-    small = functional.adaptive_avg_pool2d(deviations, SIDE)
-    scaled: Tensor = small / small.std().clamp_min(1e-6)
-    return scaled
+    small: Tensor = functional.adaptive_avg_pool2d(deviations, SIDE)
+    return small / small.std().clamp_min(1e-6)

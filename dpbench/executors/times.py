@@ -68,19 +68,27 @@ class Times:
 
     def expected(self, kinds: Iterable[str]) -> tuple[Spent, int]:
         """What units of these kinds will take together, and how many of them nothing is known of."""
+        known, total, unknown = self.of_one(), Spent(), 0
+        for kind in kinds:
+            if kind in known:
+                total += known[kind]
+            else:
+                unknown += 1
+        return total, unknown
+
+    def of_one(self) -> dict[str, Spent]:
+        """What one unit of each kind takes that anything is known of."""
         known = self._read()
-        everywhere: dict[str, Spent] = {}
+        sums: dict[str, Spent] = {}
         for of_suite in known.values():
             for kind, spent in of_suite.items():
-                everywhere[kind] = everywhere.get(kind, Spent()) + spent
-        own, total, unknown = known.get(self.suite, {}), Spent(), 0
-        for kind in kinds:
-            spent = own.get(kind) or everywhere.get(kind) or Spent()
-            if not spent.count:
-                unknown += 1
-                continue
-            total += Spent(1, spent.seconds / spent.count, spent.disk / spent.count, spent.memory)
-        return total, unknown
+                sums[kind] = sums.get(kind, Spent()) + spent
+        sums |= {kind: spent for kind, spent in known.get(self.suite, {}).items() if spent.count}
+        return {
+            kind: Spent(1, spent.seconds / spent.count, spent.disk / spent.count, spent.memory)
+            for kind, spent in sums.items()
+            if spent.count
+        }
 
     def _read(self) -> dict[str, dict[str, Spent]]:
         """What the file says; what is no number in it counts as not said."""

@@ -8,7 +8,7 @@ import functools
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -113,8 +113,9 @@ def work(lab: Lab[U], plan: Plan[U, Any], task: Task, progress: Progress) -> dic
     stages = Stages(lab.device)
     try:
         if task.makes:
-            lab.make(unit, task.makes, progress)
-            return {}
+            with stages(task.makes):
+                lab.make(unit, task.makes, progress)
+            return {"seconds": stages.seconds}
         measured = {"status": "ok", **lab.measure(unit, plan, stages, progress)}
     except Unwritable:
         raise  # nothing else could be kept either
@@ -127,13 +128,23 @@ def work(lab: Lab[U], plan: Plan[U, Any], task: Task, progress: Progress) -> dic
     return {**measured, **lab.spent(stages)}
 
 
-def tasks_of(protocol: Protocol[U, Any], units: Sequence[U], *, shared: bool) -> Graph:
+MAKING = "make {}"
+"""The kind of a task that makes this, beside the kinds of units."""
+
+UNKNOWN_SECONDS = 1.0
+"""What a task of a kind counts that has never been measured."""
+
+
+def tasks_of(
+    protocol: Protocol[U, Any], units: Sequence[U], *, shared: bool, known: Mapping[str, Spent] | None = None
+) -> Graph:
     """The tasks of units, and what each waits for.
 
     Args:
         protocol: of the units.
         units: to be measured, in order.
         shared: what they share is made first, by tasks of its own; else each makes what is not there when it needs it.
+        known: kind -> what one of it takes: the longest path comes first. None: all in order.
     """
     tasks: list[Task] = []
     after: dict[str, list[str]] = {}
@@ -145,7 +156,13 @@ def tasks_of(protocol: Protocol[U, Any], units: Sequence[U], *, shared: bool) ->
                 tasks.append(Task(need.key, unit, makes=need.name))
         after[unit.id] = [*(need.key for need in ties.needs), *ties.after]
         tasks.append(Task(unit.id, unit, near=ties.near, alone=ties.alone))
-    return Graph(tasks, after)
+    kinds = {task.id: MAKING.format(task.makes) if task.makes else protocol.kind_of(task.unit) for task in tasks}
+    seconds = (
+        {name: known[kind].seconds if kind in known else UNKNOWN_SECONDS for name, kind in kinds.items()}
+        if known
+        else {}
+    )
+    return Graph(tasks, after, seconds)
 
 
 class Driver(Generic[U, R]):
@@ -157,9 +174,10 @@ class Driver(Generic[U, R]):
         environment: of every record.
         watcher: follows the run.
         trace: follows where the time goes.
+        known: kind of a task -> what one of it took in earlier runs.
 
     Attributes:
-        spent: what units took that were measured, by kind.
+        spent: what was measured or made took, by kind.
     """
 
     def __init__(
@@ -169,6 +187,7 @@ class Driver(Generic[U, R]):
         environment: dict[str, Any],
         watcher: Watcher[U, R],
         trace: Trace | None = None,
+        known: Mapping[str, Spent] | None = None,
     ) -> None:
         self.job = job
         self.plan: Plan[U, R] = job.plan
@@ -176,7 +195,8 @@ class Driver(Generic[U, R]):
         self.lab = job.lab()
         self.environment = environment
         self.watcher = watcher
-        self.graph = tasks_of(self.plan.protocol, self.plan.left, shared=executor.places > 1)
+        several = executor.places > 1
+        self.graph = tasks_of(self.plan.protocol, self.plan.left, shared=several, known=known if several else None)
         self.began = _now()
         self.running: dict[Future[Any], Task] = {}
         self.claims: dict[str, Lock] = {}
@@ -277,6 +297,8 @@ class Driver(Generic[U, R]):
         if self.trace is not None:
             self.trace.end(task, measured.get("seconds", {}))
         if task.makes:
+            for name, seconds in measured.get("seconds", {}).items():
+                self._spend(MAKING.format(name), Spent(1, seconds))
             self.graph.done(task)
             self.watcher.progress("", task.unit)
         else:
@@ -298,7 +320,10 @@ class Driver(Generic[U, R]):
         kind = self.plan.protocol.kind_of(record.unit_measured)
         one = Spent(1, sum(record.seconds.values()), disk, memory or 0)
         if record.status == "ok":
-            self.spent[kind] = self.spent.get(kind, Spent()) + one
+            self._spend(kind, one)
+
+    def _spend(self, kind: str, one: Spent) -> None:
+        self.spent[kind] = self.spent.get(kind, Spent()) + one
 
     def _closed(self, task: Task, record: R, state: State) -> R:
         self.graph.done(task)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,14 +11,11 @@ import torch
 from torch import Tensor
 
 from dpbench.border.crowd import Crowd
-from dpbench.contract.attack import Observation, Server
 from dpbench.contract.defense import ProtectedModel
 from dpbench.contract.metric import MetricFacts
 from dpbench.contract.plugin import Plugin
-from dpbench.contract.threat import AUXILIARY_SHARE
 from dpbench.errors import DpbenchError
 from dpbench.executors.stages import Stages
-from dpbench.machine import cache
 from dpbench.machine.memory import LARGEST_BATCH, Batches, room
 from dpbench.machine.process_state import preserved
 from dpbench.machine.randomness import derive_generator, derive_seed, seeded
@@ -29,10 +26,9 @@ from dpbench.models.splitting import client_share
 from dpbench.plugins import measuring, remote
 from dpbench.plugins.configuring import attack_of, defense_of
 from dpbench.records.record import Utility
-from dpbench.running.observing import Answers
+from dpbench.running.observing import Observer, seen_of
 from dpbench.running.prepare import Prepared, Progress, undefended_spec
-from dpbench.service.lending import Lent
-from dpbench.service.release import RELEASE_BATCH, Release, WhiteBox, checked_images, release_to_server
+from dpbench.service.release import RELEASE_BATCH, Release, checked_images, release_to_server
 from dpbench.service.same_release import assert_same_in_other_batches, assert_same_release
 from dpbench.suite.cell import CellSpec
 from dpbench.suite.ensembles import is_floor
@@ -45,20 +41,6 @@ MANY_CLASSES = 50
 
 CLAIMED = 128
 """Private and auxiliary images whose features must keep to the norm that a defense states."""
-
-
-MOST_OVERHEARD = 2048
-"""Releases of others that an attacker holds who may ask nothing."""
-
-OVERHEARD_VALUES = 1 << 28
-"""Values of them at most."""
-
-
-def seen_of(cell: CellSpec, probe: Tensor) -> int:
-    """How many of the test images' releases the attacker of a cell holds; `probe` (n, ...) are some releases."""
-    if cell.threat_model != "observe":
-        return cell.victims
-    return min(cell.victims + min(MOST_OVERHEARD, OVERHEARD_VALUES // probe[0].numel()), cell.dataset.test)
 
 
 @dataclass(frozen=True)
@@ -311,7 +293,9 @@ class Pipeline:
         lent = self.prepared.lend(
             self.prepared.auxiliary(cell, progress).at_most(batch_size), f"attack {cell.attack.name!r}", "reconstruct"
         )
-        seen = replace(self._observe(cell, released, lent, notes, progress), found=found)
+        observer = Observer(self.prepared, self.device, self.cache_dir, self._known_client)
+        observed = observer.observe(cell, released.release, released.crowd, lent, notes, progress)
+        seen = replace(observed, found=found)
         attack = attack_of(cell.attack)
         generator = derive_generator(self.device, cell.drawn_by, "attack")
         try:
@@ -374,76 +358,3 @@ class Pipeline:
         defense = undefended_spec() if cell.threat_model == "static" else cell.defense
         model = self.prepared.protected(cell, defense, progress)
         return model, self.prepared.protected_key(cell, defense, progress)
-
-    def _observe(
-        self, cell: CellSpec, released: Released, lent: Lent, notes: dict[str, Any], progress: Progress
-    ) -> Observation:
-        """What the attacker sees under the cell's threat model, and nothing else."""
-        needs = attack_of(cell.attack).needs
-        model, client_key = self._known_client(cell, progress)
-        # copies: other attacks see the same release
-        first, *again = (features[: cell.victims].clone() for features in released.release.features)
-        overheard = released.release.features[0][cell.victims : seen_of(cell, released.probe)].clone()
-        same = client_key == self.prepared.protected_key(cell, cell.defense, progress)
-        model = remote.answering(model, released.crowd if same else None)
-        answers = Answers(model, self.device, client_key, cell.drawn_by)
-
-        def remember(
-            name: str,
-            train: Callable[[torch.Generator], cache.State],
-            depends_on: Literal["auxiliary", "query"],
-            *,
-            owner: tuple[str, str] | None = None,
-        ) -> cache.State:
-            about = {
-                "attack": owner[0] if owner else cell.attack.identity["name"],
-                "source": owner[1] if owner else cell.attack.source,
-                **({"files": cell.attack.files} if cell.attack.files else {}),
-                "name": name,
-                "data": cell.data_fingerprint,
-                "auxiliary": [cell.shifted_fingerprint, AUXILIARY_SHARE[cell.budget]],
-                "seed": cell.seed,
-                "client": [client_key, cell.releases] if depends_on == "query" else None,
-            }
-            key = content_hash(about)
-
-            def make() -> cache.State:
-                # queries inside take their randomness from the key too, whichever cell comes first
-                answers.start(key)
-                with seeded(derive_seed(key, "train"), self.device):
-                    state = train(derive_generator(self.device, key, "train"))
-                lent.check()  # else what it trained on other images would be kept
-                return state
-
-            state = cache.remember(self.cache_dir, "attacks", key, make, progress, about)
-            answers.start(client_key, cell.drawn_by)
-            return {tensor_name: value.to(self.device) for tensor_name, value in state.items()}
-
-        return Observation(
-            released=first,
-            again=tuple(again),
-            overheard=overheard if cell.threat_model == "observe" else None,
-            image_shape=(3, cell.dataset.image_size, cell.dataset.image_size),
-            auxiliary=lent.images,
-            query=answers if needs != "nothing" else None,
-            client=WhiteBox(model) if needs == "weights" else None,
-            server=self._server(cell, released.release, progress) if cell.server == "attacker" else None,
-            adaptive=cell.threat_model != "static",
-            undefended=self._undefended(cell, progress) if needs == "weights" else None,
-            remember=remember,
-            progress=progress,
-            notes=notes,
-        )
-
-    def _server(self, cell: CellSpec, released: Release, progress: Progress) -> Server:
-        """The server's half of the defended model, as the attacker holds it."""
-
-        def make() -> Server:
-            # an instance that has released nothing: what it computes, it computes from the features
-            return remote.tapped(self.prepared.protected(cell, cell.defense, progress, apart=True), released.dtype)
-
-        server: Server = self.prepared.keep("server", self.prepared.protected_key(cell, cell.defense, progress), make)
-        return server
-
-    def _undefended(self, cell: CellSpec, progress: Progress) -> WhiteBox:
-        return WhiteBox(self.prepared.protected(cell, undefended_spec(), progress))

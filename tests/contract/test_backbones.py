@@ -14,7 +14,6 @@ from dpbench.models.splitting import client_share
 FAMILIES = {
     "resnet10t": 32,
     "resnet18": 32,
-    "vgg11_bn": 32,
     "efficientnet_b0": 64,
     "tf_efficientnet_lite0": 64,
     "mobilenetv2_100": 64,

@@ -29,6 +29,20 @@ def test_a_task_waits_for_what_it_needs():
     assert graph.next([]).id == "b"
 
 
+def test_the_longest_path_comes_first_and_what_is_about_as_long_in_order():
+    names = ("short", "net", "quick", "slow", "long", "as-long", "gan")
+    tasks = [Task(name, name) for name in names]
+    after = {"quick": ["net"], "slow": ["net"], "gan": ["slow"]}
+    seconds = {"short": 1, "net": 2, "quick": 3, "slow": 60, "long": 40, "as-long": 45, "gan": 200}
+    graph, order = Graph(tasks, after, seconds), []
+    while task := graph.next([]):
+        order.append(task.id)
+        graph.done(task)
+    assert order == ["net", "slow", "gan", "long", "as-long", "quick", "short"]
+    # what is asked of each other in a circle never starts, and stops nothing else
+    assert Graph(tasks[:3], {"net": ["quick"], "quick": ["net"]}, seconds).next([]).id == "short"
+
+
 def test_what_may_train_the_same_thing_comes_later_where_there_is_something_else():
     tasks = [Task(name, name, alone=alone) for name, alone in (("a", "x"), ("b", "x"), ("c", "y"))]
     graph = Graph(tasks, {})

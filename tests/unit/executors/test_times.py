@@ -13,6 +13,7 @@ def test_kinds_are_known_by_suite_and_else_by_all(tmp_path):
     assert Times(tmp_path, "b").expected(["decoder"]) == (Spent(1, 15.0, 1000.0, 5), 0)
     Times(tmp_path, "b").add({"decoder": Spent(1, 1.0, 1, 1)})
     assert Times(tmp_path, "b").expected(["decoder"])[0].seconds == 1.0
+    assert {kind: one.seconds for kind, one in Times(tmp_path, "b").of_one().items()} == {"decoder": 1.0, "rmle": 7.0}
 
 
 def test_a_file_that_says_nothing_is_no_error(tmp_path):

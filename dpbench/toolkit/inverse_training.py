@@ -61,7 +61,6 @@ class InverseTraining(Parameters):
     """How an inverse network is trained on fresh releases of the auxiliary images; see the attack `decoder`."""
 
     ids_skip_default = ("l1_weight", "adversarial_weight", "average")
-
     budgets: ClassVar[dict[str, dict[str, float]]] = {
         "small": {"steps": 0.25, "width": 0.5, "blocks": 0.5},
         "large": {"steps": 2, "width": 1.5, "blocks": 2},
@@ -77,12 +76,7 @@ class InverseTraining(Parameters):
         0.0, ge=0, le=10, description="weight of LPIPS; not by default: its weights are not on every machine"
     )
     l1_weight: float = Field(1.0, ge=0, le=10, description="weight of the L1 distance")
-    adversarial_weight: float = Field(
-        0.0,
-        ge=0,
-        le=10,
-        description="weight of a critic that tells what is decoded from photographs: sharper, not closer",
-    )
+    adversarial_weight: float = Field(0.0, ge=0, le=10, description="weight of a critic: sharper, not closer")
     average: float = Field(0.0, ge=0, lt=1, description="decay of the mean of the weights over the steps; 0: the last")
 
     @classmethod
@@ -147,8 +141,8 @@ class InverseTraining(Parameters):
                 "retried": torch.tensor(float(retried)),
             }
 
-        name = f"decoder-{content_hash(identity)[:16]}"
-        state = dict(seen.remember(name, train, "query", owner=("decoder", f"v{VERSION}")))
+        name, owner = f"decoder-{content_hash(identity)[:16]}", ("decoder", f"v{VERSION}")
+        state = dict(seen.remember(name, train, "query", owner=owner))
         for step, loss in state.pop("curve", torch.empty(0, 2)).tolist():
             seen.log(int(step), decoder_loss=round(loss, 4))
         final_loss, mean_image_loss, linear_loss, retried = (
@@ -231,10 +225,7 @@ class InverseTraining(Parameters):
         progress: Callable[[str], None],
         curve: list[Tensor],
     ) -> Tensor:
-        """Trains `network` in place; returns the mean loss over its last pass through the images, ().
-
-        Pairs of step and loss, some `POINTS`, are added to the curve.
-        """
+        """Trains `network` in place, adds points to the curve; the mean loss () over its last pass through the images."""
         device = next(network.parameters()).device
         batch = min(self.batch_size, len(images))
         per_epoch = len(images) // batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -15,6 +16,9 @@ from dpbench.toolkit.release_match import ReleaseMatch
 
 SEPARATE = 0.5
 """Share of the distance without whitening: a generator paints coarse structure first, which whitening weighs little."""
+
+POINTS = 40
+"""Of the curve that is kept of the first victims' search."""
 
 NOISE_SMOOTHING = 4.0
 """How much more total variation weighs for a release that is all noise."""
@@ -186,6 +190,8 @@ class PriorSearch(Attack):
                 near = shift.square().mean((1, 2, 3)) + 10 * correction.square().mean((1, 2, 3))
                 objective = distance + self.nearness * near + smoothness * total_variation(images)
                 gradients = torch.autograd.grad(objective.sum(), [shift, correction])
+            if step % math.ceil((self.refine_steps + 1) / POINTS) == 0 and not victims[0]:
+                seen.log(step, feature_distance=round(float(distance.detach().mean()), 4))
             better = objective.detach() < lowest
             lowest = torch.where(better, objective.detach(), lowest)
             best = torch.where(better[:, None, None, None], images.detach(), best)

@@ -16,6 +16,9 @@ from dpbench.toolkit.release_match import ReleaseMatch
 COARSEST = 2
 """Pixels on the shorter side of the top of the pyramid."""
 
+POINTS = 40
+"""Of the curve that is kept."""
+
 FIRST_SMOOTHNESS = 1.0
 RELAXED = 0.7
 """The weight of TV falls from this one, if it is the larger, over this share of the steps."""
@@ -29,11 +32,13 @@ class PyramidSearch:
         steps: of Adam, one-cycle.
         learning_rate: its peak.
         progress: shows a short text.
+        log: is given, every now and then, the step and the distances (M,) that it has reached.
     """
 
     steps: int
     learning_rate: float
     progress: Callable[[str], None]
+    log: Callable[[int, Tensor], None] | None = None
 
     def invert(
         self,
@@ -88,6 +93,8 @@ class PyramidSearch:
             last = torch.where(better, value, last)
             if step == 0:
                 first = value
+            if self.log is not None and step % math.ceil(self.steps / POINTS) == 0:
+                self.log(step, value)
             for level, gradient in zip(levels, gradients, strict=True):
                 level.grad = torch.nan_to_num(gradient)
             optimizer.step()

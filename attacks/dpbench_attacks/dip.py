@@ -40,6 +40,9 @@ INPUT = 32
 JITTER = ((0.4, 1.0), (0.6, 0.3), (0.8, 0.1), (1.0, 0.0))
 """Up to this share of the steps, noise of this size, relative to the input's, is added to the input anew each time."""
 
+POINTS = 40
+"""Of the curve that is kept of the first victims' search."""
+
 EVERY = 20
 """Steps from one look at the auxiliary images to the next."""
 
@@ -132,6 +135,8 @@ class DeepImagePrior(Attack):
             mean = found if mean is None else torch.lerp(found, mean, min(AVERAGE, step / (step + 10)))
             if step == 0:
                 first = distance.detach()
+            if step % math.ceil(self.steps / POINTS) == 0 and (not label or label.startswith("victims 1/")):
+                seen.log(step, feature_distance=round(float(distance.detach()[:others].mean()), 4))
             if step % EVERY == 0 or step == self.steps:
                 error = float((mean[others:] - truth).square().mean())
                 error += 0.2 * (1 - float(ssim_unchecked(mean[others:], truth).mean()))

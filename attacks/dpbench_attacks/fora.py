@@ -14,19 +14,14 @@ from torch.nn import functional
 
 from dpbench.contract.attack import Attack, Observation, Server
 from dpbench.contract.threat import Needs
-from dpbench.machine.devices import autocast, place
+from dpbench.machine.devices import place
 from dpbench.plugins.registry import register
 from dpbench.text.hashing import content_hash
-from dpbench.toolkit.inverse_network import ResidualBlock, features_on_grid
+from dpbench.toolkit.inverse_network import features_on_grid
 from dpbench.toolkit.inverse_training import InverseTraining
 from dpbench.toolkit.inversion import channel_axis, initialise, pooled, victim_releases
-from dpbench.toolkit.standardising import Standardising
-from dpbench.toolkit.surrogate import ReleaseNetwork
+from dpbench_attacks._substitute import WIDTH, Substitute, mmd
 
-KERNELS = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Widths of the kernels, relative to the mean distance."""
-
-WIDTH = 64
 PENALTY = 10.0
 
 CONVERGED = 0.5
@@ -143,56 +138,6 @@ class FeatureOrientedReconstruction(Attack):
         return before, distance()
 
 
-class Substitute(nn.Module):
-    """Images (N,3,H,W) -> releases (N, ...) like those that were heard, with noise of a size that is learned.
-
-    Args:
-        feature_shape: releases without the batch axis.
-        image_shape: (3, H, W).
-    """
-
-    def __init__(self, feature_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> None:
-        super().__init__()
-        axis = channel_axis((1, *feature_shape))
-        network = ReleaseNetwork(feature_shape, image_shape)
-        self.network: nn.Module = network if network.grid is None else _Local(feature_shape, image_shape)
-        self.standardising = Standardising(feature_shape, axis)
-        shape = [1] * (len(feature_shape) + 1)
-        shape[axis] = feature_shape[axis - 1]
-        self.noise = nn.Parameter(torch.full(shape, 0.05))
-
-    def units(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Standardised releases (N, ...)."""
-        units = self.network(images)
-        noise = torch.randn(units.shape, generator=generator, device=generator.device).to(units.device)
-        released: Tensor = units + self.noise * noise
-        return released
-
-
-class _Local(nn.Module):
-    """Images (N,3,H,W) -> features (N, ...) on a grid, by convolutions alone: what is here in an image stays here."""
-
-    def __init__(self, feature_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> None:
-        super().__init__()
-        self.feature_shape = feature_shape
-        self.axis = channel_axis((1, *feature_shape))
-        grid = features_on_grid(torch.empty(1, *feature_shape, device="meta"), image_shape[1:])
-        assert grid is not None
-        self.grid = (grid.shape[2], grid.shape[3])
-        halvings = max(0, round(math.log2(min(image_shape[1:]) / min(self.grid))))
-        layers: list[nn.Module] = []
-        for width, stride in zip((3, *[WIDTH] * halvings), (*[2] * halvings, 1), strict=True):
-            layers += [nn.Conv2d(width, WIDTH, 3, stride, padding=1), nn.ReLU(), ResidualBlock(WIDTH)]
-        self.body = nn.Sequential(*layers, nn.ReLU(), nn.Conv2d(WIDTH, grid.shape[1], 3, padding=1))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N,3,H,W) in [0,1] -> (N, *feature_shape)."""
-        with autocast(images.device):
-            grid = functional.adaptive_avg_pool2d(self.body(images * 2 - 1), self.grid)
-        units: Tensor = grid.float().flatten(2).movedim(1, self.axis if self.axis != 3 else -1)
-        return units.reshape(-1, *self.feature_shape)
-
-
 class Critic(nn.Module):
     """Standardised releases (N, ...) -> scores (N,): convolutions where they lie on a grid, else dense layers."""
 
@@ -277,13 +222,3 @@ def critic_loss(critic: Critic, real: Tensor, false: Tensor) -> Tensor:
     between = torch.lerp(real, false, 0.5).requires_grad_(True)
     (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
     return loss + PENALTY * gradient.square().flatten(1).sum(1).mean()
-
-
-def mmd(one: Tensor, other: Tensor) -> Tensor:
-    """Squared maximum mean discrepancy (Gretton et al. 2012) of (N, ...) and (M, ...), over `KERNELS`, ()."""
-    rows = torch.cat([one.flatten(1), other.flatten(1)])
-    squares = torch.cdist(rows, rows).square()
-    unit = squares.detach().mean()
-    kernels = torch.stack([torch.exp(-squares / (width * unit)) for width in KERNELS]).mean(0)
-    n = len(one)
-    return kernels[:n, :n].mean() + kernels[n:, n:].mean() - 2 * kernels[:n, n:].mean()

@@ -7,19 +7,14 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
 from dpbench.contract.attack import Observation
-from dpbench.machine.devices import autocast, place
 from dpbench.plugins.registry import register
-from dpbench.text.hashing import content_hash
-from dpbench.toolkit.inversion import initialise
 from dpbench.toolkit.release_match import study_client
 from dpbench.toolkit.view import viewed
-from dpbench_attacks._gan_networks import Discriminator, Generator, augment
-from dpbench_attacks._gan_search import SEPARATE, PriorSearch, normal
-
-EMA_DECAY = 0.995
+from dpbench_attacks._gan_networks import Generator
+from dpbench_attacks._gan_search import SEPARATE, PriorSearch
+from dpbench_attacks._gan_training import VERSION, GanTraining
 
 
 @register
@@ -36,7 +31,7 @@ class GanInversion(PriorSearch):
     """
 
     name: ClassVar[str] = "gan"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = VERSION
     paper: ClassVar[str] = "https://openreview.net/forum?id=wGZwjRwBzb"
     budgets: ClassVar[dict[str, dict[str, float]]] = {
         "small": PriorSearch.budgets["small"] | {"training_steps": 0.2, "width": 0.5},
@@ -52,64 +47,8 @@ class GanInversion(PriorSearch):
         """Train (or remember) the GAN, then search and refine: (N,3,H,W) in [0,1]."""
         seen = viewed(seen)
         match = study_client(seen, draws=self.draws, generator=generator, separate=SEPARATE)
-        device = seen.released.device
-        network = self.generator_network(seen.image_shape)
-        batch = seen.auxiliary.training_batch(self.batch_size)
-        identity = [self.training_steps, self.width, self.latent, batch, seen.image_shape]
-
-        def train(train_generator: torch.Generator) -> dict[str, Tensor]:
-            return self._train(network, seen, batch, train_generator)
-
-        network.load_state_dict(seen.remember(f"gan-{content_hash(identity)[:16]}", train, "auxiliary"))
-        place(network, device).eval().requires_grad_(False)
-        return self.search(match, network, seen, generator)
+        return self.search(match, GanTraining.of(self).trained(seen), seen, generator)
 
     def generator_network(self, image_shape: tuple[int, int, int]) -> Generator:
         """The untrained generator for images (N, *image_shape)."""
-        return Generator(image_shape, latent=self.latent, width=self.width)
-
-    def _train(
-        self, network: Generator, seen: Observation, batch: int, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """Adversarial training on the auxiliary images; returns the averaged generator."""
-        device = seen.released.device
-        critic = Discriminator(network.side, self.width)
-        initialise(network, generator)
-        initialise(critic, generator)
-        place(network, device).train()
-        place(critic, device).train()
-        fused = device.type in ("cpu", "cuda")
-        optimizer = torch.optim.Adam(network.parameters(), 5e-4, betas=(0.5, 0.99), fused=fused)
-        critic_optimizer = torch.optim.Adam(critic.parameters(), 5e-4, betas=(0.5, 0.99), fused=fused)
-        average = {name: value.detach().clone() for name, value in network.state_dict().items()}
-        for step in range(self.training_steps):
-            if step % 50 == 0:
-                seen.progress(f"GAN step {step}/{self.training_steps}")
-            chosen = torch.randint(len(seen.auxiliary), (batch,), generator=generator, device=generator.device)
-            # shrunk when it is drawn: all of them at once need not fit
-            real = network.shrink(seen.auxiliary.images[chosen.to(seen.auxiliary.images.device)].to(device)) * 2 - 1
-            z = normal(batch, self.latent, device, generator)
-
-            with autocast(device):
-                fake = network.paint(z)
-                both = torch.cat([real, fake.detach().float()])
-                scores = critic(augment(both, generator)).float()
-            loss = functional.relu(1 - scores[: len(real)]).mean() + functional.relu(1 + scores[len(real) :]).mean()
-            critic_optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            critic_optimizer.step()
-
-            critic.requires_grad_(False)
-            with autocast(device):
-                score = critic(augment(fake.float(), generator)).float()
-            optimizer.zero_grad(set_to_none=True)
-            (-score.mean()).backward()
-            optimizer.step()
-            critic.requires_grad_(True)
-
-            decay = min(EMA_DECAY, (step + 1) / (step + 10))
-            with torch.no_grad():
-                for name, value in network.state_dict().items():
-                    if value.is_floating_point():
-                        average[name].lerp_(value, 1 - decay)
-        return average
+        return GanTraining.of(self).network(image_shape)

@@ -83,7 +83,12 @@ class RegularisedMaximumLikelihood(Attack):
         victims = torch.arange(len(start), device=start.device)
         chunks = victims.split(victims_per_batch(seen))
         results = []
+
+        def log(step: int, distances: Tensor) -> None:
+            seen.log(step, feature_distance=round(float(distances.mean()), 4))
+
         for i, chunk in enumerate(chunks):
+            search = replace(search, log=None if i else log)
             label = f"victims {i + 1}/{len(chunks)}, " if len(chunks) > 1 else ""
             tv, near = (weight.expand(len(chunk)) for weight in weights)
             results.append(search.invert(match, chunk, start[chunk], tv, near, label, generator))

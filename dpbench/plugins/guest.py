@@ -177,6 +177,8 @@ class _Guest:
             if sort != "data set" and not registry.is_own(one):
                 self._read_only([registry.folder_of(one)])
         plugin = configure(cls, fields["arguments"])
+        if registry.brings_code(plugin):
+            self._read_only(())
         if self.reading is not None:
             self._read_only(registry.given_files(plugin).values())
         return plugin

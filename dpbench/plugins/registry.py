@@ -357,6 +357,11 @@ def given_files(plugin: Plugin) -> dict[str, Path]:
     return {name: path for field, value in values.items() for name, path in _given(field, value)}
 
 
+def brings_code(plugin: Plugin) -> bool:
+    """Whether a plug-in is given a file of code to run: nobody vouches for that, whoever wrote the plug-in."""
+    return any(path.suffix == ".py" for path in given_files(plugin).values())
+
+
 def _given(name: str, value: Any) -> Iterator[tuple[str, Path]]:
     """The files in a parameter's value, each under the place where it stands: `masks.0`, `weights.head`."""
     if isinstance(value, Path):

@@ -18,6 +18,7 @@ from dpbench.contract.defense import AdditiveNoise, Defense, ProtectedModel
 from dpbench.contract.images import LabelledImages, checked_frames
 from dpbench.contract.plugin import Plugin
 from dpbench.errors import DpbenchError
+from dpbench.plugins.registry import brings_code
 from dpbench.plugins.stand_in import StandIn
 from dpbench.service.costs import Work, work_of
 from dpbench.service.fitting import Recipe, State
@@ -26,8 +27,8 @@ from dpbench.service.taps import Sent, TappedServer
 
 
 def crosses(plugin: Plugin, audit: bool) -> bool:
-    """Whether a plug-in gets a process of its own: all in an audit, else those that dpbench does not vouch for."""
-    return audit or isinstance(plugin, StandIn)
+    """Whether a plug-in gets a process of its own: all in an audit, else those with code that nobody vouches for."""
+    return audit or isinstance(plugin, StandIn) or brings_code(plugin)
 
 
 def fit(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dpbench.toolkit.inversion import Whitening, channel_axis
+from dpbench.toolkit.inversion import Whitening, channel_axis, initialise
 
 MAX_PREFIX_TOKENS = 16
 WIDE_GRID = 32
@@ -33,7 +33,36 @@ class ResidualBlock(nn.Module):
         return x + self.gain * y
 
 
-class InverseNetwork(nn.Module):
+class FeatureInverse(nn.Module):
+    """What networks from released features to images share: how features enter and images leave.
+
+    Args:
+        feature_shape: released features without the batch axis.
+        image_shape: (3, H, W).
+    """
+
+    image_mean: Tensor
+
+    def __init__(self, feature_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.image_size = (image_shape[1], image_shape[2])
+        self.feature_shape = feature_shape
+        self.whitening = Whitening(feature_shape)
+        self.register_buffer("image_mean", torch.full((1, 3, 1, 1), 0.5))
+
+    def standardise(self, released: Tensor, images: Tensor) -> None:
+        """Take the statistics of the input from released features, and of the output from images."""
+        self.whitening.fit(released)
+        self.image_mean.copy_(images.mean((0, 2, 3), keepdim=True))
+
+    def resize(self, images: Tensor) -> Tensor:
+        """Images (N,3,h,w) in the size that the network gives, (N,3,H,W)."""
+        if images.shape[2:] == self.image_size:
+            return images
+        return functional.interpolate(images, self.image_size, mode="bilinear", align_corners=False)
+
+
+class InverseNetwork(FeatureInverse):
     """Released features of any layout -> images.
 
     Conv features enter as they are; tokens that form a grid become one (prefix tokens such as a class token are
@@ -48,17 +77,11 @@ class InverseNetwork(nn.Module):
         blocks: residual blocks at each resolution.
     """
 
-    image_mean: Tensor
-
     def __init__(
         self, feature_shape: tuple[int, ...], image_shape: tuple[int, int, int], *, width: int, blocks: int
     ) -> None:
-        super().__init__()
-        self.image_size = (image_shape[1], image_shape[2])
-        self.feature_shape = feature_shape
+        super().__init__(feature_shape, image_shape)
         self.axis = channel_axis((1, *feature_shape))
-        self.whitening = Whitening(feature_shape)
-        self.register_buffer("image_mean", torch.full((1, 3, 1, 1), 0.5))
 
         layout = _layout(feature_shape, self.image_size)
         width = min(width, max(NARROWEST, width * WIDE_GRID // max(WIDE_GRID, *layout.grid)))
@@ -99,9 +122,8 @@ class InverseNetwork(nn.Module):
         )
 
     def standardise(self, released: Tensor, images: Tensor) -> None:
-        """Take the statistics of the input from released features, and of the output from images."""
-        self.whitening.fit(released)
-        self.image_mean.copy_(images.mean((0, 2, 3), keepdim=True))
+        """Take the statistics of both ends, and start every branch small."""
+        super().standardise(released, images)
         with torch.no_grad():
             for module in self.modules():
                 if isinstance(module, ResidualBlock):
@@ -121,12 +143,6 @@ class InverseNetwork(nn.Module):
         images: Tensor = detail + coarse + self.image_mean
         return images
 
-    def resize(self, images: Tensor) -> Tensor:
-        """Images (N,3,h,w) in the size that the network gives, (N,3,H,W)."""
-        if images.shape[2:] == self.image_size:
-            return images
-        return functional.interpolate(images, self.image_size, mode="bilinear", align_corners=False)
-
     def _to_grid(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         height, width = self.grid
         if self.expand is not None:
@@ -142,6 +158,38 @@ class InverseNetwork(nn.Module):
 class _Layout:
     def __init__(self, kind: str, grid: tuple[int, int], prefix: int = 0) -> None:
         self.kind, self.grid, self.prefix = kind, grid, prefix
+
+
+class Adversary:
+    """A critic that learns, step by step, to tell images that are decoded from true ones, patch by patch.
+
+    Dosovitskiy & Brox 2016, "Generating images with perceptual similarity metrics based on deep networks" (DeePSiM).
+    Differs: hinge loss, and a score for each patch of some 16 pixels (Isola et al. 2017).
+
+    Args:
+        generator: draws the first weights.
+        device: where the images are.
+    """
+
+    def __init__(self, generator: torch.Generator, device: torch.device) -> None:
+        layers: list[nn.Module] = []
+        for before, after in ((3, NARROWEST), (NARROWEST, 2 * NARROWEST), (2 * NARROWEST, 2 * NARROWEST)):
+            layers += [nn.Conv2d(before, after, 3, 2 if before != 2 * NARROWEST else 1, 1), nn.LeakyReLU(0.2)]
+        self.critic = nn.Sequential(*layers, nn.Conv2d(2 * NARROWEST, 1, 1))
+        initialise(self.critic, generator)
+        self.critic.to(device)
+        self.optimizer = torch.optim.Adam(self.critic.parameters(), 2e-4, betas=(0.5, 0.99))
+
+    def judged(self, decoded: Tensor, true: Tensor) -> Tensor:
+        """How little decoded images (N,3,H,W) are taken for true ones, (); the critic takes a step."""
+        loss = functional.relu(1 - self.critic(true)).mean() + functional.relu(1 + self.critic(decoded.detach())).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.critic.requires_grad_(False)
+        score: Tensor = -self.critic(decoded).mean()
+        self.critic.requires_grad_(True)
+        return score
 
 
 def _layout(feature_shape: tuple[int, ...], image_size: tuple[int, int]) -> _Layout:

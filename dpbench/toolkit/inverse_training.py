@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import ClassVar, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dpbench.contract.attack import Attack, Observation
 from dpbench.contract.images import Images
+from dpbench.contract.plugin import Parameters
 from dpbench.machine.devices import autocast, place
 from dpbench.metrics.fidelity import lpips, ssim_unchecked
 from dpbench.service.release import RELEASE_BATCH
 from dpbench.text.hashing import content_hash
-from dpbench.toolkit.inverse_network import InverseNetwork
-from dpbench.toolkit.inversion import images_for_statistics, initialise, pooled, victim_releases, victims_per_batch
+from dpbench.toolkit.inverse_network import Adversary, FeatureInverse, InverseNetwork
+from dpbench.toolkit.inversion import (
+    images_for_statistics,
+    initialise,
+    pooled,
+    pooled_query,
+    same_window,
+    victim_releases,
+    victims_per_batch,
+)
 from dpbench.toolkit.linear_inverse import LinearInverse
 
 VERSION = 4
@@ -34,6 +44,9 @@ MOST_IMAGES = 2048
 LEFT_OUT = 4
 """One in so many auxiliary images is kept from the linear map, to judge it by and to learn what it leaves open."""
 
+POINTS = 40
+"""Of the curve that is kept of a training."""
+
 FEWEST_LEFT_OUT = 32
 """With fewer images to judge a linear map by, and to learn from, there is none."""
 
@@ -43,16 +56,11 @@ CLEARLY = 0.95
 RETRY_RATE = 0.25
 """Share of the learning rate at which a decoder that did not converge starts again."""
 
-WINDOW = 96
-"""Side of the windows in which the SSIM of larger images is taken in training, one at random for each step: that of the
-whole image takes longer than the network."""
 
-
-class InverseTraining(BaseModel):
+class InverseTraining(Parameters):
     """How an inverse network is trained on fresh releases of the auxiliary images; see the attack `decoder`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+    ids_skip_default = ("l1_weight", "adversarial_weight", "average")
     budgets: ClassVar[dict[str, dict[str, float]]] = {
         "small": {"steps": 0.25, "width": 0.5, "blocks": 0.5},
         "large": {"steps": 2, "width": 1.5, "blocks": 2},
@@ -67,6 +75,9 @@ class InverseTraining(BaseModel):
     lpips_weight: float = Field(
         0.0, ge=0, le=10, description="weight of LPIPS; not by default: its weights are not on every machine"
     )
+    l1_weight: float = Field(1.0, ge=0, le=10, description="weight of the L1 distance")
+    adversarial_weight: float = Field(0.0, ge=0, le=10, description="weight of a critic: sharper, not closer")
+    average: float = Field(0.0, ge=0, lt=1, description="decay of the mean of the weights over the steps; 0: the last")
 
     @classmethod
     def of(cls, attack: Attack) -> Self:
@@ -93,7 +104,7 @@ class InverseTraining(BaseModel):
         """
         releases = victim_releases(seen)
         released = pooled(releases)
-        query = _pooled_query(seen.granted_query(), len(releases))
+        query = pooled_query(seen.granted_query(), len(releases))
         shape = tuple(released.shape[1:])
         identity = {
             "version": VERSION,
@@ -108,8 +119,9 @@ class InverseTraining(BaseModel):
             initialise(network, train_generator)
             place(network, released.device)
             images = seen.auxiliary.images.to(released.device)
-            final_loss = self._train(network, images, query, rate, train_generator, seen.progress)
-            return {**network.state_dict(), "final_loss": final_loss}
+            curve: list[Tensor] = []
+            final_loss = self._train(network, images, query, rate, train_generator, seen.progress, curve)
+            return {**network.state_dict(), "final_loss": final_loss, "curve": torch.stack(curve)}
 
         def train(train_generator: torch.Generator) -> dict[str, Tensor]:
             mean_image_loss = self._mean_image_loss(seen)
@@ -129,8 +141,10 @@ class InverseTraining(BaseModel):
                 "retried": torch.tensor(float(retried)),
             }
 
-        name = f"decoder-{content_hash(identity)[:16]}"
-        state = dict(seen.remember(name, train, "query", owner=("decoder", f"v{VERSION}")))
+        name, owner = f"decoder-{content_hash(identity)[:16]}", ("decoder", f"v{VERSION}")
+        state = dict(seen.remember(name, train, "query", owner=owner))
+        for step, loss in state.pop("curve", torch.empty(0, 2)).tolist():
+            seen.log(int(step), decoder_loss=round(loss, 4))
         final_loss, mean_image_loss, linear_loss, retried = (
             float(state.pop(name)) for name in ("final_loss", "mean_image_loss", "linear_loss", "retried")
         )
@@ -146,7 +160,7 @@ class InverseTraining(BaseModel):
         network.load_state_dict(state)
         return place(network, released.device).eval().requires_grad_(False)
 
-    def network(self, feature_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> InverseNetwork:
+    def network(self, feature_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> FeatureInverse:
         """The untrained network for features (N, *feature_shape) and images (N, *image_shape)."""
         return InverseNetwork(feature_shape, image_shape, width=self.width, blocks=self.blocks)
 
@@ -183,7 +197,7 @@ class InverseTraining(BaseModel):
         place(network, device)
         linear, refining = network
         assert isinstance(linear, LinearInverse)
-        assert isinstance(refining, InverseNetwork)
+        assert isinstance(refining, FeatureInverse)
 
         def loss(small: Tensor, true: Tensor) -> Tensor:
             """Of what is left when small images are only made larger."""
@@ -195,21 +209,23 @@ class InverseTraining(BaseModel):
         if not linear_loss < CLEARLY * to_beat:
             return {}, linear_loss
         initialise(refining, generator)
+        curve: list[Tensor] = []
         final_loss = self._train(
-            refining, held, lambda some: linear(query(some)), self.learning_rate, generator, seen.progress
+            refining, held, lambda some: linear(query(some)), self.learning_rate, generator, seen.progress, curve
         )
-        return {**network.state_dict(), "final_loss": final_loss}, linear_loss
+        return {**network.state_dict(), "final_loss": final_loss, "curve": torch.stack(curve)}, linear_loss
 
     def _train(
         self,
-        network: InverseNetwork,
+        network: FeatureInverse,
         images: Images,
         query: Callable[[Tensor], Tensor],
         learning_rate: float,
         generator: torch.Generator,
         progress: Callable[[str], None],
+        curve: list[Tensor],
     ) -> Tensor:
-        """Trains `network` in place; returns the mean loss over its last pass through the images, ()."""
+        """Trains `network` in place, extends the curve; returns the mean loss () over its last pass through the images."""
         device = next(network.parameters()).device
         batch = min(self.batch_size, len(images))
         per_epoch = len(images) // batch
@@ -221,6 +237,8 @@ class InverseTraining(BaseModel):
             network.parameters(), learning_rate, weight_decay=1e-2, fused=device.type in ("cpu", "cuda")
         )
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=self.steps, pct_start=0.2)
+        adversary = Adversary(generator, device) if self.adversarial_weight else None
+        mean = {name: value.detach().clone() for name, value in network.named_parameters()} if self.average else {}
         counted = min(self.steps, per_epoch)
         total = torch.zeros((), device=device)
         order = torch.empty(0, dtype=torch.long)
@@ -246,13 +264,20 @@ class InverseTraining(BaseModel):
             with autocast(device):
                 output = network(released)
             loss = self._loss(output.float(), chosen, generator)
+            if adversary is not None:
+                loss = loss + self.adversarial_weight * adversary.judged(output.float(), chosen)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             schedule.step()
+            if step % math.ceil(self.steps / POINTS) == 0:
+                curve.append(torch.stack([torch.full_like(loss, step), loss.detach()]))
+            for name, value in network.named_parameters() if mean else ():
+                mean[name].lerp_(value.detach(), 1 - min(self.average, (step + 1) / (step + 10)))
             if step >= self.steps - counted:
                 total += loss.detach()
+        network.load_state_dict(mean, strict=False)
         return total / counted
 
     def _mean_image_loss(self, seen: Observation) -> Tensor:
@@ -265,26 +290,11 @@ class InverseTraining(BaseModel):
 
     def _loss(self, output: Tensor, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Training loss () of images (N,3,H,W) against the true ones; `generator` draws the window of large ones."""
-        loss = functional.l1_loss(output, images)
+        loss = self.l1_weight * functional.l1_loss(output, images)
         # clamp: SSIM and LPIPS are about images in [0, 1]; the L1 distance still pulls values back
         if self.ssim_weight:
-            seen, true = _window(output, images, generator) if generator is not None else (output, images)
+            seen, true = same_window(output, images, generator) if generator is not None else (output, images)
             loss = loss + self.ssim_weight * (1 - ssim_unchecked(seen.clamp(0, 1), true).mean())
         if self.lpips_weight:
             loss = loss + self.lpips_weight * lpips(output.clamp(0, 1), images).mean()
         return loss
-
-
-def _window(output: Tensor, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The same window of both (N,3,H,W), at most `WINDOW` a side."""
-    for axis in (2, 3):
-        beyond = images.shape[axis] - WINDOW
-        if beyond > 0:
-            start = int(torch.randint(beyond + 1, (), generator=generator, device=generator.device))
-            output, images = output.narrow(axis, start, WINDOW), images.narrow(axis, start, WINDOW)
-    return output, images
-
-
-def _pooled_query(query: Callable[[Tensor], Tensor], times: int) -> Callable[[Tensor], Tensor]:
-    """Images -> what `times` releases of them say together."""
-    return lambda images: pooled([query(images) for _ in range(times)])

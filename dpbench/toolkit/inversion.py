@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,10 @@ LARGEST_FLAT = 1024
 
 SAMPLES_PER_CHANNEL = 8
 """Fewer samples than so many for each channel give no covariance to rely on."""
+
+WINDOW = 96
+"""Side of the windows in which the SSIM of larger images is taken in training, one at random for each step: that of the
+whole image takes longer than the network."""
 
 
 def channel_axis(shape: tuple[int, ...]) -> int:
@@ -194,6 +198,11 @@ def pooled(releases: Sequence[Tensor]) -> Tensor:
     return torch.where(constant, first, total / count.clamp_min(1))
 
 
+def pooled_query(query: Callable[[Tensor], Tensor], times: int) -> Callable[[Tensor], Tensor]:
+    """Images -> what `times` releases of them say together."""
+    return lambda images: pooled([query(images) for _ in range(times)])
+
+
 def victim_releases(seen: Observation) -> tuple[Tensor, ...]:
     """All releases of the victims, each (N, ...); only one where all are the same, since the rest say nothing."""
     if all(torch.equal(release, seen.released) for release in seen.again):
@@ -206,6 +215,16 @@ def total_variation(images: Tensor) -> Tensor:
     down = (images[:, :, 1:] - images[:, :, :-1]).abs().mean((1, 2, 3))
     right = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().mean((1, 2, 3))
     return down + right
+
+
+def same_window(output: Tensor, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The same window of both (N,3,H,W), at most `WINDOW` a side."""
+    for axis in (2, 3):
+        beyond = images.shape[axis] - WINDOW
+        if beyond > 0:
+            start = int(torch.randint(beyond + 1, (), generator=generator, device=generator.device))
+            output, images = output.narrow(axis, start, WINDOW), images.narrow(axis, start, WINDOW)
+    return output, images
 
 
 def initialise(network: nn.Module, generator: torch.Generator) -> None:

@@ -16,7 +16,7 @@ reduced share of its steps in `RECIPES`, on 2 victims, and the GAN, which ours a
 steps. Decoders are judged on 64 victims in both.
 DPBENCH_RECIPES_OUT=FILE appends each result as a line of JSON, as soon as it is there.
 
-Not compared: DRAG (no diffusion model of such images is at hand) and PFO (known from its paper only).
+DRAG is guided by the diffusion model that ours trains. Not compared: PFO (known from its paper only).
 """
 
 from __future__ import annotations
@@ -30,9 +30,13 @@ from typing import Any
 
 import pytest
 import torch
+from dpbench_attacks._diffusion_models import Denoiser, linear_alphas, small_unet
+from recipes.cma_plain import cma_plain
 from recipes.decoder_deepsim import decoder_deepsim
 from recipes.decoder_plain import decoder_plain
+from recipes.detokenizer_plain import detokenizer_plain
 from recipes.dip_plain import dip_plain
+from recipes.drag_plain import drag_plain
 from recipes.gan_plain import gan_plain
 from recipes.glass_pp import glass_pp
 from recipes.rmle_plain import rmle_plain
@@ -60,7 +64,12 @@ CPU = torch.device("cpu")
 BACKBONE = BackboneSpec(name="resnet10t", weights="fit", epochs=8)
 DATASET = DatasetSpec(name="leaves", image_size=32, private=4000, auxiliary=2500, test=500)
 SHAPE = (3, 32, 32)
-OURS_REDUCED: dict[str, dict[str, Any]] = {"gan": {"training_steps": 300}}
+OURS_REDUCED: dict[str, dict[str, Any]] = {
+    "gan": {"training_steps": 300},
+    "gan-progressive": {"training_steps": 300},
+    "gan-cma": {"training_steps": 300},
+    "diffusion": {"training_steps": 300},
+}
 
 
 class Setting:
@@ -144,6 +153,16 @@ class Setting:
         network.load_state_dict(next(kept[0] for name, kept in self.remembered.items() if name.startswith("gan-")))
         return {"network": devices.place(network, CPU).eval().requires_grad_(False), "latent": attack.latent}
 
+    def denoiser(self) -> dict[str, Any]:
+        """The diffusion model that ours trained: for DRAG."""
+        self.ours("diffusion", VICTIMS)
+        network = small_unet(SHAPE, configure(attacks()["diffusion"], {}).width)
+        network.load_state_dict(
+            next(kept[0] for name, kept in self.remembered.items() if name.startswith("diffusion-"))
+        )
+        placed = devices.place(network, CPU).eval().requires_grad_(False)
+        return {"denoiser": Denoiser(placed, linear_alphas(), "epsilon")}
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -189,6 +208,32 @@ RECIPES = {
         {"rounds": 5},
         more=lambda setting: {"untrained_head": setting.untrained_head},
     ),
+    "unsplit_itself": Recipe(
+        unsplit_plain,
+        "unsplit",
+        {"rounds": 200},
+        {"rounds": 5},
+        {"architecture": "resnet10t:layer1"},
+        more=lambda setting: {"untrained_head": setting.untrained_head},
+    ),
+    "glass_pp_blocks": Recipe(
+        glass_pp,
+        "gan-progressive",
+        {"encoder_steps": 2000, "refine_steps": 8000},
+        {"encoder_steps": 200, "refine_steps": 800},
+        more=Setting.generator_network,
+    ),
+    "cma_plain": Recipe(
+        cma_plain, "gan-cma", {"evaluations": 20_000}, {"evaluations": 2000}, more=Setting.generator_network
+    ),
+    "drag_plain": Recipe(
+        drag_plain,
+        "diffusion",
+        {"steps": 250, "recurrences": 16},
+        {"steps": 50, "recurrences": 2},
+        more=Setting.denoiser,
+    ),
+    "detokenizer_plain": Recipe(detokenizer_plain, "decoder-tokens", {"steps": 10_000}, {"steps": 100}, victims=64),
     # we have no deep image prior of our own: the same access, another prior
     "dip_plain": Recipe(dip_plain, "rmle", {"steps": 20_000}, {"steps": 500}),
 }

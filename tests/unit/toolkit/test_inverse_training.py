@@ -6,7 +6,8 @@ from dpbench.contract.attack import Observation
 from dpbench.contract.images import LabelledImages
 from dpbench.machine.randomness import derive_generator
 from dpbench.service.release import RELEASE_BATCH
-from dpbench.toolkit.inverse_training import WINDOW, InverseTraining, _window
+from dpbench.toolkit.inverse_training import InverseTraining
+from dpbench.toolkit.inversion import WINDOW, same_window
 
 CPU = torch.device("cpu")
 
@@ -66,7 +67,7 @@ def test_windows_are_the_same_of_both_images() -> None:
     images = torch.rand(2, 3, 200, 120, generator=derive_generator(CPU, "large"))
     places = set()
     for seed in range(8):
-        one, other = _window(images, images, derive_generator(CPU, seed))
+        one, other = same_window(images, images, derive_generator(CPU, seed))
         assert one.shape == (2, 3, WINDOW, WINDOW)
         assert torch.equal(one, other)
         places.add(one.storage_offset())
@@ -74,5 +75,5 @@ def test_windows_are_the_same_of_both_images() -> None:
     small = images[:, :, :64, :WINDOW]
     generator = derive_generator(CPU, "small")
     state = generator.get_state()
-    assert torch.equal(_window(small, small, generator)[0], small)
+    assert torch.equal(same_window(small, small, generator)[0], small)
     assert torch.equal(generator.get_state(), state), "figures of small images would change"

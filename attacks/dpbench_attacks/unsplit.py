@@ -1,0 +1,203 @@
+"""Neither images nor a client to ask, only its architecture: image and substitute are fitted in turn."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dpbench.contract.attack import Attack, Observation
+from dpbench.contract.threat import Needs
+from dpbench.errors import DpbenchError
+from dpbench.machine.devices import place
+from dpbench.machine.randomness import seeded
+from dpbench.models.backbones import create_backbone
+from dpbench.models.spec import BackboneSpec
+from dpbench.models.splitting import split_model
+from dpbench.plugins.registry import register
+from dpbench.toolkit.inverse_network import features_on_grid
+from dpbench.toolkit.inversion import (
+    channel_axis,
+    initialise,
+    pooled,
+    total_variation,
+    victim_releases,
+    victims_per_batch,
+)
+from dpbench.toolkit.standardising import Standardising
+from dpbench_attacks._substitute import Substitute, mmd
+
+SIDE = 8
+"""Pixels a side at which images are told to look like the attacker's own."""
+
+FEW = 4
+"""Of so many images, the mean is still one of them."""
+
+CONVERGED = 0.2
+"""Share of the first feature distance below which a substitute explains what was released."""
+
+
+@register
+class UnSplit(Attack):
+    """An image and a substitute client at once: some steps on the one, some on the other, until both explain a release.
+
+    Erdogan et al. 2022, "UnSplit: data-oblivious model inversion, model stealing, and label inference attacks against
+    split learning": MSE of the features, TV and l2 on the image, Adam with AMSGrad, the client's architecture with
+    fresh weights. `architecture = "resnet10t:layer1"` names it, a timm model and its split point; where it is not
+    known, a small convolutional network stands in. Differs: one substitute for all victims, who share a client, and
+    releases of others that were heard besides; they are standardised; larger steps, and fewer; TV is the l1 norm;
+    images start at the mean of the attacker's own plus what varies most in the features from place to place, which is
+    brightness behind shallow splits, and have their colours and contrast, for which a substitute would make up; of
+    several substitutes, and of an image and its negative, which explain a release as well, those count that look most
+    like the attacker's own (MMD of 8x8 pixels, Gretton et al. 2012).
+
+    It fails beyond shallow splits, as its authors say: a deep substitute explains any release by any image. Nothing it
+    sees says whether that happened; `converged` says that the release is explained, not that the image is right.
+    """
+
+    name: ClassVar[str] = "unsplit"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2108.09033"
+    needs: ClassVar[Needs] = "nothing"
+    budgets: ClassVar[dict[str, dict[str, float]]] = {
+        "small": {"rounds": 0.4},
+        "large": {"rounds": 5, "substitutes": 2},
+    }
+
+    architecture: str = Field("", description='of the client: "resnet10t:layer1", a timm model and where it is split')
+    rounds: int = Field(8, ge=1, le=100_000, description="of steps on the images, then on the substitute")
+    image_steps: int = Field(20, ge=1, le=10_000, description="Adam steps on the images in each round")
+    model_steps: int = Field(20, ge=1, le=10_000, description="likewise on the substitute")
+    image_learning_rate: float = Field(0.05, gt=0, le=1, description="of the images")
+    model_learning_rate: float = Field(2e-3, gt=0, le=0.1, description="of the substitute")
+    total_variation: float = Field(0.3, ge=0, le=100, description="weight of TV (mean absolute difference)")
+    nearness: float = Field(0.3, ge=0, le=100, description="weight of the squared distance from the start")
+    substitutes: int = Field(3, ge=1, le=64, description="that are tried, from other weights each")
+    heard: int = Field(16, ge=0, le=4096, description="releases of others that are explained beside the victims'")
+
+    def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
+        """Fit images and substitutes in turn: (N,3,H,W) in [0,1]."""
+        victims = pooled(victim_releases(seen))
+        # so many at once, and no more: all share a substitute, and none of the victims may be left out
+        room = max(0, min(self.heard, victims_per_batch(seen) - len(victims)))
+        others = seen.overheard[:room] if seen.overheard is not None else victims[:0]
+        released = torch.cat([victims, pooled([others])]) if len(others) else victims
+        standardising = Standardising(tuple(released.shape[1:]), channel_axis(tuple(released.shape)))
+        place(standardising, released.device).fit(released)
+        target = standardising(released)
+        target = target / target.std().clamp_min(1e-6)
+        known = seen.auxiliary.images[:256].to(released.device)
+        mean = known.mean(0, keepdim=True)
+        best, lowest, kept = mean.expand(len(released), -1, -1, -1), float("inf"), (1.0, 1.0)
+        start = dominant(target, tuple(mean.shape[2:]))
+        for attempt in range(self.substitutes):
+            network = self._substitute(tuple(released.shape[1:]), seen, generator)
+            label = f"substitute {attempt + 1}/{self.substitutes}"
+            found, first, last = self._fit(network, target, mean, start, colours(known - mean), seen, label)
+            for images in (found, (2 * mean - found).clamp(0, 1)):
+                unlike = float(mmd(contrast(images - mean), contrast(known - mean)))
+                if unlike < lowest:
+                    best, lowest, kept = images, unlike, (first, last)
+        seen.notes["first_feature_loss"], seen.notes["final_feature_loss"] = (round(value, 5) for value in kept)
+        seen.notes["converged"] = kept[1] < CONVERGED * kept[0]
+        return best[: len(victims)].clone()
+
+    def _fit(
+        self,
+        network: nn.Module,
+        target: Tensor,
+        mean: Tensor,
+        start: Tensor,
+        colours: Tensor,
+        seen: Observation,
+        label: str,
+    ) -> tuple[Tensor, float, float]:
+        """Images (N,3,H,W) in [0,1] whose features through the fitted network are the target; first and last loss."""
+        axis = torch.linalg.eigh(colours.cpu()).eigenvectors[:, -1].to(colours)  # of most variance: brightness
+        start = start * axis[:, None, None]
+        free = start.clone().requires_grad_(True)
+        image_optimizer = torch.optim.Adam([free], self.image_learning_rate, amsgrad=True)
+        model_optimizer = torch.optim.Adam(network.parameters(), self.model_learning_rate, amsgrad=True)
+        with torch.no_grad():
+            first = last = float((network(mean.expand(len(target), -1, -1, -1)) - target).square().mean())
+        for number in range(self.rounds):
+            seen.progress(f"{label}, round {number}/{self.rounds}")
+            for step in range(self.image_steps + self.model_steps):
+                of_images = step < self.image_steps
+                if step in (0, self.image_steps):
+                    network.requires_grad_(not of_images)
+                with torch.enable_grad():
+                    images = (mean + torch.einsum("ij,njhw->nihw", colours, free)).clamp(0, 1)
+                    distance = (network(images if of_images else images.detach()) - target).square().flatten(1).mean(1)
+                    near = (free - start).square().mean((1, 2, 3))
+                    loss = distance + self.total_variation * total_variation(images) + self.nearness * near
+                    optimizer = image_optimizer if of_images else model_optimizer
+                    optimizer.zero_grad(set_to_none=True)
+                    loss.sum().backward() if of_images else distance.mean().backward()
+                optimizer.step()
+            last = float(distance.detach().mean())
+            if label.startswith("substitute 1/"):
+                seen.log(number, feature_distance=round(last, 4))
+        return images.detach().nan_to_num(0.5), first, last
+
+    def _substitute(self, shape: tuple[int, ...], seen: Observation, generator: torch.Generator) -> nn.Module:
+        """A network of images to standardised releases, with fresh weights.
+
+        Raises:
+            DpbenchError: the architecture gives features of another shape.
+        """
+        device = seen.released.device
+        if not self.architecture:
+            network = Substitute(shape, seen.image_shape).network
+        else:
+            name, colon, point = self.architecture.rpartition(":")
+            if not colon:
+                raise DpbenchError(
+                    f"unsplit: architecture = {self.architecture!r}; expected a timm model and its split point, such "
+                    'as "resnet10t:layer1"'
+                )
+            seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
+            with seeded(seed, device):
+                model = create_backbone(BackboneSpec(name=name), image_size=seen.image_shape[1], classes=2)
+                split = split_model(model, point, image_shape=seen.image_shape, classes=2, name=name)
+            network = split.client_head
+            with torch.no_grad():
+                came = tuple(network(torch.zeros(2, *seen.image_shape)).shape[1:])
+            if came != shape:
+                raise DpbenchError(
+                    f"unsplit: {self.architecture} gives features {came}, what was released is {shape}; name the "
+                    "client's architecture and split point, or leave `architecture` empty"
+                )
+        initialise(network, generator)
+        return place(network, device).eval()
+
+
+def dominant(features: Tensor, size: tuple[int, ...]) -> Tensor:
+    """What varies most in features (N, ...) from place to place, of unit variance, (N,1,*size); 0 without a grid."""
+    grid = features_on_grid(features, (size[0], size[1]))
+    if grid is None:
+        return torch.zeros(len(features), 1, *size, device=features.device)
+    centred = grid - grid.mean((0, 2, 3), keepdim=True)
+    rows = centred.double().movedim(1, -1).flatten(0, -2).cpu()
+    direction = torch.linalg.eigh(rows.T @ rows).eigenvectors[:, -1].to(features)
+    shown = torch.einsum("nchw,c->nhw", centred, direction)[:, None]
+    if len(shown) > FEW:  # what all have in common is in the mean image
+        shown = shown - shown.mean(0, keepdim=True)
+    shown = functional.interpolate(shown, (size[0], size[1]), mode="bilinear", align_corners=False)
+    return shown / shown.std().clamp_min(1e-6)
+
+
+def colours(deviations: Tensor) -> Tensor:
+    """What makes of independent channels of unit variance such colours as deviations (N,3,H,W) have, (3,3)."""
+    rows = deviations.double().movedim(1, -1).flatten(0, -2).cpu()
+    values, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
+    size = values.clamp_min(1e-4 * float(values.max())).clamp_min(1e-12).sqrt()
+    return (vectors @ torch.diag(size) @ vectors.T).to(deviations)
+
+
+def contrast(deviations: Tensor) -> Tensor:
+    """Deviations from a mean (N,3,H,W) at 8x8 pixels, of unit variance: a faint image may be right too."""
+    small: Tensor = functional.adaptive_avg_pool2d(deviations, SIDE)
+    return small / small.std().clamp_min(1e-6)

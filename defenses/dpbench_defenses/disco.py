@@ -92,7 +92,7 @@ class Disco(Training):
     paper: ClassVar[str] = "https://arxiv.org/abs/2012.11025"
     trained_on: ClassVar[tuple[str, ...]] = ("mse",)
 
-    share: float = Field(0.5, ge=0, lt=1, description="of the channels that is dropped, rounded down")
+    share: float = Field(0.2, ge=0, lt=1, description="of the channels that is dropped, rounded down")
     strength: float = Field(1.0, ge=0, le=1000, description="weight of the reconstructors' squared error")
     critics: int = Field(1, ge=1, le=16, description="reconstructors trained in alternation")
     learning_rate: float = Field(3e-3, gt=0, le=1, description="peak of the one-cycle schedule, AdamW")

@@ -68,7 +68,7 @@ class Shredder(Training):
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "https://arxiv.org/abs/1905.11814"
 
-    scale: float = Field(2.0, ge=0, le=1000, description="b of the Laplace noise that training starts from")
+    scale: float = Field(1.0, ge=0, le=1000, description="b of the Laplace noise that training starts from")
     strength: float = Field(1.0, ge=0, le=1000, description="weight of the mean absolute noise, which is to grow")
     tolerance: float = Field(0.05, ge=0, le=1, description="share of the accuracy on private images that may be lost")
     tensors: int = Field(8, ge=1, le=1024, description="noise tensors to draw from")

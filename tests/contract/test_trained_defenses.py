@@ -258,7 +258,7 @@ STRONG: dict[str, dict[str, Any]] = {
     "siamese": {"strength": 10, "learning_rate": 0.01},
     "siftfunnel": {"strength": 30, "learning_rate": 0.01},
     "shredder": {"scale": 5, "tensors": 4},
-    "disco": {},
+    "disco": {"share": 0.5},
     "vib": {},
     "cem": {"sigma": 1.0},
     "cloak": {"strength": 10, "epochs": 10},

@@ -56,9 +56,10 @@ class Bottleneck(nn.Module):
             samples.append(rows[chosen.to(rows.device)])
         rows = torch.cat(samples)
         self.mean.copy_(rows.mean(0))
-        axes = torch.linalg.svd(rows - self.mean, full_matrices=False).Vh[: len(self.down)]
-        self.down[: len(axes)] = axes
-        self.up[:, : len(axes)] = axes.T
+        # on the CPU: the same on every device
+        axes = torch.linalg.svd((rows - self.mean).cpu(), full_matrices=False).Vh[: len(self.down)]
+        self.down[: len(axes)] = axes.to(self.down)
+        self.up[:, : len(axes)] = axes.T.to(self.up)
 
     def narrow(self, features: Tensor) -> Tensor:
         """Features -> (N,width,H,W) of maps, (N,L,width) of tokens, (N,width) of flat ones."""

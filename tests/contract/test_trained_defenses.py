@@ -11,7 +11,6 @@ import pytest
 import torch
 from dpbench_attacks.decoder import Decoder
 from dpbench_attacks.mixture import Unmixing
-from dpbench_attacks.rmle import RegularisedMaximumLikelihood
 from dpbench_defenses._dependence import distance_correlation_squared, distances, pearson_squared
 from dpbench_defenses._tuning import Criterion, FineTuning, Step, TrainedModel, Training
 from dpbench_defenses.siamese import ContrastiveCriterion
@@ -239,7 +238,6 @@ def averaging(seen: Observation, victims: Tensor) -> Observation:
     return replace(seen, again=tuple(seen.granted_query()(victims) for _ in range(7)))
 
 
-SEARCH = RegularisedMaximumLikelihood(steps=40, trials=2, total_variation=(1.0,), nearness=(1.0,), draws=4, **PARTS)
 UNMIXING = Unmixing(repeats=32, stations=6, stops=4, **PARTS)
 ADAPTED: dict[str, tuple[Attack, Adaption]] = {
     "nopeek": (Decoder(**STEPS), unchanged),
@@ -248,7 +246,7 @@ ADAPTED: dict[str, tuple[Attack, Adaption]] = {
     "siftfunnel": (Decoder(**STEPS), unchanged),
     "shredder": (UNMIXING, unchanged),
     "disco": (Decoder(**STEPS), mask_aware),
-    "vib": (SEARCH, unchanged),
+    "vib": (Decoder(**STEPS), averaging),
     "cem": (Decoder(**STEPS), averaging),
     "cloak": (Decoder(**STEPS), averaging),
 }
@@ -259,7 +257,7 @@ STRONG: dict[str, dict[str, Any]] = {
     "siftfunnel": {"strength": 30, "learning_rate": 0.01},
     "shredder": {"scale": 5, "tensors": 4},
     "disco": {"share": 0.5},
-    "vib": {},
+    "vib": {"strength": 10},
     "cem": {"sigma": 1.0},
     "cloak": {"strength": 10, "epochs": 10},
 }

@@ -1,0 +1,284 @@
+"""Defenses that train: what each changes, what its loss measures, and the attacker that its mechanism calls for."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import piq
+import pytest
+import torch
+from dpbench_attacks.decoder import Decoder
+from dpbench_attacks.mixture import Unmixing
+from dpbench_defenses._dependence import distance_correlation_squared, distances, pearson_squared
+from dpbench_defenses._tuning import Criterion, FineTuning, Step, TrainedModel, Training
+from dpbench_defenses.siamese import ContrastiveCriterion
+from tiny_observation import observed
+from torch import Tensor
+
+from dpbench.contract.attack import Attack, Observation
+from dpbench.contract.defense import ProtectedModel
+from dpbench.machine.randomness import derive_generator
+from dpbench.plugins.configuring import configure
+from dpbench.plugins.registry import defenses
+from dpbench.testing.tiny import CPU, LAYOUTS, TinyNetwork, pictures, smooth
+
+TUNED = ("fine-tuned", "nopeek", "adversarial", "vib", "cem", "siamese", "siftfunnel")
+FROZEN = ("shredder", "cloak", "disco")
+SHORT = {"epochs": 4, "batch_size": 32}
+PRIVATE = pictures(256, seed="private")
+STEPS = {"steps": 50, "width": 24, "blocks": 1, "batch_size": 32}
+PARTS = {f"decoder_{name}": value for name, value in STEPS.items()}
+
+
+@functools.cache
+def fitted(name: str, layout: str = "maps", **arguments: Any) -> Any:
+    defense = configure(defenses()[name], SHORT | arguments)
+    model = defense.build(TinyNetwork(layout).split()).eval()
+    defense.fit(model, PRIVATE, generator=derive_generator(CPU, "fit"), progress=lambda text: None)
+    return model.requires_grad_(False)
+
+
+def undefended() -> ProtectedModel:
+    return ProtectedModel(TinyNetwork().split()).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def released(model: ProtectedModel, images: Tensor, seed: int = 0) -> Tensor:
+    return model.release(images, generator=derive_generator(CPU, seed))
+
+
+def accuracy(model: ProtectedModel) -> float:
+    test = pictures(128, seed="test")
+    return float((model.predict(released(model, test.images[:])).argmax(1) == test.labels).float().mean())
+
+
+class TestWhatLearns:
+    @pytest.mark.parametrize("name", TUNED)
+    def test_both_halves_do_and_statistics_do_not(self, name: str) -> None:
+        model, before = fitted(name), TinyNetwork().split()
+        for half in ("client_head", "server_tail"):
+            now, then = (getattr(split, half) for split in (model.split, before))
+            assert all(not torch.equal(a, b) for a, b in zip(now.parameters(), then.parameters(), strict=True))
+            assert all(torch.equal(a, b) for a, b in zip(now.buffers(), then.buffers(), strict=True))
+
+    @pytest.mark.parametrize("name", FROZEN)
+    def test_a_frozen_network_stays_what_it_was(self, name: str) -> None:
+        model, before = fitted(name), TinyNetwork().split().state_dict()
+        assert all(torch.equal(value, before[key]) for key, value in model.split.state_dict().items())
+        assert any(parameter.any() for key, parameter in model.named_parameters() if not key.startswith("split."))
+
+    def test_all_that_fine_tune_have_one_budget(self) -> None:
+        budget = ("epochs", "learning_rate", "batch_size")
+        tuned = [cls for cls in defenses().values() if issubclass(cls, FineTuning)]
+        assert {cls.name for cls in tuned} == set(TUNED)
+        assert len({tuple(cls.model_fields[name].default for name in budget) for cls in tuned}) == 1
+        assert all(issubclass(defenses()[name], Training) for name in FROZEN)
+
+    def test_fine_tuning_alone_learns_the_task(self) -> None:
+        assert accuracy(fitted("fine-tuned", epochs=8, learning_rate=0.01)) > accuracy(undefended()) + 0.2
+
+    @pytest.mark.parametrize("objective", ["deep-obfuscator", "ressfl", "patrol"])
+    def test_each_objective_leads_elsewhere(self, objective: str) -> None:
+        model, other = fitted("adversarial", objective=objective), fitted("fine-tuned")
+        assert not torch.equal(*(m.split.client_head.conv.weight for m in (model, other)))
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_a_bottleneck_starts_from_principal_axes(self, layout: str) -> None:
+        """Before any training the server gets back what least squares can give it."""
+        defense = configure(defenses()["fine-tuned"], {"bottleneck": 8})
+        model = defense.build(TinyNetwork(layout).split()).eval()
+        assert isinstance(model, TrainedModel)
+        assert isinstance(defense, FineTuning)
+        defense.prepare(model, PRIVATE, generator=derive_generator(CPU, "fit"))
+        with torch.no_grad():
+            features = model.features(PRIVATE.images[:])
+            code = model.transform(features)
+            error = (model.restored(code) - features).square().sum()
+        assert code.shape[1:] == model.released_shape
+        assert code.shape[2 if layout == "tokens" else 1] == 8
+        axis = {"tokens": 2, "channels last": 3}.get(layout, 1)
+        rows = features.movedim(axis, -1).flatten(0, -2)
+        lost = torch.linalg.svdvals(rows - rows.mean(0))[8:].square().sum()
+        assert error == pytest.approx(float(lost), rel=0.05)
+
+    def test_fewer_channels_than_asked_for_are_all_kept(self) -> None:
+        assert fitted("fine-tuned", bottleneck=64).released_shape == (12, 8, 8)
+
+
+class TestDependence:
+    def test_distance_correlation_is_that_of_its_definition(self) -> None:
+        one, other = smooth(20, seed="one"), smooth(20, seed="other").square()
+
+        def centred(batch: Tensor) -> Any:
+            rows = batch.flatten(1).double().numpy()
+            apart = np.linalg.norm(rows[:, None] - rows[None], axis=2)
+            return apart - apart.mean(0) - apart.mean(1, keepdims=True) + apart.mean()
+
+        a, b = centred(one), centred(other)
+        expected = (a * b).mean() / np.sqrt((a * a).mean() * (b * b).mean())
+        assert float(distance_correlation_squared(one, other)) == pytest.approx(expected, rel=1e-3)
+        assert float(distance_correlation_squared(one, 3 * one + 1)) == pytest.approx(1, rel=1e-3)
+
+    def test_it_sees_what_is_not_linear(self) -> None:
+        line = torch.linspace(-1, 1, 101)[:, None]
+        assert float(distance_correlation_squared(line, line.square())) > 0.15
+
+    def test_equal_rows_have_a_gradient(self) -> None:
+        batch = torch.ones(4, 3, requires_grad=True)
+        distances(batch).sum().backward()
+        assert batch.grad is not None
+        assert batch.grad.isfinite().all()
+
+    @pytest.mark.parametrize("layout", ["maps", "tokens", "channels last"])
+    def test_pearson_is_one_where_channels_are_the_brightness(self, layout: str) -> None:
+        images = smooth(4, seed="bright")
+        factors = torch.tensor([2.0, -1, 3]).view(3, 1, 1)
+        maps = factors * torch.nn.functional.avg_pool2d(images.mean(1, keepdim=True), 2)
+        features = {"maps": maps, "tokens": maps.flatten(2).transpose(1, 2), "channels last": maps.permute(0, 2, 3, 1)}
+        assert float(pearson_squared(images, features[layout])) == pytest.approx(1, rel=1e-3)
+
+    @pytest.mark.parametrize("name", ["nopeek", "siftfunnel"])
+    def test_training_lowers_it(self, name: str) -> None:
+        images = pictures(64, seed="test").images[:]
+        strong, alone = (
+            float(distance_correlation_squared(images, released(model, images)))
+            for model in (fitted(name, strength=30, learning_rate=0.01), fitted("fine-tuned", learning_rate=0.01))
+        )
+        assert strong < alone - 0.02
+
+
+class TestMechanisms:
+    def test_shredder_adds_one_of_its_tensors(self) -> None:
+        model, images = fitted("shredder", tensors=3), smooth(12, seed="test")
+        added = (released(model, images) - model.features(images)) / model.unit
+        nearest = torch.cdist(added.flatten(1), model.tensors.flatten(1))
+        assert nearest.min(1).values.max() < 1e-2
+        assert len(nearest.argmin(1).unique()) > 1
+
+    def test_shredders_noise_grows_while_the_task_holds(self) -> None:
+        gentle, strong = (fitted("shredder", strength=s, tolerance=1.0) for s in (0.0, 100.0))
+        assert strong.tensors.abs().mean() > gentle.tensors.abs().mean()
+
+    def test_cloak_is_noise_on_pixels(self) -> None:
+        model, image = fitted("cloak"), smooth(1, seed="test").expand(512, -1, -1, -1)
+        veiled = model.veil(image, generator=derive_generator(CPU, 0)) - image
+        torch.testing.assert_close(veiled.std(0), model.sigma(), rtol=0.25, atol=0)
+        again = model.veil(image[:2], generator=derive_generator(CPU, 0))
+        assert torch.equal(released(model, image[:2]), model.features(again))
+
+    def test_stronger_cloaks_are_noisier(self) -> None:
+        assert fitted("cloak", strength=10).sigma().mean() > fitted("cloak", strength=0).sigma().mean()
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    @pytest.mark.parametrize("share", [0.0, 0.5])
+    def test_disco_drops_its_share_of_channels(self, layout: str, share: float) -> None:
+        model, images = fitted("disco", layout, share=share, epochs=1), smooth(6, seed="test")
+        features, out = model.features(images), released(model, images)
+        axis = {"tokens": 2, "channels last": 3}.get(layout, 1)
+        gone = (out == 0).movedim(axis, 1).flatten(2).all(2) if out.ndim > 2 else out == 0
+        assert gone.sum(1).tolist() == [int(share * gone.shape[1])] * 6
+        assert torch.equal(out, torch.where(out == 0, 0, features))
+
+    def test_stronger_bottlenecks_are_noisier(self) -> None:
+        images = smooth(16, seed="test")
+        weak, strong = (fitted("vib", strength=s) for s in (0.0, 10.0))
+        ratios = []
+        for model in (weak, strong):
+            mu, sigma = model.distribution(model.features(images))
+            ratios.append(float(sigma.mean() / mu.std()))
+        assert ratios[1] > 1.5 * ratios[0]
+
+    def test_conditional_entropy_draws_a_class_together(self) -> None:
+        test = pictures(128, seed="test")
+
+        def within(model: TrainedModel) -> float:
+            codes = model.code(model.features(test.images[:]))
+            return float(torch.stack([codes[test.labels == label].var(0).mean() for label in range(4)]).mean())
+
+        assert within(fitted("cem", learning_rate=0.01)) < within(fitted("fine-tuned", learning_rate=0.01)) / 2
+
+    def test_contrast_falls(self) -> None:
+        test = pictures(128, seed="test")
+
+        def contrast(model: TrainedModel) -> float:
+            features = model.features(test.images[:])
+            step = Step(test.images[:], test.labels, features, features, model.predict(features))
+            criterion = ContrastiveCriterion(1.0, 2.0, float(undefended().features(test.images[:]).std()))
+            return float(criterion.loss(step) - Criterion().loss(step))
+
+        assert contrast(fitted("siamese", strength=10)) < contrast(fitted("fine-tuned")) - 0.02
+
+
+def ssim(attack: Attack, seen: Observation, victims: Tensor) -> float:
+    images = attack.reconstruct(seen, generator=derive_generator(CPU, "attack"))
+    return float(piq.ssim(images, victims, data_range=1.0, downsample=False))
+
+
+def with_mask(features: Tensor) -> Tensor:
+    """Released maps beside which of their channels are there."""
+    return torch.cat([features, (features != 0).flatten(2).any(2)[:, :, None, None].expand_as(features).float()], 1)
+
+
+Adaption = Callable[[Observation, Tensor], Observation]
+
+
+def unchanged(seen: Observation, victims: Tensor) -> Observation:
+    return seen
+
+
+def mask_aware(seen: Observation, victims: Tensor) -> Observation:
+    query = seen.granted_query()
+    return replace(seen, released=with_mask(seen.released), query=lambda images: with_mask(query(images)), client=None)
+
+
+def averaging(seen: Observation, victims: Tensor) -> Observation:
+    """The victims release seven times more: draws average out."""
+    return replace(seen, again=tuple(seen.granted_query()(victims) for _ in range(7)))
+
+
+UNMIXING = Unmixing(repeats=32, stations=6, stops=4, **PARTS)
+ADAPTED: dict[str, tuple[Attack, Adaption]] = {
+    "nopeek": (Decoder(**STEPS), unchanged),
+    "adversarial": (Decoder(**STEPS), unchanged),
+    "siamese": (Decoder(**STEPS), unchanged),
+    "siftfunnel": (Decoder(**STEPS), unchanged),
+    "shredder": (UNMIXING, unchanged),
+    "disco": (Decoder(**STEPS), mask_aware),
+    "vib": (Decoder(**STEPS), averaging),
+    "cem": (Decoder(**STEPS), averaging),
+    "cloak": (Decoder(**STEPS), averaging),
+}
+STRONG: dict[str, dict[str, Any]] = {
+    "nopeek": {"strength": 30, "learning_rate": 0.01},
+    "adversarial": {"strength": 5, "learning_rate": 0.01},
+    "siamese": {"strength": 10, "learning_rate": 0.01},
+    "siftfunnel": {"strength": 30, "learning_rate": 0.01},
+    "shredder": {"scale": 5, "tensors": 4},
+    "disco": {"share": 0.5},
+    "vib": {"strength": 10},
+    "cem": {"sigma": 1.0},
+    "cloak": {"strength": 10, "epochs": 10},
+}
+VICTIMS, AUXILIARY = smooth(6, seed="victims"), smooth(120, seed="auxiliary")
+
+
+@functools.cache
+def unaware() -> Observation:
+    """What an attacker sees who prepares on the undefended client; it prepares once."""
+    return observed(lambda split: undefended(), VICTIMS, AUXILIARY, white_box=False)
+
+
+@pytest.mark.parametrize("name", ADAPTED)
+def test_the_attacker_that_the_mechanism_calls_for_bites(name: str) -> None:
+    """It sees more than one who prepared on the undefended client, and than one who sees nothing."""
+    model = fitted(name, **STRONG[name])
+    seen = observed(lambda split: model, VICTIMS, AUXILIARY)
+    attack, adapted = ADAPTED[name]
+    found = ssim(attack, adapted(seen, VICTIMS), VICTIMS)
+    naive = ssim(Decoder(**STEPS), replace(unaware(), released=seen.released), VICTIMS)
+    mean = AUXILIARY.mean(0, keepdim=True).expand_as(VICTIMS)
+    floor = float(piq.ssim(mean, VICTIMS, data_range=1.0, downsample=False))
+    print(f"{name}: {found:.3f}, unaware {naive:.3f}, mean image {floor:.3f}")
+    assert found > max(naive, floor) + 0.02

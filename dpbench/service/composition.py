@@ -105,6 +105,7 @@ def composed(classes: tuple[type[Defense], ...]) -> type[Composition]:
         "name": name,
         "paper": "; ".join(dict.fromkeys(cls.paper for cls in classes if cls.paper)),
         "trained_on": tuple(dict.fromkeys(metric for cls in classes for metric in cls.trained_on)),
+        "only_in": next((only for cls in classes if (only := getattr(cls, "only_in", ""))), ""),
         "ids_skip_default": tuple(skipped),
         "classes": classes,
         "keys": keys,

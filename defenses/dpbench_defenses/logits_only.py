@@ -28,6 +28,7 @@ class LogitsOnly(Defense):
 
     name: ClassVar[str] = "logits-only"
     version: ClassVar[int] = 1
+    only_in: ClassVar[str] = "inference"  # there is nothing left for a partner's tail to learn from
     paper: ClassVar[str] = ""
 
     form: Literal["logits", "probabilities", "label"] = Field(

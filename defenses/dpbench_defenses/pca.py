@@ -36,6 +36,7 @@ class PrincipalComponents(Defense):
 
     name: ClassVar[str] = "pca"
     version: ClassVar[int] = 1
+    only_in: ClassVar[str] = "inference"  # a partner's tail takes features, not their coefficients
     paper: ClassVar[str] = "Pearson, On lines and planes of closest fit to systems of points in space, 1901"
 
     keep: float = Field(0.25, gt=0, le=1, description="share of the components that are kept, at least one of them")

@@ -100,11 +100,15 @@ def composed(classes: tuple[type[Defense], ...]) -> type[Composition]:
     namespace: dict[str, Any] = {
         "__module__": __name__,
         "__doc__": f"Released in this order: {', then '.join(f'`{cls.name}`' for cls in classes)}.",
-        "__annotations__": {key: annotation for key, (annotation, _) in fields.items()},
+        "__annotations__": {
+            "only_in": ClassVar[str],
+            **{key: annotation for key, (annotation, _) in fields.items()},
+        },
         **{key: field for key, (_, field) in fields.items()},
         "name": name,
         "paper": "; ".join(dict.fromkeys(cls.paper for cls in classes if cls.paper)),
         "trained_on": tuple(dict.fromkeys(metric for cls in classes for metric in cls.trained_on)),
+        "only_in": next((only for cls in classes if (only := getattr(cls, "only_in", ""))), ""),
         "ids_skip_default": tuple(skipped),
         "classes": classes,
         "keys": keys,

@@ -70,6 +70,7 @@ def test_what_identifies_it_names_every_part() -> None:
     assert cls is find_defense("topk + gaussian")
     assert (cls.name, source_of(cls)) == ("topk + gaussian", "v1+v1+v1")
     assert find_defense("dpm + gaussian").trained_on == ("ssim",)
+    assert vars(find_defense("gaussian + logits-only"))["only_in"] == "inference"
 
 
 @pytest.mark.parametrize("name", ["topk + gaussian", ["topk", "gaussian"]])

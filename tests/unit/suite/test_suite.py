@@ -10,6 +10,7 @@ from dpbench.suite import files as suite_files
 from dpbench.suite import suite as suites
 from dpbench.suite.ensembles import NEWEST
 from dpbench.suite.grid import plan
+from dpbench.suite.names import name_rows
 from dpbench.suite.words import label
 
 BASE = """
@@ -45,6 +46,19 @@ def planned(text: str = BASE, **changes):
 def test_lists_of_values_become_settings():
     settings = {tuple(sorted(cell.defense.arguments.items())) for cell in planned() if cell.defense.name == "gaussian"}
     assert settings == {(("std", 0.5),), (("std", 1.0),)}
+
+
+@pytest.mark.parametrize("name", ['"topk + gaussian"', '["topk", "gaussian"]'])
+def test_defenses_in_a_row_are_one_setting_each(name):
+    text = BASE.replace("[[attacks]]", f"[[defenses]]\nname = {name}\nstd = [1, 2]\n[[attacks]]", 1)
+    cells = [cell for cell in planned(text) if cell.attack.name == "decoder" and "topk" in cell.defense.name]
+    assert [cell.defense.arguments for cell in cells] == [{"keep": 0.1, "std": 1.0}, {"keep": 0.1, "std": 2.0}]
+    assert cells[0].id.startswith("resnet10t-layer1-topk_gaussian-decoder-")
+    assert "| topk + gaussian keep=0.1 std=2.0 |" in label(cells[1])
+    assert [(row.defense, row.defense_args) for row in name_rows(cells)] == [
+        ("topk + gaussian", "keep=0.1 std=1.0"),
+        ("topk + gaussian", "keep=0.1 std=2.0"),
+    ]
 
 
 def test_every_built_in_suite_parses():

@@ -70,7 +70,7 @@ class UnSplit(Attack):
     rounds: int = Field(8, ge=1, le=100_000, description="of steps on the images, then on the substitute")
     image_steps: int = Field(20, ge=1, le=10_000, description="Adam steps on the images in each round")
     model_steps: int = Field(20, ge=1, le=10_000, description="likewise on the substitute")
-    image_learning_rate: float = Field(0.05, gt=0, le=1, description="of the images")
+    image_learning_rate: float = Field(0.02, gt=0, le=1, description="of the images")
     model_learning_rate: float = Field(2e-3, gt=0, le=0.1, description="of the substitute")
     total_variation: float = Field(0.3, ge=0, le=100, description="weight of TV (mean absolute difference)")
     nearness: float = Field(0.3, ge=0, le=100, description="weight of the squared distance from the start")
@@ -125,8 +125,9 @@ class UnSplit(Attack):
         for number in range(self.rounds):
             seen.progress(f"{label}, round {number}/{self.rounds}")
             for step in range(self.image_steps + self.model_steps):
-                of_images = step < self.image_steps
-                if step in (0, self.image_steps):
+                # the substitute first: images would leave a start that it does not know yet
+                of_images = step >= self.model_steps
+                if step in (0, self.model_steps):
                     network.requires_grad_(not of_images)
                 with torch.enable_grad():
                     images = (mean + torch.einsum("ij,njhw->nihw", colours, free)).clamp(0, 1)

@@ -225,7 +225,7 @@ class InverseTraining(Parameters):
         progress: Callable[[str], None],
         curve: list[Tensor],
     ) -> Tensor:
-        """Trains `network` in place, extends the curve; gives the mean loss () of the last pass through the images."""
+        """Trains `network` in place and fills the curve; the mean loss () over its last pass through the images."""
         device = next(network.parameters()).device
         batch = min(self.batch_size, len(images))
         per_epoch = len(images) // batch

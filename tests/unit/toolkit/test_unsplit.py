@@ -46,7 +46,7 @@ def test_it_takes_the_clients_architecture() -> None:
 
 def test_behind_a_shallow_split_it_beats_the_mean_image() -> None:
     seen, victims = heard_alone()
-    images = UnSplit().reconstruct(seen, generator=derive_generator(CPU, "attack"))
+    images = UnSplit(rounds=3, substitutes=2).reconstruct(seen, generator=derive_generator(CPU, "attack"))
     mean = seen.auxiliary.images[:].mean(0, keepdim=True).expand_as(victims).contiguous()
-    assert float(piq.psnr(images, victims)) > float(piq.psnr(mean, victims)) + 0.5
+    assert float(piq.psnr(images, victims)) > float(piq.psnr(mean, victims)) + 2
     assert seen.notes["converged"] is True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +24,7 @@ from dpbench.service.tail_stages import activations, stage_named
 from dpbench.toolkit.calibration import mean_and_std
 from dpbench.toolkit.inversion import channel_axis
 from dpbench_defenses._dpm_networks import Reconstructor, poisoning_module
+from dpbench_defenses._halves import device_of, feature_shape
 
 RECONSTRUCTORS = ((64, 2), (96, 1), (48, 3))
 """Channels and residual blocks of the pool's reconstructors, in turn: one that is fooled must not fool for all."""
@@ -83,19 +83,6 @@ def refuse_layout(who: str, shape: tuple[int, ...], point: str) -> None:
         f"{who}: the features at {point!r} are ({', '.join(['N', *map(str, shape)])}); expected maps (N,C,H,W) or "
         "(N,H,W,C), tokens (N,L,C), or flat (N,D); choose another split point"
     )
-
-
-def device_of(module: nn.Module) -> torch.device:
-    """Where its tensors are; the CPU if it has none."""
-    tensor = next(itertools.chain(module.parameters(), module.buffers()), None)
-    return torch.device("cpu") if tensor is None else tensor.device
-
-
-def feature_shape(split: SplitModel) -> tuple[int, ...]:
-    """The shape of one image's features, found by sending a blank image through the head."""
-    blank = torch.zeros(1, *split.image_shape, device=device_of(split))
-    with torch.no_grad():
-        return tuple(split.client_head(blank).shape[1:])
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:

@@ -7,16 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from dpbench.contract.defense import SplitModel
 from dpbench.toolkit.inverse_network import MAX_PREFIX_TOKENS
 from dpbench.toolkit.inversion import channel_axis
-
-
-@torch.no_grad()
-def feature_shape(split: SplitModel) -> tuple[int, ...]:
-    """The shape of one image's features at the split point."""
-    device = next((tensor.device for tensor in [*split.parameters(), *split.buffers()]), None)
-    return tuple(split.client_head(torch.zeros(2, *split.image_shape, device=device)).shape[1:])
 
 
 def rows_of(features: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from dpbench.contract.images import LabelledImages
 from dpbench.models.training import assert_finite, augment, precision
 from dpbench.toolkit.inversion import channel_axis
 from dpbench_defenses._dpm_training import frozen
-from dpbench_defenses._training import device_of, feature_shape
+from dpbench_defenses._halves import device_of, feature_shape
 
 LARGEST_GRADIENT = 1.0
 """Norm to which gradients are clipped: penalties pull hard in the first steps."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dpbench.contract.defense import SplitModel
 from dpbench.contract.images import LabelledImages
 from dpbench.plugins.registry import register
-from dpbench_defenses._training import device_of
+from dpbench_defenses._halves import device_of
 from dpbench_defenses._tuning import Criterion, Step, TrainedModel, Training
 
 

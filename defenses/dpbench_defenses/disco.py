@@ -16,7 +16,7 @@ from dpbench.plugins.registry import register
 from dpbench.toolkit.calibration import mean_and_std
 from dpbench_defenses._critics import Critics
 from dpbench_defenses._dpm_training import initialise
-from dpbench_defenses._training import device_of
+from dpbench_defenses._halves import device_of
 from dpbench_defenses._tuning import Criterion, Step, TrainedModel, Training
 
 TEMPERATURE = 0.03

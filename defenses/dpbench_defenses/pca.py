@@ -16,7 +16,7 @@ from dpbench.errors import DpbenchError
 from dpbench.plugins.registry import register
 from dpbench.toolkit.inversion import channel_axis
 from dpbench.toolkit.standardising import exact
-from dpbench_defenses._positions import feature_shape
+from dpbench_defenses._halves import feature_shape
 from dpbench_defenses._undone import UndoneModel
 
 MOST = 8192

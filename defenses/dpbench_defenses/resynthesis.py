@@ -18,15 +18,8 @@ from dpbench.plugins.registry import register
 from dpbench.service.tail_stages import activations, activations_and_logits, stage_named, stages_of
 from dpbench.toolkit.calibration import mean_and_std
 from dpbench.toolkit.inversion import channel_axis
-from dpbench_defenses._dpm_training import (
-    device_of,
-    equivalence,
-    feature_shape,
-    frozen,
-    initialise,
-    mismatch,
-    refuse_layout,
-)
+from dpbench_defenses._dpm_training import equivalence, frozen, initialise, mismatch, refuse_layout
+from dpbench_defenses._halves import device_of, feature_shape
 from dpbench_defenses._writing_back import writer
 
 LEAST_STD = 1e-3

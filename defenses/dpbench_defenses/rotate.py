@@ -15,7 +15,8 @@ from dpbench.contract.defense import Defense, ProtectedModel, SplitModel
 from dpbench.contract.images import LabelledImages
 from dpbench.errors import DpbenchError
 from dpbench.plugins.registry import register
-from dpbench_defenses._positions import feature_shape, laid_as, rows_of
+from dpbench_defenses._halves import feature_shape
+from dpbench_defenses._positions import laid_as, rows_of
 from dpbench_defenses._undone import UndoneModel
 
 MOST = 1 << 25

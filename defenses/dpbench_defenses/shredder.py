@@ -14,7 +14,7 @@ from dpbench.contract.feature_transform import feature_batches
 from dpbench.contract.images import LabelledImages
 from dpbench.plugins.registry import register
 from dpbench.toolkit.calibration import mean_and_std
-from dpbench_defenses._training import device_of
+from dpbench_defenses._halves import device_of
 from dpbench_defenses._tuning import Criterion, Step, TrainedModel, Training
 
 

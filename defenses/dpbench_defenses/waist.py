@@ -20,14 +20,8 @@ from dpbench.plugins.registry import register
 from dpbench.toolkit.calibration import mean_and_std
 from dpbench.toolkit.inversion import channel_axis
 from dpbench_defenses._dpm_networks import Permute, channels_last
-from dpbench_defenses._dpm_training import (
-    device_of,
-    equivalence,
-    feature_shape,
-    frozen,
-    initialise,
-    refuse_layout,
-)
+from dpbench_defenses._dpm_training import equivalence, frozen, initialise, refuse_layout
+from dpbench_defenses._halves import device_of, feature_shape
 from dpbench_defenses._writing_back import writer
 
 FIRST, SECOND = 64, 128

@@ -58,7 +58,7 @@ OTHERS = {
     "leakage_spread": 4,
     "reid_chance": 4,
     "identity_chance": 4,
-    "link_chance": 4,
+    "link_chance": 6,
     "judge_accuracy": 4,
     "epsilon": 3,
     "delta": 8,

@@ -37,8 +37,8 @@ SIGNS = {
 }
 """Character -> plotly's name for the marker."""
 
-SALT = 43
-"""With it no two built-in defenses have one colour, or one sign."""
+SALT = 127412
+"""With it no two built-in defenses have both in common, and those of the published boards neither."""
 
 
 def mark_of(defense: str) -> tuple[str, str]:

@@ -195,8 +195,8 @@ def colours(deviations: Tensor) -> Tensor:
     rows = deviations.double().movedim(1, -1).flatten(0, -2).cpu()
     values, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
     size = values.clamp_min(1e-4 * float(values.max())).clamp_min(1e-12).sqrt()
-    mixing: Tensor = vectors @ torch.diag(size) @ vectors.T
-    return mixing.to(deviations)
+    made: Tensor = (vectors @ torch.diag(size) @ vectors.T).to(deviations)
+    return made
 
 
 def contrast(deviations: Tensor) -> Tensor:

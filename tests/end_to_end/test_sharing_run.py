@@ -21,7 +21,7 @@ from dpbench.protocols.sharing.pipeline import SharedPipeline
 from dpbench.protocols.sharing.records import SHARED
 from dpbench.protocols.sharing.units import Attacked, Training, Transferred
 from dpbench.records import store
-from dpbench.running.pipeline import Pipeline
+from dpbench.running.observing import Observer
 
 BOARDS = Path(__file__).resolve().parents[2] / "leaderboards"
 
@@ -217,14 +217,14 @@ def test_a_training_by_an_older_recipe_is_redone(run, tiny, units, tmp_path):
 def test_the_features_attacked_are_the_features_trained_on(run, units, pipeline, monkeypatch):
     """Bit by bit, of a defense that draws noise, whichever comes first."""
     seen = []
-    original = Pipeline._observe
+    original = Observer.observe
 
     def observe(self, *arguments):
         seen.append(original(self, *arguments))
         return seen[-1]
 
     trained_on = []
-    monkeypatch.setattr(Pipeline, "_observe", observe)
+    monkeypatch.setattr(Observer, "observe", observe)
     monkeypatch.setattr(
         "dpbench.protocols.sharing.benefit.refine",
         lambda public, client, own, shared, *_, **__: trained_on.append(shared) or 1 / 0,

@@ -16,6 +16,7 @@ from dpbench.contract.plugin import File
 from dpbench.contract.threat import Needs
 from dpbench.errors import DpbenchError
 from dpbench.machine.devices import autocast, place
+from dpbench.models.training import one_cycle
 from dpbench.plugins.registry import register
 from dpbench.text.hashing import content_hash
 from dpbench.toolkit.inverse_training import InverseTraining
@@ -240,7 +241,7 @@ class GuidedDiffusion(Attack):
         place(network, device).train()
         alphas = linear_alphas().to(device)
         optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=1e-4)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=self.training_steps, pct_start=0.1)
+        schedule = one_cycle(optimizer, 1e-3, steps=self.training_steps, rise=0.1)
         average = {name: value.detach().clone() for name, value in network.state_dict().items()}
         for step in range(self.training_steps):
             if step % 20 == 0:

@@ -14,6 +14,7 @@ from dpbench.contract.attack import Observation
 from dpbench.contract.threat import Needs
 from dpbench.machine.devices import place
 from dpbench.metrics.fidelity import ssim_unchecked
+from dpbench.models.training import one_cycle
 from dpbench.plugins.registry import register
 from dpbench.text.hashing import content_hash
 from dpbench.toolkit.inverse_network import features_on_grid
@@ -125,9 +126,7 @@ class ProgressiveGanInversion(ChosenPrior):
             spread = _rows(values.flatten(1).std(1).clamp_min(1e-3), values) if place_in else torch.ones_like(values)
             shift = torch.zeros_like(values).requires_grad_(True)
             optimizer = torch.optim.Adam([shift], self.learning_rate)
-            schedule = torch.optim.lr_scheduler.OneCycleLR(
-                optimizer, self.learning_rate, total_steps=self.steps + 1, pct_start=0.05
-            )
+            schedule = one_cycle(optimizer, self.learning_rate, steps=self.steps + 1, rise=0.05)
             reached, kept = torch.full_like(lowest, torch.inf), values
             for _ in range(self.steps + 1):
                 with torch.enable_grad():

@@ -11,6 +11,7 @@ from torch.nn import functional
 from dpbench.errors import DpbenchError
 from dpbench.machine.devices import autocast
 from dpbench.metrics.fidelity import ssim_unchecked
+from dpbench.models.training import one_cycle
 from dpbench.toolkit.inverse_network import InverseNetwork
 from dpbench.toolkit.inversion import initialise
 from dpbench.toolkit.linear_inverse import LinearInverse
@@ -84,7 +85,7 @@ def decoder(
     initialise(network, generator)
     network.to(device).standardise(features[:512], images[:512])
     optimizer = torch.optim.AdamW(network.parameters(), LARGEST_RATE, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LARGEST_RATE, total_steps=steps, pct_start=0.2)
+    schedule = one_cycle(optimizer, LARGEST_RATE, steps=steps, rise=0.2)
     batch, order = min(BATCH, len(features)), torch.empty(0, dtype=torch.long)
     for step in range(steps):
         if step % 20 == 0:

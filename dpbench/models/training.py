@@ -108,3 +108,20 @@ def augment(images: Tensor, *, generator: torch.Generator) -> Tensor:
     padded = F.pad(images, (pad, pad, pad, pad), mode="reflect").permute(0, 2, 3, 1)
     picked = padded[torch.arange(count, device=device)[:, None, None], rows[:, :, None], columns[:, None, :]]
     return picked.permute(0, 3, 1, 2)  # NHWC storage seen as NCHW: channels_last
+
+
+def one_cycle(
+    optimizer: torch.optim.Optimizer, peak: float, *, steps: int, rise: float
+) -> torch.optim.lr_scheduler.OneCycleLR:
+    """A learning rate that rises over a share of the steps and falls again (Smith & Topin 2019), however many there are.
+
+    Args:
+        optimizer: whose rate it is.
+        peak: the largest rate.
+        steps: of training, from 1.
+        rise: share of the steps in which it rises. Torch divides by zero where that is exactly one step.
+    """
+    exactly_one = abs(rise * steps - 1) < 1e-9
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, peak, total_steps=steps, pct_start=rise * (1 + 1e-6) if exactly_one else rise
+    )

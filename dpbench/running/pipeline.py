@@ -16,6 +16,7 @@ from dpbench.contract.metric import MetricFacts
 from dpbench.contract.plugin import Plugin
 from dpbench.errors import DpbenchError, reason
 from dpbench.executors.stages import Stages
+from dpbench.machine import cache
 from dpbench.machine.memory import LARGEST_BATCH, Batches, room
 from dpbench.machine.process_state import preserved
 from dpbench.machine.randomness import derive_generator, derive_seed, seeded
@@ -28,7 +29,7 @@ from dpbench.plugins.configuring import attack_of, defense_of
 from dpbench.records.record import Utility
 from dpbench.running.observing import Answers, Observer, seen_of
 from dpbench.running.prepare import Prepared, Progress, undefended_spec
-from dpbench.service.costs import TIMED, ClientCost, Work, coded_bits, cost_of
+from dpbench.service.costs import CODED, TIMED, ClientCost, Work, coded_bits, cost_of
 from dpbench.service.release import RELEASE_BATCH, Release, checked_images, release_to_server
 from dpbench.service.same_release import assert_same_in_other_batches, assert_same_release
 from dpbench.suite.cell import CellSpec
@@ -240,7 +241,7 @@ class Pipeline:
                 self.prepared.protected(cell, cell.defense, progress, apart=True),
                 test.images,
                 releases=cell.releases,
-                kept=max(seen_of(cell, probe), fit // cell.releases),  # a later cell may have more victims
+                kept=max(seen_of(cell, probe), CODED, fit // cell.releases),  # a later cell may have more victims
                 window=max(1, fit // RELEASE_BATCH) * RELEASE_BATCH,
                 generator=derive_generator(self.device, key, "release"),
                 order=derive_generator(self.device, key, "order"),
@@ -411,8 +412,14 @@ class Pipeline:
             crowd = released.crowd if adaptive else None
             model = remote.answering(self.prepared.protected(cell, asked, progress), crowd)
             victims = torch.stack([rows.float() for rows in features]).mean(0)
-            ranks = link_ranks(victims, pool, Answers(model, self.device, key, "link", adaptive))
-            return None if ranks is None else Link(rank=ranks, candidates=sum(map(len, pool)))
+            about = {"client": key, "releases": cell.releases, "adaptive": adaptive, "victims": len(victims), "way": 1}
+
+            def compare() -> cache.State:
+                ranks = link_ranks(victims, pool, Answers(model, self.device, key, "link", adaptive))
+                return {"rank": torch.tensor(ranks or [], dtype=torch.long)}
+
+            found = cache.remember(self.cache_dir, "links", content_hash(about), compare, progress, about)["rank"]
+            return Link(rank=found.tolist(), candidates=sum(map(len, pool))) if len(found) else None
 
         progress("comparing releases with those of candidates")
         slot = "link" if adaptive else "link static"

@@ -185,6 +185,8 @@ def _byte_bits(values: Tensor) -> int:
     """Of floats (n,): whether each is zero, and the bytes of the others, place by place."""
     full = values[values != 0]
     bits = _symbol_bits((values != 0).numpy().astype(np.int64), 1)
+    if not len(full):
+        return bits
     bytes_ = full.view(torch.uint8).reshape(len(full), -1).numpy()
     return bits + sum(_symbol_bits(np.unique(plane, return_inverse=True)[1].reshape(-1), 8) for plane in bytes_.T)
 

@@ -16,6 +16,7 @@ from dpbench.contract.images import Images
 from dpbench.contract.plugin import Parameters
 from dpbench.machine.devices import autocast, place
 from dpbench.metrics.fidelity import lpips, ssim_unchecked
+from dpbench.models.training import one_cycle
 from dpbench.service.release import RELEASE_BATCH
 from dpbench.text.hashing import content_hash
 from dpbench.toolkit.inverse_network import Adversary, FeatureInverse, InverseNetwork
@@ -236,7 +237,7 @@ class InverseTraining(Parameters):
         optimizer = torch.optim.AdamW(
             network.parameters(), learning_rate, weight_decay=1e-2, fused=device.type in ("cpu", "cuda")
         )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=self.steps, pct_start=0.2)
+        schedule = one_cycle(optimizer, learning_rate, steps=self.steps, rise=0.2)
         adversary = Adversary(generator, device) if self.adversarial_weight else None
         mean = {name: value.detach().clone() for name, value in network.named_parameters()} if self.average else {}
         counted = min(self.steps, per_epoch)

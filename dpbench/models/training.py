@@ -113,7 +113,7 @@ def augment(images: Tensor, *, generator: torch.Generator) -> Tensor:
 def one_cycle(
     optimizer: torch.optim.Optimizer, peak: float, *, steps: int, rise: float
 ) -> torch.optim.lr_scheduler.OneCycleLR:
-    """A learning rate that rises over a share of the steps and falls again (Smith & Topin 2019), however many there are.
+    """A learning rate that rises over a share of the steps and falls again (Smith & Topin 2019); any number will do.
 
     Args:
         optimizer: whose rate it is.

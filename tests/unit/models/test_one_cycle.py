@@ -31,7 +31,6 @@ def test_it_is_torchs_own_wherever_torch_has_one():
             schedule.step()
         return found
 
+    torchs = torch.optim.lr_scheduler.OneCycleLR
     ours = rates(lambda optimizer: one_cycle(optimizer, 0.5, steps=30, rise=0.2))
-    assert ours == rates(
-        lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.5, total_steps=30, pct_start=0.2)
-    )
+    assert ours == rates(lambda optimizer: torchs(optimizer, 0.5, total_steps=30, pct_start=0.2))

@@ -171,3 +171,11 @@ def test_wide_releases_are_coded_by_fewer_images(monkeypatch):
     monkeypatch.setattr(costs, "CODED_VALUES", 2000)
     values = torch.cat([torch.ones(2, 1000), torch.randn(6, 1000)])
     assert coded_bits(values, 32_000, torch.float32) < 100
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(12, 3, 4), (1, 1), (70, 5)])
+def test_releases_of_zeros_alone_are_coded_too(dtype, shape):
+    zeros = torch.zeros(shape, dtype=dtype)
+    fixed = zeros[0].numel() * dtype.itemsize * 8
+    assert 0 <= coded_bits(zeros, fixed, dtype) <= fixed

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
-from cmaes import SepCMA
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
@@ -30,6 +29,9 @@ from dpbench.toolkit.release_match import ReleaseMatch
 from dpbench.toolkit.view import viewed
 from dpbench_attacks._gan_search import POINTS, SEPARATE
 from dpbench_attacks._priors import Blocks, ChosenPrior, best_of_pool
+
+if TYPE_CHECKING:
+    from cmaes import SepCMA
 
 COARSE = 4
 """Pixels a side of the correction."""
@@ -128,6 +130,8 @@ class GradientFreeGanInversion(ChosenPrior):
         return torch.cat([painted(network, chunk, seen.image_shape) for chunk in chunks]), last
 
     def _begun(self, start: np.ndarray[tuple[int], np.dtype[np.float64]], generator: torch.Generator) -> SepCMA:
+        from cmaes import SepCMA  # here alone: it takes a second, which every command would wait
+
         seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
         mean = np.concatenate([start, np.zeros(3 * COARSE**2)])
         return SepCMA(mean=mean, sigma=self.sigma, population_size=self.population, seed=seed)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from dpbench.contract.attack import Attack, Observation
 from dpbench.contract.threat import Needs
-from dpbench.toolkit.inversion import converged, total_variation, victims_per_batch
+from dpbench.models.training import one_cycle
+from dpbench.toolkit.inversion import total_variation, victims_per_batch
 from dpbench.toolkit.release_match import ReleaseMatch
 
 SEPARATE = 0.5
@@ -79,9 +80,7 @@ class PriorSearch(Attack):
             found, distance = self._refine(match, network, chunk, z, seen, label, generator)
             images.append(found)
             last.append(distance)
-        seen.notes["first_feature_loss"] = round(float(first.mean()), 5)
-        seen.notes["final_feature_loss"] = round(float(torch.cat(last).mean()), 5)
-        seen.notes["converged"] = converged(first, torch.cat(last), match.residual) and not match.blind
+        match.note(seen.notes, first, torch.cat(last))
         return torch.cat(images)
 
     @torch.no_grad()
@@ -172,11 +171,11 @@ class PriorSearch(Attack):
             self.refine_learning_rate,
             betas=(0.9, 0.99),
         )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
+        schedule = one_cycle(
             optimizer,
             [self.refine_learning_rate, self.refine_learning_rate / 10],
-            total_steps=self.refine_steps + 1,
-            pct_start=0.15,
+            steps=self.refine_steps + 1,
+            rise=0.15,
         )
         best = network(z)
         lowest = torch.full((len(z),), torch.inf, device=z.device)

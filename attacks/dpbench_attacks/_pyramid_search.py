@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dpbench.models.training import one_cycle
 from dpbench.toolkit.inversion import total_variation
 from dpbench.toolkit.release_match import ReleaseMatch
 
@@ -66,9 +67,7 @@ class PyramidSearch:
         """
         levels = _pyramid(start)
         optimizer = torch.optim.Adam(levels, self.learning_rate, betas=(0.9, 0.99))
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=self.steps + 1, pct_start=0.15
-        )
+        schedule = one_cycle(optimizer, self.learning_rate, steps=self.steps + 1, rise=0.15)
         best = start.clone()
         lowest = torch.full((len(victims),), torch.inf, device=start.device)
         first, last = lowest.clone(), lowest.clone()

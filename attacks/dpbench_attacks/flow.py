@@ -15,6 +15,7 @@ from torch.nn import functional
 from dpbench.contract.attack import Attack, Observation
 from dpbench.contract.threat import Needs
 from dpbench.machine.devices import autocast, place
+from dpbench.models.training import one_cycle
 from dpbench.plugins.registry import register
 from dpbench.text.hashing import content_hash
 from dpbench.toolkit.inverse_network import features_on_grid
@@ -123,9 +124,7 @@ class RectifiedFlow(Attack):
         known = images[: images_for_statistics(tuple(seen.released.shape[1:]), least=256)].to(device)
         network.whitening.fit(torch.cat([started(some)[0] for some in known.split(max(batch, 128))]))
         optimizer = torch.optim.AdamW(network.parameters(), self.learning_rate, weight_decay=1e-3)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=self.steps, pct_start=0.15
-        )
+        schedule = one_cycle(optimizer, self.learning_rate, steps=self.steps, rise=0.15)
         average = {name: value.detach().clone() for name, value in network.state_dict().items()}
         last = max(1, self.steps // 10)
         none, reached = torch.zeros((), device=device), torch.zeros((), device=device)

@@ -20,7 +20,6 @@ from dpbench.text.hashing import content_hash
 from dpbench.toolkit.inverse_network import features_on_grid
 from dpbench.toolkit.inversion import (
     Whitening,
-    converged,
     images_for_statistics,
     initialise,
     pooled,
@@ -89,9 +88,7 @@ class ProgressiveGanInversion(ChosenPrior):
             found, distance = self._search(match, network, chunk, starts[chunk], smoothness, seen, generator)
             images.append(found)
             last.append(distance)
-        seen.notes["first_feature_loss"] = round(float(first.mean()), 5)
-        seen.notes["final_feature_loss"] = round(float(torch.cat(last).mean()), 5)
-        seen.notes["converged"] = converged(first, torch.cat(last), match.residual) and not match.blind
+        match.note(seen.notes, first, torch.cat(last))
         return torch.cat(images)
 
     @torch.no_grad()
@@ -194,7 +191,7 @@ class ProgressiveGanInversion(ChosenPrior):
         known = images[: images_for_statistics(tuple(seen.released.shape[1:]), least=256)].to(device)
         encoder.whitening.fit(torch.cat([query(some) for some in known.split(128)]))
         optimizer = torch.optim.AdamW(encoder.parameters(), ENCODER_RATE)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, ENCODER_RATE, total_steps=self.encoder_steps)
+        schedule = one_cycle(optimizer, ENCODER_RATE, steps=self.encoder_steps)
         for step in range(self.encoder_steps):
             if step % 20 == 0:
                 seen.progress(f"encoder step {step}/{self.encoder_steps}")

@@ -15,6 +15,7 @@ from torch.nn import functional
 from dpbench.contract.attack import Attack, Client, Observation
 from dpbench.contract.threat import Needs
 from dpbench.machine.devices import autocast, place
+from dpbench.models.training import one_cycle
 from dpbench.plugins.registry import register
 from dpbench.service.release import RELEASE_BATCH
 from dpbench.text.hashing import content_hash
@@ -149,9 +150,7 @@ class Reordering(Attack):
         with torch.no_grad():
             network.standardise(torch.cat([query(some.to(device)) for some in images[: 8 * batch].split(batch)]))
         optimizer = torch.optim.AdamW(network.parameters(), self.learning_rate, weight_decay=1e-2)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=self.steps, pct_start=0.15
-        )
+        schedule = one_cycle(optimizer, self.learning_rate, steps=self.steps, rise=0.15)
         right: list[Tensor] = []
         for step in range(self.steps):
             if step % 20 == 0:

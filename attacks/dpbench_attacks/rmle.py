@@ -15,7 +15,7 @@ from dpbench.contract.threat import Needs
 from dpbench.metrics.fidelity import ssim_unchecked
 from dpbench.plugins.registry import register
 from dpbench.toolkit.inverse_training import InverseTraining
-from dpbench.toolkit.inversion import converged, pooled, victim_releases, victims_per_batch
+from dpbench.toolkit.inversion import pooled, victim_releases, victims_per_batch
 from dpbench.toolkit.release_match import ReleaseMatch, study_client
 from dpbench.toolkit.view import viewed
 from dpbench_attacks._pyramid_search import PyramidSearch
@@ -93,9 +93,7 @@ class RegularisedMaximumLikelihood(Attack):
             tv, near = (weight.expand(len(chunk)) for weight in weights)
             results.append(search.invert(match, chunk, start[chunk], tv, near, label, generator))
         first, last = (torch.cat([result[k] for result in results]) for k in (1, 2))
-        seen.notes["first_feature_loss"] = round(float(first.mean()), 5)
-        seen.notes["final_feature_loss"] = round(float(last.mean()), 5)
-        seen.notes["converged"] = converged(first, last, match.residual) and not match.blind
+        match.note(seen.notes, first, last)
         return torch.cat([result[0] for result in results])
 
     def _choose_regularisers(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from dpbench.machine.devices import place
 from dpbench.metrics.fidelity import ssim_unchecked
 from dpbench.models.training import precision
-from dpbench_defenses._dpm_networks import Reconstructor
-from dpbench_defenses._dpm_training import frozen, initialise
+from dpbench_defenses._dpm_training import frozen, new_reconstructor
 from dpbench_defenses._tuning import TrainedModel
 
 SIZES = ((48, 1), (64, 2), (32, 3))
@@ -35,14 +33,9 @@ class Critics:
     def __init__(self, model: TrainedModel, count: int, *, generator: torch.Generator, structural: bool = True) -> None:
         self.structural = structural
         self.steps = 0
-        self.pool: list[tuple[nn.Module, torch.optim.Optimizer]] = []
-        for index in range(count):
-            width, depth = SIZES[index % len(SIZES)]
-            with torch.random.fork_rng(devices=[]):
-                network = Reconstructor(model.released_shape, model.split.image_shape, width, depth)
-            network = place(network, generator.device)
-            initialise(network, generator)
-            self.pool.append((network, torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)))
+        shapes = model.released_shape, model.split.image_shape
+        sizes = [SIZES[index % len(SIZES)] for index in range(count)]
+        self.pool = [new_reconstructor(*shapes, size, LEARNING_RATE, generator) for size in sizes]
 
     def learn(self, released: Tensor, images: Tensor) -> None:
         """One step of each, on releases (n, ...) of images (n,3,H,W)."""

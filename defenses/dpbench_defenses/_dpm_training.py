@@ -20,8 +20,9 @@ from dpbench.errors import DpbenchError
 from dpbench.machine.devices import autocast, place
 from dpbench.machine.randomness import draw_weight
 from dpbench.metrics.fidelity import ssim_unchecked
+from dpbench.models.training import one_cycle
 from dpbench.service.tail_stages import activations, stage_named
-from dpbench.toolkit.calibration import mean_and_std
+from dpbench.toolkit.calibration import along_channels, channel_scales
 from dpbench.toolkit.inversion import channel_axis
 from dpbench_defenses._dpm_networks import Reconstructor, poisoning_module
 from dpbench_defenses._halves import device_of, feature_shape
@@ -65,8 +66,7 @@ class DpmModel(ProtectedModel):
 
     def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Features (N, ...) -> poisoned features, same shape, dtype and device. Deterministic."""
-        behind = features.ndim - 1 - self.channel_dim
-        mean, std = (s.view(-1, *[1] * behind) for s in (self.mean, self.std))
+        mean, std = (along_channels(values, features, self.channel_dim) for values in (self.mean, self.std))
         poisoned: Tensor = self.module((features - mean) / std)
         return (poisoned * std + mean).to(features.dtype)
 
@@ -106,6 +106,29 @@ def frozen(module: nn.Module) -> Iterator[None]:
     finally:
         for parameter, flag in before:
             parameter.requires_grad_(flag)
+
+
+def new_reconstructor(
+    released: tuple[int, ...],
+    image: tuple[int, int, int],
+    size: tuple[int, int],
+    learning_rate: float,
+    generator: torch.Generator,
+) -> tuple[Reconstructor, torch.optim.Optimizer]:
+    """A reconstructor with first weights of its own, on the generator's device, and what trains it.
+
+    Args:
+        released: shape of one image's release.
+        image: (3, H, W).
+        size: channels and residual blocks.
+        learning_rate: of AdamW.
+        generator: draws the weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        network = Reconstructor(released, image, *size)
+    network = place(network, generator.device)
+    initialise(network, generator)
+    return network, torch.optim.AdamW(network.parameters(), lr=learning_rate)
 
 
 def equivalence(logits: Tensor, clean_logits: Tensor) -> Tensor:
@@ -171,32 +194,26 @@ class Poisoning(Defense):
         device = private.images.device
         progress("measuring the features")
         batches = feature_batches(model, private, generator=generator)
-        mean, std = mean_and_std(batches, channel_dim=model.channel_dim)
+        mean, std = channel_scales(batches, model.channel_dim)
         model.mean.copy_(mean)
-        model.std.copy_(std.clamp(min=1e-3 * std.max() + 1e-12))  # dead channels must not be blown up
+        model.std.copy_(std)
 
-        def new_reconstructor(index: int) -> tuple[nn.Module, torch.optim.Optimizer]:
-            width, depth = RECONSTRUCTORS[index % len(RECONSTRUCTORS)]
-            with torch.random.fork_rng(devices=[]):
-                net = Reconstructor(model.feature_shape, model.split.image_shape, width, depth)
-            net = place(net, device)
-            initialise(net, generator)
-            return net, torch.optim.AdamW(net.parameters(), lr=RECONSTRUCTOR_LEARNING_RATE)
+        def new_opponent(index: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+            size, rate = RECONSTRUCTORS[index % len(RECONSTRUCTORS)], RECONSTRUCTOR_LEARNING_RATE
+            return new_reconstructor(model.feature_shape, model.split.image_shape, size, rate, generator)
 
         module = model.module.train().requires_grad_(True)
         initialise(module, generator)
         steps_per_epoch = math.ceil(len(private) / private.training_batch(self.batch_size))
         optimizer = torch.optim.AdamW(module.parameters(), lr=self.learning_rate)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=self.epochs * steps_per_epoch, pct_start=0.15
-        )
-        pool = [new_reconstructor(index) for index in range(self.pool)]
+        schedule = one_cycle(optimizer, self.learning_rate, steps=self.epochs * steps_per_epoch, rise=0.15)
+        pool = [new_opponent(index) for index in range(self.pool)]
         stages = [stage_named(model.split, stage, who=self.name) for stage in self.match]
         with frozen(model.split):
             for epoch in range(self.epochs):
                 progress(f"epoch {epoch + 1}/{self.epochs}")
                 if 0 < epoch <= self.epochs * 2 // 3:
-                    pool[epoch % self.pool] = new_reconstructor(epoch)
+                    pool[epoch % self.pool] = new_opponent(epoch)
                 order = torch.randperm(len(private), generator=generator, device=device)
                 for step, chosen in enumerate(order.tensor_split(steps_per_epoch)):
                     images = private.images[chosen]

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from dpbench.contract.defense import Defense, ProtectedModel, SplitModel
 from dpbench.contract.feature_transform import feature_batches
 from dpbench.contract.images import LabelledImages
-from dpbench.models.training import assert_finite, augment, precision
+from dpbench.models.training import assert_finite, augment, one_cycle, precision
 from dpbench.toolkit.inversion import channel_axis
 from dpbench_defenses._dpm_training import frozen
 from dpbench_defenses._halves import device_of, feature_shape
@@ -202,9 +202,7 @@ class Training(Defense, abc.ABC):
         groups = [(parameters, rate) for parameters, rate in rates if parameters]
         steps = math.ceil(len(private) / private.training_batch(self.batch_size))
         optimizer = torch.optim.AdamW([{"params": parameters} for parameters, _ in groups], weight_decay=0)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, [rate for _, rate in groups], total_steps=self.epochs * steps, pct_start=0.15
-        )
+        schedule = one_cycle(optimizer, [rate for _, rate in groups], steps=self.epochs * steps, rise=0.15)
         learning = [parameter for parameters, _ in groups for parameter in parameters]
         with frozen(model):
             for parameter in learning:

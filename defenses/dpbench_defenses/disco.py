@@ -13,7 +13,7 @@ from dpbench.contract.defense import SplitModel
 from dpbench.contract.feature_transform import feature_batches
 from dpbench.contract.images import LabelledImages
 from dpbench.plugins.registry import register
-from dpbench.toolkit.calibration import mean_and_std
+from dpbench.toolkit.calibration import channel_scales
 from dpbench_defenses._critics import Critics
 from dpbench_defenses._dpm_training import initialise
 from dpbench_defenses._halves import device_of
@@ -105,8 +105,8 @@ class Disco(Training):
     def prepare(self, model: TrainedModel, private: LabelledImages, *, generator: torch.Generator) -> Criterion:
         """A pruner that knows nothing yet, of features in units of their spread."""
         assert isinstance(model, PrunedModel)
-        mean, std = mean_and_std(feature_batches(model, private, generator=generator), channel_dim=model.released_axis)
+        mean, std = channel_scales(feature_batches(model, private, generator=generator), model.released_axis)
         model.mean.copy_(mean)
-        model.std.copy_(std.clamp(min=1e-3 * std.max() + 1e-12))  # dead channels must not be blown up
+        model.std.copy_(std)
         initialise(model.pruner, generator)
         return DiscoCriterion(Critics(model, self.critics, generator=generator, structural=False), self.strength)

@@ -14,9 +14,10 @@ from dpbench.contract.defense import Defense, ProtectedModel, SplitModel
 from dpbench.contract.feature_transform import feature_batches
 from dpbench.contract.images import LabelledImages
 from dpbench.machine.devices import autocast
+from dpbench.models.training import one_cycle
 from dpbench.plugins.registry import register
 from dpbench.service.tail_stages import activations, activations_and_logits, stage_named, stages_of
-from dpbench.toolkit.calibration import mean_and_std
+from dpbench.toolkit.calibration import along_channels, channel_scales, mean_and_std
 from dpbench.toolkit.inversion import channel_axis
 from dpbench_defenses._dpm_training import equivalence, frozen, initialise, mismatch, refuse_layout
 from dpbench_defenses._halves import device_of, feature_shape
@@ -63,7 +64,9 @@ class Resynthesised(ProtectedModel):
     def clean_code(self, features: Tensor) -> Tensor:
         """What the stage gives for features (N, ...) in float32, standardised channel by channel."""
         code = activations(self.split, features, [self.stage])[self.stage].float()
-        return (code - _along(self.code_mean, code, self.code_dim)) / _along(self.code_std, code, self.code_dim)
+        return (code - along_channels(self.code_mean, code, self.code_dim)) / along_channels(
+            self.code_std, code, self.code_dim
+        )
 
     def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Features (N, ...) -> others that the public tail reads alike; noise is drawn anew at every release."""
@@ -72,14 +75,9 @@ class Resynthesised(ProtectedModel):
             noise = torch.randn(code.shape, generator=generator, dtype=torch.float32, device=code.device)
             code = code + self.noise_std * noise
         written = self.writer(code)
-        std, mean = (_along(value, written, self.channel_dim) for value in (self.std, self.mean))
+        std, mean = (along_channels(value, written, self.channel_dim) for value in (self.std, self.mean))
         released: Tensor = (written * std + mean).to(features.dtype)
         return released
-
-
-def _along(values: Tensor, features: Tensor, dim: int) -> Tensor:
-    """(C,) shaped to meet the channels of features (N, ...)."""
-    return values.view(-1, *[1] * (features.ndim - 1 - dim))
 
 
 @register
@@ -144,11 +142,11 @@ class Resynthesis(Defense):
 def measure(model: Resynthesised, images: LabelledImages, generator: torch.Generator) -> None:
     """Channel statistics of the features and of the code, into the model's buffers."""
     batches = feature_batches(model, images, generator=generator)
-    mean, std = mean_and_std(batches, channel_dim=model.channel_dim)
+    mean, std = channel_scales(batches, model.channel_dim)
     codes = (model.clean_code(batch).detach() for batch in feature_batches(model, images, generator=generator))
     code_mean, code_std = mean_and_std(codes, channel_dim=model.code_dim)
     model.mean.copy_(mean)
-    model.std.copy_(std.clamp(min=1e-3 * std.max() + 1e-12))
+    model.std.copy_(std)
     model.code_mean.copy_(code_mean)
     model.code_std.copy_(code_std.clamp(min=LEAST_STD))
 
@@ -166,9 +164,7 @@ def train(
     initialise(network, generator)
     steps_per_epoch = math.ceil(len(images) / images.training_batch(recipe.batch_size))
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=recipe.epochs * steps_per_epoch, pct_start=0.15
-    )
+    schedule = one_cycle(optimizer, recipe.learning_rate, steps=recipe.epochs * steps_per_epoch, rise=0.15)
     stages = stages_of(model.split)
     with frozen(model.split):
         for epoch in range(recipe.epochs):

@@ -13,7 +13,7 @@ from dpbench.contract.defense import SplitModel
 from dpbench.contract.feature_transform import feature_batches
 from dpbench.contract.images import LabelledImages
 from dpbench.plugins.registry import register
-from dpbench.toolkit.calibration import mean_and_std
+from dpbench.toolkit.calibration import channel_scales
 from dpbench_defenses._halves import device_of
 from dpbench_defenses._tuning import Criterion, FineTuning, Step, TrainedModel
 
@@ -94,7 +94,7 @@ class VariationalBottleneck(FineTuning):
         """Cross-entropy + `strength` * KL."""
         assert isinstance(model, VariationalModel)
         codes = (model.code(batch) for batch in feature_batches(model, private, generator=generator))
-        mean, std = mean_and_std(codes, channel_dim=model.released_axis)
+        mean, std = channel_scales(codes, model.released_axis)
         model.mean.copy_(mean)
-        model.std.copy_(std.clamp(min=1e-3 * std.max() + 1e-12))  # dead channels must not be blown up
+        model.std.copy_(std)
         return VariationalCriterion(model, self.strength)

@@ -15,9 +15,9 @@ from dpbench.contract.defense import AdditiveNoise, Defense, ProtectedModel, Spl
 from dpbench.contract.feature_transform import feature_batches
 from dpbench.contract.images import LabelledImages
 from dpbench.machine.devices import autocast
-from dpbench.models.training import augment
+from dpbench.models.training import augment, one_cycle
 from dpbench.plugins.registry import register
-from dpbench.toolkit.calibration import mean_and_std
+from dpbench.toolkit.calibration import along_channels, channel_scales
 from dpbench.toolkit.inversion import channel_axis
 from dpbench_defenses._dpm_networks import Permute, channels_last
 from dpbench_defenses._dpm_training import equivalence, frozen, initialise, refuse_layout
@@ -90,13 +90,16 @@ class WaistModel(ProtectedModel):
             self.register_buffer("mean", torch.zeros(width))
             self.register_buffer("std", torch.ones(width))
 
-    def _along(self, values: Tensor, features: Tensor) -> Tensor:
-        return values.view(-1, *[1] * (features.ndim - 1 - self.channel_dim))
+    def _scales(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        return (
+            along_channels(self.mean, features, self.channel_dim),
+            along_channels(self.std, features, self.channel_dim),
+        )
 
     def code(self, features: Tensor) -> Tensor:
         """Features (N, ...) -> codes (N, values) without noise; within [-1,1] where they are sent as integers."""
-        standard = (features - self._along(self.mean, features)) / self._along(self.std, features)
-        code: Tensor = self.encoder(standard)
+        mean, std = self._scales(features)
+        code: Tensor = self.encoder((features - mean) / std)
         return code.tanh() if self.top else code
 
     def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -126,7 +129,8 @@ class WaistModel(ProtectedModel):
     def written(self, code: Tensor) -> Tensor:
         """Server side: codes (N, values) -> features (N, ...)."""
         features = self.decoder(code)
-        written: Tensor = features * self._along(self.std, features) + self._along(self.mean, features)
+        mean, std = self._scales(features)
+        written: Tensor = features * std + mean
         return written
 
     def predict(self, released: Tensor) -> Tensor:
@@ -192,16 +196,14 @@ class Waist(Defense):
         assert isinstance(model, WaistModel)
         device = private.images.device
         progress("measuring the features")
-        mean, std = mean_and_std(feature_batches(model, private, generator=generator), channel_dim=model.channel_dim)
+        mean, std = channel_scales(feature_batches(model, private, generator=generator), model.channel_dim)
         model.mean.copy_(mean)
-        model.std.copy_(std.clamp(min=1e-3 * std.max() + 1e-12))
+        model.std.copy_(std)
         halves = nn.ModuleList([model.encoder, model.decoder]).train().requires_grad_(True)
         initialise(halves, generator)
         steps_per_epoch = math.ceil(len(private) / private.training_batch(self.batch_size))
         optimizer = torch.optim.AdamW(halves.parameters(), lr=self.learning_rate)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=self.epochs * steps_per_epoch, pct_start=0.15
-        )
+        schedule = one_cycle(optimizer, self.learning_rate, steps=self.epochs * steps_per_epoch, rise=0.15)
         with frozen(model.split):
             for epoch in range(self.epochs):
                 progress(f"epoch {epoch + 1}/{self.epochs}")

@@ -136,7 +136,7 @@ def crossing_values(traced: Traced, point: str) -> list[fx.Node]:
     before = set(traced.nodes[:place])
     before |= {node for node in traced.graph.nodes if _is_item(node) and node.args[0] in before}
     result = next(node for node in traced.graph.nodes if node.op == "output")
-    needed = _ancestors(result)
+    needed = ancestors(result)
     read = [
         node
         for node in traced.graph.nodes
@@ -177,7 +177,8 @@ def _carrying(traced: Traced) -> set[fx.Node]:
     return carrying
 
 
-def _ancestors(node: fx.Node, stop: frozenset[fx.Node] = frozenset()) -> set[fx.Node]:
+def ancestors(node: fx.Node, stop: frozenset[fx.Node] = frozenset()) -> set[fx.Node]:
+    """A node of a graph and all that it is computed from; what comes before those in `stop` is left out."""
     found: set[fx.Node] = set()
     queue = [node]
     while queue:
@@ -193,7 +194,7 @@ def _ancestors(node: fx.Node, stop: frozenset[fx.Node] = frozenset()) -> set[fx.
 def _copied(traced: Traced, wanted: list[fx.Node]) -> fx.Graph:
     """A graph from images to a tuple of these values, copied from that of the network."""
     graph = fx.Graph()
-    needed: set[fx.Node] = set().union(*(_ancestors(node) for node in wanted))
+    needed: set[fx.Node] = set().union(*(ancestors(node) for node in wanted))
     copies: dict[fx.Node, fx.Node] = {}
     for node in traced.graph.nodes:
         if node in needed:
@@ -222,7 +223,7 @@ def _tail(traced: Traced, crossing: list[fx.Node], packing: Packing | None, stag
     # sizes and the device are read from whatever comes in
     copies = {traced.nodes[0]: released, **dict(zip(crossing, tensors, strict=True))}
     result = next(node for node in traced.graph.nodes if node.op == "output")
-    needed = _ancestors(result, stop=frozenset(crossing))
+    needed = ancestors(result, stop=frozenset(crossing))
     for node in traced.graph.nodes:
         if node in needed and node not in copies:
             copies[node] = graph.node_copy(node, copies.__getitem__)

@@ -58,7 +58,7 @@ def fit_classifier(
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.05)
     batches = max(1, len(private) // batch_size)  # the last, smaller batch is dropped: batch norm dislikes it
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=epochs * batches)
+    schedule = one_cycle(optimizer, learning_rate, steps=epochs * batches)
     for epoch in range(epochs):
         progress(f"epoch {epoch + 1}/{epochs}")
         order = torch.randperm(len(private), generator=generator, device=device)
@@ -111,13 +111,13 @@ def augment(images: Tensor, *, generator: torch.Generator) -> Tensor:
 
 
 def one_cycle(
-    optimizer: torch.optim.Optimizer, peak: float, *, steps: int, rise: float
+    optimizer: torch.optim.Optimizer, peak: float | list[float], *, steps: int, rise: float = 0.3
 ) -> torch.optim.lr_scheduler.OneCycleLR:
     """A learning rate that rises over a share of the steps and falls again (Smith & Topin 2019); any number will do.
 
     Args:
         optimizer: whose rate it is.
-        peak: the largest rate.
+        peak: the largest rate, or that of each group of parameters.
         steps: of training, from 1.
         rise: share of the steps in which it rises. Torch divides by zero where that is exactly one step.
     """

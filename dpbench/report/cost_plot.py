@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from dpbench.board.fronts import compared, front, hypervolume, points_of
 from dpbench.contract.threat import UNDEFENDED
 from dpbench.report.content import Plot
 from dpbench.report.plots import FRONT, METRICS, Short, layout, points
+from dpbench.reporting.fronts import compared, front, hypervolume, points_of
 from dpbench.reporting.plots.marks import INK
 from dpbench.reporting.plots.pareto_plot import COSTS, WITHIN
 

@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 
 from dpbench.board.columns import FLOOR, WORST_CASE
-from dpbench.board.fronts import front, of_one_leakage
 from dpbench.contract.threat import THREAT_MODELS, UNDEFENDED
 from dpbench.records.record import Envelope
 from dpbench.report.content import Plot
 from dpbench.report.levels import against, number
+from dpbench.reporting.fronts import front, of_one_leakage
 from dpbench.reporting.plots.marks import COLOURS, INK, SIGNS, symbol_of
 from dpbench.text.curves import CURVES
 from dpbench.text.shown_text import clean

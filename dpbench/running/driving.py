@@ -196,7 +196,7 @@ class Driver(Generic[U, R]):
         self.environment = environment
         self.watcher = watcher
         several = executor.places > 1
-        self.graph = tasks_of(self.plan.protocol, self.plan.left, shared=several, known=known if several else None)
+        self.graph = tasks_of(self.plan.protocol, self.plan.left, shared=several, known=known)
         self.began = _now()
         self.running: dict[Future[Any], Task] = {}
         self.claims: dict[str, Lock] = {}

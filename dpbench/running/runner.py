@@ -156,7 +156,8 @@ def execute(
             job = RunJob(plan, device, default_cache(), batch_size, audit, means.threads, os.getcwd())
             executor = start_executor(job.sent(), means)
             try:
-                driver = Driver(job, executor, environment, watcher, trace, times_of(plan).of_one())
+                known = times_of(plan).of_one() if executor.places > 1 else None
+                driver = Driver(job, executor, environment, watcher, trace, known)
                 for record in driver.run():
                     records[record.id] = record
             finally:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 from torch import Tensor, fx, nn
 
 from dpbench.contract.defense import SplitModel
 from dpbench.errors import DpbenchError
-from dpbench.models.splitting import STAGE
+from dpbench.models.splitting import STAGE, ancestors
 
 
 def stages_of(split: SplitModel) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ def _run_graph(
 ) -> tuple[dict[str, Tensor], Tensor | None]:
     wanted = {node: node.meta[STAGE] for node in tail.graph.nodes if node.meta.get(STAGE) in stages}
     ends = [node for node in tail.graph.nodes if node.op == "output" and to_the_end]
-    needed = _with_sources([*wanted, *ends])
+    needed: set[fx.Node] = set().union(*(ancestors(node) for node in (*wanted, *ends)))
     run = fx.Interpreter(tail, garbage_collect_values=False)
     run.args_iter = iter([features])
     found: dict[str, Tensor] = {}
@@ -95,17 +95,6 @@ def _run_graph(
             if node in wanted:
                 found[wanted[node]] = run.env[node].clone()  # the next stage may work in place
     return found, run.env[ends[0]] if ends else None
-
-
-def _with_sources(nodes: Iterable[fx.Node]) -> set[fx.Node]:
-    found: set[fx.Node] = set()
-    queue = list(nodes)
-    while queue:
-        node = queue.pop()
-        if node not in found:
-            found.add(node)
-            queue.extend(node.all_input_nodes)
-    return found
 
 
 def _run_modules(tail: nn.Module, features: Tensor, stages: Sequence[str]) -> tuple[dict[str, Tensor], Tensor]:

@@ -48,6 +48,22 @@ def mean_and_std(batches: Iterable[Tensor], *, channel_dim: int | None = None) -
     return (mean[0].float(), std[0].float()) if channel_dim is None else (mean.float(), std.float())
 
 
+def channel_scales(batches: Iterable[Tensor], channel_dim: int) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (C,) by which channels are standardised: dead ones are not blown up.
+
+    Args:
+        batches: as for `mean_and_std`.
+        channel_dim: the dimension of the channels.
+    """
+    mean, std = mean_and_std(batches, channel_dim=channel_dim)
+    return mean, std.clamp(min=1e-3 * std.max() + 1e-12)
+
+
+def along_channels(values: Tensor, features: Tensor, channel_dim: int) -> Tensor:
+    """(C,) in a shape that broadcasts against features (N, ...) along their channels."""
+    return values.view(-1, *[1] * (features.ndim - 1 - channel_dim))
+
+
 def median_norm(batches: Iterable[Tensor]) -> tuple[Tensor, int]:
     """Median L2 norm of an image's features.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from dpbench.errors import DpbenchError
 from dpbench.toolkit.inversion import (
     Whitening,
     channel_axis,
+    converged,
     images_for_statistics,
     pooled,
     victim_releases,
@@ -102,6 +104,12 @@ class ReleaseMatch:
         alive = ((target != 0) & (release != 0)).float()
         weight = torch.where(target == 0, self.zero_weight.expand_as(target), alive).flatten(1)
         return (squares * weight).sum(1) / weight.sum(1).clamp_min(1.0)
+
+    def note(self, notes: dict[str, Any], first: Tensor, last: Tensor) -> None:
+        """Say how far a search came: distances (N,) of where it began and of where it ended."""
+        notes["first_feature_loss"] = round(float(first.mean()), 5)
+        notes["final_feature_loss"] = round(float(last.mean()), 5)
+        notes["converged"] = converged(first, last, self.residual) and not self.blind
 
 
 def study_client(seen: Observation, *, draws: int, generator: torch.Generator, separate: float = 0.0) -> ReleaseMatch:

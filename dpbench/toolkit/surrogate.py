@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from dpbench.contract.attack import Observation
 from dpbench.machine.devices import autocast, place
+from dpbench.models.training import one_cycle
 from dpbench.text.hashing import content_hash
 from dpbench.toolkit.inverse_network import features_on_grid
 from dpbench.toolkit.inversion import channel_axis, initialise, victims_per_batch
@@ -103,7 +104,7 @@ def learned_surrogate(
         images = seen.auxiliary.images
         standardising.fit(torch.cat([release(chunk.to(device)) for chunk in images[: 4 * BATCH].split(batch)]))
         optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS, pct_start=0.2)
+        schedule = one_cycle(optimizer, LEARNING_RATE, steps=STEPS, rise=0.2)
         for step in range(STEPS):
             if step % 20 == 0:
                 seen.progress(f"surrogate step {step}/{STEPS}")

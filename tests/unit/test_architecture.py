@@ -50,7 +50,7 @@ ROOMS = (
 )
 """From the ground up: a room imports only what stands below it, and nothing of its neighbours on the same floor."""
 
-SMALLEST, LARGEST = 4, 10
+SMALLEST, LARGEST = 4, 9
 """Files of a room, without its `__init__`."""
 
 FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}

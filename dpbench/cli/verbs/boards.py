@@ -132,8 +132,8 @@ def leaderboard(
 def _at_equal_accuracy(protocol: AnyProtocol, records: list[Any], board: pd.DataFrame) -> pd.DataFrame:
     """Print the table, and give back the board with its columns."""
     from dpbench.board.columns import CELL_LAYOUT
-    from dpbench.board.fronts import families, with_fronts
     from dpbench.reporting.equal_accuracy import print_equal_accuracy
+    from dpbench.reporting.fronts import families, with_fronts
 
     if protocol.boards.layout is not CELL_LAYOUT:
         raise DpbenchError("--equal-accuracy is of boards of cells; leave it out")

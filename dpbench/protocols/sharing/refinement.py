@@ -15,7 +15,7 @@ from dpbench.contract.images import LabelledImages
 from dpbench.machine.devices import place
 from dpbench.machine.process_state import preserved
 from dpbench.machine.randomness import seeded
-from dpbench.models.training import assert_finite, augment, precision
+from dpbench.models.training import assert_finite, augment, one_cycle, precision
 from dpbench.protocols.sharing.suite import Refinement
 from dpbench.service.quantisation import understood
 
@@ -124,7 +124,7 @@ def refine(
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=settings.steps)
+    schedule = one_cycle(optimizer, settings.learning_rate, steps=settings.steps)
     count = settings.batch_size * (2 if longer else 1)
     draw_own = _draws(len(own), count, generator)
     draw_shared = _draws(len(shared.labels), settings.batch_size, of_shared) if shared is not None else None

@@ -9,9 +9,9 @@ import pandas as pd
 
 from dpbench.board.caveats import made_of, metrics_of
 from dpbench.board.columns import FLOOR, WORST_CASE, arguments_of, headline_of
-from dpbench.board.fronts import of_one_leakage
 from dpbench.contract.threat import THREAT_MODELS, UNDEFENDED
 from dpbench.metrics.table import CALIBRATED
+from dpbench.reporting.fronts import of_one_leakage
 from dpbench.reporting.plots.marks import style_of_defense
 from dpbench.reporting.plots.plot_style import NAMED, bars, legible, note, panels
 from dpbench.reporting.selection import server_of

@@ -8,12 +8,12 @@ from record_factory import make_grid, make_record
 from rich.console import Console
 
 from dpbench.board.columns import WORST_CASE
-from dpbench.board.fronts import families
 from dpbench.board.leaderboard import build_board
 from dpbench.protocols.known import DEFAULT
 from dpbench.records.store import CELLS
 from dpbench.report.cost_plot import costs
 from dpbench.reporting.equal_accuracy import NOT_REACHED, print_equal_accuracy
+from dpbench.reporting.fronts import families
 from dpbench.reporting.plots import pareto_plot
 from dpbench.reporting.plots.marks import style_of_defense
 from dpbench.reporting.plots.pareto_plot import write_pareto

@@ -10,7 +10,10 @@ from record_factory import make_record
 
 from dpbench.board.columns import WORST_CASE, tidy
 from dpbench.board.files import read_board, write_board
-from dpbench.board.fronts import (
+from dpbench.board.leaderboard import build_board
+from dpbench.metrics.intervals import RESAMPLES
+from dpbench.protocols.known import DEFAULT
+from dpbench.reporting.fronts import (
     LOSSES,
     Drawn,
     compared,
@@ -21,9 +24,6 @@ from dpbench.board.fronts import (
     read_off,
     with_fronts,
 )
-from dpbench.board.leaderboard import build_board
-from dpbench.metrics.intervals import RESAMPLES
-from dpbench.protocols.known import DEFAULT
 
 NAN = math.nan
 

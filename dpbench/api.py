@@ -15,7 +15,8 @@ from dpbench.executors.known import Here
 from dpbench.notebook.held import Held, holding
 from dpbench.notebook.progress_bar import ProgressBar
 from dpbench.protocols.known import loaded, of_run
-from dpbench.running.protocol import Options, Plan
+from dpbench.running.options import Options
+from dpbench.running.protocol import Plan
 from dpbench.running.runner import execute, make_plan
 from dpbench.running.watching import Watcher
 
@@ -105,7 +106,7 @@ def plan(suite: str | Spec = "quick", *, weights: str | Path | None = None, **op
     Args:
         suite: as for `run`.
         weights: likewise.
-        options: fields of `dpbench.running.protocol.Options`.
+        options: fields of `dpbench.running.options.Options`.
 
     Raises:
         DpbenchError: anything in the suite that cannot be run.

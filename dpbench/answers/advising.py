@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dpbench.answers import pairs
 from dpbench.answers.advice import Advice, Cut, marked
 from dpbench.answers.cuts import cost_of, features_of, probe_accuracy
+from dpbench.cells.prepare import Prepared
 from dpbench.contract.defense import SplitModel
 from dpbench.contract.images import LabelledImages
 from dpbench.data.spec import DatasetSpec
@@ -25,9 +26,8 @@ from dpbench.models import backbones, splitting
 from dpbench.models import weights as sources
 from dpbench.models.adapters import encoder
 from dpbench.models.spec import Head
-from dpbench.protocols.inference import Inference
-from dpbench.running.prepare import Prepared
-from dpbench.running.protocol import Options
+from dpbench.protocols.inference.protocol import Inference
+from dpbench.running.options import Options
 from dpbench.service.costs import TIMED
 from dpbench.suite.cell import CellSpec
 from dpbench.suite.suite import AttackEntry, BackboneEntry, PluginEntry, Suite

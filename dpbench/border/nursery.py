@@ -22,7 +22,7 @@ Life = Callable[[BinaryIO, BinaryIO], None]
 
 FORKS = hasattr(os, "fork") and hasattr(socket, "AF_UNIX") and hasattr(socket, "send_fds")
 
-_START = "from dpbench.plugins import guest; guest.{}({})"
+_START = "from dpbench.plugins.apart import guest; guest.{}({})"
 """What a new interpreter runs: beyond the border lies code of the rooms above, which this room does not import."""
 
 
@@ -52,7 +52,7 @@ class Child:
 
 
 def fresh() -> Child:
-    """A process that runs `dpbench.plugins.guest.serve`."""
+    """A process that runs `dpbench.plugins.apart.guest.serve`."""
     return _forked() if FORKS else _started()
 
 

@@ -14,7 +14,8 @@ from dpbench.contract.attack import Attack
 from dpbench.contract.metric import Metric
 from dpbench.contract.plugin import Plugin
 from dpbench.plugins.configuring import limits
-from dpbench.plugins.registry import attacks, defenses, image_sets, is_own, metrics
+from dpbench.plugins.registry import attacks, defenses, image_sets, metrics
+from dpbench.plugins.sources import is_own
 
 KINDS = ("attacks", "defenses", "metrics", "datasets", "backbones", "suites")
 

@@ -24,7 +24,8 @@ from dpbench.records.trackers import tracker
 from dpbench.report.page import write_page
 from dpbench.reporting.display import Display
 from dpbench.reporting.plots.plot_style import draw_or_say
-from dpbench.running.protocol import Options, Plan
+from dpbench.running.options import Options
+from dpbench.running.protocol import Plan
 from dpbench.running.runner import execute, make_plan, times_of
 from dpbench.running.watching import Several
 from dpbench.text.shown_text import ERROR_LIMIT, clean

@@ -15,14 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dpbench.contract.dataset import Drawn, ImageSet, PartName, checked_classes, checked_images
-from dpbench.data import division, images, timm_sets
-from dpbench.data.division import PARTS, Decoded, Part, Progress, assert_disjoint, assert_enough, divide
+from dpbench.data import division, timm_sets
+from dpbench.data.division import Decoded, Progress, assert_disjoint, assert_enough, divide
+from dpbench.data.embedded.drawing import BUILT_IN, Source, embedded, write_drawn
 from dpbench.data.folders import ClassFolders
-from dpbench.data.images import Pixels
-from dpbench.data.leaves import Leaves
 from dpbench.data.spec import DatasetSpec
-from dpbench.data.spectra import Spectra
 from dpbench.data.timm_sets import TORCH_NAMES, fetch_pools, timm_name
 from dpbench.errors import DpbenchError, unknown
 from dpbench.machine.writing import Unwritable, write_atomically
@@ -31,44 +28,6 @@ from dpbench.text.limits import fields_of, limits_of
 
 if TYPE_CHECKING:
     from dpbench.contract.images import LabelledImages
-
-
-DRAWN = 1024
-"""How many embedded images are drawn at once."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data set that draws its images: see `dpbench.contract.dataset`.
-
-    Attributes:
-        identity: JSON values that say which, beside what a suite says of it.
-        classes: names of the labels.
-        draw: some images of a part, at the size and by the seed that a suite says.
-    """
-
-    identity: Any
-    classes: tuple[str, ...]
-    draw: Callable[[DatasetSpec, PartName, range], Drawn]
-
-
-BUILT_IN: dict[str, type[ImageSet]] = {cls.name: cls for cls in (Leaves, Spectra)}
-"""Data sets that dpbench draws itself."""
-
-
-def embedded(name: str) -> Source | None:
-    """The embedded data set of that name; None where there is none."""
-    cls = BUILT_IN.get(name)
-    return None if cls is None else source_of(cls(), [cls.name, cls.version])
-
-
-def source_of(images: ImageSet, identity: Any) -> Source:
-    """A data set in this process."""
-
-    def draw(spec: DatasetSpec, part: PartName, indices: range) -> Drawn:
-        return images.draw(part, indices, size=spec.image_size, seed=spec.seed)
-
-    return Source(identity, checked_classes(images.classes, images.name), draw)
 
 
 Find = Callable[[str], Source | None]
@@ -295,7 +254,7 @@ def _decode(
     if source is not None:
 
         def fill(write: Write) -> Decoded:
-            return _draw(spec, source, progress, write)
+            return write_drawn(spec, source, progress, write)
 
     else:
         if _kind(spec.name) == "folder":
@@ -315,22 +274,3 @@ def _decode(
 
     write_images(path, spec, fill_unchanged)
     path.with_suffix(".safetensors").unlink(missing_ok=True)  # where dpbench kept the same images before 0.6
-
-
-def _draw(spec: DatasetSpec, source: Source, progress: Progress, write: Callable[[str, int, Pixels], None]) -> Decoded:
-    progress(f"drawing {spec.name}")
-    parts: dict[str, Part] = {}
-    for name in PARTS:
-        labels, hashes = [], []
-        for done in range(0, getattr(spec, name), DRAWN):
-            chosen = range(done, min(done + DRAWN, getattr(spec, name)))
-            drawn = source.draw(spec, name, chosen)
-            pixels, numbers = checked_images(
-                drawn, len(chosen), size=spec.image_size, classes=len(source.classes), name=spec.name
-            )
-            labels.append(numbers)
-            for place, image in enumerate(pixels):
-                write(name, done + place, image)
-                hashes.append(images.content_hash(image))
-        parts[name] = Part(np.concatenate(labels), hashes)
-    return Decoded(parts, source.classes)

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dpbench.cells.prepare import Prepared
 from dpbench.contract.defense import ProtectedModel
 from dpbench.errors import DpbenchError
 from dpbench.exchange.entropy import fresh_generator
@@ -22,8 +23,8 @@ from dpbench.plugins.configuring import defense_of
 from dpbench.plugins.registry import find_defense
 from dpbench.protocols.known import loaded
 from dpbench.protocols.sharing.pipeline import groups_of, mean_of_groups
-from dpbench.running.prepare import Prepared
-from dpbench.running.protocol import Options, Shareable
+from dpbench.running.options import Options
+from dpbench.running.protocol import Shareable
 from dpbench.service.quantisation import quantisation_of, understood
 from dpbench.service.release import checked_features, predict_in_batches, release_in_batches
 from dpbench.suite.cell import CellSpec

@@ -9,7 +9,7 @@ from dpbench.machine.cache import default_cache
 from dpbench.machine.devices import choose_device
 from dpbench.machine.writing import write_atomically
 from dpbench.protocols.known import loaded
-from dpbench.running.protocol import Options
+from dpbench.running.options import Options
 from dpbench.running.runner import make_plan
 
 SETTINGS = """\

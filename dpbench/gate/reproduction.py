@@ -18,7 +18,8 @@ from dpbench.contract.spec import PluginSpec
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError, unknown
 from dpbench.machine.environment import same_machine
-from dpbench.plugins.registry import find, source_of
+from dpbench.plugins.registry import find
+from dpbench.plugins.sources import source_of
 from dpbench.protocols.boards import read
 from dpbench.protocols.known import AnyProtocol, of_run
 from dpbench.records.archive import ENDING, is_archive

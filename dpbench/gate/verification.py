@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dpbench.cells.kept_images import KEPT, load_images
 from dpbench.contract.attack import Attack
 from dpbench.data.images import content_hash
 from dpbench.errors import DpbenchError
@@ -27,7 +28,6 @@ from dpbench.records.pictures import reconstructions_path
 from dpbench.records.ranges import SLACK
 from dpbench.records.record import Envelope
 from dpbench.records.store import picture_path
-from dpbench.running.kept_images import KEPT, load_images
 from dpbench.suite.ensembles import floors
 from dpbench.suite.words import built_in
 

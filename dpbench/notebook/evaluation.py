@@ -18,7 +18,7 @@ from dpbench.notebook.held import Held, holding
 from dpbench.notebook.progress_bar import ProgressBar
 from dpbench.notebook.results import Results
 from dpbench.protocols.known import DEFAULT
-from dpbench.running.protocol import Options
+from dpbench.running.options import Options
 from dpbench.running.runner import execute, make_plan
 from dpbench.suite.ensembles import ENSEMBLES, NEWEST, floors
 from dpbench.suite.suite import PluginEntry, Suite

@@ -18,7 +18,7 @@ from dpbench.contract.dataset import Drawn, ImageSet, PartName
 from dpbench.data.folders import ClassFolders
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
-from dpbench.plugins import registry
+from dpbench.plugins import registry, sources
 
 MOST = {"private": 4000, "auxiliary": 2000, "test": 500}
 """Images of each part, where there are enough."""
@@ -71,11 +71,11 @@ def given_images(given: Any, *, victims: int, image_size: int | None) -> Iterato
     images, labels = _arrays(given, image_size)
     held = _data_set(images, labels)
     registry.register(held)
-    registry.HELD[held] = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()[:12]
+    sources.HELD[held] = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()[:12]
     try:
         yield Sizes(len(images), images.shape[-1]).spec(held.name, victims)
     finally:
-        registry.HELD.pop(held)
+        sources.HELD.pop(held)
         registry.forget(held)
 
 

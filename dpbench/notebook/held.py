@@ -15,7 +15,7 @@ from dpbench.contract.attack import Attack
 from dpbench.contract.defense import Defense
 from dpbench.contract.plugin import Plugin
 from dpbench.errors import DpbenchError
-from dpbench.plugins import registry
+from dpbench.plugins import registry, sources
 from dpbench.suite.suite import AttackEntry, PluginEntry
 
 Held = str | Plugin | type[Plugin]
@@ -45,16 +45,16 @@ def holding(defenses: Sequence[Held], attacks: Sequence[Held]) -> Iterator[tuple
     added = []
     try:
         for cls in classes:
-            if registry.is_own(cls):
+            if sources.is_own(cls):
                 continue
             if known[registry.sort_of(cls)].get(cls.name) is not cls:
                 registry.register(cls)
                 added.append(cls)
-            registry.HELD[cls] = secrets.token_hex(6)
+            sources.HELD[cls] = secrets.token_hex(6)
         yield [PluginEntry(**_entry(one)) for one in defenses], [AttackEntry(**_entry(one)) for one in attacks]
     finally:
         for cls in classes:
-            registry.HELD.pop(cls, None)
+            sources.HELD.pop(cls, None)
         for cls in added:
             registry.forget(cls)
 

@@ -13,7 +13,8 @@ from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec
 from dpbench.errors import DpbenchError, is_interrupt, reason, unknown
 from dpbench.machine.process_state import preserved
-from dpbench.plugins.registry import files_of, find, find_attack, find_defense
+from dpbench.plugins.registry import find, find_attack, find_defense
+from dpbench.plugins.sources import files_of
 from dpbench.text.limits import fields_of, limits_of
 
 P = TypeVar("P", bound=Plugin)

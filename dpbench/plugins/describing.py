@@ -13,7 +13,7 @@ from dpbench.contract.dataset import ImageSet, checked_classes
 from dpbench.contract.defense import Defense
 from dpbench.contract.metric import Metric
 from dpbench.contract.plugin import Plugin
-from dpbench.plugins import registry
+from dpbench.plugins import registry, sources
 from dpbench.text.limits import fields_of, limits_of
 
 
@@ -30,7 +30,7 @@ def described(sort: str, reference: str | None) -> list[dict[str, Any]]:
     if reference is not None:
         return [_facts(registry.find(sort, reference), reference)]
     found = [cls for known in registry.every().values() for cls in known.values()]
-    return [_facts(cls, cls.name) for cls in found if not registry.is_own(cls)]
+    return [_facts(cls, cls.name) for cls in found if not sources.is_own(cls)]
 
 
 def _facts(cls: type[Plugin], reference: str) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def _facts(cls: type[Plugin], reference: str) -> dict[str, Any]:
         "reference": reference,
         "class": cls.__name__,
         "doc": inspect.cleandoc(cls.__doc__ or ""),
-        "source": registry.source_of(cls),
+        "source": sources.source_of(cls),
         "fields": {name: _field(cls, name, schema) for name, schema in fields_of(cls).items()},
     }
     for name in ("name", "version", "paper", "ids_skip_default"):

@@ -12,12 +12,15 @@ from dpbench.border.wire import Message
 from dpbench.contract.dataset import Drawn, ImageSet, PartName, checked_classes
 from dpbench.contract.plugin import Plugin
 from dpbench.data import datasets
-from dpbench.data.datasets import Parts, Source
+from dpbench.data.datasets import Parts
 from dpbench.data.division import Progress
+from dpbench.data.embedded import drawing
+from dpbench.data.embedded.drawing import Source
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.plugins.configuring import configure
-from dpbench.plugins.registry import files_of, find, image_sets, source_of
+from dpbench.plugins.registry import find, image_sets
+from dpbench.plugins.sources import files_of, source_of
 from dpbench.plugins.stand_in import ImageSetStandIn
 
 
@@ -54,7 +57,7 @@ def find_source(name: str) -> Source | None:
     Raises:
         DpbenchError: a plug-in that is not there, does not import, or names no classes.
     """
-    own = datasets.embedded(name)
+    own = drawing.embedded(name)
     if own is not None or not (".py:" in name or name in image_sets()):
         return own
     images = configure(find("data set", name), {})
@@ -65,7 +68,7 @@ def find_source(name: str) -> Source | None:
     identity = ["plug-in", type(images).__name__, source_of(type(images)), sorted(files_of(images).items())]
     if not isinstance(images, ImageSetStandIn):
         assert isinstance(images, ImageSet)
-        return datasets.source_of(images, identity)
+        return drawing.source_of(images, identity)
     classes = checked_classes(type(images).classes, name)
     return Source(identity, classes, functools.partial(_drawn, _Process(images)))
 

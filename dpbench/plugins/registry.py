@@ -10,9 +10,6 @@ import functools
 import importlib
 import importlib.metadata
 import inspect
-import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,13 +22,10 @@ from dpbench.contract.spec import PLUS
 from dpbench.errors import DpbenchError, is_interrupt, reason, unknown
 from dpbench.machine import plugin_files
 from dpbench.machine.process_state import preserved
-from dpbench.service.composition import Composition, composed
+from dpbench.plugins.sources import OWN, source_of
+from dpbench.service.composition import composed
 
 GROUP = "dpbench.plugins"
-
-OWN = ("dpbench", "dpbench_attacks", "dpbench_defenses")
-"""Packages whose plug-ins dpbench vouches for: their version alone identifies them, and they run in the engine's own
-process."""
 
 P = TypeVar("P", bound=Plugin)
 
@@ -43,11 +37,8 @@ BASES: dict[str, type[Plugin]] = {"attack": Attack, "defense": Defense, "metric"
 _known: dict[str, dict[str, type[Plugin]]] = {sort: {} for sort in BASES}
 
 
-BUILT_IN = ("dpbench.metrics.table", "dpbench.data.datasets")
+BUILT_IN = ("dpbench.metrics.table", "dpbench.data.embedded.drawing")
 """Modules of dpbench whose plug-ins register as those of installed packages do: each lists them, by name."""
-
-HELD: dict[type[Plugin], str] = {}
-"""Plug-ins that somebody holds, of no file and no package -> what identifies them: see `dpbench.notebook.held`."""
 
 _vouched = False
 
@@ -60,11 +51,6 @@ def vouch_for_all() -> None:
     global _vouched
     _vouched = True
     load_plugins.cache_clear()
-
-
-def is_own(cls: type[Plugin]) -> bool:
-    """Whether dpbench vouches for a plug-in."""
-    return cls.__module__.partition(".")[0] in OWN
 
 
 def register(cls: type[P]) -> type[P]:
@@ -291,85 +277,3 @@ def _module_of(path: Path, kind: str, reference: str) -> Any:
         if is_interrupt(error):
             raise
         raise DpbenchError(f"{kind} {reference!r} does not import: {reason(error)}; fix {path.name}") from error
-
-
-def source_of(cls: type[Plugin]) -> str:
-    """What identifies a plug-in's code in a cell: its integer version, and the content of what it was loaded from.
-
-    Of a single file that is the file and what it uses of its folder, of an installed package the whole package.
-    """
-    from dpbench.plugins.stand_in import StandIn
-
-    if cls in HELD:
-        return f"v{cls.version}-{HELD[cls]}"
-    if issubclass(cls, StandIn):
-        return cls.source
-    if issubclass(cls, Composition):
-        return "+".join([f"v{cls.version}", *map(source_of, cls.classes)])
-    plugin = plugin_files.loaded_from(cls.__module__)
-    content = plugin.digest if plugin is not None else _content_of(cls.__module__.partition(".")[0])
-    return f"v{cls.version}-{content}" if content else f"v{cls.version}"
-
-
-def folder_of(cls: type[Plugin]) -> Path:
-    """Where the package lies that a plug-in belongs to, or the file that it was loaded from."""
-    plugin = plugin_files.loaded_from(cls.__module__)
-    if plugin is not None:
-        return plugin.path
-    file = Path(sys.modules[cls.__module__.partition(".")[0]].__file__ or "")
-    return file.parent if file.name == "__init__.py" else file
-
-
-@functools.cache
-def _content_of(package: str) -> str:
-    """Twelve hex digits of an imported package's files; empty for dpbench's own, and for what has no files."""
-    file = getattr(sys.modules.get(package), "__file__", None)
-    if package in OWN or file is None or not os.path.isfile(file):
-        return ""
-    path = Path(file)
-    return (plugin_files.folder_hash(path.parent) if path.name == "__init__.py" else plugin_files.file_hash(path))[:12]
-
-
-def files_of(plugin: Plugin) -> dict[str, str]:
-    """What a configured plug-in consists of and is given as files: name of a file of its folder, or of a parameter.
-
-    Returns:
-        Name -> hex digits of the SHA-256 of the content; empty for most.
-    """
-    from dpbench.plugins.stand_in import StandIn
-
-    if isinstance(plugin, StandIn):
-        code = plugin.code
-    else:
-        loaded = plugin_files.loaded_from(type(plugin).__module__)
-        code = loaded.files if loaded is not None else {}
-    return {**code, **{name: plugin_files.file_hash(path) for name, path in given_files(plugin).items()}}
-
-
-def given_files(plugin: Plugin) -> dict[str, Path]:
-    """The files that a configured plug-in is given, each under the place where it stands: `masks.0`, `weights.head`."""
-    from dpbench.plugins.stand_in import StandIn
-
-    if isinstance(plugin, StandIn):
-        values = plugin.values
-    else:
-        values = {field: getattr(plugin, field) for field in type(plugin).model_fields}
-    return {name: path for field, value in values.items() for name, path in _given(field, value)}
-
-
-def brings_code(plugin: Plugin) -> bool:
-    """Whether a plug-in is given a file of code to run: nobody vouches for that, whoever wrote the plug-in."""
-    return any(path.suffix == ".py" for path in given_files(plugin).values())
-
-
-def _given(name: str, value: Any) -> Iterator[tuple[str, Path]]:
-    """The files in a parameter's value, each under the place where it stands: `masks.0`, `weights.head`."""
-    if isinstance(value, Path):
-        if value.is_file():
-            yield name, value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _given(f"{name}.{key}", inner)
-    elif isinstance(value, list | tuple):
-        for place, inner in enumerate(value):
-            yield from _given(f"{name}.{place}", inner)

@@ -92,7 +92,7 @@ def _as_paths(value: Any) -> Any:
 
 
 class DefenseStandIn(StandIn, Defense, abc.ABC):
-    """A defense that is built and fitted in a process of its own; see `dpbench.plugins.remote`."""
+    """A defense that is built and fitted in a process of its own; see `dpbench.plugins.apart.remote`."""
 
     def build(self, split: SplitModel) -> ProtectedModel:
         """Raises: a stand-in holds no code of the plug-in."""
@@ -100,7 +100,7 @@ class DefenseStandIn(StandIn, Defense, abc.ABC):
 
 
 class AttackStandIn(StandIn, Attack, abc.ABC):
-    """An attack that runs in a process of its own; see `dpbench.plugins.remote`."""
+    """An attack that runs in a process of its own; see `dpbench.plugins.apart.remote`."""
 
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """Raises: a stand-in holds no code of the plug-in."""

@@ -10,7 +10,7 @@ from dpbench.contract.spec import Spec
 from dpbench.errors import DpbenchError, reason, unknown
 from dpbench.machine import plugin_files
 from dpbench.protocols.boards import KINDS
-from dpbench.protocols.inference import Inference
+from dpbench.protocols.inference.protocol import Inference
 from dpbench.protocols.sharing.protocol import Sharing
 from dpbench.records.archive import head_of, is_archive
 from dpbench.running.protocol import Protocol

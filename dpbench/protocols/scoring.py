@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from dpbench.cells.kept_images import hashes_of, load_images
 from dpbench.contract.metric import MetricFacts
 from dpbench.errors import DpbenchError, unknown
 from dpbench.machine.writing import write_atomically
@@ -21,7 +22,6 @@ from dpbench.protocols.known import AnyProtocol, of_run
 from dpbench.records.archive import is_archive
 from dpbench.records.pictures import reconstructions_path
 from dpbench.records.record import Envelope
-from dpbench.running.kept_images import hashes_of, load_images
 from dpbench.suite.grid import own_metrics
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from dpbench.board.columns import headline_of
+from dpbench.cells.kept_images import load_images
 from dpbench.contract.threat import THREAT_MODELS, UNDEFENDED
 from dpbench.data.images import Pixels
 from dpbench.records.pictures import pixels_of, reconstructions_path
@@ -18,7 +19,6 @@ from dpbench.records.record import Envelope
 from dpbench.report.content import Gallery, Picture, Strip
 from dpbench.reporting.plots.marks import mark_of
 from dpbench.reporting.selection import headline
-from dpbench.running.kept_images import load_images
 from dpbench.suite.ensembles import floors
 
 Short = Mapping[tuple[str, str], str]

@@ -130,7 +130,7 @@ def _in_order(cells: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]
 
 def _load(run_dir: Path, name: str) -> tuple[Pixels, Pixels] | None:
     """Victims and reconstructions of an attack; None where the run kept none."""
-    from dpbench.running.kept_images import load_images
+    from dpbench.cells.kept_images import load_images
 
     path = reconstructions_path(run_dir, name)
     if not path.is_file():

@@ -1,1 +1,1 @@
-"""Running a suite of any protocol: plan, runner, and the pipeline of a cell."""
+"""Running a suite of any protocol: the plan, the runner, and who follows it."""

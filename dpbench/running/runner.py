@@ -25,7 +25,8 @@ from dpbench.machine.writing import sweep
 from dpbench.records.record_files import readable
 from dpbench.running.changes import changes, exchanged, said
 from dpbench.running.driving import Driver, RunJob
-from dpbench.running.protocol import Options, Plan, Protocol, R, U
+from dpbench.running.options import Options
+from dpbench.running.protocol import Plan, Protocol, R, U
 from dpbench.running.watching import Nobody, Watcher
 from dpbench.suite import preflight
 from dpbench.suite.overrides import changed, matches_any

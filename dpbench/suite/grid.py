@@ -14,7 +14,8 @@ from dpbench.errors import DpbenchError
 from dpbench.metrics.table import BUILT_IN
 from dpbench.models.spec import BackboneSpec
 from dpbench.plugins.configuring import P, configure
-from dpbench.plugins.registry import canonical, files_of, find_attack, find_defense, find_metric, source_of
+from dpbench.plugins.registry import canonical, find_attack, find_defense, find_metric
+from dpbench.plugins.sources import files_of, source_of
 from dpbench.suite.cell import CellSpec
 from dpbench.suite.ensembles import is_floor
 from dpbench.suite.suite import AttackEntry, PluginEntry, Suite

@@ -10,7 +10,7 @@ import torch
 
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec
-from dpbench.data import datasets
+from dpbench.data.embedded.drawing import BUILT_IN
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.machine.process_state import preserved
@@ -93,7 +93,7 @@ def inputs(plugins: Iterable[PluginSpec], data: Iterable[DatasetSpec], backbone:
         return None
     found = [] if backbone.weights == "fit" else [backbone.weights_file]
     for spec in data:
-        if spec.name not in datasets.BUILT_IN:
+        if spec.name not in BUILT_IN:
             folder = Path(spec.name).expanduser()
             found.append(folder if folder.is_dir() else None)
     known = [path for path in found if path is not None]

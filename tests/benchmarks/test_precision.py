@@ -12,7 +12,7 @@ from dpbench.plugins.registry import find_attack
 
 @pytest.fixture(scope="module")
 def images():
-    from dpbench.data import leaves
+    from dpbench.data.embedded import leaves
 
     pixels, labels = leaves.draw(0, range(512 + 64), 32)
     return LabelledImages(torch.from_numpy(pixels).float() / 255, torch.from_numpy(labels))

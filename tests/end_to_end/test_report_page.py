@@ -15,10 +15,10 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 from record_factory import make_record
 
+from dpbench.cells.kept_images import keep_images
 from dpbench.data.images import content_hash
 from dpbench.protocols.sharing.records import SHARED
 from dpbench.records.store import CELLS
-from dpbench.running.kept_images import keep_images
 from dpbench.viewing.reports import report_of_run
 from dpbench.viewing.server import Server
 
@@ -105,7 +105,7 @@ def write_sharing_run(folder):
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """Name -> page."""
-    from dpbench.protocols.inference import Inference
+    from dpbench.protocols.inference.protocol import Inference
     from dpbench.report.page import write_page
 
     root = tmp_path_factory.mktemp("pages")

@@ -14,6 +14,7 @@ from PIL import Image
 
 import dpbench as dpbench_package
 from dpbench.api import plan
+from dpbench.cells.observing import Observer
 from dpbench.cli import app as cli
 from dpbench.errors import DpbenchError
 from dpbench.exchange.exchange import export_features
@@ -25,7 +26,6 @@ from dpbench.protocols.sharing.pipeline import SharedPipeline
 from dpbench.protocols.sharing.records import SHARED
 from dpbench.protocols.sharing.units import Attacked, Training, Transferred
 from dpbench.records import store
-from dpbench.running.observing import Observer
 
 BOARDS = Path(__file__).resolve().parents[2] / "leaderboards"
 

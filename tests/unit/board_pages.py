@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from dpbench.board.files import write_board
-from dpbench.protocols.cell_report import report_of_cells
+from dpbench.protocols.inference.report import report_of_cells
 from dpbench.report.page import write_page
 
 

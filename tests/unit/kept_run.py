@@ -11,13 +11,13 @@ from record_factory import make_record
 
 from dpbench.board.files import write_board
 from dpbench.board.leaderboard import build_board
+from dpbench.cells.kept_images import keep_images
 from dpbench.data.images import content_hash
 from dpbench.data.spec import DatasetSpec
 from dpbench.machine.environment import describe_environment
 from dpbench.metrics.grading import grade
 from dpbench.protocols.sharing import records as sharing
 from dpbench.records import store
-from dpbench.running.kept_images import keep_images
 from dpbench.suite.words import words_of_cell
 
 VICTIMS = 4

@@ -37,6 +37,7 @@ ROOMS = (
     ("toolkit",),
     ("board",),
     ("executors",),
+    ("cells",),
     ("running",),
     ("reporting",),
     ("report",),

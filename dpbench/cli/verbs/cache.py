@@ -114,7 +114,7 @@ def fetch(
     # read when the libraries are loaded
     os.environ.update({name: str(output.resolve() / place) for name, place in PLACES.items()})
     from dpbench.exchange.fetching import fetch as gather
-    from dpbench.running.protocol import Options
+    from dpbench.running.options import Options
 
     options = Options(data=data, shifted=shifted, weights=weights)
     count = gather(suite, options, output, lambda text: print(text, file=sys.stderr))

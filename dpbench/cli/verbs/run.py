@@ -178,7 +178,7 @@ def run(
     from dpbench.executors.executor import Means
     from dpbench.executors.shares import parse_shard
     from dpbench.machine.memory import parse_batch_size
-    from dpbench.running.protocol import Options
+    from dpbench.running.options import Options
 
     options = Options(
         data=data,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dpbench.cells.prepare import Progress, undefended_spec
 from dpbench.contract.defense import ProtectedModel
 from dpbench.contract.images import LabelledImages
 from dpbench.contract.spec import PluginSpec
@@ -22,7 +23,6 @@ from dpbench.protocols.sharing.records import Equivalence, Trained
 from dpbench.protocols.sharing.refinement import Shared, Tail, refine
 from dpbench.protocols.sharing.suite import ALONE, RIVALS
 from dpbench.protocols.sharing.units import Training
-from dpbench.running.prepare import Progress, undefended_spec
 from dpbench.service.release import release_in_batches
 from dpbench.text.hashing import content_hash
 from dpbench.toolkit.inversion import channel_axis

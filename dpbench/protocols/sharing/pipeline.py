@@ -8,6 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dpbench.cells.exposure import Exposure
+from dpbench.cells.pipeline import Pipeline
+from dpbench.cells.prepare import Progress, undefended_spec
+from dpbench.cells.result import Released
 from dpbench.contract.defense import ProtectedModel
 from dpbench.contract.images import LabelledImages
 from dpbench.contract.spec import PluginSpec
@@ -18,8 +22,6 @@ from dpbench.metrics.linkage import Link
 from dpbench.plugins.configuring import defense_of
 from dpbench.protocols.sharing.units import EntityCell
 from dpbench.protocols.sharing.world import World
-from dpbench.running.pipeline import Pipeline, Released
-from dpbench.running.prepare import Progress, undefended_spec
 from dpbench.service.costs import ClientCost, Work
 from dpbench.service.quantisation import understood
 from dpbench.service.release import Release
@@ -48,6 +50,7 @@ class SharedPipeline(Pipeline):
         super().__init__(device, cache_dir, batch_size, audit=audit)
         self.world = World(device, cache_dir, batch_size, audit=audit)
         self.prepared = self.world
+        self.exposure = Unasked(self.world)
 
     def shared(self, sender: str, defense: PluginSpec, progress: Progress) -> tuple[Tensor, Tensor]:
         """What a sender shares: features (N, ...) of all its images, released once, and their labels (N,).
@@ -109,18 +112,25 @@ class SharedPipeline(Pipeline):
             return known[0]
         return Several([model for model, _ in known]), content_hash(["several", *(key for _, key in known)])
 
-    def _guarantees(
+
+class Unasked(Exposure):
+    """What is not asked of features that are shared for training."""
+
+    def guarantees(
         self, cell: CellSpec, protected: ProtectedModel, victims: Tensor, progress: Progress
     ) -> tuple[Guarantees | None, str]:
-        return None, ""  # bounds are about one release to a server; boards of this protocol have no column for them
+        """None: bounds are about one release to a server; boards of this protocol have no column for them."""
+        return None, ""
 
-    def _cost(
+    def cost(
         self, cell: CellSpec, protected: ProtectedModel, release: Release, progress: Progress
     ) -> tuple[Work | None, ClientCost | None, str]:
-        return None, None, ""  # features are shared once, not sent for every answer
+        """None: features are shared once, not sent for every answer."""
+        return None, None, ""
 
-    def _link(self, cell: CellSpec, released: Released, progress: Progress) -> Link | None:
-        return None  # who receives features for training is not asked whose they are
+    def link(self, cell: CellSpec, released: Released, progress: Progress) -> Link | None:
+        """None: who receives features for training is not asked whose they are."""
+        return None
 
 
 def groups_of(labels: Tensor, together: int, generator: torch.Generator) -> list[Tensor]:

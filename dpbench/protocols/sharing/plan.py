@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
+from dpbench.cells.prepare import undefended_spec
 from dpbench.contract.attack import Attack
 from dpbench.contract.spec import PluginSpec
 from dpbench.contract.threat import UNDEFENDED, grants
@@ -13,7 +14,6 @@ from dpbench.plugins.registry import find_attack, find_defense
 from dpbench.protocols.sharing.reporting.columns import KNOWLEDGE, Knowledge
 from dpbench.protocols.sharing.suite import RIVALS, Condition, SharingAttack, SharingSuite
 from dpbench.protocols.sharing.units import THREAT_MODEL_OF, Attacked, Training, Transferred, Unit, WorldSpec
-from dpbench.running.prepare import undefended_spec
 from dpbench.suite.ensembles import is_floor
 from dpbench.suite.grid import assert_belongs, plugin_settings
 from dpbench.suite.suite import PluginEntry

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from dpbench.board.columns import BoardKind
+from dpbench.cells.kept_images import keep_images
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
 from dpbench.data.spec import DatasetSpec
@@ -37,8 +38,8 @@ from dpbench.protocols.sharing.world import World
 from dpbench.records.store import Store
 from dpbench.report.content import Report
 from dpbench.report.page import write_page
-from dpbench.running.kept_images import keep_images
-from dpbench.running.protocol import Lab, Options, Plan, Planned, Progress, Protocol, Shareable
+from dpbench.running.options import Options
+from dpbench.running.protocol import Lab, Plan, Planned, Progress, Protocol, Shareable
 from dpbench.suite import preflight
 from dpbench.suite.overrides import overrides
 from dpbench.suite.suite import PluginEntry, entries

@@ -58,7 +58,7 @@ class WorldSpec(Spec):
         return spec
 
     def cell(self, owner: str = "", attacker: str = "", **settings: Any) -> EntityCell:
-        """What `dpbench.running.pipeline` is told of an owner's images and of who attacks them; see `EntityCell`.
+        """What `dpbench.cells.pipeline` is told of an owner's images and of who attacks them; see `EntityCell`.
 
         Without further settings: nothing is defended, and nothing attacked.
         """
@@ -209,7 +209,7 @@ class OnShared(Unit):
 
     @abc.abstractmethod
     def cell(self) -> EntityCell:
-        """The cell that `dpbench.running.pipeline` measures for it."""
+        """The cell that `dpbench.cells.pipeline` measures for it."""
 
 
 class Attacked(OnShared):
@@ -224,7 +224,7 @@ class Attacked(OnShared):
         return ["attack", f"{self.receiver} on {self.sender}", (describe or setting_text)(self.defense), *names]
 
     def cell(self) -> EntityCell:
-        """The cell that `dpbench.running.pipeline` measures for it."""
+        """The cell that `dpbench.cells.pipeline` measures for it."""
         return self._cell(self.knowledge)
 
 
@@ -245,7 +245,7 @@ class Transferred(OnShared):
         return ["transfer", self.sender, (describe or setting_text)(self.defense), self.fits]
 
     def cell(self) -> EntityCell:
-        """The cell that `dpbench.running.pipeline` measures for it."""
+        """The cell that `dpbench.cells.pipeline` measures for it."""
         return self._cell("query", fit=self.judged_on, prepared_on=self.prepared_on)
 
 

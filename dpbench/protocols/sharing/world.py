@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dpbench.cells.prepare import Judge, Prepared, Progress
 from dpbench.contract.defense import Defense
 from dpbench.contract.images import LabelledImages
 from dpbench.contract.spec import PluginSpec
@@ -19,7 +20,6 @@ from dpbench.machine.cache import State
 from dpbench.machine.randomness import derive_seed
 from dpbench.protocols.sharing.suite import Owner
 from dpbench.protocols.sharing.units import EntityCell, WorldSpec
-from dpbench.running.prepare import Judge, Prepared, Progress
 from dpbench.suite.cell import CellSpec
 from dpbench.text.hashing import content_hash
 
@@ -51,13 +51,7 @@ class World(Prepared):
 
         def load() -> Parts:
             progress("loading images")
-            parts = self._load(dataset, self.spec.data_fingerprint, progress)
-            return replace(
-                parts,
-                private=self._placed(parts.private),
-                auxiliary=self._placed(parts.auxiliary),
-                test=self._placed(parts.test),
-            )
+            return self._all_placed(self._load(dataset, self.spec.data_fingerprint, progress))
 
         parts: Parts = self.keep("everything", self.spec.data_fingerprint, load)
 

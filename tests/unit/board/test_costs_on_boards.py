@@ -20,7 +20,7 @@ from dpbench.gate.compare import compare
 from dpbench.gate.findings import Tolerance, limits
 from dpbench.gate.limits import judge
 from dpbench.metrics.linkage import Link
-from dpbench.protocols.cell_report import report_of_cells
+from dpbench.protocols.inference.report import report_of_cells
 from dpbench.records.record import Record
 from dpbench.reporting.plots.depth_plot import depths
 from dpbench.reporting.table import print_table

@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dpbench.data import datasets, division, images, leaves, spectra
+from dpbench.data import datasets, division, images
 from dpbench.data.datasets import fingerprint, known_datasets, load_parts
+from dpbench.data.embedded import leaves, spectra
 from dpbench.data.images import content_hash, to_uint8_array
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpbench.data import leaves, spectra
+from dpbench.data.embedded import leaves, spectra
 
 either = pytest.mark.parametrize("drawn", [leaves, spectra], ids=["leaves", "spectra"])
 

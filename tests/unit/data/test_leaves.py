@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dpbench.data import leaves
+from dpbench.data.embedded import leaves
 
 
 def test_a_scene_scales():

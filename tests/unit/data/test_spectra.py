@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dpbench.data import spectra
+from dpbench.data.embedded import spectra
 
 
 def steepness(images):

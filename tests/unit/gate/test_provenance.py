@@ -10,7 +10,7 @@ from tiny_suite import SUITE
 from dpbench.gate.provenance import ASKED, contradictions_of
 from dpbench.protocols.known import loaded
 from dpbench.records.store import CELLS
-from dpbench.running.protocol import Options
+from dpbench.running.options import Options
 
 TEMPLATE = Path(__file__).resolve().parents[3] / "leaderboards" / "entries" / "TEMPLATE"
 

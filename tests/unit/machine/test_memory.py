@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from dpbench.cells.pipeline import Pipeline
 from dpbench.contract.images import LabelledImages
 from dpbench.data import images
 from dpbench.data.datasets import load_parts
@@ -16,7 +17,6 @@ from dpbench.machine import memory
 from dpbench.machine.memory import Batches, auto_batch_size, is_out_of_memory, parse_batch_size
 from dpbench.metrics.recognition import reidentification_ranks
 from dpbench.protocols.sharing.pipeline import SharedPipeline
-from dpbench.running.pipeline import Pipeline
 
 CPU = torch.device("cpu")
 GIB = 2**30

@@ -10,7 +10,7 @@ import dpbench
 from dpbench.contract.spec import PluginSpec
 from dpbench.errors import DpbenchError
 from dpbench.machine import plugin_files
-from dpbench.plugins import registry
+from dpbench.plugins import registry, sources
 from dpbench.plugins.configuring import defense_of
 from dpbench.suite.grid import plugin_settings
 from dpbench.suite.suite import PluginEntry
@@ -67,9 +67,9 @@ def test_packages_and_relative_imports_beside_a_plugin(tmp_path):
     (tmp_path / "base.py").write_text("BASE = 40")
     reference = write(tmp_path, helper="import parts.inner as inner\nfrom parts.inner import *\nLEVEL = inner.DEPTH")
     assert registry.find_defense(reference)().level == 42
-    before = registry.source_of(registry.find_defense(reference))
+    before = sources.source_of(registry.find_defense(reference))
     (tmp_path / "parts" / "other.py").write_text("N = 3")  # two imports away
-    assert registry.source_of(registry.find_defense(reference)) != before
+    assert sources.source_of(registry.find_defense(reference)) != before
     assert registry.find_defense(reference)().level == 43
 
 
@@ -217,12 +217,12 @@ def test_an_installed_package_is_identified_by_its_content_too(tmp_path, monkeyp
     monkeypatch.syspath_prepend(str(tmp_path))
     from their_package import Theirs
 
-    one = registry.source_of(Theirs)
+    one = sources.source_of(Theirs)
     assert one.startswith("v1-")
-    assert registry.source_of(registry.defenses()["gaussian"]) == "v1"
+    assert sources.source_of(registry.defenses()["gaussian"]) == "v1"
     (package / "prior.bin").write_bytes(b"two")
-    registry._content_of.cache_clear()
-    assert registry.source_of(Theirs) != one
+    sources._content_of.cache_clear()
+    assert sources.source_of(Theirs) != one
     for name in [name for name in sys.modules if name.startswith("their_package")]:
         del sys.modules[name]
 

@@ -12,6 +12,7 @@ from dpbench.notebook.given_images import given_images
 from dpbench.notebook.held import holding
 from dpbench.plugins import registry
 from dpbench.plugins.image_sets import load_parts
+from dpbench.plugins.sources import HELD, source_of
 from dpbench.records.store import CELLS
 
 
@@ -110,11 +111,11 @@ def test_results_are_shown_with_what_strangers_wrote_as_text(results, capsys, tm
 def test_nothing_stays_known_and_nothing_of_before_is_taken(results):
     assert "scaled" not in registry.defenses()
     assert "grey" not in registry.attacks()
-    assert not registry.HELD
+    assert not HELD
     sources = set()
     for _ in range(2):
         with holding([Scaled], [Grey]):
-            sources.add(registry.source_of(Scaled))
+            sources.add(source_of(Scaled))
     assert len(sources) == 2
 
 

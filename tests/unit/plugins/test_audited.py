@@ -5,7 +5,7 @@ import safetensors.torch
 import torch
 
 from dpbench.errors import DpbenchError
-from dpbench.plugins import registry
+from dpbench.plugins import registry, sources
 from dpbench.plugins.configuring import configure
 
 PLUGIN = """
@@ -120,9 +120,9 @@ def test_code_from_elsewhere_is_part_of_it(measured, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path / "lab")
     measured("import nets")
     reference = f"{tmp_path / 'mine.py'}:Mine"
-    before = registry.source_of(registry.find("metric", reference))
+    before = sources.source_of(registry.find("metric", reference))
     (tmp_path / "lab" / "nets" / "deep.py").write_text("VALUE = 2\n")
-    assert registry.source_of(registry.find("metric", reference)) != before
+    assert sources.source_of(registry.find("metric", reference)) != before
 
 
 def test_code_from_elsewhere_under_a_name_that_is_not_spelt_out_is_refused(measured, tmp_path, monkeypatch):

@@ -21,7 +21,8 @@ from dpbench.border.wire import Ended, Message, Wire
 from dpbench.contract.defense import ProtectedModel, SplitModel
 from dpbench.errors import DpbenchError
 from dpbench.models.spec import BackboneSpec
-from dpbench.plugins import registry, remote
+from dpbench.plugins import registry, sources
+from dpbench.plugins.apart import remote
 from dpbench.plugins.configuring import configure
 from dpbench.service.fitting import Recipe, assemble
 from dpbench.service.same_release import assert_same_in_other_batches
@@ -195,8 +196,8 @@ def test_a_defense_of_a_file_and_a_built_in_one_in_a_row_run_behind_the_border(t
     both = configure(registry.find_defense(name), {"keep": 0.25})
     assert (both.name, both.do, both.keep) == ("mine + topk", "pass", 0.25)
     assert remote.crosses(both, audit=False)
-    assert list(registry.files_of(both)) == ["mine.py"]
-    assert registry.source_of(type(both)).endswith(registry.source_of(type(single)).removeprefix("v1-"))
+    assert list(sources.files_of(both)) == ["mine.py"]
+    assert sources.source_of(type(both)).endswith(sources.source_of(type(single)).removeprefix("v1-"))
     with pytest.raises(DpbenchError, match="parameter keep = 2"):
         configure(registry.find_defense(name), {"keep": 2})
     images = torch.rand(5, 3, 32, 32).contiguous(memory_format=torch.channels_last)

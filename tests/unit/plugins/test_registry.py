@@ -5,7 +5,7 @@ import pytest
 from dpbench.contract.attack import Attack
 from dpbench.contract.defense import Defense
 from dpbench.errors import DpbenchError
-from dpbench.plugins import registry
+from dpbench.plugins import registry, sources
 from dpbench.plugins.configuring import configure
 
 FILE = """
@@ -69,10 +69,10 @@ def test_a_single_file_is_a_plugin_and_its_content_is_its_version(plugin_file):
     reference = f"{plugin_file}:Mine"
     cls = registry.find_defense(reference)
     assert cls.name == "mine"
-    before = registry.source_of(cls)
+    before = sources.source_of(cls)
     assert registry.find_defense(reference) is cls
     plugin_file.write_text(plugin_file.read_text() + "\n# another\n")
-    assert registry.source_of(registry.find_defense(reference)) != before
+    assert sources.source_of(registry.find_defense(reference)) != before
 
 
 def test_parameters_are_checked(plugin_file):

@@ -4,7 +4,7 @@ import pytest
 from record_factory import make_record
 
 from dpbench.board.leaderboard import build_board
-from dpbench.protocols.answers import answer, answers, panels_of, verdict
+from dpbench.protocols.inference.answers import answer, answers, panels_of, verdict
 
 NOWHERE, FIRST = 40, 0
 """Ranks of the true image: as a blind guess finds it, and the nearest of all."""

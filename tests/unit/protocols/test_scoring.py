@@ -7,11 +7,11 @@ import kept_run
 import pytest
 
 from dpbench.board.files import read_board
+from dpbench.cells.kept_images import load_images
 from dpbench.metrics.grading import grade
 from dpbench.records.pictures import reconstructions_path
 from dpbench.records.record_files import digest_of
 from dpbench.records.store import CELLS
-from dpbench.running.kept_images import load_images
 
 OWN = '''
 import dpbench

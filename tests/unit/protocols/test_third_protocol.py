@@ -11,14 +11,15 @@ import torch
 
 import dpbench as package
 from dpbench.board.columns import BoardKind, Layout
+from dpbench.cells.kept_images import keep_images
 from dpbench.contract.spec import Spec
 from dpbench.errors import DpbenchError
 from dpbench.metrics.grading import grade
 from dpbench.protocols import boards, known
 from dpbench.records.record import Envelope
 from dpbench.records.store import Store
-from dpbench.running.kept_images import keep_images
-from dpbench.running.protocol import Lab, Options, Plan, Planned, Protocol
+from dpbench.running.options import Options
+from dpbench.running.protocol import Lab, Plan, Planned, Protocol
 from dpbench.text.hashing import content_hash
 
 SUITE = 'name = "dim"\nprotocol = "dimming"\nfactors = [1.0, 0.5]\n'

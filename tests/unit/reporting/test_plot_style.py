@@ -82,7 +82,7 @@ def test_a_run_whose_plots_fail_has_its_table(dpbench, tmp_path: Path, monkeypat
     def fails(*given: object) -> None:
         raise RuntimeError("no plot today")
 
-    monkeypatch.setattr("dpbench.protocols.inference.write_tradeoff", fails)
+    monkeypatch.setattr("dpbench.protocols.inference.protocol.write_tradeoff", fails)
     (tmp_path / "tiny.toml").write_text(SUITE)
     outcome = dpbench("run", tmp_path / "tiny.toml", "--output", tmp_path / "run")
     assert (outcome.status, outcome.err) == (0, "")

@@ -13,7 +13,8 @@ from dpbench.contract.feature_transform import FeatureTransform
 from dpbench.errors import DpbenchError
 from dpbench.metrics.guarantees import guarantees_of
 from dpbench.plugins.configuring import configure
-from dpbench.plugins.registry import canonical, find_defense, source_of
+from dpbench.plugins.registry import canonical, find_defense
+from dpbench.plugins.sources import source_of
 from dpbench.service import fitting
 from dpbench.service.composition import composed
 from dpbench.suite.overrides import entry

@@ -5,14 +5,14 @@ import torch
 from parsing import parse_suite
 from torch import nn
 
+from dpbench.cells.observing import Answers
+from dpbench.cells.pipeline import Pipeline
 from dpbench.contract.attack import Observation
 from dpbench.contract.defense import ProtectedModel, SplitModel
 from dpbench.contract.images import LabelledImages
 from dpbench.data.datasets import fingerprint
 from dpbench.errors import DpbenchError
 from dpbench.executors.stages import Stages
-from dpbench.running.observing import Answers
-from dpbench.running.pipeline import Pipeline
 from dpbench.service.quantisation import as_sent, dequantised, quantisation_of
 from dpbench.service.release import WhiteBox, release_bits, release_to_server
 from dpbench.service.same_release import assert_same_release

@@ -18,9 +18,9 @@ from dpbench.contract.attack import Attack, Observation
 from dpbench.contract.defense import ProtectedModel
 from dpbench.errors import DpbenchError
 from dpbench.machine.randomness import derive_generator
-from dpbench.plugins import remote
+from dpbench.plugins.apart import remote
 from dpbench.plugins.configuring import configure
-from dpbench.plugins.registry import files_of
+from dpbench.plugins.sources import files_of
 from dpbench.testing.tiny import CPU, smooth
 
 PRIOR = """

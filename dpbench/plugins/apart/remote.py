@@ -18,7 +18,8 @@ from dpbench.contract.defense import AdditiveNoise, Defense, ProtectedModel
 from dpbench.contract.images import LabelledImages, checked_frames
 from dpbench.contract.plugin import Plugin
 from dpbench.errors import DpbenchError
-from dpbench.plugins.registry import brings_code
+from dpbench.plugins.apart.telling import named, reads, shown, shows, told, who
+from dpbench.plugins.sources import brings_code
 from dpbench.plugins.stand_in import StandIn
 from dpbench.service.costs import Work, work_of
 from dpbench.service.fitting import Recipe, State
@@ -43,13 +44,13 @@ def fit(
     Raises:
         DpbenchError: the defense failed.
     """
-    guest = Guest(_who(defense), device)
-    fields, tensors = _told(recipe, defense)
-    more, images = _shown("private", private)
+    guest = Guest(who(defense), device)
+    fields, tensors = told(recipe, defense)
+    more, images = shown("private", private)
     try:
         done = guest.request(
             Message("fit", fields | more, tensors | images),
-            {"progress": _shows(progress), "images": _reads({"private": private})},
+            {"progress": shows(progress), "images": reads({"private": private})},
         )
     finally:
         guest.close()
@@ -102,16 +103,16 @@ class RemoteModel(ProtectedModel):
         """The process that holds the model, started when it is first asked for."""
         if self._remote is None:
             recipe, defense, learned, device = self._made_of
-            guest = Guest(_who(defense), device)
-            fields, tensors = _told(recipe, defense)
+            guest = Guest(who(defense), device)
+            fields, tensors = told(recipe, defense)
             tensors |= {f"learned.{name}": value for name, value in learned.items()}
-            told = guest.request(Message("hold", fields, tensors)).fields
+            facts = guest.request(Message("hold", fields, tensors)).fields
             try:
-                self._noise = None if told["noise"] is None else AdditiveNoise(**told["noise"])
-                self._sparse = bool(told["sparse"])
-                self._quantisation = (float(told["quantisation"][0]), float(told["quantisation"][1]))
+                self._noise = None if facts["noise"] is None else AdditiveNoise(**facts["noise"])
+                self._sparse = bool(facts["sparse"])
+                self._quantisation = (float(facts["quantisation"][0]), float(facts["quantisation"][1]))
             except (KeyError, IndexError, TypeError, ValueError) as error:
-                raise DpbenchError(f"{_who(defense)} states its noise in a way that nobody understands") from error
+                raise DpbenchError(f"{who(defense)} states its noise in a way that nobody understands") from error
             self._remote = Remote(guest, device)
         return self._remote
 
@@ -154,10 +155,10 @@ class RemoteModel(ProtectedModel):
         Raises:
             DpbenchError: what comes back is no such thing.
         """
-        told = self.line().request(Message("cost", {}, {"images": images, "generator": generator.get_state()})).fields
+        answer = self.line().request(Message("cost", {}, {"images": images, "generator": generator.get_state()})).fields
         try:
-            counts = {name: int(told[name]) for name in ("client", "server", "stored")}
-            milliseconds = float(told["milliseconds"])
+            counts = {name: int(answer[name]) for name in ("client", "server", "stored")}
+            milliseconds = float(answer["milliseconds"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DpbenchError(f"its process answered what a release costs with what is no answer ({error})") from error
         if not all(0 <= count < 1 << 63 for count in counts.values()) or not 0 <= milliseconds < math.inf:
@@ -195,7 +196,7 @@ def reconstruct(attack: Attack, seen: Observation, generator: torch.Generator) -
         DpbenchError: the attack failed.
     """
     device = seen.released.device
-    guest = Guest(_who(attack), device)
+    guest = Guest(who(attack), device)
     functions: dict[str, Callable[..., Any]] = {}
     granted = []
     if seen.query is not None:
@@ -213,8 +214,8 @@ def reconstruct(attack: Attack, seen: Observation, generator: torch.Generator) -
         functions |= _of_client("undefended", seen.undefended)
     calls = Calls(functions, device)
     releases = (seen.released, *seen.again)
-    more, tensors = _shown("auxiliary", seen.auxiliary)
-    fields = _named(attack) | more | {"granted": granted, "releases": len(releases), "adaptive": seen.adaptive}
+    more, tensors = shown("auxiliary", seen.auxiliary)
+    fields = named(attack) | more | {"granted": granted, "releases": len(releases), "adaptive": seen.adaptive}
     fields["found"] = list(seen.found)
     tensors |= {f"released{index}": release for index, release in enumerate(releases)}
     tensors |= {f"found{index}": images for index, images in enumerate(seen.found.values())}
@@ -223,8 +224,8 @@ def reconstruct(attack: Attack, seen: Observation, generator: torch.Generator) -
     handlers: dict[str, Callable[[Message], Message]] = {
         "call": calls.answer,
         "gradient": calls.answer,
-        "images": _reads({"auxiliary": seen.auxiliary}),
-        "progress": _shows(seen.progress),
+        "images": reads({"auxiliary": seen.auxiliary}),
+        "progress": shows(seen.progress),
     }
 
     def remember(message: Message) -> Message:
@@ -259,54 +260,3 @@ def _of_client(name: str, client: Client) -> dict[str, Callable[..., Any]]:
         f"{name}.release": lambda images, generator=None: client.release(images, generator=generator),
         f"{name}.features": client.features,
     }
-
-
-def _who(plugin: Plugin) -> str:
-    sort = "defense" if isinstance(plugin, Defense) else "attack"
-    return f"{sort} {plugin.reference if isinstance(plugin, StandIn) else plugin.name!r}"
-
-
-def _named(plugin: Plugin) -> dict[str, Any]:
-    return {
-        "sort": "defense" if isinstance(plugin, Defense) else "attack",
-        "reference": plugin.reference if isinstance(plugin, StandIn) else plugin.name,
-        "arguments": plugin.model_dump(mode="json"),
-    }
-
-
-def _told(recipe: Recipe, defense: Defense) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    about = {
-        "key": recipe.key,
-        "backbone": recipe.backbone.model_dump(mode="json"),
-        "image_size": recipe.image_size,
-        "classes": recipe.classes,
-        "split_point": recipe.split_point,
-    }
-    return _named(defense) | {"recipe": about}, {f"state.{name}": value for name, value in recipe.state.items()}
-
-
-def _shown(name: str, images: LabelledImages) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Labelled images as fields and tensors; those that do not fit in memory are read when they are asked for."""
-    tensors = {f"{name}.labels": images.labels}
-    if isinstance(images.images, Tensor):
-        tensors[f"{name}.images"] = images.images
-    return {"image_shape": list(images.images.shape[1:]), "batch_size": images.batch_size}, tensors
-
-
-def _reads(known: dict[str, LabelledImages]) -> Callable[[Message], Message]:
-    def read(message: Message) -> Message:
-        images = known[message.fields["name"]].images
-        chosen = message.tensors["chosen"].long()
-        if len(chosen) and not 0 <= int(chosen.min()) <= int(chosen.max()) < len(images):
-            raise DpbenchError("there are no such images")
-        return Message("images", {}, {"images": images[chosen.to(images.device)]})
-
-    return read
-
-
-def _shows(progress: Callable[[str], None]) -> Callable[[Message], Message]:
-    def show(message: Message) -> Message:
-        progress(str(message.fields.get("text", ""))[:200])
-        return message
-
-    return show

@@ -10,11 +10,11 @@ import safetensors
 import safetensors.torch
 import torch
 
+from dpbench.cells.result import Result
 from dpbench.errors import DpbenchError
 from dpbench.machine.writing import Unwritable, write_atomically
 from dpbench.records.pictures import pixels_of, reconstructions_path, write_picture, write_rows
 from dpbench.records.store import picture_path
-from dpbench.running.pipeline import Result
 
 KEPT = 16
 """Victims of an attack that are kept as images."""

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from dpbench.border.crowd import Crowd
 from dpbench.border.lending import Lent
+from dpbench.cells.prepare import Prepared, Progress, undefended_spec
 from dpbench.contract.attack import Observation, Server
 from dpbench.contract.defense import ProtectedModel
 from dpbench.contract.threat import AUXILIARY_SHARE
 from dpbench.machine import cache
 from dpbench.machine.randomness import derive_generator, derive_seed, seeded
-from dpbench.plugins import remote
+from dpbench.plugins.apart import remote
 from dpbench.plugins.configuring import attack_of
-from dpbench.running.prepare import Prepared, Progress, undefended_spec
 from dpbench.service.quantisation import understood
 from dpbench.service.release import Release, WhiteBox, release_in_batches
 from dpbench.suite.cell import CellSpec

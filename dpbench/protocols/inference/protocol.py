@@ -15,6 +15,8 @@ from dpbench.board.columns import BoardKind, Row, assert_free
 from dpbench.board.files import CELL_BOARDS, as_text, write_board
 from dpbench.board.leaderboard import build_board, build_rows, per_image
 from dpbench.board.rows import BoardRow
+from dpbench.cells.pipeline import Pipeline
+from dpbench.cells.prepare import Prepared
 from dpbench.contract.attack import Attack
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
@@ -22,14 +24,14 @@ from dpbench.contract.threat import UNDEFENDED
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.executors.graph import Need, Ties
-from dpbench.executors.stages import Stages
 from dpbench.metrics.table import CALIBRATED
 from dpbench.plugins.configuring import attack_of, configured_as, defense_of
 from dpbench.plugins.measuring import facts_of
-from dpbench.protocols.cell_report import report_of_cells
-from dpbench.protocols.consistency import contradictions
 from dpbench.protocols.doubts import clamped, missing_metrics, not_converged
-from dpbench.records.record import APART, Memory, Record
+from dpbench.protocols.inference.consistency import contradictions
+from dpbench.protocols.inference.lab import CellLab
+from dpbench.protocols.inference.report import report_of_cells
+from dpbench.records.record import APART, Record
 from dpbench.records.store import CELLS, Store, newest
 from dpbench.report.content import Report
 from dpbench.report.page import write_page
@@ -41,16 +43,14 @@ from dpbench.reporting.plots.pareto_plot import write_pareto
 from dpbench.reporting.plots.plot_style import PLOTTED
 from dpbench.reporting.plots.tradeoff_plot import write_tradeoff
 from dpbench.reporting.table import print_table
-from dpbench.running.kept_images import keep_images
-from dpbench.running.pipeline import Pipeline
-from dpbench.running.prepare import Prepared
-from dpbench.running.protocol import Lab, Options, Plan, Planned, Progress, Protocol, Shareable
+from dpbench.running.options import Options
+from dpbench.running.protocol import Planned, Progress, Protocol, Shareable
 from dpbench.suite import preflight
 from dpbench.suite.cell import CellSpec
 from dpbench.suite.grid import plan
 from dpbench.suite.overrides import overrides
 from dpbench.suite.suite import AttackEntry, PluginEntry, Suite, extend, with_weights
-from dpbench.suite.words import built_in, label, setting, ssim_text, words_for
+from dpbench.suite.words import built_in, setting, ssim_text, words_for
 from dpbench.text.hashing import content_hash
 
 
@@ -239,7 +239,7 @@ class Inference(Protocol[CellSpec, Record]):
         )
 
     def contradictions(self, records: Sequence[Record]) -> Iterable[tuple[str, str]]:
-        """See `dpbench.protocols.consistency`."""
+        """See `dpbench.protocols.inference.consistency`."""
         return contradictions(records)
 
     def shareable(self, suite: Suite, options: Options, progress: Progress, *, undefended: bool) -> list[Shareable]:
@@ -261,69 +261,3 @@ class Inference(Protocol[CellSpec, Record]):
 
         planned = self.plan(suite.model_copy(update=changes), options, progress)
         return [Shareable(setting(cell), cell, prepare) for cell in planned.units]
-
-
-class CellLab(Lab[CellSpec]):
-    """Measures cells.
-
-    Args:
-        pipeline: on the device where every tensor lives.
-    """
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
-        self.device = pipeline.device
-        self._fetched: set[str] = set()
-
-    def enter(self, unit: CellSpec, progress: Progress) -> None:
-        """See `Lab`."""
-        self.pipeline.prepared.parts(unit, progress)
-        self.pipeline.prepared.auxiliary(unit, progress)
-
-    def fetch(self, unit: CellSpec, progress: Progress) -> None:
-        """See `Lab`."""
-        self.enter(unit, progress)
-        network = unit.backbone.model_dump_json()
-        if network not in self._fetched:
-            progress(f"weights of {unit.backbone.name}")
-            preflight.read_weights(unit.backbone, unit.dataset.image_size)
-            self._fetched.add(network)
-
-    def describe(self, unit: CellSpec, plan: Plan[CellSpec, Any]) -> dict[str, Any]:
-        """See `Lab`."""
-        return {"headline": plan.suite.headline, "words": words_for(unit), "apart": self.pipeline.apart(unit)}
-
-    def make(self, unit: CellSpec, name: str, progress: Progress) -> None:
-        """See `Lab`."""
-        prepared = self.pipeline.prepared
-        prepared.start(unit)
-        if name == "backbone":
-            prepared.backbone(unit, progress)
-        elif name == "judge":
-            prepared.judge(unit, progress)
-        elif name == "defense":
-            prepared.protected(unit, unit.defense, progress)
-
-    def measure(self, unit: CellSpec, plan: Plan[CellSpec, Any], stages: Stages, progress: Progress) -> dict[str, Any]:
-        """See `Lab`."""
-        result = self.pipeline.run(unit, stages, progress, combined=plan.everything)
-        return {
-            **result.envelope,
-            "utility": result.utility,
-            "released": result.released,
-            "release_bits": result.release_bits,
-            "cost": result.cost,
-            "client_ms": result.client_ms,
-            "link": result.link,
-            "guarantees": result.guarantees,
-            "kept": keep_images(plan.output, unit.id, result, title=label(unit), frames=result.frames),
-        }
-
-    def spent(self, stages: Stages) -> dict[str, Any]:
-        """See `Lab`."""
-        batches = self.pipeline.batches
-        return {
-            "memory": Memory(batch_size=batches.smallest, halved=batches.halved, peak_bytes=stages.peak_bytes),
-            "seconds": stages.seconds,
-            "peak_memory_mb": stages.peak_memory_mb,
-        }

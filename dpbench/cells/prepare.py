@@ -1,45 +1,45 @@
 """What cells share, made once: images, fitted backbones, protected models, the judge.
 
-Kept in memory while cells that use it follow each other, and on disk under a content hash of what it depends on.
+Kept in memory as `dpbench.cells.kept` says, and on disk under a content hash of what it depends on.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from dpbench.border.lending import Lent
+from dpbench.cells.kept import Kept
 from dpbench.contract.defense import Defense, ProtectedModel
 from dpbench.contract.images import Images, LabelledImages
 from dpbench.contract.spec import PluginSpec
 from dpbench.contract.threat import AUXILIARY_SHARE, UNDEFENDED
 from dpbench.data.datasets import Parts, changed
-from dpbench.data.division import assert_disjoint_hashes
+from dpbench.data.division import PARTS, assert_disjoint_hashes
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.machine import cache
 from dpbench.machine.devices import place, to_device
 from dpbench.machine.locks import held
-from dpbench.machine.memory import LARGEST_BATCH, Batches, auto_batch_size, room
+from dpbench.machine.memory import LARGEST_BATCH, room
 from dpbench.machine.randomness import derive_generator, derive_seed, seeded
 from dpbench.metrics import judge as judges
 from dpbench.models import backbones, training, weights
 from dpbench.models.adapters import encoder
-from dpbench.plugins import remote
+from dpbench.plugins.apart import remote
 from dpbench.plugins.configuring import defense_of
 from dpbench.plugins.image_sets import load_parts
-from dpbench.plugins.registry import find_defense, source_of
+from dpbench.plugins.registry import find_defense
+from dpbench.plugins.sources import source_of
 from dpbench.service import fitting
 from dpbench.suite.cell import CellSpec
-from dpbench.text.hashing import content_hash
 
 Progress = Callable[[str], None]
-T = TypeVar("T")
 
 LARGEST_FIT = LARGEST_BATCH
 """Images at once in the fit of a defense, at most: beyond it the batch says nothing about what was fitted."""
@@ -54,7 +54,7 @@ class Judge:
     accuracy: float
 
 
-class Prepared:
+class Prepared(Kept):
     """Makes what cells share, on one device, with one cache folder.
 
     Args:
@@ -67,59 +67,17 @@ class Prepared:
     def __init__(
         self, device: torch.device, cache_dir: Path, batch_size: int | None = None, *, audit: bool = False
     ) -> None:
-        self.device = device
+        super().__init__(device, batch_size)
         self.audit = audit
         self.cache_dir = cache_dir
-        self.batch_size = batch_size
-        self.batches = Batches(batch_size or 1)
         self.contents: dict[str, str] = {}
-        self._kept: dict[str, tuple[str, Any]] = {}
-        self._fitted_with: dict[str, int] = {}
-
-    def start(self, cell: CellSpec) -> None:
-        """A cell begins, with as many images at once as were asked for: what another ran out of is none of its own."""
-        self.batches = Batches(self.batch_size or auto_batch_size(cell.dataset.image_size, self.device))
-
-    def _key(self, about: dict[str, Any], most: int) -> str:
-        """Content hash of a network, and of the batch it was fitted with where that is less than its recipe's `most`.
-
-        What the memory allows beyond the recipe changes nothing, so it stays out.
-        """
-        size = self._fitted_with.get(content_hash(about), self.batches.batch_size)
-        return content_hash({**about, "batch_size": size} if size < most else about)
-
-    def _fitted(self, about: dict[str, Any], most: int, fit: Callable[[str, int], T]) -> T:
-        """`fit(key, batch_size)`, again with half the batch whenever memory runs out; later cells know what fits."""
-        name = content_hash(about)
-        known = self._fitted_with.get(name)
-
-        def attempt(size: int) -> T:
-            self._fitted_with[name] = min(size, known or size)
-            return fit(self._key(about, most), self._fitted_with[name])
-
-        return self.batches(attempt)
-
-    def _keep_fitted(self, slot: str, about: dict[str, Any], most: int, fit: Callable[[str, int], T]) -> T:
-        """`_fitted`, or what it was the last time; either way the cell's batches say how it was fitted."""
-        name = content_hash(about)
-        kept: T = self.keep(slot, name, lambda: self._fitted(about, most, fit))
-        self.batches.smallest = min(self.batches.smallest, self._fitted_with[name])
-        return kept
 
     def parts(self, cell: CellSpec, progress: Progress) -> Parts:
         """Private, auxiliary and test images, on the device."""
 
         def load() -> Parts:
             progress("loading images")
-            parts = self._load(cell.dataset, cell.data_fingerprint, progress)
-            return Parts(
-                private=self._placed(parts.private),
-                auxiliary=self._placed(parts.auxiliary),
-                test=self._placed(parts.test),
-                classes=parts.classes,
-                hashes=parts.hashes,
-                content=parts.content,
-            )
+            return self._all_placed(self._load(cell.dataset, cell.data_fingerprint, progress))
 
         parts: Parts = self.keep("parts", cell.data_fingerprint, load)
         return parts
@@ -140,6 +98,10 @@ class Prepared:
         named = {"dataset": cell.data_fingerprint, "shifted": cell.shifted_fingerprint}
         return {role: self.contents[mark] for role, mark in named.items() if self.contents.get(mark)}
 
+    def _all_placed(self, parts: Parts) -> Parts:
+        placed = {name: self._placed(getattr(parts, name)) for name in PARTS}
+        return replace(parts, **placed)
+
     def _placed(self, part: LabelledImages) -> LabelledImages:
         images = part.images
         if isinstance(images, torch.Tensor):
@@ -150,7 +112,7 @@ class Prepared:
 
     def lend(self, images: LabelledImages, who: str, method: str) -> Lent:
         """Images for a plug-in; where it changes them, nothing that was kept is used again."""
-        return Lent(images, who, method, self._kept.clear)
+        return Lent(images, who, method, self.forget)
 
     def auxiliary(self, cell: CellSpec, progress: Progress) -> LabelledImages:
         """The attacker's images: as many of the cell's auxiliary images as its budget allows."""
@@ -329,13 +291,6 @@ class Prepared:
             return Judge(judge, spec.name, sum(read) / len(read))
 
         return self._keep_fitted("judge", about, training.BATCH_SIZE, load)
-
-    def keep(self, slot: str, key: str, make: Callable[[], Any]) -> Any:
-        """The last thing made for a slot, while its key stays the same."""
-        if slot not in self._kept or self._kept[slot][0] != key:
-            self._kept.pop(slot, None)  # frees the old one first
-            self._kept[slot] = (key, make())
-        return self._kept[slot][1]
 
 
 def undefended_spec() -> PluginSpec:

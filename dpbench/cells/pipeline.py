@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,26 +11,26 @@ import torch
 from torch import Tensor
 
 from dpbench.border.crowd import Crowd
+from dpbench.cells.exposure import Exposure
+from dpbench.cells.observing import Observer, seen_of
+from dpbench.cells.prepare import Prepared, Progress, undefended_spec
+from dpbench.cells.result import Released, Result
 from dpbench.contract.defense import ProtectedModel
 from dpbench.contract.metric import MetricFacts
 from dpbench.contract.plugin import Plugin
-from dpbench.errors import DpbenchError, reason
+from dpbench.errors import DpbenchError
 from dpbench.executors.stages import Stages
-from dpbench.machine import cache
 from dpbench.machine.memory import LARGEST_BATCH, Batches, room
 from dpbench.machine.process_state import preserved
 from dpbench.machine.randomness import derive_generator, derive_seed, seeded
 from dpbench.metrics import grading, recognition
-from dpbench.metrics.guarantees import Guarantees, NotBorneOut, guarantees_of
-from dpbench.metrics.linkage import Link, candidates_of, link_ranks
 from dpbench.metrics.recognition import Recognition
-from dpbench.plugins import measuring, remote
+from dpbench.plugins import measuring
+from dpbench.plugins.apart import remote
 from dpbench.plugins.configuring import attack_of, defense_of
 from dpbench.records.record import Utility
-from dpbench.running.observing import Answers, Observer, seen_of
-from dpbench.running.prepare import Prepared, Progress, undefended_spec
-from dpbench.service.costs import CODED, TIMED, ClientCost, Work, coded_bits, cost_of
-from dpbench.service.release import RELEASE_BATCH, Release, checked_images, release_to_server
+from dpbench.service.costs import CODED
+from dpbench.service.release import RELEASE_BATCH, checked_images, release_to_server
 from dpbench.service.same_release import assert_same_in_other_batches, assert_same_release
 from dpbench.suite.cell import CellSpec
 from dpbench.suite.ensembles import is_floor
@@ -39,74 +39,6 @@ from dpbench.text.plain_values import plain
 
 MANY_CLASSES = 50
 """So many make top-5 accuracy worth a figure."""
-
-
-LINKED = 256
-"""Test images that are looked for among candidates at once, where no cell has more victims."""
-
-CLAIMED = 128
-"""Private and auxiliary images whose features must keep to the norm that a defense states."""
-
-
-@dataclass(frozen=True)
-class Released:
-    """What releasing the test images gave.
-
-    Attributes:
-        release: the features, and what the server reads from them.
-        utility: its hits.
-        probe: one batch, to be released again after the attack.
-        crowd: whom the client serves beside victims and attackers.
-    """
-
-    release: Release
-    utility: Utility
-    probe: Tensor
-    crowd: Crowd
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a cell measured, before it becomes a record; `frames`: step -> image, (3,h,w), that the attack showed."""
-
-    utility: Utility
-    fidelity: dict[str, list[float]]
-    metrics: list[MetricFacts]
-    missing_metrics: dict[str, str]
-    victims: Tensor
-    victim_hashes: list[str]
-    reconstructions: Tensor
-    floor: bool
-    data_files: dict[str, str]
-    backbone_weights: str
-    released: dict[str, Any]
-    release_bits: int
-    cost: ClientCost | None
-    client_ms: float | None
-    link: Link | None
-    recognition: Recognition
-    guarantees: Guarantees | None
-    trained_on: list[str]
-    notes: dict[str, Any]
-    frames: dict[int, Tensor]
-
-    @property
-    def envelope(self) -> dict[str, Any]:
-        """What the record of an attack holds of it, whichever protocol it belongs to."""
-        converged = self.notes.get("converged")
-        return {
-            "floor": self.floor,
-            "fidelity": self.fidelity,
-            "metrics": self.metrics,
-            "missing_metrics": self.missing_metrics,
-            "victims": self.victim_hashes,
-            "data_files": self.data_files,
-            "backbone_weights": self.backbone_weights,
-            "recognition": self.recognition,
-            "trained_on": self.trained_on,
-            "converged": converged if isinstance(converged, bool) else None,
-            "notes": self.notes,
-        }
 
 
 class Pipeline:
@@ -130,6 +62,7 @@ class Pipeline:
         self.device = device
         self.cache_dir = cache_dir
         self.prepared: Prepared = Prepared(device, cache_dir, batch_size, audit=audit)
+        self.exposure = Exposure(self.prepared)
 
     @property
     def batches(self) -> Batches:
@@ -183,11 +116,11 @@ class Pipeline:
         with stages("recognition"):
             recognised = self._recognise(cell, images, progress)
         with stages("guarantees"):
-            guarantees, none_because = self._guarantees(cell, protected, victims, progress)
+            guarantees, none_because = self.exposure.guarantees(cell, protected, victims, progress)
         with stages("cost"):
-            work, cost, uncounted = self._cost(cell, protected, released.release, progress)
+            work, cost, uncounted = self.exposure.cost(cell, protected, released.release, progress)
         with stages("link"):
-            link = self._link(cell, released, progress)
+            link = self.exposure.link(cell, released, progress)
         metrics: list[MetricFacts] = []
         if cell.metrics:
             with stages("metrics"):  # last: no code but dpbench's own has run in this process
@@ -346,82 +279,8 @@ class Pipeline:
             )
         )
 
-    def _guarantees(
-        self, cell: CellSpec, protected: ProtectedModel, victims: Tensor, progress: Progress
-    ) -> tuple[Guarantees | None, str]:
-        """What is guaranteed, and why nothing is where the defense claims something."""
-        key = self.prepared.protected_key(cell, cell.defense, progress)
-        parts = self.prepared.parts(cell, progress)
-        others = [part.images[:CLAIMED] for part in (parts.private, self.prepared.auxiliary(cell, progress))]
-
-        def make(size: int) -> tuple[Guarantees | None, str]:
-            generator = derive_generator(self.device, key, "guarantees")
-            try:
-                found = guarantees_of(
-                    protected, victims, releases=cell.releases, generator=generator, batch_size=size, others=others
-                )
-            except NotBorneOut as error:
-                return None, str(error)
-            return found, ""
-
-        guarantees: tuple[Guarantees | None, str] = self.prepared.keep(
-            "guarantees", f"{key} {cell.releases} {len(victims)}", lambda: self.batches(make)
-        )
-        return guarantees
-
     def _known_client(self, cell: CellSpec, progress: Progress) -> tuple[ProtectedModel, str]:
         """The client that the attacker prepares on, and its key."""
         defense = undefended_spec() if cell.threat_model == "static" else cell.defense
         model = self.prepared.protected(cell, defense, progress)
         return model, self.prepared.protected_key(cell, defense, progress)
-
-    def _cost(
-        self, cell: CellSpec, protected: ProtectedModel, release: Release, progress: Progress
-    ) -> tuple[Work | None, ClientCost | None, str]:
-        """What a release costs the client: its work, the cost, and why they are not there where they are not."""
-        key = self.prepared.protected_key(cell, cell.defense, progress)
-
-        def make() -> tuple[Work | None, ClientCost | None, str]:
-            images = self.prepared.parts(cell, progress).auxiliary.images[:TIMED].to(self.device)
-            bare = ProtectedModel(self.prepared.protected(cell, undefended_spec(), progress).split)
-            try:
-                work = remote.work(protected, images, derive_generator(self.device, key, "cost"))
-            except Exception as error:  # whatever a plug-in raises when it is watched: other figures are there
-                return None, None, reason(error)
-            undefended = remote.work(bare, images, derive_generator(self.device, key, "cost"))
-            coded = coded_bits(release.features[0], release.bits, release.dtype)
-            return work, cost_of(work, undefended, coded), ""
-
-        found: tuple[Work | None, ClientCost | None, str] = self.prepared.keep("cost", f"{key} {cell.releases}", make)
-        return found
-
-    def _link(self, cell: CellSpec, released: Released, progress: Progress) -> Link | None:
-        """How well releases alone name the victims; None where the attacker has no client to ask, or only guesses."""
-        if is_floor(cell.attack.name) or cell.threat_model == "observe":
-            return None
-        adaptive = cell.threat_model != "static"
-        asked = cell.defense if adaptive else undefended_spec()
-        key = self.prepared.protected_key(cell, cell.defense, progress)
-        features = [rows[: max(cell.victims, LINKED)] for rows in released.release.features]
-
-        def make() -> Link | None:
-            parts = self.prepared.parts(cell, progress)
-            most = max(cell.victims, candidates_of(cell.dataset.image_size))
-            first = parts.test.images[:most]
-            pool = [first, parts.auxiliary.images[: most - len(first)]]
-            crowd = released.crowd if adaptive else None
-            model = remote.answering(self.prepared.protected(cell, asked, progress), crowd)
-            victims = torch.stack([rows.float() for rows in features]).mean(0)
-            about = {"client": key, "releases": cell.releases, "adaptive": adaptive, "victims": len(victims), "way": 1}
-
-            def compare() -> cache.State:
-                ranks = link_ranks(victims, pool, Answers(model, self.device, key, "link", adaptive))
-                return {"rank": torch.tensor(ranks or [], dtype=torch.long)}
-
-            found = cache.remember(self.cache_dir, "links", content_hash(about), compare, progress, about)["rank"]
-            return Link(rank=found.tolist(), candidates=sum(map(len, pool))) if len(found) else None
-
-        progress("comparing releases with those of candidates")
-        slot = "link" if adaptive else "link static"
-        found: Link | None = self.prepared.keep(slot, f"{key} {cell.releases} {len(features[0])}", make)
-        return found.model_copy(update={"rank": found.rank[: cell.victims]}) if found else None

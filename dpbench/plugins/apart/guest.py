@@ -26,8 +26,8 @@ from dpbench.machine import plugin_files
 from dpbench.machine.devices import compute_exactly
 from dpbench.machine.memory import is_out_of_memory, total_memory
 from dpbench.models.spec import BackboneSpec
-from dpbench.plugins import registry
-from dpbench.plugins.audited import Reading, keep_to_itself
+from dpbench.plugins import registry, sources
+from dpbench.plugins.apart.audited import Reading, keep_to_itself
 from dpbench.plugins.configuring import configure
 from dpbench.plugins.describing import described
 from dpbench.plugins.stand_in import files_in
@@ -174,13 +174,13 @@ class _Guest:
                 self._read_only(plugin_files.look_at(path.resolve()).paths.values())
         cls = registry.find(sort, reference)
         for one in cls.classes if issubclass(cls, Composition) else (cls,):
-            if sort != "data set" and not registry.is_own(one):
-                self._read_only([registry.folder_of(one)])
+            if sort != "data set" and not sources.is_own(one):
+                self._read_only([sources.folder_of(one)])
         plugin = configure(cls, fields["arguments"])
-        if registry.brings_code(plugin):
+        if sources.brings_code(plugin):
             self._read_only(())
         if self.reading is not None:
-            self._read_only(registry.given_files(plugin).values())
+            self._read_only(sources.given_files(plugin).values())
         return plugin
 
     def _read_only(self, hashed: Iterable[Path]) -> None:

@@ -12,7 +12,7 @@ from dpbench.board.caveats import NO_PRIVACY, caveats, not_converged
 from dpbench.board.columns import COUNTS, DECIMALS, FLOOR, WORST_CASE
 from dpbench.board.files import to_read
 from dpbench.contract.threat import BUDGETS, UNDEFENDED
-from dpbench.protocols.answers import Panel, answers, light, panels_of, verdict
+from dpbench.protocols.inference.answers import Panel, answers, light, panels_of, verdict
 from dpbench.records.record import Envelope, Record
 from dpbench.report import plots
 from dpbench.report.boards import commands, environment, how_it_works

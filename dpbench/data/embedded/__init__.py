@@ -1,0 +1,1 @@
+"""Data sets that dpbench draws itself, from a seed."""

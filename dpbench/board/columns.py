@@ -144,14 +144,14 @@ def own_metrics(board: pd.DataFrame) -> dict[str, MetricFacts]:
     return found
 
 
-def assert_free(metrics: Iterable[MetricFacts]) -> None:
-    """Refuse a metric whose name heads another column.
+def assert_free(metrics: Iterable[MetricFacts], further: Iterable[str] = ()) -> None:
+    """Refuse a metric whose name heads another column of boards of cells, or one of `further`.
 
     Raises:
         DpbenchError: it does; says which.
     """
     for facts in metrics:
-        if facts.name in (*ORDER, *BUILT_IN, *FURTHER_PER_IMAGE):
+        if facts.name in (*ORDER, *BUILT_IN, *FURTHER_PER_IMAGE, *further):
             raise DpbenchError(f"a metric cannot be called {facts.name!r}: boards have such a column; rename it")
 
 

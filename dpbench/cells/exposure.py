@@ -14,7 +14,7 @@ from dpbench.machine import cache
 from dpbench.machine.randomness import derive_generator
 from dpbench.metrics.guarantees import Guarantees, NotBorneOut, guarantees_of
 from dpbench.metrics.linkage import Link, candidates_of, link_ranks
-from dpbench.plugins import remote
+from dpbench.plugins.apart import remote
 from dpbench.service.costs import TIMED, ClientCost, Work, coded_bits, cost_of
 from dpbench.service.release import Release
 from dpbench.suite.cell import CellSpec

@@ -8,6 +8,8 @@ import pytest
 
 from dpbench.board.files import read_board
 from dpbench.errors import DpbenchError
+from dpbench.protocols.boards import read
+from dpbench.protocols.sharing.records import SHARED
 from dpbench.records import store
 
 SUITE = """
@@ -29,6 +31,37 @@ split_points = ["layer1"]
 name = "none"
 [[attacks]]
 name = "random-image"
+[[attacks]]
+name = "mean-image"
+"""
+
+SHARING = """
+protocol = "sharing"
+name = "tiny-sharing"
+seeds = [0]
+victims = 4
+metrics = ["own.py:{metric}"]
+receivers = ["clinic"]
+conditions = ["own"]
+[dataset]
+image_size = 32
+private = 32
+auxiliary = 16
+test = 16
+[backbone]
+name = "resnet10t"
+weights = "fit"
+epochs = 1
+split_points = ["layer1"]
+[[entities]]
+name = "clinic"
+images = 8
+[[entities]]
+name = "hospital"
+images = 8
+[refinement]
+steps = 1
+batch_size = 8
 [[attacks]]
 name = "mean-image"
 """
@@ -136,6 +169,25 @@ def test_metrics_of_ones_own_stand_beside_the_others_and_change_none(tiny, tmp_p
     assert again.read_bytes() == (tmp_path / "run" / "board.csv").read_bytes()
     assert dpbench("verify", "run").status == 0
     assert "absolute" in dpbench("leaderboard", "run", "--output", "board.md").out + (tmp_path / "board.md").read_text()
+
+
+def test_metrics_of_ones_own_in_a_sharing_suite(tmp_path, monkeypatch, dpbench):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(METRIC + '\nclass Gain(Absolute):\n    name = "gain"\n')
+    (tmp_path / "tiny.toml").write_text(SHARING.format(metric="Absolute"))
+    done = dpbench("run", "tiny.toml", "--device", "cpu", "--output", "run")
+    assert done.status == 0, done
+    attack = next(record for record in SHARED.all(tmp_path / "run") if record.attacked)
+    assert len(attack.fidelity["absolute"]) == 4
+    assert [facts.name for facts in attack.metrics] == ["absolute"]
+    board, _ = read(tmp_path / "run" / "board.csv")
+    floor = board[board["condition"] == "floor"].iloc[0]
+    assert floor["absolute"] == pytest.approx(np.mean(attack.fidelity["absolute"]), abs=1e-4)
+    assert dpbench("verify", "run").status == 0
+    (tmp_path / "tiny.toml").write_text(SHARING.format(metric="Gain"))
+    refused = dpbench("run", "tiny.toml", "--device", "cpu", "--output", "other")
+    assert refused.status == 2
+    assert "cannot be called 'gain'" in refused.err
 
 
 def test_the_gate_goes_by_the_metric_s_own_word(tiny, tmp_path, dpbench):

@@ -16,7 +16,7 @@ from dpbench.board.columns import COLUMNS
 from dpbench.cli import app as cli
 from dpbench.plugins import registry
 from dpbench.protocols import boards, known
-from dpbench.protocols.sharing.reporting import board as sharing
+from dpbench.protocols.sharing.reporting import columns as sharing
 from dpbench.protocols.sharing.reporting import transfer
 from dpbench.records import store
 from dpbench.suite.words import setting

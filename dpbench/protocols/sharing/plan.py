@@ -13,9 +13,9 @@ from dpbench.errors import DpbenchError
 from dpbench.plugins.registry import find_attack, find_defense
 from dpbench.protocols.sharing.reporting.columns import KNOWLEDGE, Knowledge
 from dpbench.protocols.sharing.suite import RIVALS, Condition, SharingAttack, SharingSuite
-from dpbench.protocols.sharing.units import THREAT_MODEL_OF, Attacked, Training, Transferred, Unit, WorldSpec
+from dpbench.protocols.sharing.units import THREAT_MODEL_OF, Attacked, OnShared, Training, Transferred, Unit, WorldSpec
 from dpbench.suite.ensembles import is_floor
-from dpbench.suite.grid import assert_belongs, plugin_settings
+from dpbench.suite.grid import assert_belongs, own_metrics, plugin_settings
 from dpbench.suite.suite import PluginEntry
 
 
@@ -31,7 +31,8 @@ def plan_sharing(
         weights_fingerprint: of the backbone's weights file, if there is one.
 
     Raises:
-        DpbenchError: an unknown attack or defense, a parameter out of range, more victims than a sender has images.
+        DpbenchError: an unknown attack, defense or metric, a parameter out of range, more victims than a sender has
+            images.
     """
     settings = [setting for entry in suite.defenses for setting in _settings(entry)]
     twice = next((setting for setting in settings if settings.count(setting) > 1), None)
@@ -61,6 +62,9 @@ def plan_sharing(
                 units += _with(suite, world, receiver, setting, attacked)
             if attacked:
                 units += _transfers(suite, world, receiver)
+    metrics = own_metrics(suite.metrics)
+    if metrics:
+        units = [unit.model_copy(update={"metrics": metrics}) if isinstance(unit, OnShared) else unit for unit in units]
     return list({unit.id: unit for unit in units}.values())
 
 

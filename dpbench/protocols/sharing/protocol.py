@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from dpbench.board.columns import BoardKind
+from dpbench.board.columns import BoardKind, assert_free
 from dpbench.cells.kept_images import keep_images
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
@@ -19,7 +19,8 @@ from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.executors.graph import Need, Ties
 from dpbench.executors.stages import Stages
-from dpbench.plugins.configuring import attack_of, defense_of
+from dpbench.plugins.configuring import attack_of, configured_as, defense_of
+from dpbench.plugins.measuring import facts_of
 from dpbench.protocols.doubts import clamped, missing_metrics, not_converged
 from dpbench.protocols.sharing import refinement
 from dpbench.protocols.sharing.benefit import Benefit
@@ -27,7 +28,7 @@ from dpbench.protocols.sharing.pipeline import SharedPipeline
 from dpbench.protocols.sharing.plan import plan_sharing
 from dpbench.protocols.sharing.records import SHARED, SharingRecord, latest
 from dpbench.protocols.sharing.reporting.board import build_sharing_board
-from dpbench.protocols.sharing.reporting.columns import SHARING_BOARDS
+from dpbench.protocols.sharing.reporting.columns import COLUMNS, SHARING_BOARDS
 from dpbench.protocols.sharing.reporting.plots import write_benefit, write_transfer
 from dpbench.protocols.sharing.reporting.report import report_of_sharing
 from dpbench.protocols.sharing.reporting.table import print_sharing, print_transfer, write_csv, write_sharing_board
@@ -83,6 +84,8 @@ class Sharing(Protocol[Unit, SharingRecord]):
             split_point=preflight.split_names(entry, size)[0],
             weights_fingerprint=preflight.weights_fingerprint(entry, size),
         )
+        attack = next((unit for unit in units if isinstance(unit, OnShared)), None)
+        assert_free(facts_of(attack.metrics if attack is not None else ()), COLUMNS)
         return Planned(suite, units, (*preflight.left_out(suite.dataset), *of_weights))
 
     def names_of(self, unit: Unit) -> tuple[str, ...]:
@@ -94,7 +97,8 @@ class Sharing(Protocol[Unit, SharingRecord]):
         if isinstance(unit, Training):
             return [(defense_of, spec) for spec in unit.applied.values()]
         assert isinstance(unit, OnShared)
-        return [(defense_of, unit.defense), (attack_of, unit.attack)]
+        metrics = [(functools.partial(configured_as, sort="metric"), metric) for metric in unit.metrics]
+        return [(defense_of, unit.defense), (attack_of, unit.attack), *metrics]
 
     def data(self, unit: Unit) -> dict[str, tuple[DatasetSpec, str]]:
         """See `Protocol`."""
@@ -180,7 +184,8 @@ class Sharing(Protocol[Unit, SharingRecord]):
     def doubts(self, records: Sequence[SharingRecord]) -> list[str]:
         """See `Protocol`."""
         adaptive = [r for r in records if getattr(r.unit, "knowledge", "") in ("query", "weights")]
-        return not_converged(adaptive) + clamped(records) + missing_metrics(records, ["lpips"])
+        own = {facts.name for record in records for facts in record.metrics}
+        return not_converged(adaptive) + clamped(records) + missing_metrics(records, {"lpips", *own})
 
     def progress_of(self, record: SharingRecord) -> str:
         """See `Protocol`."""

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dpbench.protocols.sharing.units import AnyUnit, OnShared, described_defense
+from dpbench.protocols.sharing.units import AnyUnit, OnShared, Unit, described_defense
 from dpbench.records.ranges import number, of_attack, of_times
 from dpbench.records.record import Envelope
 from dpbench.records.store import Store
@@ -74,7 +74,7 @@ def _impossible(record: SharingRecord) -> Iterator[str]:
     if finished and isinstance(unit, OnShared) and len(record.victims) != unit.victims:
         yield f"{len(record.victims)} victims, the unit has {unit.victims}"
     attacked = finished and isinstance(unit, OnShared)
-    yield from of_attack(record.victims, record.fidelity, record.recognition, finished=attacked)
+    yield from of_attack(record.victims, record.fidelity, record.recognition, metrics=record.metrics, finished=attacked)
     if isinstance(unit, OnShared) and record.trained is not None:
         yield "an attack has trained nothing"
     if finished and not isinstance(unit, OnShared) and record.trained is None:
@@ -103,10 +103,15 @@ SHARED = Store("sharing", SharingRecord)
 def latest(records: Iterable[SharingRecord]) -> list[SharingRecord]:
     """Of several records of one unit the one that counts: a finished one before a failed one, then the newest.
 
-    Where one was measured again with newer plug-ins, only the newest.
+    Where one was measured again with newer plug-ins, or beside other metrics, only the newest.
     """
     found: dict[str, SharingRecord] = {}
     for record in sorted(records, key=lambda r: (r.status == "ok", r.created)):
         found[record.id] = record
-    newest = {record.unit.version_free_id: record for record in sorted(found.values(), key=lambda r: r.created)}
+    newest = {_asked(record.unit): record for record in sorted(found.values(), key=lambda r: r.created)}
     return sorted(newest.values(), key=lambda record: record.id)
+
+
+def _asked(unit: Unit) -> str:
+    """Equal for units that differ in the code of their plug-ins, or in what is measured beside, alone."""
+    return (unit.model_copy(update={"metrics": ()}) if isinstance(unit, OnShared) else unit).version_free_id

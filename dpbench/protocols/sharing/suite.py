@@ -123,6 +123,9 @@ class SharingSuite(Spec):
     knowledge: list[Knowledge] = Field(list(KNOWLEDGE), min_length=1, description="what the attacker knows")
     attacks: list[SharingAttack] = Field(default_factory=list)
     transfer: Transfer | None = None
+    metrics: list[str] = Field(
+        default_factory=list, description="metrics of your own, as path/to/file.py:Name, measured beside dpbench's"
+    )
 
     @model_validator(mode="after")
     def _agrees(self) -> SharingSuite:

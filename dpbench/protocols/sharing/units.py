@@ -128,9 +128,8 @@ class Unit(Spec, abc.ABC):
 
     def _plugins(self) -> dict[str, Any]:
         """The fields that hold plug-ins, as JSON without the places of files."""
-        return {
-            name: _identified(getattr(self, name)) for name in ("applied", "defense", "attack") if hasattr(self, name)
-        }
+        names = ("applied", "defense", "attack", "metrics")
+        return {name: _identified(getattr(self, name)) for name in names if getattr(self, name, None)}
 
     @property
     def version_free_id(self) -> str:
@@ -139,6 +138,8 @@ class Unit(Spec, abc.ABC):
 
 
 def _identified(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [spec.identity for spec in value]
     return {name: spec.identity for name, spec in value.items()} if isinstance(value, dict) else value.identity
 
 
@@ -183,11 +184,14 @@ class Training(Unit):
 class OnShared(Unit):
     """An attack of the receiver on what a sender shared."""
 
+    ids_skip_default = ("metrics",)
+
     sender: str
     defense: PluginSpec
     attack: PluginSpec
     victims: int = Field(ge=1)
     budget: Budget
+    metrics: tuple[PluginSpec, ...] = Field((), description="what is measured beside dpbench's own metrics")
 
     def _cell(self, knowledge: Knowledge, **settings: Any) -> EntityCell:
         return self.world.cell(
@@ -199,6 +203,7 @@ class OnShared(Unit):
             knowledge=knowledge,
             victims=self.victims,
             budget=self.budget,
+            metrics=self.metrics,
             **settings,
         )
 

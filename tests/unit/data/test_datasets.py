@@ -716,4 +716,4 @@ def test_the_list():
             "about": DatasetSpec.model_fields["image_size"].description,
             "range": ">= 16, <= 512",
         }
-    assert datasets.PARTS == ("private", "auxiliary", "test")
+    assert division.PARTS == ("private", "auxiliary", "test")

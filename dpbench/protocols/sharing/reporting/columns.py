@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 import pandas as pd
 
-from dpbench.board.columns import BoardKind, CsvTable, Layout, Row
+from dpbench.board.columns import BoardKind, CsvTable, Layout, Row, assert_free, own_metrics
 from dpbench.board.files import NAMED
 from dpbench.errors import DpbenchError
 
@@ -42,14 +43,21 @@ COLUMNS = (
 
 DECIMALS = {"psnr_db": 2, "psnr_db_low": 2, "psnr_db_high": 2}
 
+OWN = "leakage"
+"""Metrics that are not dpbench's own stand before this column, and after them `metrics`: how they are read."""
+
 WORDS = ("condition", "defense", "defense_args", "status", "seeds", "serves", "leakage_metrics", "trained_on", "error")
 """Columns of text, beside those of `SUBJECT`."""
 
 LATER = ("leakage_metrics",)
 """Columns that boards of before do not have."""
 
-NUMBERS = tuple(column for column in COLUMNS if column not in SUBJECT + WORDS)
-"""Columns that hold figures."""
+
+def columns_with(own: Iterable[str]) -> list[str]:
+    """The columns of a board, with those of metrics that are not dpbench's own, where there are any."""
+    further = [f"{name}{end}" for name in own for end in ("", "_low", "_high")]
+    place = COLUMNS.index(OWN)
+    return [*COLUMNS[:place], *further, *(["metrics"] if further else []), *COLUMNS[place:]]
 
 
 def sharing_row_name(row: Row) -> str:
@@ -71,8 +79,11 @@ def read_sharing_board(table: CsvTable) -> pd.DataFrame:
             f"board {table.path} lacks the columns {', '.join(missing[:NAMED])}; write it again with "
             "`dpbench leaderboard DIR --output FILE.csv`"
         )
-    board = pd.DataFrame(table.rows, columns=table.header, dtype=object).reindex(columns=list(COLUMNS))
-    for column in NUMBERS:
+    board = pd.DataFrame(table.rows, columns=table.header, dtype=object)
+    own = own_metrics(board)
+    assert_free(own.values(), COLUMNS)
+    board = board.reindex(columns=columns_with(own))
+    for column in board.columns.difference([*SUBJECT, *WORDS, "metrics"]):
         try:
             board[column] = pd.to_numeric(board[column].replace("", None))
         except (ValueError, TypeError) as error:

@@ -125,12 +125,16 @@ def with_failures(row: Mapping[str, Any], failures: Sequence[str]) -> dict[str, 
 def _figures(samples: Sequence[Figures]) -> dict[str, Any]:
     """Columns of the figures of a worst case: means and intervals over victims, senders and seeds."""
     row: dict[str, Any] = {"victims": sum(len(figures.victims) for figures in samples)}
-    for column in (*FIGURES, "reid_top1", "label_read"):
+    own = {facts.name: facts for facts in samples[0].metrics if all(facts in one.metrics for one in samples)}
+    if own:
+        row["metrics"] = " ".join(facts.text for facts in own.values())
+    for column in (*FIGURES, *own, "reid_top1", "label_read"):
         given = [(figures.victims, column_values(figures, column)) for figures in samples]
         known = [(victims, values) for victims, values in given if values is not None]
         if len(known) == len(samples):  # else it is a mean over other victims than the rest of the row
             means = [float(values.mean()) for _, values in known]
             drawn = resampled_means([(victims, values[:, None]) for victims, values in known])
             images = len({victim for victims, _ in known for victim in victims})
-            row |= interval_columns(column, means, [resampled[:, 0] for resampled in drawn], images)
+            limits = own[column].range if column in own else None
+            row |= interval_columns(column, means, [resampled[:, 0] for resampled in drawn], images, limits=limits)
     return row

@@ -11,10 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from dpbench.board.caveats import NO_PRIVACY, leakage_lines
+from dpbench.board.columns import own_metrics
 from dpbench.errors import DpbenchError
 from dpbench.machine.writing import write_atomically
 from dpbench.protocols.sharing.records import SharingRecord
-from dpbench.protocols.sharing.reporting.columns import COLUMNS, FLOOR, SUBJECT
+from dpbench.protocols.sharing.reporting.columns import FLOOR, SUBJECT, columns_with
 from dpbench.protocols.sharing.reporting.plots import write_benefit, write_transfer
 from dpbench.protocols.sharing.reporting.row_labels import varied_arguments
 from dpbench.protocols.sharing.reporting.transfer import build_transfer, matrices
@@ -86,7 +87,7 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
 
 def print_sharing(board: pd.DataFrame, console: Console) -> None:
     """Print a sharing board: one table per network and receiver, with its floor, its caveats and the legend."""
-    assert list(board.columns) == list(COLUMNS)
+    assert list(board.columns) == columns_with(own_metrics(board))
     for names, rows in board.groupby(list(SUBJECT), sort=False):
         dataset, backbone, split_point, receiver, senders = (clean(name) for name in names)
         console.print()
@@ -106,6 +107,7 @@ def _table(rows: pd.DataFrame) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
     table.add_column("trained on")
     columns = {"ssim_public": "public", "ssim_own": "own", "ssim_query": "query", "ssim": "worst"}
+    columns |= {name: name for name in own_metrics(rows)}
     for name in ("top-1", "gain", "kept", *columns.values(), "re-id", "leakage"):
         table.add_column(name, justify="right", style="bold" if name in ("gain", "leakage") else "")
     short = varied_arguments(rows)

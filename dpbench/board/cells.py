@@ -99,7 +99,7 @@ class Cell:
     def test_set(self) -> str:
         """Equal for cells whose test images are the same."""
         cell = self.record.cell
-        return f"{cell.data_fingerprint} {cell.dataset.model_dump_json(exclude={'name'})}"
+        return f"{cell.data_fingerprint} {cell.dataset.model_dump_json(exclude={'name', 'arguments'})}"
 
 
 def cells_of(records: Iterable[Record], *, as_recorded: bool = False) -> list[Cell]:

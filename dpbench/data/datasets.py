@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from dpbench.contract.images import LabelledImages
 
 
-Find = Callable[[str], Source | None]
-"""What draws the images of a data set of that name; None for folders and what is downloaded."""
+Find = Callable[[DatasetSpec], Source | None]
+"""What draws the images of a data set; None for folders and what is downloaded."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def known_datasets() -> list[DatasetInfo]:
     parameters = {
         name: {"default": field["default"], "about": field.get("description", ""), "range": limits_of(field)}
         for name, field in fields_of(DatasetSpec).items()
-        if name != "name"
+        if name not in ("name", "arguments")
     }
     return [
         *(DatasetInfo(cls.name, inspect.getdoc(cls) or "", parameters, cls.paper) for cls in BUILT_IN.values()),
@@ -94,9 +94,14 @@ def fingerprint(spec: DatasetSpec, find: Find = embedded) -> str:
         find: finds data sets that draw their images; by default those of dpbench's own.
 
     Raises:
-        DpbenchError: there is no such data set, or a folder cannot be used.
+        DpbenchError: there is no such data set, a folder cannot be used, or there are parameters for what has none.
     """
-    source = find(spec.name)
+    source = find(spec)
+    if spec.arguments and (source is None or spec.name in BUILT_IN):
+        raise DpbenchError(
+            f"data set {spec.name}: got arguments ({', '.join(spec.arguments)}), which data sets have that are "
+            "plug-ins; leave them out"
+        )
     if source is not None:
         if spec.auxiliary_classes:
             which = "the embedded " if spec.name in BUILT_IN else ""
@@ -109,7 +114,7 @@ def fingerprint(spec: DatasetSpec, find: Find = embedded) -> str:
         identity = ["folder", ClassFolders.look_into(spec).digest()]
     else:
         identity = [kind, timm_name(spec.name), "train and test"]
-    return json_hash([division.VERSION, identity, spec.model_dump(mode="json", exclude={"name"})])[:40]
+    return json_hash([division.VERSION, identity, spec.model_dump(mode="json", exclude={"name", "arguments"})])[:40]
 
 
 def content_of(spec: DatasetSpec, cache: Path, find: Find = embedded) -> str:
@@ -120,12 +125,12 @@ def content_of(spec: DatasetSpec, cache: Path, find: Find = embedded) -> str:
         cache: the folder of `load_parts`; downloads lie in it.
         find: as in `fingerprint`.
     """
-    return timm_sets.content(spec, cache) if find(spec.name) is None and _kind(spec.name) == "torch" else ""
+    return timm_sets.content(spec, cache) if find(spec) is None and _kind(spec.name) == "torch" else ""
 
 
 def left_out(spec: DatasetSpec, find: Find = embedded) -> tuple[str, ...]:
     """What of a folder is not taken, or might be meant otherwise, in words; empty for other data sets."""
-    folder = find(spec.name) is None and _kind(spec.name) == "folder"
+    folder = find(spec) is None and _kind(spec.name) == "folder"
     return ClassFolders.look_into(spec).left_out if folder else ()
 
 
@@ -135,7 +140,7 @@ def classes_of(spec: DatasetSpec, find: Find = embedded) -> tuple[tuple[str, ...
     Returns:
         The names, empty for what is downloaded; and whether they are those of folders.
     """
-    source = find(spec.name)
+    source = find(spec)
     if source is None and _kind(spec.name) == "folder":
         return division.of_the_task(spec, ClassFolders.look_into(spec).classes), True
     return (() if source is None else source.classes), False
@@ -208,7 +213,7 @@ def load_parts(
         for name, part in stored.decoded.parts.items()
     }
     hashes = {name: part.hashes for name, part in stored.decoded.parts.items()}
-    named = find(spec.name) is None and _kind(spec.name) == "hfds"
+    named = find(spec) is None and _kind(spec.name) == "hfds"
     return Parts(
         **labelled,
         classes=stored.decoded.classes,
@@ -250,7 +255,7 @@ def _decode(
     """Decode into `path`, image by image; what changed on the way is not kept."""
     from dpbench.data.image_file import Write, write_images
 
-    source = find(spec.name)
+    source = find(spec)
     if source is not None:
 
         def fill(write: Write) -> Decoded:

@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import re
+from typing import Any, Self
+
+from pydantic import Field, model_validator
 
 from dpbench.contract.spec import PathName, Seed, Spec
 
 
-class DatasetSpec(Spec):
+class _Named(Spec):
+    """A data set by its name; of a plug-in also its parameters, as `weight = 2` beside `name = "mine.py:MySet"`."""
+
+    name: PathName
+    arguments: dict[str, Any] = Field({}, description="parameters of a data set that is a plug-in")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parameters_apart(cls, given: Any) -> Any:
+        """Of a set in a file, keys that are none of the table's are parameters."""
+        if not isinstance(given, dict) or ".py:" not in str(given.get("name", "")):
+            return given
+        further = {key: value for key, value in given.items() if key not in cls.model_fields}
+        table = {key: value for key, value in given.items() if key not in further}
+        arguments = table.get("arguments", {})
+        return table | {"arguments": arguments | further} if further and isinstance(arguments, dict) else given
+
+    @property
+    def shown_arguments(self) -> dict[str, Any]:
+        """The parameters as boards show them: of a path its last part."""
+        return {
+            name: re.split(r"[/\\]", value)[-1] if isinstance(value, str) else value
+            for name, value in self.arguments.items()
+        }
+
+    def renamed(self, name: str) -> Self:
+        """The same table with another data set; the parameters stay where it is the same class in another place."""
+        kept = self.arguments if ".py:" in name and name.rpartition(":")[2] == self.name.rpartition(":")[2] else {}
+        return self.model_copy(update={"name": name, "arguments": kept})
+
+
+class DatasetSpec(_Named):
     """Which images, at which size, and how many for each of the three disjoint parts."""
 
-    ids_skip_default = ("auxiliary_classes",)
+    ids_skip_default = ("auxiliary_classes", "arguments")
 
     name: PathName = Field(
         "leaves", description="leaves, spectra, a folder of class folders, or timm's torch/... and hfds/... names"
@@ -25,8 +59,10 @@ class DatasetSpec(Spec):
     )
 
 
-class ShiftedSpec(Spec):
+class ShiftedSpec(_Named):
     """Another data set, for attackers who have no images like the victims'."""
+
+    ids_skip_default = ("arguments",)
 
     name: PathName = Field(description="as in [dataset]")
     auxiliary: int = Field(2000, ge=1, description="the attacker's images")
@@ -35,5 +71,11 @@ class ShiftedSpec(Spec):
     def dataset(self, image_size: int) -> DatasetSpec:
         """The data set that holds these images, at the size of the victims."""
         return DatasetSpec(
-            name=self.name, image_size=image_size, private=1, auxiliary=self.auxiliary, test=1, seed=self.seed
+            name=self.name,
+            arguments=self.arguments,
+            image_size=image_size,
+            private=1,
+            auxiliary=self.auxiliary,
+            test=1,
+            seed=self.seed,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,6 +12,7 @@ from dpbench.border.host import Guest
 from dpbench.border.wire import Message
 from dpbench.contract.dataset import Drawn, ImageSet, PartName, checked_classes
 from dpbench.contract.plugin import Plugin
+from dpbench.contract.spec import PluginSpec
 from dpbench.data import datasets
 from dpbench.data.datasets import Parts
 from dpbench.data.division import Progress
@@ -51,21 +53,25 @@ def load_parts(
     return datasets.load_parts(spec, cache=cache, progress=progress, room=room, expected=expected, find=find_source)
 
 
-def find_source(name: str) -> Source | None:
+def find_source(spec: DatasetSpec) -> Source | None:
     """What draws the images of a data set; None for folders and what is downloaded.
 
     Raises:
-        DpbenchError: a plug-in that is not there, does not import, or names no classes.
+        DpbenchError: a plug-in that is not there, does not import, names no classes, or has no such parameters.
     """
-    own = drawing.embedded(name)
+    name, own = spec.name, drawing.embedded(spec)
     if own is not None or not (".py:" in name or name in image_sets()):
         return own
-    images = configure(find("data set", name), {})
+    images = configure(find("data set", name), spec.arguments)
     try:
         images.assert_at_hand()
     except DpbenchError as error:
         raise DpbenchError(f"{name}: {error}") from error
-    identity = ["plug-in", type(images).__name__, source_of(type(images)), sorted(files_of(images).items())]
+    files = files_of(images)
+    identity: list[Any] = ["plug-in", type(images).__name__, source_of(type(images)), sorted(files.items())]
+    if spec.arguments:
+        named = PluginSpec(name=name, arguments=images.model_dump(mode="json"), files=files)
+        identity.append(named.identity["arguments"])
     if not isinstance(images, ImageSetStandIn):
         assert isinstance(images, ImageSet)
         return drawing.source_of(images, identity)

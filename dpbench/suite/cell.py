@@ -105,9 +105,9 @@ class CellSpec(Spec):
         spec = self.model_dump(mode="json") | {"defense": told(self.defense), "attack": told(self.attack)}
         if self.metrics:
             spec["metrics"] = [told(metric) for metric in self.metrics]
-        spec["dataset"].pop("name")  # the fingerprint says which images; the folder may move
-        if self.shifted is not None:
-            spec["shifted"].pop("name")
+        for table in [spec["dataset"], *([spec["shifted"]] if self.shifted is not None else [])]:
+            table.pop("name")  # the fingerprint says which images; the folder may move
+            table.pop("arguments", None)
         spec.pop("weights_fingerprint")
         spec["backbone"] = self.backbone_identity
         return spec

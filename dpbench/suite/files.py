@@ -98,7 +98,8 @@ def beside(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     found = dict(content)
     for table in ("dataset", "shifted"):
         if isinstance(content.get(table), dict):
-            found[table] = _with(content[table], folder, "name", folders=True)
+            further = {key: _plugins_beside(value, folder) for key, value in content[table].items() if key != "name"}
+            found[table] = _with(content[table], folder, "name", folders=True) | further
     if isinstance(content.get("backbones"), list):
         found["backbones"] = [_with(entry, folder, "weights") for entry in content["backbones"]]
     if isinstance(content.get("backbone"), dict):

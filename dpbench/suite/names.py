@@ -103,7 +103,11 @@ def short_name(name: str) -> str:
 
 
 def _dataset_settings(cell: CellSpec) -> dict[str, Any]:
-    return cell.dataset.model_dump(exclude={"name"})
+    return _settings_of(cell.dataset)
+
+
+def _settings_of(dataset: DatasetSpec) -> dict[str, Any]:
+    return dataset.model_dump(exclude={"name", "arguments"}) | dataset.shown_arguments
 
 
 def _backbone_settings(cell: CellSpec) -> dict[str, Any]:
@@ -121,7 +125,7 @@ def _attack_settings(cell: CellSpec, shifted: str) -> dict[str, Any]:
 def _shifted_names(cells: Sequence[CellSpec]) -> list[str]:
     """What tells one source of other images from another; empty where the attacker has images like the victims'."""
     given = [(cell.shifted, cell.shifted_fingerprint[:8]) for cell in cells]
-    known = [(_dataset_name(d), d.model_dump(exclude={"name"}), mark) for d, mark in given if d is not None]
+    known = [(_dataset_name(d), _settings_of(d), mark) for d, mark in given if d is not None]
     labels = iter(_labels(known))
     return ["" if dataset is None else next(labels).replace(" ", ",") for dataset, _ in given]
 

@@ -24,7 +24,7 @@ def overrides(dataset: DatasetSpec, *, data: str | None, seed: int | None, budge
     """
     changes: dict[str, object] = {}
     if data is not None:
-        changes["dataset"] = dataset.model_copy(update={"name": data})
+        changes["dataset"] = dataset.renamed(data)
     if seed is not None:
         if not 0 <= seed <= LARGEST_SEED:
             raise DpbenchError(f"--seed {seed} is {'negative' if seed < 0 else 'too large'}; expected 0 to 2^63 - 1")

@@ -38,9 +38,9 @@ BUILT_IN: dict[str, type[ImageSet]] = {cls.name: cls for cls in (Leaves, Spectra
 """Data sets that dpbench draws itself."""
 
 
-def embedded(name: str) -> Source | None:
+def embedded(spec: DatasetSpec) -> Source | None:
     """The embedded data set of that name; None where there is none."""
-    cls = BUILT_IN.get(name)
+    cls = BUILT_IN.get(spec.name)
     return None if cls is None else source_of(cls(), [cls.name, cls.version])
 
 

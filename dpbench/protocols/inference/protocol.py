@@ -74,7 +74,7 @@ class Inference(Protocol[CellSpec, Record]):
                 raise DpbenchError(
                     f"--shifted {options.shifted}: suite {chosen.name!r} has no table [shifted] to override"
                 )
-            changes["shifted"] = chosen.shifted.model_copy(update={"name": options.shifted})
+            changes["shifted"] = chosen.shifted.renamed(options.shifted)
         chosen = chosen.model_copy(update=changes)
         if options.weights is not None:
             chosen = with_weights(chosen, options.weights)

@@ -54,6 +54,7 @@ class WorldSpec(Spec):
         """As JSON, without the places of files."""
         spec = self.model_dump(mode="json")
         spec["dataset"].pop("name")
+        spec["dataset"].pop("arguments", None)
         spec["backbone"] = self.backbone.identity(spec.pop("weights_fingerprint"))
         return spec
 

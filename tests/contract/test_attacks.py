@@ -457,8 +457,12 @@ class PatchHead(nn.Module):
         return grid.permute(0, 2, 3, 1) if self.layout == "NHWC" else tokens.flatten(1)
 
 
-@pytest.mark.parametrize("layout", ["NCHW", "NHWC", "NLC", "flat"])
-@pytest.mark.parametrize("size", [28, 96, 384])
+LAYOUTS = ("NCHW", "NHWC", "NLC", "flat")
+
+
+@pytest.mark.parametrize(
+    ("size", "layout"), [*((size, layout) for size in (28, 96) for layout in LAYOUTS), (384, "NLC"), (384, "flat")]
+)
 def test_the_decoder_adapts_to_any_grid_and_image_size(size: int, layout: str) -> None:
     seen, victims = observe(head=PatchHead(size // 7 if size == 28 else size // 8, layout), height=size, width=size)
     count = 64 if size < 384 else 24

@@ -58,35 +58,8 @@ def orthogonal():
     return nn.init.orthogonal_(torch.empty(64, 64))
 
 
-class Permutation(Secret):
-    """Channels in a secret order."""
-
-    name: ClassVar[str] = "permutation"
-
-    def network(self):
-        return Mix(torch.eye(64)[torch.randperm(64)])
-
-
-class Orthogonal(Secret):
-    """Channels mixed by a secret rotation."""
-
-    name: ClassVar[str] = "orthogonal"
-
-    def network(self):
-        return Mix(orthogonal())
-
-
-class Signs(Secret):
-    """Secret signs."""
-
-    name: ClassVar[str] = "signs"
-
-    def network(self):
-        return Mix(torch.diag(torch.randint(0, 2, (64,)) * 2.0 - 1))
-
-
 class Affine(Secret):
-    """A secret rotation, then scales over four orders of magnitude, and shifts."""
+    """A secret rotation, which may swap and turn signs, then scales over four orders of magnitude, and shifts."""
 
     name: ClassVar[str] = "affine"
 

@@ -4,7 +4,7 @@ import json
 import sys
 
 import pytest
-from peak_memory import SMALL, assert_bounded_by_the_batch
+from peak_memory import SMALL, assert_bounded_in_images
 
 from dpbench.machine import memory
 from dpbench.records import store
@@ -129,14 +129,14 @@ def test_what_is_streamed_gives_the_figures_of_what_fits(tmp_path, dpbench, monk
     held = fresh("held")
     assert len(held) == 4 + len(DEFENSES) * 3  # floors are measured once
     monkeypatch.setattr(memory, "room", lambda device: 0)
-    for module in ("running.pipeline", "running.prepare", "metrics.recognition"):
+    for module in ("cells.pipeline", "cells.prepare", "metrics.recognition"):
         monkeypatch.setattr(f"dpbench.{module}.room", lambda device: 0)
     assert fresh("streamed") == held
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_peak_memory_grows_with_the_batch_and_not_with_the_images(tmp_path):
-    assert_bounded_by_the_batch(tmp_path, few=520, many=1720)  # tests/benchmarks/test_peak_memory.py: many more
+def test_peak_memory_does_not_grow_with_the_images(tmp_path):
+    assert_bounded_in_images(tmp_path, few=520, many=1720)  # tests/benchmarks/test_peak_memory.py: many more
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(tmp_path, dpbench, plugins):

@@ -8,7 +8,7 @@ import dpbench as package
 from dpbench.records.store import CELLS
 
 CODING = Path(__file__).parents[1] / "contract" / "coding.py"
-CODES = ("Lattice", "KeyedNoise", "Feistel")
+CODES = ("Lattice", "KeyedNoise")  # all others: tests/contract/test_server.py
 
 SUITE = """
 name = "codes"

@@ -60,8 +60,8 @@ width = 16
 blocks = 1
 """
 
-INVERTIBLE = ("Permutation", "Orthogonal", "Signs", "Affine", "Deep")
-STRENGTHS = (0.5, 2.0, 16.0)
+INVERTIBLE = ("Affine", "Deep")
+STRENGTHS = (2.0, 16.0)
 
 
 def run(folder, defenses, attacks):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dpbench.cells.observing import Answers
+from dpbench.cells.observing import Answers, KnownClient
 from dpbench.cells.prepare import Prepared, Progress, undefended_spec
 from dpbench.cells.result import Released
 from dpbench.contract.defense import ProtectedModel
@@ -33,10 +33,12 @@ class Exposure:
 
     Args:
         prepared: data, networks and defended models of the cells.
+        known_client: a cell -> the client that its attacker prepares on, and its key.
     """
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: Prepared, known_client: KnownClient) -> None:
         self.prepared = prepared
+        self.known_client = known_client
 
     def guarantees(
         self, cell: CellSpec, protected: ProtectedModel, victims: Tensor, progress: Progress
@@ -86,7 +88,6 @@ class Exposure:
         if is_floor(cell.attack.name) or cell.threat_model == "observe":
             return None
         adaptive = cell.threat_model != "static"
-        asked = cell.defense if adaptive else undefended_spec()
         key = self.prepared.protected_key(cell, cell.defense, progress)
         features = [rows[: max(cell.victims, LINKED)] for rows in released.release.features]
 
@@ -96,7 +97,7 @@ class Exposure:
             first = parts.test.images[:most]
             pool = [first, parts.auxiliary.images[: most - len(first)]]
             crowd = released.crowd if adaptive else None
-            model = remote.answering(self.prepared.protected(cell, asked, progress), crowd)
+            model = remote.answering(self.known_client(cell, progress)[0], crowd)
             victims = torch.stack([rows.float() for rows in features]).mean(0)
             about = {"client": key, "releases": cell.releases, "adaptive": adaptive, "victims": len(victims), "way": 1}
 

@@ -1,4 +1,4 @@
-"""What an attacker sees: the the releases and, where its threat model grants them, halves to ask or to open."""
+"""What an attacker sees: the releases and, where its threat model grants them, halves to ask or to open."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ from dpbench.service.quantisation import understood
 from dpbench.service.release import Release, WhiteBox, release_in_batches
 from dpbench.suite.cell import CellSpec
 from dpbench.text.hashing import content_hash
+
+KnownClient = Callable[[CellSpec, Progress], tuple[ProtectedModel, str]]
+"""A cell -> the client that its attacker prepares on, and its key."""
 
 MOST_OVERHEARD = 2048
 """Releases of others that an attacker holds who may ask nothing."""
@@ -71,7 +74,7 @@ class Observer:
         prepared: Prepared,
         device: torch.device,
         cache_dir: Path,
-        known_client: Callable[[CellSpec, Progress], tuple[ProtectedModel, str]],
+        known_client: KnownClient,
     ) -> None:
         self.prepared = prepared
         self.device = device

@@ -62,7 +62,7 @@ class Pipeline:
         self.device = device
         self.cache_dir = cache_dir
         self.prepared: Prepared = Prepared(device, cache_dir, batch_size, audit=audit)
-        self.exposure = Exposure(self.prepared)
+        self.exposure = Exposure(self.prepared, self._known_client)
 
     @property
     def batches(self) -> Batches:

@@ -1,4 +1,4 @@
-"""Which row of a classifier means which class of the data."""
+"""In what order the rows of a classifier that comes with its weights name the classes of the data."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class SharedPipeline(Pipeline):
         super().__init__(device, cache_dir, batch_size, audit=audit)
         self.world = World(device, cache_dir, batch_size, audit=audit)
         self.prepared = self.world
-        self.exposure = Unasked(self.world)
+        self.exposure = Unasked(self.world, self._known_client)
 
     def shared(self, sender: str, defense: PluginSpec, progress: Progress) -> tuple[Tensor, Tensor]:
         """What a sender shares: features (N, ...) of all its images, released once, and their labels (N,).

@@ -113,18 +113,14 @@ def _csv(board: pd.DataFrame) -> str:
 
 
 def _markdown(board: pd.DataFrame) -> str:
+    from dpbench.board.caveats import caveats  # as above
+
     page = _readable(board)
     for column in page.columns:
         for mark, escaped in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("*", "\\*"), ("`", "\\`")):
             page[column] = page[column].str.replace(mark, escaped, regex=False)
     table = str(page.to_markdown(index=False, disable_numparse=True))
-    return "\n\n".join([table, *_caveats(board)]) + "\n"
-
-
-def _caveats(board: pd.DataFrame) -> list[str]:
-    from dpbench.board.caveats import caveats  # as above
-
-    return caveats(board)
+    return "\n\n".join([table, *caveats(board)]) + "\n"
 
 
 _WRITERS = {".csv": _csv, ".md": _markdown}

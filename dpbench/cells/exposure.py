@@ -105,9 +105,8 @@ class Exposure:
                 ranks = link_ranks(victims, pool, Answers(model, self.prepared.device, key, "link", adaptive))
                 return {"rank": torch.tensor(ranks or [], dtype=torch.long)}
 
-            found = cache.remember(self.prepared.cache_dir, "links", content_hash(about), compare, progress, about)[
-                "rank"
-            ]
+            learned = cache.remember(self.prepared.cache_dir, "links", content_hash(about), compare, progress, about)
+            found = learned["rank"]
             return Link(rank=found.tolist(), candidates=sum(map(len, pool))) if len(found) else None
 
         progress("comparing releases with those of candidates")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, TypeAlias, get_args
 
@@ -13,17 +12,13 @@ import pandas as pd
 from dpbench.board.columns import CELL_LAYOUT, OPTIONAL_COLUMNS, Layout, Row, own_metrics
 from dpbench.contract.metric import MetricFacts
 from dpbench.errors import DpbenchError
-from dpbench.gate.findings import METRICS, Comparison, Finding, Kind, Tolerance, and_more, together
+from dpbench.gate.findings import METRICS, Comparison, Finding, Kind, Tally, Tolerance, and_more, needed, together
 from dpbench.metrics.table import BUILT_IN
 
 HIGHER_IS_WORSE = (
     *(metric for metric in METRICS if metric in BUILT_IN and BUILT_IN[metric].closer == "higher"),
     *("leakage", "reid_top1", "identity_top1", "link_top1"),
 )
-
-OPTIONAL = ("lpips", "leakage", "reid_top1", "identity_top1", "link_top1")
-"""Metrics that may be gone without failing the gate: they need weights that not every machine has, a scale, or a
-client that can be asked."""
 
 FIGURES = tuple(f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high"))
 
@@ -79,7 +74,7 @@ def compare(
         )
     findings = [*changed, *(Finding("missing", row, "in the baseline, but not in the candidate") for row in gone)]
     findings += [Finding("new", row, f"not in the baseline; status {found[row]['status']}") for row in new]
-    tally = _Tally()
+    tally = Tally()
     for row in shared:
         findings += _compare_row(row, found[row], accepted[row], tolerance, own, paired, apart(row), tally)
     findings += tally.findings()
@@ -180,45 +175,6 @@ def _change(row: Row, other: Row, layout: Layout) -> str:
     )
 
 
-@dataclass
-class _Tally:
-    """How much was compared, and what was not: said once for all rows of which it is so.
-
-    Attributes:
-        figures: how many were compared.
-        apart: rows measured on other images, none in common.
-        counts: said of how many images -> rows.
-        empty: metric -> rows for which the baseline has none, and the candidate has.
-        leakage: why leakage is not compared -> rows.
-    """
-
-    figures: int = 0
-    apart: list[Row] = field(default_factory=list)
-    counts: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
-    empty: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
-    leakage: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
-
-    def findings(self) -> list[Finding]:
-        """Rows over other images, and those that cannot be compared: to pass them over would pass whatever leaks."""
-        told = [("measured on other images than the baseline, none in common: no figure was compared", self.apart)]
-        told += [
-            (f"{metric} is empty in the baseline: nothing to compare it with", rows)
-            for metric, rows in self.empty.items()
-            if _needed(metric)
-        ]
-        found = [Finding("not compared", rows[0], message, tuple(rows[1:])) for message, rows in told if rows]
-        return found + [Finding("other images", rows[0], said, tuple(rows[1:])) for said, rows in self.counts.items()]
-
-    def notes(self) -> list[str]:
-        """Figures that need not be there."""
-        lines = [
-            f"{metric} is not in the baseline in {len(rows)} rows: not compared there"
-            for metric, rows in self.empty.items()
-            if not _needed(metric)
-        ]
-        return lines + [f"leakage is not compared in {len(rows)} rows: {why}" for why, rows in self.leakage.items()]
-
-
 def _identity(shared: Sequence[Row], found: Mapping[Row, Values], accepted: Mapping[Row, Values]) -> list[str]:
     """A line where no cell is the one that the baseline holds, as their identities say."""
     pairs = [(_text(found[row], "cell"), _text(accepted[row], "cell")) for row in shared]
@@ -239,7 +195,7 @@ def _compare_row(
     own: Mapping[str, MetricFacts],
     paired: Paired | None,
     apart: bool,
-    tally: _Tally,
+    tally: Tally,
 ) -> list[Finding]:
     before, now = (STATUSES.index(values["status"]) for values in (expected, found))
     findings = []
@@ -303,7 +259,7 @@ def _compare_figure(
 ) -> Finding | None:
     was, now = expected[metric], found.get(metric)
     if now is None or pd.isna(now):
-        kind: Kind = "missing" if _needed(metric) else "missing figure"
+        kind: Kind = "missing" if needed(metric) else "missing figure"
         return Finding(kind, row, f"{metric} is in the baseline and was not measured")
     low, high = expected[f"{metric}_low"], expected[f"{metric}_high"]
     change = now - was
@@ -324,10 +280,6 @@ def _compare_figure(
     interval = "" if pd.isna(low) or pd.isna(high) else f" [{_shown(metric, low)}, {_shown(metric, high)}]"
     pairwise = "" if by is None else f", image by image [{_shown(metric, by[0])}, {_shown(metric, by[1])}]"
     return Finding(kind, row, f"{metric} {_shown(metric, was)}{interval} -> {_shown(metric, now)}{pairwise}")
-
-
-def _needed(metric: str) -> bool:
-    return metric in METRICS and metric not in OPTIONAL
 
 
 def _shown(metric: str, value: float) -> str:

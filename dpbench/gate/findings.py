@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -54,6 +55,10 @@ class Tolerance(BaseModel):
 
 METRICS: tuple[str, ...] = tuple(Tolerance.model_fields)
 """Columns that the gate compares on every board."""
+
+OPTIONAL = ("lpips", "leakage", "reid_top1", "identity_top1", "link_top1")
+"""Metrics that may be gone without failing the gate: they need weights that not every machine has, a scale, or a
+client that can be asked."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,50 @@ class Comparison:
 def and_more(rows: Sequence[Row]) -> str:
     """` and 5 more rows`; nothing of none."""
     return f" and {len(rows)} more row{'s' if len(rows) > 1 else ''}" if rows else ""
+
+
+def needed(metric: str) -> bool:
+    """Whether a figure that is gone, or cannot be compared, fails the gate."""
+    return metric in METRICS and metric not in OPTIONAL
+
+
+@dataclass
+class Tally:
+    """How much was compared, and what was not: said once for all rows of which it is so.
+
+    Attributes:
+        figures: how many were compared.
+        apart: rows measured on other images, none in common.
+        counts: said of how many images -> rows.
+        empty: metric -> rows for which the baseline has none, and the candidate has.
+        leakage: why leakage is not compared -> rows.
+    """
+
+    figures: int = 0
+    apart: list[Row] = field(default_factory=list)
+    counts: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
+    empty: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
+    leakage: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
+
+    def findings(self) -> list[Finding]:
+        """Rows over other images, and those that cannot be compared: to pass them over would pass whatever leaks."""
+        told = [("measured on other images than the baseline, none in common: no figure was compared", self.apart)]
+        told += [
+            (f"{metric} is empty in the baseline: nothing to compare it with", rows)
+            for metric, rows in self.empty.items()
+            if needed(metric)
+        ]
+        found = [Finding("not compared", rows[0], message, tuple(rows[1:])) for message, rows in told if rows]
+        return found + [Finding("other images", rows[0], said, tuple(rows[1:])) for said, rows in self.counts.items()]
+
+    def notes(self) -> list[str]:
+        """Figures that need not be there."""
+        lines = [
+            f"{metric} is not in the baseline in {len(rows)} rows: not compared there"
+            for metric, rows in self.empty.items()
+            if not needed(metric)
+        ]
+        return lines + [f"leakage is not compared in {len(rows)} rows: {why}" for why, rows in self.leakage.items()]
 
 
 class Figure(NamedTuple):

@@ -45,7 +45,7 @@ SAME = 1e-6
 
 @dataclass(frozen=True)
 class Asked:
-    """The black box in the place of a white one: releases without gradients."""
+    """A client that can only be asked, for searches that expect a white box: it releases, without gradients."""
 
     query: Callable[[Tensor], Tensor]
 

@@ -191,7 +191,7 @@ def dominant(features: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def colours(deviations: Tensor) -> Tensor:
-    """What makes of independent channels of unit variance such colours as deviations (N,3,H,W) have, (3,3)."""
+    """The matrix (3,3) that gives independent channels of unit variance the colours of deviations (N,3,H,W)."""
     rows = deviations.double().movedim(1, -1).flatten(0, -2).cpu()
     values, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
     size = values.clamp_min(1e-4 * float(values.max())).clamp_min(1e-12).sqrt()

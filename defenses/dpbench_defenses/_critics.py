@@ -38,7 +38,7 @@ class Critics:
         self.pool = [new_reconstructor(*shapes, size, LEARNING_RATE, generator) for size in sizes]
 
     def learn(self, released: Tensor, images: Tensor) -> None:
-        """One step of each, on releases (n, ...) of images (n,3,H,W)."""
+        """One training step of each reconstructor, on releases (n, ...) of images (n,3,H,W)."""
         for network, optimizer in self.pool:
             with torch.enable_grad(), precision(images):
                 guess = network(released.detach())

@@ -1,4 +1,4 @@
-"""Where a split network lies, and what its head gives."""
+"""What defenses ask of a split network: which device it is on, and what shape its features have."""
 
 from __future__ import annotations
 

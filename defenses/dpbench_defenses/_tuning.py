@@ -152,7 +152,7 @@ class Criterion:
         """Called before each pass over the private images, with the halves in eval mode."""
 
     def loss(self, step: Step) -> Tensor:
-        """() of one batch."""
+        """The loss () of one batch."""
         return F.cross_entropy(step.logits, step.labels)
 
 

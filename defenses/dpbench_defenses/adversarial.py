@@ -41,7 +41,7 @@ class AdversarialCriterion(Criterion):
         self.model, self.critics, self.generator = model, critics, generator
 
     def loss(self, step: Step) -> Tensor:
-        """() of one batch; the critics learn from it first."""
+        """The loss () of one batch; the critics learn from it first."""
         self.critics.learn(step.released, step.images)
         similarity = ssim_unchecked(self.critics.guess(step.released, step.images), step.images)
         if self.kind == "deep-obfuscator":

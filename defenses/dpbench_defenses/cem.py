@@ -103,7 +103,7 @@ class EntropyCriterion(Criterion):
         return centres
 
     def loss(self, step: Step) -> Tensor:
-        """() of one batch."""
+        """The loss () of one batch."""
         return super().loss(step) + self.strength * self._entropy(self._code(step.features), step.labels)
 
     def _entropy(self, codes: Tensor, labels: Tensor) -> Tensor:

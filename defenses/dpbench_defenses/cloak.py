@@ -47,7 +47,7 @@ class CloakCriterion(Criterion):
         self.model, self.strength = model, strength
 
     def loss(self, step: Step) -> Tensor:
-        """() of one batch."""
+        """The loss () of one batch."""
         return super().loss(step) - self.strength * self.model.sigma().clamp_min(1e-8).log().mean()
 
 
@@ -77,7 +77,7 @@ class Cloak(Training):
 
     @torch.no_grad()
     def prepare(self, model: TrainedModel, private: LabelledImages, *, generator: torch.Generator) -> Criterion:
-        """Little noise everywhere."""
+        """Start with little noise at every pixel."""
         assert isinstance(model, CloakedModel)
         model.rho.fill_(-2.0)
         return CloakCriterion(model, self.strength)

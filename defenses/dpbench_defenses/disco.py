@@ -67,7 +67,7 @@ class DiscoCriterion(Criterion):
         self.critics, self.strength = critics, strength
 
     def loss(self, step: Step) -> Tensor:
-        """() of one batch; the critics learn from it first."""
+        """The loss () of one batch; the critics learn from it first."""
         self.critics.learn(step.released, step.images)
         error = F.mse_loss(self.critics.guess(step.released, step.images), step.images)
         return super().loss(step) - self.strength * error
@@ -103,7 +103,7 @@ class Disco(Training):
 
     @torch.no_grad()
     def prepare(self, model: TrainedModel, private: LabelledImages, *, generator: torch.Generator) -> Criterion:
-        """A pruner that knows nothing yet, of features in units of their spread."""
+        """Add a pruner that is not trained yet; it reads features divided by their spread."""
         assert isinstance(model, PrunedModel)
         mean, std = channel_scales(feature_batches(model, private, generator=generator), model.released_axis)
         model.mean.copy_(mean)

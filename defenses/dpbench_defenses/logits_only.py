@@ -41,7 +41,7 @@ class LogitsOnly(Defense):
 
 
 class AnsweringModel(ProtectedModel):
-    """Releases (N, classes)."""
+    """Releases the network's answers, (N, classes)."""
 
     def __init__(self, split: SplitModel, form: str) -> None:
         super().__init__(split)

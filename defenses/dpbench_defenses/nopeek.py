@@ -21,7 +21,7 @@ class NoPeekCriterion(Criterion):
         self.strength = strength
 
     def loss(self, step: Step) -> Tensor:
-        """() of one batch."""
+        """The loss () of one batch."""
         dependence = distance_correlation_squared(step.images, step.released)
         return super().loss(step) + self.strength * dependence.clamp_min(1e-6).sqrt()
 

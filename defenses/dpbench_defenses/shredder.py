@@ -42,7 +42,7 @@ class ShredderCriterion(Criterion):
         self.model, self.strength, self.tolerance = model, strength, tolerance
 
     def loss(self, step: Step) -> Tensor:
-        """() of one batch."""
+        """The loss () of one batch."""
         with torch.no_grad():
             clean = self.model.predict(step.features).argmax(1) == step.labels
         noisy = step.logits.argmax(1) == step.labels
@@ -80,7 +80,7 @@ class Shredder(Training):
 
     @torch.no_grad()
     def prepare(self, model: TrainedModel, private: LabelledImages, *, generator: torch.Generator) -> Criterion:
-        """Laplace noise in units of the features' spread."""
+        """Draw the first noise tensors: Laplace, in units of the features' spread."""
         assert isinstance(model, NoisyModel)
         model.unit.copy_(mean_and_std(feature_batches(model, private, generator=generator))[1])
         shape = model.tensors.shape

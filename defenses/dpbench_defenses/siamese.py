@@ -23,7 +23,7 @@ class ContrastiveCriterion(Criterion):
         self.strength, self.margin, self.unit = strength, margin, unit
 
     def loss(self, step: Step) -> Tensor:
-        """() of one batch."""
+        """The loss () of one batch."""
         values = step.released[0].numel()
         apart = distances(step.released) / (self.unit * values**0.5)
         same = step.labels[:, None] == step.labels[None]

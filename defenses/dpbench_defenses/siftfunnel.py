@@ -26,7 +26,7 @@ class FunnelCriterion(Criterion):
         self.strength = strength
 
     def loss(self, step: Step) -> Tensor:
-        """() of one batch."""
+        """The loss () of one batch."""
         # differs from the divergence by the labels' entropy, which no training changes
         task = F.cross_entropy(step.logits, step.labels, label_smoothing=SMOOTHING)
         hidden = (
@@ -55,5 +55,5 @@ class SiftFunnel(FineTuning):
     strength: float = Field(1.0, ge=0, le=1000, description="weight of what hides the image, beside the task")
 
     def criterion(self, model: TrainedModel, private: LabelledImages, *, generator: torch.Generator) -> Criterion:
-        """The four terms."""
+        """The task's loss and the three measures, each with its weight."""
         return FunnelCriterion(self.strength)

@@ -41,5 +41,5 @@ class TokenDrop(FeatureTransform):
         return laid_as(rows * kept[:, :, None], features)
 
     def is_sparse(self) -> bool:
-        """What is zero is not sent."""
+        """True: only values that are not zero are sent."""
         return True

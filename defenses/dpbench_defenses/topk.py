@@ -37,5 +37,5 @@ class TopK(FeatureTransform):
         return torch.zeros_like(flat).scatter(1, kept, flat.gather(1, kept)).view_as(features)
 
     def is_sparse(self) -> bool:
-        """What is zero is not sent."""
+        """True: only values that are not zero are sent."""
         return True

@@ -58,7 +58,7 @@ class VariationalCriterion(Criterion):
         self.model, self.strength = model, strength
 
     def loss(self, step: Step) -> Tensor:
-        """() of one batch."""
+        """The loss () of one batch."""
         mu, sigma = self.model.distribution(step.features)
         sigma = sigma.clamp_min(1e-6)
         divergence = (mu.square() + sigma.square() - 1).mean() / 2 - sigma.log().mean()

@@ -9,7 +9,7 @@ from dpbench.answers.cuts import Cost
 
 @dataclass(frozen=True)
 class Cut:
-    """One way to split.
+    """One cut of a network: where it is, what it costs the client, and what comes back.
 
     Attributes:
         split_point: a module.

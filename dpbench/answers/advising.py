@@ -69,7 +69,7 @@ def advise(
     seed: int = 0,
     progress: Progress = lambda text: None,
 ) -> Advice:
-    """Look at the cuts of a network.
+    """Measure the cuts of a network: what each costs the client, and what quick attacks recover of what crosses.
 
     Args:
         backbone: a timm model, or `my_net.py:build`.

@@ -38,7 +38,7 @@ Interval = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Attacked:
-    """What came of it.
+    """What attackers made of features from elsewhere, and how close it came.
 
     Attributes:
         pairs: that the attackers were taught by.

@@ -489,7 +489,7 @@ def test_gan_networks_stay_on_one_device(size: tuple[int, int]) -> None:
 def test_many_victims_go_in_chunks() -> None:
     seen, _ = observe()
     seen = dataclasses.replace(seen, auxiliary=seen.auxiliary.at_most(4))
-    attack = RegularisedMaximumLikelihood(steps=2)
+    attack = RegularisedMaximumLikelihood(steps=2, decoder_steps=30, decoder_width=32, decoder_blocks=1)
     check_images(attack.reconstruct(seen, generator=derive_generator(CPU, "attack")), seen)
 
 

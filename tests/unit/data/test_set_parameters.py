@@ -61,12 +61,12 @@ def test_other_parameters_are_other_images(flat):
 
 
 def test_of_a_file_the_content_counts_and_not_the_place(flat, tmp_path):
-    for name, content in (("a", "1"), ("b", "1"), ("c", "2")):
+    for name, content in (("a.npy", "1"), ("b.npy", "1"), ("c.npy", "2")):
         (tmp_path / name).write_text(content)
-    one, moved, other = (fingerprint(flat(mask=str(tmp_path / name))) for name in "abc")
+    one, moved, other = (fingerprint(flat(mask=str(tmp_path / name))) for name in ("a.npy", "b.npy", "c.npy"))
     assert one == moved != other
-    found = beside({"dataset": {"name": "own.py:Flat", "mask": "a"}}, tmp_path)
-    assert found["dataset"] == {"name": f"{tmp_path}/own.py:Flat", "mask": f"{tmp_path}/a"}
+    found = beside({"dataset": {"name": "own.py:Flat", "mask": "a.npy"}}, tmp_path)
+    assert found["dataset"] == {"name": f"{tmp_path}/own.py:Flat", "mask": f"{tmp_path}/a.npy"}
 
 
 @pytest.mark.parametrize(

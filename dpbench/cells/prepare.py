@@ -20,7 +20,7 @@ from dpbench.contract.images import Images, LabelledImages
 from dpbench.contract.spec import PluginSpec
 from dpbench.contract.threat import AUXILIARY_SHARE, UNDEFENDED
 from dpbench.data.datasets import Parts, changed
-from dpbench.data.division import PARTS, assert_disjoint_hashes
+from dpbench.data.division import assert_disjoint_hashes
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.machine import cache
@@ -99,8 +99,8 @@ class Prepared(Kept):
         return {role: self.contents[mark] for role, mark in named.items() if self.contents.get(mark)}
 
     def _all_placed(self, parts: Parts) -> Parts:
-        placed = {name: self._placed(getattr(parts, name)) for name in PARTS}
-        return replace(parts, **placed)
+        private, auxiliary, test = (self._placed(part) for part in (parts.private, parts.auxiliary, parts.test))
+        return replace(parts, private=private, auxiliary=auxiliary, test=test)
 
     def _placed(self, part: LabelledImages) -> LabelledImages:
         images = part.images

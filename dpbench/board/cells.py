@@ -22,7 +22,6 @@ from dpbench.suite.names import RowName, name_rows, plugin_names
 
 T = TypeVar("T")
 
-
 SERVER_ROLES: tuple[ServerRole, ...] = ("trusted", "attacker")
 """Weakest attacker first."""
 
@@ -170,9 +169,7 @@ def grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> dict[Hashable, 
 PSNR_CAP_DB = 80.0
 """The largest PSNR per image that counts: that of identical images is infinite, and no mean would survive it."""
 
-
 PER_IMAGE = (*IN_RECORDS, "reid_rank", "identity_rank", "label_read")
-
 
 LOWEST_WINS = (*LOWER_IS_CLOSER, "reid_rank", "identity_rank")
 """Figures whose smallest value over several attacks is the worst case."""

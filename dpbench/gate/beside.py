@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from dpbench.board.columns import CELL_LAYOUT, FLOOR, WORST_CASE, Layout, arguments_of, tidy, with_arguments
-from dpbench.board.leaderboard import sorted_rows
+from dpbench.board.rows import sorted_rows
 from dpbench.contract.threat import UNDEFENDED
 from dpbench.errors import DpbenchError
 

@@ -1,4 +1,4 @@
-"""The tasks of a run, and the driver that gives them out and alone writes records."""
+"""What a process of a run is told and does, and the driver that gives out tasks and alone writes records."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import functools
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,6 @@ import torch
 
 from dpbench.errors import debug, is_interrupt, reason, traced
 from dpbench.executors.executor import Executor, Job, Lost, Progress, Task
-from dpbench.executors.graph import Graph, Ties
 from dpbench.executors.stages import Stages
 from dpbench.executors.times import Spent, Trace
 from dpbench.machine import plugin_files
@@ -26,7 +25,8 @@ from dpbench.machine.devices import choose_device, compute_exactly
 from dpbench.machine.locks import Lock
 from dpbench.machine.writing import Unwritable
 from dpbench.records.record_files import readable
-from dpbench.running.protocol import Lab, Plan, Protocol, R, U
+from dpbench.running.protocol import Lab, Plan, R, U
+from dpbench.running.tasks import MAKING, taken_by, tasks_of
 from dpbench.running.watching import State, Watcher
 
 CLAIMS = ".claims"
@@ -126,43 +126,6 @@ def work(lab: Lab[U], plan: Plan[U, Any], task: Task, progress: Progress) -> dic
         # what cannot be made fails those that need it, each with this reason
         measured = {"status": "failed", "error": reason(error), "notes": {"traceback": traced(error)}}
     return {**measured, **lab.spent(stages)}
-
-
-MAKING = "make {}"
-"""The kind of a task that makes this, beside the kinds of units."""
-
-UNKNOWN_SECONDS = 1.0
-"""What a task of a kind counts that has never been measured."""
-
-
-def tasks_of(
-    protocol: Protocol[U, Any], units: Sequence[U], *, shared: bool, known: Mapping[str, Spent] | None = None
-) -> Graph:
-    """The tasks of units, and what each waits for.
-
-    Args:
-        protocol: of the units.
-        units: to be measured, in order.
-        shared: what they share is made first, by tasks of its own; else each makes what is not there when it needs it.
-        known: kind -> what one of it takes: the longest path comes first. None: all in order.
-    """
-    tasks: list[Task] = []
-    after: dict[str, list[str]] = {}
-    for unit in units:
-        ties = protocol.ties(unit) if shared else Ties()
-        for need in ties.needs:
-            if need.key not in after:
-                after[need.key] = list(need.after)
-                tasks.append(Task(need.key, unit, makes=need.name))
-        after[unit.id] = [*(need.key for need in ties.needs), *ties.after]
-        tasks.append(Task(unit.id, unit, near=ties.near, alone=ties.alone))
-    kinds = {task.id: MAKING.format(task.makes) if task.makes else protocol.kind_of(task.unit) for task in tasks}
-    seconds = (
-        {name: known[kind].seconds if kind in known else UNKNOWN_SECONDS for name, kind in kinds.items()}
-        if known
-        else {}
-    )
-    return Graph(tasks, after, seconds)
 
 
 class Driver(Generic[U, R]):
@@ -313,14 +276,8 @@ class Driver(Generic[U, R]):
 
     def _count(self, record: R) -> None:
         """What measuring it took, for estimates of later runs."""
-        files = [self.plan.output / name for name in record.kept]
-        files.append(self.plan.protocol.store.path(self.plan.output, record.id))
-        disk = sum(path.stat().st_size for path in files if path.is_file())
-        memory = getattr(getattr(record, "memory", None), "peak_bytes", None)
-        kind = self.plan.protocol.kind_of(record.unit_measured)
-        one = Spent(1, sum(record.seconds.values()), disk, memory or 0)
         if record.status == "ok":
-            self._spend(kind, one)
+            self._spend(self.plan.protocol.kind_of(record.unit_measured), taken_by(record, self.plan))
 
     def _spend(self, kind: str, one: Spent) -> None:
         self.spent[kind] = self.spent.get(kind, Spent()) + one

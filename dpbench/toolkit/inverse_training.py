@@ -29,7 +29,7 @@ from dpbench.toolkit.inversion import (
     victim_releases,
     victims_per_batch,
 )
-from dpbench.toolkit.linear_inverse import LinearInverse
+from dpbench.toolkit.linear_inverse import MOST_IMAGES, LinearInverse
 
 VERSION = 4
 """Raise it whenever the figures change, with the versions of the attacks that train here."""
@@ -38,9 +38,6 @@ STATISTICS_IMAGES = 512
 CONVERGED = 0.9
 """A decoder whose loss is not below this share of the mean image's has learned next to nothing: it failed, or there is
 nothing to learn. The attacker cannot tell which, so it tries once more at a lower rate."""
-
-MOST_IMAGES = 2048
-"""Auxiliary images that the linear map is fitted and judged on: its cost grows with their cube."""
 
 LEFT_OUT = 4
 """One in so many auxiliary images is kept from the linear map, to judge it by and to learn what it leaves open."""

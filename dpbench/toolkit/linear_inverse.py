@@ -20,6 +20,9 @@ from dpbench.toolkit.standardising import Standardising, centre_and_unit, exact,
 MOST_VALUES = 16384
 """Values of a release that are read; of larger ones as many, evenly spread."""
 
+MOST_IMAGES = 2048
+"""Auxiliary images that the linear map is fitted and judged on: its cost grows with their cube."""
+
 SIDE = 32
 """Pixels a side of the images that it gives at most: what refines them makes them larger."""
 

@@ -54,6 +54,9 @@ ROOMS = (
 SMALLEST, LARGEST = 4, 9
 """Files of a room, without its `__init__`."""
 
+LONGEST = 300
+"""Lines of a file."""
+
 FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
 
 
@@ -147,6 +150,11 @@ def test_a_planted_circle_is_found(tmp_path):
         (tmp_path / "board" / f"{name}.py").write_text(f"from dpbench.board import {other}")
     (tmp_path / "board" / "above.py").write_text("from dpbench.board.rows import Row")
     assert circles(edges(modules(tmp_path))) == ["board.above", "board.cells", "board.files", "board.rows"]
+
+
+def test_every_file_can_be_read_in_one_sitting():
+    lines = {path.relative_to(ROOT): len(path.read_text(encoding="utf-8").splitlines()) for _, path in FILES}
+    assert {path: count for path, count in lines.items() if count > LONGEST} == {}
 
 
 def imports(path: Path) -> set[str]:

@@ -29,7 +29,7 @@ from dpbench.plugins.configuring import attack_of, defense_of
 from dpbench.records.record import Utility
 from dpbench.running.observing import Answers, Observer, seen_of
 from dpbench.running.prepare import Prepared, Progress, undefended_spec
-from dpbench.service.costs import CODED, TIMED, ClientCost, Work, coded_bits, cost_of
+from dpbench.service.costs import CODED, MULTIPLY_ADDS, TIMED, ClientCost, Work, coded_bits, cost_of
 from dpbench.service.release import RELEASE_BATCH, Release, checked_images, release_to_server
 from dpbench.service.same_release import assert_same_in_other_batches, assert_same_release
 from dpbench.suite.cell import CellSpec
@@ -185,7 +185,7 @@ class Pipeline:
         with stages("guarantees"):
             guarantees, none_because = self._guarantees(cell, protected, victims, progress)
         with stages("cost"):
-            work, cost, uncounted = self._cost(cell, protected, released.release, progress)
+            work, cost, costless = self._cost(cell, protected, released.release, progress)
         with stages("link"):
             link = self._link(cell, released, progress)
         metrics: list[MetricFacts] = []
@@ -200,7 +200,8 @@ class Pipeline:
             metrics=metrics,
             missing_metrics={
                 **missing,
-                **{name: why for name, why in (("mse_bound", none_because), ("cost", uncounted)) if why},
+                **{name: why for name, why in (("mse_bound", none_because), ("cost", costless)) if why},
+                **({MULTIPLY_ADDS: work.uncounted} if work and work.uncounted else {}),
             },
             victims=victims.cpu(),
             victim_hashes=parts.hashes["test"][: cell.victims],
@@ -212,7 +213,7 @@ class Pipeline:
                 "shape": list(released.release.features[0].shape[1:]),
                 "dtype": str(released.release.dtype).removeprefix("torch."),
                 **({"packed": protected.split.packed} if protected.split.packed else {}),
-                **({"client_share": round(work.share, 4)} if work else {}),
+                **({"client_share": round(work.share, 4)} if work and work.share is not None else {}),
             },
             release_bits=released.release.bits,
             cost=cost,

@@ -82,6 +82,12 @@ def _made(spec: BackboneSpec, image_size: int, classes: int) -> nn.Module:
     takes = inspect.signature(function).parameters
     told = {"classes": classes, "image_size": image_size}
     arguments = {**{name: value for name, value in told.items() if name in takes}, **spec.args}
+    lacking = [name for name, one in takes.items() if _needed(one) and name not in arguments]
+    if lacking:
+        raise DpbenchError(
+            f"backbone {spec.name!r}: {function.__name__} needs {', '.join(lacking)}; expected a function of nothing "
+            f"but classes and image_size, or give it: args = {{ {lacking[0]} = ... }}"
+        )
     with torch.enable_grad():
         model = _run(lambda: function(**arguments), spec, f"{function.__name__} raised")
     if not isinstance(model, nn.Module):
@@ -90,6 +96,13 @@ def _made(spec: BackboneSpec, image_size: int, classes: int) -> nn.Module:
             "or features"
         )
     return model
+
+
+def _needed(parameter: inspect.Parameter) -> bool:
+    return parameter.default is parameter.empty and parameter.kind not in (
+        parameter.VAR_POSITIONAL,
+        parameter.VAR_KEYWORD,
+    )
 
 
 def _function(spec: BackboneSpec, path: Path) -> Callable[..., Any]:
@@ -145,6 +158,10 @@ def looked_at(spec: BackboneSpec, *, image_size: int, classes: int) -> int:
             f"backbone {spec.name!r} gives {came} for {IMAGES} images; expected one tensor of floats, logits (N, "
             "classes) or features (N, ...): wrap it in a module that returns one"
         )
+    if not bool(outcome.isfinite().all()):
+        raise DpbenchError(
+            f"backbone {spec.name!r} gives values that are NaN or infinite for images in [0,1]; expected finite ones"
+        )
     if _differ(outcome, _called(model, images, spec, seed=1)):
         raise DpbenchError(
             f"backbone {spec.name!r} gives something else when it is called again with the same images; it must draw "
@@ -169,7 +186,7 @@ def _called(model: nn.Module, images: Tensor, spec: BackboneSpec, *, seed: int) 
         side = images.shape[-1]
         raise DpbenchError(
             f"backbone {spec.name!r} does not take images of {side} x {side}: {reason(error)}; choose another "
-            "dataset.image_size, or resize in the network"
+            f"dataset.image_size, or take float32 images (N,3,{side},{side}) in the network"
         ) from error
 
 

@@ -9,8 +9,8 @@ import torch
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.models import weights
+from dpbench.models.adapters.class_order import natural_key, order_of, rows_for
 from dpbench.models.spec import BackboneSpec
-from dpbench.models.weights import natural_key, order_of, rows_for
 from dpbench.suite import preflight
 from dpbench.suite.suite import BackboneEntry
 

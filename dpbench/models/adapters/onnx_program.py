@@ -30,6 +30,12 @@ LOCATION = re.compile(rb"\n\x08location\x12")
 """Where a program says in which other file of its folder values lie, as protocol buffers write it."""
 
 
+SOURCE = re.compile(r"/\S+\.(?:h|cc):\d+ [^()]*\(.*?\) ")
+"""A place in the code of onnxruntime, as its messages begin."""
+
+LONGEST_REASON = 200
+
+
 def beside(path: Path) -> dict[str, Path]:
     """Other files of its folder that a program keeps its values in, by the names that it calls them."""
     content = path.read_bytes()
@@ -124,11 +130,16 @@ def _session(path: Path, *, watched: Path | None = None) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise DpbenchError(f"{path.name} is no program that onnxruntime runs ({reason(error)[:160]})") from error
+        raise DpbenchError(f"{path.name} is no program that onnxruntime runs ({_why(error)})") from error
+
+
+def _why(error: Exception) -> str:
+    """What onnxruntime says, without where in its own code it says so."""
+    return SOURCE.sub("", reason(error).rpartition(" failed:")[2])[:LONGEST_REASON].strip()
 
 
 def _told(places: list[Any]) -> str:
-    return ", ".join(f"{one.name} {one.type} {list(one.shape)}" for one in places) or "(none)"
+    return ", ".join(f"{one.name} {one.type} {list(one.shape or ())}" for one in places) or "(none)"
 
 
 def _assert_takes_images(path: Path, shape: list[Any], image_size: int) -> None:

@@ -69,8 +69,23 @@ def build(spec: BackboneSpec, *, image_size: int, classes: int) -> nn.Module:
     model = program.build(spec, image_size=image_size) if spec.program else _made(spec, image_size, classes)
     if not getattr(model, "default_cfg", None):
         model.default_cfg = AS_THEY_ARE  # type: ignore[assignment]
+    _assert_normalises(model.default_cfg, spec)
     model.register_forward_hook(_one_tensor)
     return model.eval()
+
+
+def _assert_normalises(config: Any, spec: BackboneSpec) -> None:
+    """Refuse a normalisation that is none of three channels."""
+    try:
+        stated = [torch.as_tensor(config.get(name) or 0.5).double().flatten() for name in ("mean", "std")]
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        stated = []
+    sound = all(len(values) in (1, 3) and bool(values.isfinite().all()) for values in stated)
+    if not stated or not sound or not bool((stated[1] > 0).all()):
+        raise DpbenchError(
+            f"backbone {spec.name!r} has the default_cfg {str(config)[:80]!r}; expected {{'mean': (r, g, b), 'std': "
+            "(r, g, b)}, finite, each std above 0"
+        )
 
 
 def _made(spec: BackboneSpec, image_size: int, classes: int) -> nn.Module:
@@ -166,6 +181,11 @@ def looked_at(spec: BackboneSpec, *, image_size: int, classes: int) -> int:
         raise DpbenchError(
             f"backbone {spec.name!r} gives something else when it is called again with the same images; it must draw "
             "nothing and keep nothing in eval mode"
+        )
+    if _differ(outcome[:1], _called(model, images[:1], spec, seed=0)):
+        raise DpbenchError(
+            f"backbone {spec.name!r} gives something else for an image when others stand beside it; it must answer "
+            "each image alone (a program: export it for a batch of 1)"
         )
     with seeded(1, cpu):
         again = build(spec, image_size=image_size, classes=classes)

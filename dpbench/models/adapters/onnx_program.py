@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dpbench.errors import DpbenchError, NotCounted, reason
+from dpbench.errors import DpbenchError, NotCounted
 
 FLOATS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}
 """Types of inputs and outputs that are served, as onnxruntime calls them."""
@@ -135,7 +135,7 @@ def _session(path: Path, *, watched: Path | None = None) -> Any:
 
 def _why(error: Exception) -> str:
     """What onnxruntime says, without where in its own code it says so."""
-    return SOURCE.sub("", reason(error).rpartition(" failed:")[2])[:LONGEST_REASON].strip()
+    return SOURCE.sub("", " ".join(str(error).split()).rpartition(" failed:")[2])[:LONGEST_REASON].strip()
 
 
 def _told(places: list[Any]) -> str:

@@ -66,7 +66,7 @@ class Program(nn.Module):
             NotCounted: nothing here can count them.
         """
         call = self.run.call
-        return call.multiply_adds(inputs) if isinstance(call, OnnxProgram | _TorchProgram) else 0
+        return call.multiply_adds(inputs) if isinstance(call, OnnxProgram | TorchProgram) else 0
 
 
 class _Shared:
@@ -79,7 +79,7 @@ class _Shared:
         return self
 
 
-class _TorchProgram:
+class TorchProgram:
     """A program of torch, on whatever device it is given something."""
 
     def __init__(self, program: Any, name: str) -> None:
@@ -193,7 +193,7 @@ def _torch(path: Path) -> Program:
     for parameter in program.parameters():
         parameter.requires_grad_(False)
     stored = sum(tensor.numel() for tensor in (*program.parameters(), *program.buffers()))
-    return Program(_TorchProgram(program, path.name), path.name, differentiable=True, stored=stored)
+    return Program(TorchProgram(program, path.name), path.name, differentiable=True, stored=stored)
 
 
 def _onnx(path: Path, image_size: int | None) -> Program:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from dpbench.contract.defense import ProtectedModel
+from dpbench.contract.defense import ProtectedModel, SplitModel
 from dpbench.errors import DpbenchError
 from dpbench.models import splitting, weights
-from dpbench.models.adapters import builder, encoder
+from dpbench.models.adapters import builder, encoder, program
 from dpbench.models.spec import BackboneSpec
 from dpbench.service.costs import work_of
 
@@ -138,15 +138,14 @@ def test_what_programs_of_torch_compute_and_hold_is_counted(ending, saved, halve
     assert found.uncounted == ""
 
 
-def test_what_torch_runs_unseen_is_said_not_to_be_counted(halves, tmp_path):
+def test_what_torch_runs_unseen_is_said_not_to_be_counted(halves):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tuned = torch.jit.optimize_for_inference(torch.jit.script(halves[0]))
-        torch.jit.save(tuned, tmp_path / "client.pt")
-    spec = planned(tmp_path / "client.pt", head="probe")
-    network = encoder.create_network(spec, image_size=SIZE, classes=CLASSES)
-    split = splitting.split_model(network, "client", image_shape=(3, SIZE, SIZE), classes=CLASSES, name="x")
+        tuned = program.TorchProgram(torch.jit.optimize_for_inference(torch.jit.script(halves[0])), "client.pt")
+    client = program.Program(tuned, "client.pt", differentiable=True, stored=168)
+    split = SplitModel(client, halves[1], split_point="client", image_shape=(3, SIZE, SIZE), classes=CLASSES)
     found = work_of(ProtectedModel(split).eval(), torch.rand(2, 3, SIZE, SIZE), torch.Generator())
     assert found.client is None
     assert found.share is None
-    assert "mkldnn" in found.uncounted
+    assert found.server == 6 * CLASSES
+    assert found.uncounted == "client.pt runs prim::mkldnn_convolution, which is not counted"

@@ -144,13 +144,14 @@ def read_checkpoint(path: Path, *, key: str | None = None) -> Checkpoint:
     content = _read(path)
     state, under, averaged = _unwrapped(content, key)
     found = {str(name): _tensor(value) for name, value in state.items()} if isinstance(state, Mapping) else {}
-    if not found or not all(isinstance(value, Tensor) for value in found.values()):
+    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    if not tensors or len(tensors) < len(found):
         raise DpbenchError(
             f"weights {path} hold no state dict; expected named tensors, at the top or under {', '.join(NESTED)}: "
             "save model.state_dict()"
         )
-    found, more = _not_averaged(found)
-    steps = tuple(_steps(found))
+    tensors, more = _not_averaged(tensors)
+    steps = tuple(_steps(tensors))
     off, bare = steps[-1]
     return Checkpoint(bare, averaged or more, _classes(content), ".".join(under), off, steps)
 

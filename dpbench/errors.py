@@ -33,6 +33,10 @@ class NoGradients(DpbenchError):
     """A client that answers queries, and through which no gradient passes."""
 
 
+class NotCounted(DpbenchError):
+    """Work that a program does, and that nothing here can count."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> DpbenchError:
     """An error for a name that is not there, with the nearest name that is."""
     names = sorted(known)

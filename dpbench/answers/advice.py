@@ -60,10 +60,13 @@ class Advice:
 
 
 def marked(cuts: list[Cut]) -> list[Cut]:
-    """The cuts, from cheap to expensive; on the front are those that none beats in leak, multiply-adds and bits."""
+    """The cuts, from cheap to expensive; on the front are those that none beats in leak, multiply-adds and bits.
+
+    Multiply-adds that are not counted are none: of programs, whose only cut is the one that there is.
+    """
 
     def figures(cut: Cut) -> tuple[float, ...]:
-        return cut.ssim[0], cut.cost.multiply_adds, cut.cost.bits
+        return cut.ssim[0], cut.cost.multiply_adds or 0, cut.cost.bits
 
     def beaten(cut: Cut) -> bool:
         mine = figures(cut)
@@ -72,5 +75,5 @@ def marked(cuts: list[Cut]) -> list[Cut]:
             for other in cuts
         )
 
-    ordered = sorted(cuts, key=lambda cut: cut.cost.multiply_adds)
+    ordered = sorted(cuts, key=lambda cut: cut.cost.multiply_adds or 0)
     return [Cut(**{**vars(cut), "front": not beaten(cut)}) for cut in ordered]

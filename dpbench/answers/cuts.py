@@ -6,12 +6,13 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from dpbench.contract.defense import ProtectedModel, SplitModel
 from dpbench.contract.images import LabelledImages
 from dpbench.models.adapters.linear import fit_linear
+from dpbench.models.adapters.program import Program
 from dpbench.service.costs import work_of
 from dpbench.service.quantisation import bits_of
 from dpbench.toolkit.inverse_network import features_on_grid
@@ -25,20 +26,22 @@ class Cost:
     """What the client does and sends for an image.
 
     Attributes:
-        multiply_adds: of the client; convolutions, products and attention count.
-        share: of those of the whole network, in [0,1].
-        parameters: of the client.
+        multiply_adds: of the client; convolutions, products and attention count; None where they are not counted.
+        share: of those of the whole network, in [0,1], likewise.
+        parameters: of the client; None where its program does not say.
         bits: that cross.
         milliseconds: that a batch of `TIMED` images takes on this machine.
         shape: of the features of one image.
+        uncounted: why multiply-adds are not counted; empty where they are.
     """
 
-    multiply_adds: int
-    share: float
-    parameters: int
+    multiply_adds: int | None
+    share: float | None
+    parameters: int | None
     bits: int
     milliseconds: float
     shape: tuple[int, ...]
+    uncounted: str = ""
 
 
 @torch.no_grad()
@@ -49,11 +52,19 @@ def cost_of(split: SplitModel, images: Tensor) -> Cost:
     return Cost(
         multiply_adds=work.client,
         share=work.share,
-        parameters=sum(parameter.numel() for parameter in split.client_head.parameters()),
+        parameters=_parameters(split.client_head),
         bits=features[0].numel() * bits_of(features.dtype),
         milliseconds=work.milliseconds,
         shape=tuple(features.shape[1:]),
+        uncounted=work.uncounted,
     )
+
+
+def _parameters(client: nn.Module) -> int | None:
+    programs = [module.stored for module in client.modules() if isinstance(module, Program)]
+    if None in programs:
+        return None
+    return sum(parameter.numel() for parameter in client.parameters()) + sum(count or 0 for count in programs)
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import zipfile
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from dpbench.data.images import decode_files, find_images
 from dpbench.errors import DpbenchError
-from dpbench.service.quantisation import FLOATS, INTEGERS, dequantised, expected_types
+from dpbench.service.quantisation import EXACT, FLOATS, INTEGERS, expected_types
 from dpbench.service.release import release_bits
 
 FEATURES, SCALE, ZERO_POINT, NAMES = "features", "scale", "zero_point", "names"
@@ -51,8 +50,9 @@ def read_dump(path: Path, *, scale: float | None = None, zero_point: float | Non
     """Read a file of features.
 
     Args:
-        path: safetensors or .npz: `features` (N, ...); `scale` and `zero_point` of integers, one number each; in the
-            metadata of safetensors, `names` may hold a JSON list of the names of the images.
+        path: safetensors or .npz: `features` (N, ...); `scale` and `zero_point` of integers, a number each or one for
+            each channel, which is the first axis of an image's features or else the last; in the metadata of
+            safetensors, `names` may hold a JSON list of the names of the images.
         scale: of integers that mean scale * (q - zero_point), where the file does not say.
         zero_point: likewise.
 
@@ -69,12 +69,11 @@ def read_dump(path: Path, *, scale: float | None = None, zero_point: float | Non
         raise DpbenchError(
             f"{path}: features are {features.dtype} {tuple(features.shape)}; expected {expected_types()} (N, ...)"
         )
-    stated = {SCALE: scale, ZERO_POINT: zero_point}
-    for name, given in stated.items():
-        if name in arrays:
-            if given is not None:
-                raise DpbenchError(f"{path} states its {name} itself; leave the option out")
-            stated[name] = _number(path, name, arrays[name])
+    given = {SCALE: scale, ZERO_POINT: zero_point}
+    for name, value in given.items():
+        if name in arrays and value is not None:
+            raise DpbenchError(f"{path} states its {name} itself; leave the option out")
+    stated = {name: arrays.get(name, None if value is None else torch.tensor(value)) for name, value in given.items()}
     bits = release_bits(features)
     if features.is_floating_point():
         if any(value is not None for value in stated.values()):
@@ -84,16 +83,51 @@ def read_dump(path: Path, *, scale: float | None = None, zero_point: float | Non
         if not all(bool(part.isfinite().all()) for part in features.split(CHECKED)):
             raise DpbenchError(f"{path}: some features are NaN or infinite; expected finite values")
         return Dump(features.float(), features.dtype, bits, _names(path, metadata, len(features)))
-    if features.dtype != torch.bool and stated[SCALE] is None:
+    step, zero = stated[SCALE], stated[ZERO_POINT]
+    if features.dtype != torch.bool and step is None:
         raise DpbenchError(
             f"{path}: features are {features.dtype}, and nothing says what they mean; give a scale and a zero point"
         )
-    step, zero = stated[SCALE], stated[ZERO_POINT]
-    step, zero = (1.0 if step is None else step), (0.0 if zero is None else zero)
-    if not (math.isfinite(step) and step > 0 and math.isfinite(zero)):
-        raise DpbenchError(f"{path}: scale {step} and zero point {zero}; expected finite numbers and a scale above 0")
-    meant = dequantised(features, step, zero)
-    return Dump(meant, features.dtype, bits, _names(path, metadata, len(features)))
+    step = _by_channel(path, SCALE, torch.tensor(1.0) if step is None else step, features)
+    zero = _by_channel(path, ZERO_POINT, torch.tensor(0.0) if zero is None else zero, features)
+    if not (bool(step.isfinite().all()) and bool((step > 0).all()) and bool(zero.isfinite().all())):
+        raise DpbenchError(
+            f"{path}: scale {_shown(step)} and zero point {_shown(zero)}; expected finite numbers and a scale above 0"
+        )
+    return Dump(_meant(path, features, step, zero), features.dtype, bits, _names(path, metadata, len(features)))
+
+
+def _by_channel(path: Path, name: str, value: Tensor, features: Tensor) -> Tensor:
+    """A number, or one for each channel, so that it goes with features (N, ...)."""
+    shape = features.shape
+    if value.numel() == 1:
+        return value.double().reshape(())
+    if value.ndim == 1 and len(value) == shape[1]:
+        return value.double().reshape(-1, *(1 for _ in shape[2:]))
+    if value.ndim == 1 and len(value) == shape[-1]:
+        return value.double()
+    raise DpbenchError(
+        f"{path}: {name} has the shape {tuple(value.shape)}, and features {tuple(shape)}; expected one number, or one "
+        f"for each of {' or '.join(dict.fromkeys(map(str, (shape[1], shape[-1]))))} channels"
+    )
+
+
+def _shown(value: Tensor) -> str:
+    return f"{float(value):g}" if not value.ndim else f"{float(value.min()):g} to {float(value.max()):g}"
+
+
+def _meant(path: Path, features: Tensor, step: Tensor, zero: Tensor) -> Tensor:
+    """Integers (N, ...) as float32 `step * (q - zero)`."""
+    meant = torch.empty(features.shape)
+    for integers, into in zip(features.split(CHECKED), meant.split(CHECKED), strict=True):
+        steps = integers.double() - zero
+        if (furthest := float(steps.abs().max())) > EXACT:
+            raise DpbenchError(
+                f"{path}: some integers are {furthest:.0f} steps from their zero point; expected at most {EXACT}, "
+                "which is what float32 tells apart"
+            )
+        into.copy_(steps * step)
+    return meant
 
 
 def images_for(dump: Dump, folder: Path, size: int, *, path: Path) -> Tensor:
@@ -137,12 +171,6 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise DpbenchError(
             f"{path} is cut short, damaged or of another kind ({reason}); expected {EXPECTED}"
         ) from error
-
-
-def _number(path: Path, name: str, value: Tensor) -> float:
-    if value.numel() != 1:
-        raise DpbenchError(f"{path}: {name} has the shape {tuple(value.shape)}; expected one number for all values")
-    return float(value)
 
 
 def _names(path: Path, metadata: dict[str, str], count: int) -> tuple[str, ...]:

@@ -51,8 +51,8 @@ def print_advice(advice: Advice, console: Console) -> None:
         cost, (mean, low, high) = cut.cost, cut.ssim
         table.add_row(
             f"{'* ' if cut.front else '  '}{clean(cut.split_point)}",
-            f"{cost.multiply_adds / 1e6:,.1f}",
-            f"{cost.parameters / 1e3:,.1f}",
+            _counted(cost.multiply_adds, 1e6),
+            _counted(cost.parameters, 1e3),
             f"{cost.bits / 1e3:,.0f}",
             f"{cost.milliseconds:.1f}",
             f"{cut.probe:.1%}",
@@ -68,11 +68,16 @@ def print_advice(advice: Advice, console: Console) -> None:
         f"The network itself names {advice.accuracy:.1%} (weights: {clean(advice.weights)}); the attacker's mean image "
         f"reaches SSIM {advice.floor:.2f}. Taught by {advice.images} images, {advice.victims} victims, "
         f"{advice.seconds:.0f} s.",
+        *dict.fromkeys(f"not counted: {clean(cut.cost.uncounted)}" for cut in advice.cuts if cut.cost.uncounted),
         *(f"left out: {clean(line)}" for line in advice.left_out),
         NOT_SHOWN,
     ]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _counted(count: int | None, unit: float) -> str:
+    return "n/a" if count is None else f"{count / unit:,.1f}"
 
 
 def as_csv(advice: Advice) -> str:
@@ -86,7 +91,7 @@ def as_csv(advice: Advice) -> str:
 
 def _row(cut: Cut, advice: Advice) -> dict[str, Any]:
     cost, (mean, low, high) = cut.cost, cut.ssim
-    figures = {
+    figures: dict[str, float | None] = {
         "client_share": cost.share,
         "milliseconds": cost.milliseconds,
         "probe_accuracy": cut.probe,
@@ -104,7 +109,7 @@ def _row(cut: Cut, advice: Advice) -> dict[str, Any]:
         "client_multiply_adds": cost.multiply_adds,
         "client_parameters": cost.parameters,
         "bits": cost.bits,
-        **{name: f"{value:.4f}" for name, value in figures.items()},
+        **{name: "" if value is None else f"{value:.4f}" for name, value in figures.items()},
     }
 
 
@@ -119,7 +124,7 @@ def write_advice(advice: Advice, folder: Path) -> list[Path]:
 
 def write_picture(advice: Advice, path: Path) -> None:
     """What comes back against what the client computes, and against what it sends; the front is filled."""
-    figures: dict[str, Callable[[Cut], int]] = {
+    figures: dict[str, Callable[[Cut], int | None]] = {
         "client multiply-adds": lambda cut: cut.cost.multiply_adds,
         "bits sent of an image": lambda cut: cut.cost.bits,
     }
@@ -127,7 +132,10 @@ def write_picture(advice: Advice, path: Path) -> None:
         for axes, (label, value) in zip(grid[0], figures.items(), strict=True):
             for cut in advice.cuts:
                 mean, low, high = cut.ssim
-                place = (max(1, value(cut)), mean)
+                where = value(cut)
+                if where is None:
+                    continue
+                place = (max(1, where), mean)
                 filled = COLOURS[0] if cut.front else "white"
                 ends = [[mean - low], [high - mean]]
                 axes.errorbar(*place, yerr=ends, color=COLOURS[0], marker="o", markerfacecolor=filled)

@@ -29,7 +29,7 @@ from dpbench.plugins import measuring
 from dpbench.plugins.apart import remote
 from dpbench.plugins.configuring import attack_of, defense_of
 from dpbench.records.record import Utility
-from dpbench.service.costs import CODED
+from dpbench.service.costs import CODED, MULTIPLY_ADDS
 from dpbench.service.release import RELEASE_BATCH, checked_images, release_to_server
 from dpbench.service.same_release import assert_same_in_other_batches, assert_same_release
 from dpbench.suite.cell import CellSpec
@@ -118,7 +118,7 @@ class Pipeline:
         with stages("guarantees"):
             guarantees, none_because = self.exposure.guarantees(cell, protected, victims, progress)
         with stages("cost"):
-            work, cost, uncounted = self.exposure.cost(cell, protected, released.release, progress)
+            work, cost, costless = self.exposure.cost(cell, protected, released.release, progress)
         with stages("link"):
             link = self.exposure.link(cell, released, progress)
         metrics: list[MetricFacts] = []
@@ -133,7 +133,8 @@ class Pipeline:
             metrics=metrics,
             missing_metrics={
                 **missing,
-                **{name: why for name, why in (("mse_bound", none_because), ("cost", uncounted)) if why},
+                **{name: why for name, why in (("mse_bound", none_because), ("cost", costless)) if why},
+                **({MULTIPLY_ADDS: work.uncounted} if work and work.uncounted else {}),
             },
             victims=victims.cpu(),
             victim_hashes=parts.hashes["test"][: cell.victims],
@@ -145,7 +146,7 @@ class Pipeline:
                 "shape": list(released.release.features[0].shape[1:]),
                 "dtype": str(released.release.dtype).removeprefix("torch."),
                 **({"packed": protected.split.packed} if protected.split.packed else {}),
-                **({"client_share": round(work.share, 4)} if work else {}),
+                **({"client_share": round(work.share, 4)} if work and work.share is not None else {}),
             },
             release_bits=released.release.bits,
             cost=cost,

@@ -185,7 +185,8 @@ class Prepared(Kept):
         def load(key: str, batch_size: int) -> tuple[str, cache.State, str]:
             state = cache.remember(self.cache_dir, "backbones", key, lambda: fit(key, batch_size), progress, about)
             head = f" {cell.backbone.head}" if cell.backbone.headed else ""
-            return key, state, f"{source.label}{head} sha256:{cache.state_hash(state)[:16]}"
+            form = weights.form_of(cell.backbone, source, state)
+            return key, state, f"{source.label}{form}{head} sha256:{cache.state_hash(state)[:16]}"
 
         return self._keep_fitted("backbone", about, training.BATCH_SIZE, load)
 

@@ -21,7 +21,7 @@ PROGRAMS = (".onnx", ".pt", ".ts", ".pt2")
 """Endings of the names of clients that are programs: ONNX, TorchScript and torch.export."""
 
 ClassOrder = Literal["auto", "stated", "natural", "sorted"]
-"""How the rows of a classifier that comes with its weights follow each other; see `dpbench.models.weights`."""
+"""How the rows of a classifier that comes with its weights follow each other; see `dpbench.models.adapters`."""
 
 Head = Literal["auto", "classifier", "probe", "knn", "zero-shot"]
 """What tells the classes apart at the end of the server's half; see `dpbench.models.adapters`."""

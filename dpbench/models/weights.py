@@ -193,6 +193,8 @@ def load(
     """
     assert source.read is not None
     found = source.read()
+    if spec.own:
+        found = found.fitting(backbones.create_backbone(spec, image_size=image_size, classes=classes).state_dict())
     state = found.state
     own = classes if spec.own else classes_in(state, spec)
     try:
@@ -204,6 +206,24 @@ def load(
             f"weights {spec.weights if spec.weights_file else source.label} do not fit backbone {spec.name!r}: "
             f"{misfit(state, bare) or error}; use weights of this architecture, under {_whose(spec)} names"
         ) from error
+
+
+def form_of(spec: BackboneSpec, source: WeightsSource, state: State) -> str:
+    """How a file of weights came: what they were under, and what was taken off their names, in brackets.
+
+    Empty where they came from no file, or as they should be.
+
+    Args:
+        spec: the backbone.
+        source: what `choose` gave.
+        state: of the network that they were loaded into.
+    """
+    if spec.weights_file is None or source.read is None:
+        return ""
+    found = source.read()
+    if spec.own:
+        found = found.fitting([name for name in state if not name.startswith("dpbench_")])
+    return f" ({found.form})" if found.form else ""
 
 
 def _whose(spec: BackboneSpec) -> str:

@@ -152,7 +152,7 @@ class Record(Envelope):
     released: dict[str, Any] = Field(
         default_factory=dict,
         description="shape (per image), dtype; shapes of the tensors packed in one; client_share: of the multiply-adds,"
-        " those of the defense too where there is a cost",
+        " those of the defense too where there is a cost; none where some are not counted",
     )
     release_bits: int | None = Field(None, description="bits of one release of one image, at a fixed length per value")
     cost: ClientCost | None = Field(None, description="of the client, its defense included; none in records of before")
@@ -243,10 +243,14 @@ def _of_cost(record: Record) -> Iterator[str]:
         return
     fixed = math.inf if record.release_bits is None else record.release_bits
     yield from number("cost.multiply_adds", cost.multiply_adds, 0)
-    yield from number("cost.added_multiply_adds", cost.added_multiply_adds, -math.inf, cost.multiply_adds)
+    yield from number("cost.added_multiply_adds", cost.added_multiply_adds, -math.inf, _most(cost.multiply_adds))
     yield from number("cost.parameters", cost.parameters, 0)
-    yield from number("cost.added_parameters", cost.added_parameters, -math.inf, cost.parameters)
+    yield from number("cost.added_parameters", cost.added_parameters, -math.inf, _most(cost.parameters))
     yield from number("cost.coded_bits", cost.coded_bits, 0, fixed)
+
+
+def _most(total: int | None) -> float:
+    return math.inf if total is None else total
 
 
 def _of_guarantees(guarantees: Guarantees, count: int) -> Iterator[str]:

@@ -21,8 +21,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from dpbench.contract.defense import ProtectedModel
+from dpbench.errors import NotCounted
 from dpbench.machine.process_state import preserved
+from dpbench.models.adapters.program import Program
 from dpbench.service.quantisation import bits_of
+
+MULTIPLY_ADDS = "client_multiply_adds"
+"""Under this name a record says why they are not counted."""
 
 TIMED = 16
 """Images of the batch that is timed."""
@@ -50,10 +55,14 @@ class ClientCost(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    multiply_adds: int = Field(description="of a release; convolutions, products and attention count")
-    added_multiply_adds: int = Field(description="those beyond the undefended client's")
-    parameters: int = Field(description="values of parameters and buffers that a release reads")
-    added_parameters: int = Field(description="those beyond the undefended client's")
+    multiply_adds: int | None = Field(
+        description="of a release; convolutions, products and attention count; none where a program is not counted"
+    )
+    added_multiply_adds: int | None = Field(description="those beyond the undefended client's")
+    parameters: int | None = Field(
+        description="values of parameters and buffers that a release reads; none of an ONNX program"
+    )
+    added_parameters: int | None = Field(description="those beyond the undefended client's")
     coded_bits: int | None = Field(None, description="bits of a release, entropy-coded, its table shared by the images")
 
 
@@ -62,20 +71,24 @@ class Work:
     """What a model does with an image.
 
     Attributes:
-        client: multiply-adds of `release`.
-        server: of `predict`.
-        stored: values of parameters and buffers that `release` reads.
+        client: multiply-adds of `release`; None where they are not counted.
+        server: of `predict`, likewise.
+        stored: values of parameters and buffers that `release` reads; None where that is not known.
         milliseconds: that the release of a batch of `TIMED` images takes, the median of `REPEATS`.
+        uncounted: why multiply-adds are not counted; empty where they are.
     """
 
-    client: int
-    server: int
-    stored: int
+    client: int | None
+    server: int | None
+    stored: int | None
     milliseconds: float
+    uncounted: str = ""
 
     @property
-    def share(self) -> float:
-        """The client's part of the multiply-adds, in [0,1]."""
+    def share(self) -> float | None:
+        """The client's part of the multiply-adds, in [0,1]; None where some are not counted."""
+        if self.client is None or self.server is None:
+            return None
         total = self.client + self.server
         return self.client / total if total else 0.0
 
@@ -101,6 +114,38 @@ class _Reads(TorchDispatchMode):
             self.found.add(value.untyped_storage().data_ptr())
 
 
+class _Programs:
+    """Notes which programs of a model run, and on what; torch does not see all that they do."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.programs = [module for module in model.modules() if isinstance(module, Program)]
+        self.ran: list[tuple[Program, Tensor]] = []
+
+    def __enter__(self) -> _Programs:
+        self.handles = [program.register_forward_pre_hook(self._note) for program in self.programs]
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def _note(self, program: nn.Module, args: tuple[Any, ...]) -> None:
+        assert isinstance(program, Program)
+        self.ran.append((program, args[0]))
+
+    def multiply_adds(self, seen: int) -> tuple[int | None, str]:
+        """Those that torch saw and those that it did not; None and why, where these are not counted."""
+        try:
+            return seen + sum(program.hidden_multiply_adds(given) for program, given in self.ran), ""
+        except NotCounted as error:
+            return None, str(error)
+
+    def stored(self, seen: int) -> int | None:
+        """Values of parameters that were read, those of programs too; None where a program does not say."""
+        known = [program.stored for program in dict.fromkeys(program for program, _ in self.ran)]
+        return None if None in known else seen + sum(count or 0 for count in known)
+
+
 @torch.no_grad()
 def work_of(model: ProtectedModel, images: Tensor, generator: torch.Generator) -> Work:
     """What a protected model does with images (N,3,H,W) in [0,1]; the first one is counted, `TIMED` are timed.
@@ -112,18 +157,21 @@ def work_of(model: ProtectedModel, images: Tensor, generator: torch.Generator) -
     """
     first = images[:1].clone()
     reads = _Reads()
-    with preserved(), FlopCounterMode(display=False) as head, reads:
+    with preserved(), _Programs(model) as client, FlopCounterMode(display=False) as head, reads:
         released = model.release(first, generator=generator)
-    with preserved(), FlopCounterMode(display=False) as tail:
+    with preserved(), _Programs(model) as server, FlopCounterMode(display=False) as tail:
         model.predict(released)
     batch = images[:TIMED]
     with preserved():
         milliseconds = median_milliseconds(lambda: model.release(batch.clone(), generator=generator), images.device)
+    of_client, uncounted = client.multiply_adds(int(head.get_total_flops()) // 2)
+    of_server, uncounted_too = server.multiply_adds(int(tail.get_total_flops()) // 2)
     return Work(
-        client=int(head.get_total_flops()) // 2,
-        server=int(tail.get_total_flops()) // 2,
-        stored=_stored(model, reads.found),
+        client=of_client,
+        server=of_server,
+        stored=client.stored(_stored(model, reads.found)),
         milliseconds=milliseconds,
+        uncounted=uncounted or uncounted_too,
     )
 
 
@@ -149,11 +197,15 @@ def cost_of(work: Work, undefended: Work, coded: int | None) -> ClientCost:
     """The cost of a client that does this work, where the undefended one does that."""
     return ClientCost(
         multiply_adds=work.client,
-        added_multiply_adds=work.client - undefended.client,
+        added_multiply_adds=_beyond(work.client, undefended.client),
         parameters=work.stored,
-        added_parameters=work.stored - undefended.stored,
+        added_parameters=_beyond(work.stored, undefended.stored),
         coded_bits=coded,
     )
+
+
+def _beyond(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one - other
 
 
 def coded_bits(features: Tensor, fixed: int, dtype: torch.dtype) -> int:

@@ -69,8 +69,23 @@ def build(spec: BackboneSpec, *, image_size: int, classes: int) -> nn.Module:
     model = program.build(spec, image_size=image_size) if spec.program else _made(spec, image_size, classes)
     if not getattr(model, "default_cfg", None):
         model.default_cfg = AS_THEY_ARE  # type: ignore[assignment]
+    _assert_normalises(model.default_cfg, spec)
     model.register_forward_hook(_one_tensor)
     return model.eval()
+
+
+def _assert_normalises(config: Any, spec: BackboneSpec) -> None:
+    """Refuse a normalisation that is none of three channels."""
+    try:
+        stated = [torch.as_tensor(config.get(name) or 0.5).double().flatten() for name in ("mean", "std")]
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        stated = []
+    sound = all(len(values) in (1, 3) and bool(values.isfinite().all()) for values in stated)
+    if not stated or not sound or not bool((stated[1] > 0).all()):
+        raise DpbenchError(
+            f"backbone {spec.name!r} has the default_cfg {str(config)[:80]!r}; expected {{'mean': (r, g, b), 'std': "
+            "(r, g, b)}, finite, each std above 0"
+        )
 
 
 def _made(spec: BackboneSpec, image_size: int, classes: int) -> nn.Module:
@@ -82,6 +97,12 @@ def _made(spec: BackboneSpec, image_size: int, classes: int) -> nn.Module:
     takes = inspect.signature(function).parameters
     told = {"classes": classes, "image_size": image_size}
     arguments = {**{name: value for name, value in told.items() if name in takes}, **spec.args}
+    lacking = [name for name, one in takes.items() if _needed(one) and name not in arguments]
+    if lacking:
+        raise DpbenchError(
+            f"backbone {spec.name!r}: {function.__name__} needs {', '.join(lacking)}; expected a function of nothing "
+            f"but classes and image_size, or give it: args = {{ {lacking[0]} = ... }}"
+        )
     with torch.enable_grad():
         model = _run(lambda: function(**arguments), spec, f"{function.__name__} raised")
     if not isinstance(model, nn.Module):
@@ -90,6 +111,13 @@ def _made(spec: BackboneSpec, image_size: int, classes: int) -> nn.Module:
             "or features"
         )
     return model
+
+
+def _needed(parameter: inspect.Parameter) -> bool:
+    return parameter.default is parameter.empty and parameter.kind not in (
+        parameter.VAR_POSITIONAL,
+        parameter.VAR_KEYWORD,
+    )
 
 
 def _function(spec: BackboneSpec, path: Path) -> Callable[..., Any]:
@@ -145,10 +173,19 @@ def looked_at(spec: BackboneSpec, *, image_size: int, classes: int) -> int:
             f"backbone {spec.name!r} gives {came} for {IMAGES} images; expected one tensor of floats, logits (N, "
             "classes) or features (N, ...): wrap it in a module that returns one"
         )
+    if not bool(outcome.isfinite().all()):
+        raise DpbenchError(
+            f"backbone {spec.name!r} gives values that are NaN or infinite for images in [0,1]; expected finite ones"
+        )
     if _differ(outcome, _called(model, images, spec, seed=1)):
         raise DpbenchError(
             f"backbone {spec.name!r} gives something else when it is called again with the same images; it must draw "
             "nothing and keep nothing in eval mode"
+        )
+    if _differ(outcome[:1], _called(model, images[:1], spec, seed=0)):
+        raise DpbenchError(
+            f"backbone {spec.name!r} gives something else for an image when others stand beside it; it must answer "
+            "each image alone (a program: export it for a batch of 1)"
         )
     with seeded(1, cpu):
         again = build(spec, image_size=image_size, classes=classes)
@@ -169,7 +206,7 @@ def _called(model: nn.Module, images: Tensor, spec: BackboneSpec, *, seed: int) 
         side = images.shape[-1]
         raise DpbenchError(
             f"backbone {spec.name!r} does not take images of {side} x {side}: {reason(error)}; choose another "
-            "dataset.image_size, or resize in the network"
+            f"dataset.image_size, or take float32 images (N,3,{side},{side}) in the network"
         ) from error
 
 

@@ -50,7 +50,10 @@ class Head(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Vectors (N,D), tokens (N,L,D) or maps -> logits (N, classes)."""
-        logits: Tensor = self.readout(pooled(features, last=self.last))
+        read = pooled(features, last=self.last)
+        if read.dtype != torch.float32:  # a program may send halves
+            read = read.float()
+        logits: Tensor = self.readout(read)
         return logits
 
 

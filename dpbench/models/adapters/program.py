@@ -7,19 +7,26 @@ not.
 from __future__ import annotations
 
 import copy
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from dpbench.errors import DpbenchError, NoGradients, reason
+from dpbench.errors import DpbenchError, NoGradients, NotCounted, reason
 from dpbench.machine.plugin_files import file_hash
+from dpbench.models.adapters.onnx_program import OnnxProgram, beside
 from dpbench.models.spec import BackboneSpec
 
 NO_GRADIENTS = "no gradients: {} is an ONNX program; attacks that query it run as they are"
+
+UNSEEN = re.compile(r"(?i)^(?!aten)\w+\W+.*(conv|linear|matmul|mm|gemm|lstm|gru|rnn)|mkldnn_(conv|linear)")
+"""Operators that multiply and are not torch's own ones: those of quantised programs and of some processors."""
+
+ONNX = ".onnx"
 
 CLIENT = "client"
 """The split point of a network of programs."""
@@ -32,21 +39,34 @@ class Program(nn.Module):
         run: what was loaded, one call.
         name: of the file.
         differentiable: whether gradients pass.
+        stored: values of its parameters and buffers; None where that is not known.
     """
 
     opaque: ClassVar[bool] = True
 
-    def __init__(self, run: Callable[[Tensor], Any], name: str, *, differentiable: bool) -> None:
+    def __init__(
+        self, run: Callable[[Tensor], Any], name: str, *, differentiable: bool, stored: int | None = None
+    ) -> None:
         super().__init__()
         self.run = _Shared(run)
         self.name = name
         self.differentiable = differentiable
+        self.stored = stored
 
     def forward(self, inputs: Tensor) -> Any:
         """(N, ...) -> what the program gives of it."""
         if not self.differentiable and torch.is_grad_enabled() and inputs.requires_grad:
             raise NoGradients(NO_GRADIENTS.format(self.name))
         return self.run.call(inputs.float())
+
+    def hidden_multiply_adds(self, inputs: Tensor) -> int:
+        """Of the first row of (N, ...): those that torch does not see when the program runs.
+
+        Raises:
+            NotCounted: nothing here can count them.
+        """
+        call = self.run.call
+        return call.multiply_adds(inputs) if isinstance(call, OnnxProgram | TorchProgram) else 0
 
 
 class _Shared:
@@ -57,6 +77,46 @@ class _Shared:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
         return self
+
+
+class TorchProgram:
+    """A program of torch, on whatever device it is given something."""
+
+    def __init__(self, program: Any, name: str) -> None:
+        self.name = name
+        self.by_device = {torch.device("cpu"): program}
+
+    def __call__(self, inputs: Tensor) -> Any:
+        """(N, ...) -> what the program gives of it."""
+        if inputs.device not in self.by_device:
+            self.by_device[inputs.device] = copy.deepcopy(self.by_device[torch.device("cpu")]).to(inputs.device)
+        return self.by_device[inputs.device](inputs)
+
+    def multiply_adds(self, inputs: Tensor) -> int:
+        """None that torch does not see.
+
+        Raises:
+            NotCounted: it runs what torch runs unseen.
+        """
+        unseen = next((kind for kind in _kinds(self.by_device[torch.device("cpu")]) if UNSEEN.search(kind)), None)
+        if unseen is not None:
+            raise NotCounted(f"{self.name} runs {unseen}, which is not counted")
+        return 0
+
+
+def _kinds(program: Any) -> Iterator[str]:
+    """The operators of a program, by name."""
+    if isinstance(program, torch.fx.GraphModule):
+        yield from (str(node.target) for node in program.graph.nodes if node.op == "call_function")
+    else:
+        yield from _kinds_within(program.inlined_graph)
+
+
+def _kinds_within(block: Any) -> Iterator[str]:
+    for node in block.nodes():
+        yield node.kind()
+        for inner in node.blocks():
+            yield from _kinds_within(inner)
 
 
 class Programs(nn.Module):
@@ -75,12 +135,18 @@ class Programs(nn.Module):
 
 
 def files_of(spec: BackboneSpec) -> dict[str, str]:
-    """The programs -> SHA-256 of each.
+    """The programs -> SHA-256 of each, and of what those of ONNX keep in other files.
 
     Raises:
         DpbenchError: one is not there.
     """
-    return {role: file_hash(_path(name)) for role, name in _roles(spec).items()}
+    found = {}
+    for role, name in _roles(spec).items():
+        path = _path(name)
+        found[role] = file_hash(path)
+        if path.suffix == ONNX:
+            found |= {f"{role} {there}": file_hash(file) for there, file in beside(path).items()}
+    return found
 
 
 def build(spec: BackboneSpec, *, image_size: int) -> nn.Module:
@@ -89,12 +155,14 @@ def build(spec: BackboneSpec, *, image_size: int) -> nn.Module:
     Raises:
         DpbenchError: a file that is not there, has changed, is no program, or does not take such images.
     """
+    for name, digest in files_of(spec).items():
+        if spec.files.get(name, digest) != digest:
+            changed = _path(_roles(spec)[name.partition(" ")[0]]).name
+            raise DpbenchError(f"backbone {spec.name!r}: {changed} changed since the run was planned; run again")
     loaded = {}
     for role, name in _roles(spec).items():
         path = _path(name)
-        if spec.files.get(role, file_hash(path)) != file_hash(path):
-            raise DpbenchError(f"backbone {spec.name!r}: {path.name} changed since the run was planned; run again")
-        loaded[role] = _onnx(path, image_size if role == CLIENT else None) if path.suffix == ".onnx" else _torch(path)
+        loaded[role] = _onnx(path, image_size if role == CLIENT else None) if path.suffix == ONNX else _torch(path)
     return Programs(loaded[CLIENT], loaded.get("server"))
 
 
@@ -124,55 +192,9 @@ def _torch(path: Path) -> Program:
         ) from error
     for parameter in program.parameters():
         parameter.requires_grad_(False)
-    by_device = {torch.device("cpu"): program}
-
-    def run(inputs: Tensor) -> Any:
-        if inputs.device not in by_device:
-            by_device[inputs.device] = copy.deepcopy(program).to(inputs.device)
-        return by_device[inputs.device](inputs)
-
-    return Program(run, path.name, differentiable=True)
+    stored = sum(tensor.numel() for tensor in (*program.parameters(), *program.buffers()))
+    return Program(TorchProgram(program, path.name), path.name, differentiable=True, stored=stored)
 
 
 def _onnx(path: Path, image_size: int | None) -> Program:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise DpbenchError(f"{path.name} needs the package onnxruntime; pip install onnxruntime") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise DpbenchError(f"{path.name} is no program that onnxruntime runs ({reason(error)[:160]})") from error
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    if len(inputs) != 1 or len(outputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) < 2:
-        told = ", ".join(f"{one.name} {one.type} {list(one.shape)}" for one in inputs)
-        raise DpbenchError(
-            f"{path.name} has the inputs {told} and {len(outputs)} outputs; expected one input of floats, images "
-            "(N,3,H,W) or features (N, ...), and one output"
-        )
-    shape = list(inputs[0].shape)
-    wanted = [3, image_size, image_size]
-    fixed = [side for side in shape[1:] if isinstance(side, int)]
-    if image_size is not None and (
-        len(shape) != 4 or any(isinstance(a, int) and a != b for a, b in zip(shape[1:], wanted, strict=True))
-    ):
-        raise DpbenchError(
-            f"{path.name} takes {shape}, and images are {wanted}; choose another dataset.image_size, or export it for "
-            f"images of this size{'' if fixed else ' without dynamic shapes'}"
-        )
-    at_once = shape[0] if isinstance(shape[0], int) else 0
-    name = inputs[0].name
-
-    def run(given: Tensor) -> Tensor:
-        size = at_once or max(1, len(given))
-        parts = []
-        for part in given.detach().split(size):
-            short = (at_once - len(part)) if at_once else 0
-            filled = torch.cat([part, part[:1].expand(short, *part.shape[1:])]) if short else part
-            (found,) = session.run(None, {name: filled.cpu().contiguous().numpy()})
-            parts.append(torch.from_numpy(found)[: len(part)])
-        return torch.cat(parts).to(given.device)
-
-    return Program(run, path.name, differentiable=False)
+    return Program(OnnxProgram(path, image_size), path.name, differentiable=False)

@@ -25,6 +25,7 @@ from dpbench.service.costs import Work, work_of
 from dpbench.service.fitting import Recipe, State
 from dpbench.service.quantisation import quantisation_of
 from dpbench.service.taps import Sent, TappedServer
+from dpbench.text.shown_text import clean
 
 
 def crosses(plugin: Plugin, audit: bool) -> bool:
@@ -157,13 +158,14 @@ class RemoteModel(ProtectedModel):
         """
         answer = self.line().request(Message("cost", {}, {"images": images, "generator": generator.get_state()})).fields
         try:
-            counts = {name: int(answer[name]) for name in ("client", "server", "stored")}
+            counts = {name: None if answer[name] is None else int(answer[name]) for name in ("client", "server", "stored")}
             milliseconds = float(answer["milliseconds"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DpbenchError(f"its process answered what a release costs with what is no answer ({error})") from error
-        if not all(0 <= count < 1 << 63 for count in counts.values()) or not 0 <= milliseconds < math.inf:
+        known = [count for count in counts.values() if count is not None]
+        if not all(0 <= count < 1 << 63 for count in known) or not 0 <= milliseconds < math.inf:
             raise DpbenchError("its process says that a release costs what nothing can cost")
-        return Work(**counts, milliseconds=milliseconds)
+        return Work(**counts, milliseconds=milliseconds, uncounted=clean(str(answer.get("uncounted", ""))))
 
 
 def work(model: ProtectedModel, images: Tensor, generator: torch.Generator) -> Work:

@@ -45,6 +45,7 @@ from dpbench.reporting.plots.tradeoff_plot import write_tradeoff
 from dpbench.reporting.table import print_table
 from dpbench.running.options import Options
 from dpbench.running.protocol import Planned, Progress, Protocol, Shareable
+from dpbench.service.costs import MULTIPLY_ADDS
 from dpbench.suite import preflight
 from dpbench.suite.cell import CellSpec
 from dpbench.suite.grid import plan
@@ -226,12 +227,12 @@ class Inference(Protocol[CellSpec, Record]):
         lines = not_converged([r for r in records if r.cell.threat_model != "static"])
         lines += clamped(records)
         own = {facts.name for record in records for facts in record.metrics}
-        return lines + missing_metrics(records, own.union(CALIBRATED))
+        return lines + missing_metrics(records, own.union(CALIBRATED, [MULTIPLY_ADDS]))
 
     def caption(self, record: Record) -> tuple[str, str]:
         """See `Protocol`."""
         accuracy = "" if record.utility is None else f", top-1 {record.utility.accuracy:.0%}"
-        added = 0 if record.cost is None else record.cost.added_multiply_adds
+        added = record.cost.added_multiply_adds if record.cost is not None else None
         cost = f", client {added / 1e6:+.1f} million multiply-adds" if added else ""
         return (
             f"{record.cell.split_point}, {record.named.defense}",

@@ -105,7 +105,17 @@ def test_names_in_the_metadata_say_the_order(folder, tmp_path):
     [
         ({"features": torch.zeros(4, 2, dtype=torch.int8)}, {}, "nothing says what they mean; give a scale"),
         ({"features": torch.zeros(4, 2), "scale": torch.ones(())}, {}, "are of integers alone"),
-        ({"features": torch.zeros(4, 2, dtype=torch.int8), "scale": torch.ones(2)}, {}, "expected one number"),
+        (
+            {"features": torch.zeros(4, 2, 5, dtype=torch.int8), "scale": torch.ones(3)},
+            {},
+            r"scale has the shape \(3,\).* one for each of 2 or 5 channels",
+        ),
+        ({"features": torch.zeros(4, 2, dtype=torch.int8), "scale": torch.tensor([1.0, 0.0])}, {}, "scale 0 to 1"),
+        (
+            {"features": torch.full((4, 2), 1 << 25, dtype=torch.int32), "scale": torch.ones(1)},
+            {},
+            "some integers are 33554432 steps from their zero point",
+        ),
         ({"features": torch.zeros(4, 2, dtype=torch.int8), "scale": torch.ones(1)}, {"scale": 2.0}, "leave the option"),
         ({"features": torch.zeros(4, 2, dtype=torch.int8)}, {"scale": 0.0}, "a scale above 0"),
         ({"features": torch.zeros(4)}, {}, r"float32 \(4,\); expected"),
@@ -118,6 +128,18 @@ def test_files_that_do_not_say_what_they_hold_are_refused(tmp_path, arrays, opti
     safetensors.torch.save_file(arrays, path)
     with pytest.raises(DpbenchError, match=said):
         read_dump(path, **options)
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((5, 3, 4, 4), 1), ((5, 7, 3), 2), ((5, 3), 1)])
+def test_each_channel_may_have_its_scale_and_zero_point(tmp_path, shape, axis):
+    steps = torch.randint(-128, 128, shape, dtype=torch.int8, generator=torch.Generator().manual_seed(0))
+    scale, zero = torch.tensor([0.5, 1.0, 2.0]), torch.tensor([0, 1, -3], dtype=torch.int32)
+    path = tmp_path / "dump.safetensors"
+    safetensors.torch.save_file({"features": steps, "scale": scale, "zero_point": zero}, path)
+    found = read_dump(path)
+    by_channel = steps.movedim(axis, -1)
+    assert torch.equal(found.features.movedim(axis, -1), (by_channel.float() - zero) * scale)
+    assert (found.dtype, found.bits) == (torch.int8, 8 * steps[0].numel())
 
 
 def test_a_damaged_file_and_one_that_is_not_there_are_refused(tmp_path):

@@ -122,6 +122,8 @@ def prefixed(prefix):
     return {f"{prefix}{name}": value for name, value in STATE.items()}
 
 
+OTHERS = {name: value + 1 for name, value in STATE.items()}
+
 AS_PEOPLE_HAVE_THEM = {
     "compiled": prefixed("_orig_mod."),
     "parallel, compiled": {"state_dict": prefixed("module._orig_mod.")},
@@ -135,6 +137,24 @@ AS_PEOPLE_HAVE_THEM = {
     "timm": {"state_dict": STATE, "args": argparse.Namespace(model="resnet10t", betas=[0.9, 0.999]), "metric": 91.0},
     "a best score": {"model": STATE, "best": np.float64(0.9), "output": pathlib.PurePosixPath("out")},
     "sharded": prefixed("_fsdp_wrapped_module."),
+    "wrapped twice": {"model": {"state_dict": prefixed("module.")}, "epoch": 2},
+    "ema in a wrapper, parallel": {"checkpoint": 1, "ema": {"module": prefixed("module.")}},
+    "weights and their averages": {"model": prefixed("module."), "model_ema": OTHERS},
+    "averages among the weights": {**prefixed("model."), **{f"model_ema.{name}": v for name, v in OTHERS.items()}},
+    "an averager": {
+        **prefixed("online_model."),
+        **{f"ema_model.{name}": value for name, value in OTHERS.items()},
+        **{"initted": torch.tensor(True), "step": torch.tensor(7)},
+    },
+    "averages alone": {**prefixed("ema_model.module."), "step": torch.tensor(7)},
+    "arrays": {"net": {name: value.numpy() for name, value in STATE.items()}},
+    "an optimizer beside it": {
+        "state_dict": prefixed("module."),
+        "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 0.1, "params": [0]}]},
+        "scheduler": {"last_epoch": 3, "_step_count": 4},
+        "scaler": {},
+        "rng": [torch.zeros(4, dtype=torch.uint8), np.random.default_rng(0).integers(9, size=3)],
+    },
 }
 
 
@@ -145,6 +165,32 @@ def test_files_as_people_have_them(form, tmp_path):
     found = read_checkpoint(path).state
     assert found.keys() == STATE.keys()
     assert all(torch.equal(found[name], value) for name, value in STATE.items())
+
+
+FORMS = [
+    (STATE, ""),
+    ({"state_dict": prefixed("module._orig_mod.")}, "under state_dict, without _orig_mod.module."),
+    ({"model": {"state_dict_ema": prefixed("module.")}}, "under model.state_dict_ema, without module."),
+    ({"model": STATE, "model_ema": OTHERS}, "under model, not model_ema"),
+    ({**prefixed("model."), **{f"ema.{name}": v for name, v in OTHERS.items()}}, "without model., not ema"),
+    ({"net": {name: value.half() for name, value in STATE.items()}}, "under net, of float16"),
+]
+
+
+@pytest.mark.parametrize(("content", "said"), FORMS)
+def test_how_a_file_came_is_said(content, said, tmp_path):
+    torch.save(content, tmp_path / "weights.pth")
+    assert read_checkpoint(tmp_path / "weights.pth").form == said
+
+
+def test_no_more_is_taken_off_than_a_network_asks_for(tmp_path):
+    network = torch.nn.ModuleDict({"model": torch.nn.ModuleDict({"net": torch.nn.Linear(3, 2)})})
+    torch.save({f"module.{name}": value for name, value in network.state_dict().items()}, tmp_path / "weights.pth")
+    found = read_checkpoint(tmp_path / "weights.pth")
+    assert set(found.state) == {"weight", "bias"}
+    fitting = found.fitting(network.state_dict())
+    assert (set(fitting.state), fitting.off) == (set(network.state_dict()), "module.")
+    assert found.fitting(["other"]) is found
 
 
 def test_what_timm_saves_is_read(tmp_path):

@@ -64,6 +64,60 @@ class Sized(Net):
     def forward(self, images):
         return self.out(self.body(self.stem(images)).flatten(1))
 
+class Centred(Net):
+    def forward(self, images):
+        return super().forward(images) - super().forward(images).mean(0)
+
+class Endless(Net):
+    def forward(self, images):
+        return super().forward(images) / 0
+
+class Complex(Net):
+    def forward(self, images):
+        return super().forward(images).to(torch.complex64)
+
+class Unknown(Net):
+    def forward(self, images):
+        return {"prediction": super().forward(images)}
+
+class Masked(Net):
+    def forward(self, images, mask):
+        return super().forward(images)
+
+class Dropping(Net):
+    def forward(self, images):
+        return nn.functional.dropout(super().forward(images), 0.5)
+
+class Halves(Net):
+    def forward(self, images):
+        return super().forward(images).half()
+
+def stated(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)):
+    net = Net(4)
+    net.default_cfg = {"mean": mean, "std": std}
+    return net
+
+def told(): return stated("imagenet")
+def two_channels(): return stated((0.5, 0.5), (0.2, 0.2))
+def flat(): return stated(std=(0.2, 0.2, 0.0))
+def text():
+    net = Net(4)
+    net.default_cfg = "imagenet"
+    return net
+
+def training():
+    net = nn.Sequential(Net(4), nn.Dropout(0.5))
+    return net.train()
+
+def deep(depth, *, width, classes): return Net(classes)
+def centred(): return Centred(4)
+def endless(): return Endless(4)
+def imaginary(): return Complex(4)
+def unknown(): return Unknown(4)
+def masked(): return Masked(4)
+def dropping(): return Dropping(4)
+def halves(classes): return Halves(classes)
+def leaves(): raise SystemExit(3)
 def wrong(): return Wrong(4)
 def named(classes): return Named(classes)
 def draws(): return Draws(4)
@@ -112,6 +166,17 @@ def test_features_get_a_probe_and_logits_none(folder):
     assert network(torch.rand(2, 3, 32, 32)).shape == (2, 4)
 
 
+def test_what_is_in_training_is_put_to_work_and_halves_are_read(folder):
+    assert head_of(spec_of(folder, "training")) == "auto"
+    assert head_of(spec_of(folder, "stated")) == "auto"
+    for head in ("probe", "auto"):
+        spec = spec_of(folder, "halves", head=head)
+        assert head_of(spec) == head
+        network = encoder.create_network(spec, image_size=32, classes=4)
+        split = splitting.split_model(network, "stem", image_shape=(3, 32, 32), classes=4, name="x")
+        assert split(torch.rand(2, 3, 32, 32)).dtype == (torch.float32 if head == "probe" else torch.float16)
+
+
 def test_its_identity_is_its_content_and_not_its_place(folder, tmp_path):
     spec = spec_of(folder)
     identity = spec.identity("")
@@ -145,6 +210,18 @@ def test_weights_of_a_file_are_loaded_and_must_fit(folder):
     [
         ("raises", r"raises raised KeyError: 'no such block' .*; fix my_net.py"),
         ("nothing", "gives NoneType; expected an nn.Module"),
+        ("leaves", "leaves raised SystemExit: 3"),
+        ("deep", r"deep needs depth, width; .*args = \{ depth = \.\.\. \}"),
+        ("centred", "gives something else for an image when others stand beside it"),
+        ("endless", "gives values that are NaN or infinite"),
+        ("imaginary", "torch.complex64 for 3 images; expected one tensor of floats"),
+        ("unknown", "gives a dict for 3 images; expected one tensor of floats"),
+        ("masked", "does not take images of 32 x 32: TypeError: .*'mask'"),
+        ("dropping", "gives something else when it is called again"),
+        ("told", "has the default_cfg .*; expected {'mean'"),
+        ("two_channels", "has the default_cfg"),
+        ("flat", "each std above 0"),
+        ("text", "has the default_cfg 'imagenet'"),
         ("wrong", "gives a tuple for 3 images; expected one tensor of floats"),
         ("draws", "gives something else when it is called again"),
         ("forgets", "gives something else when it is built again with the same weights"),

@@ -1,20 +1,17 @@
-"""Clients that are programs: TorchScript and torch.export with gradients, ONNX without."""
+"""Clients that are programs of torch: TorchScript and torch.export, with gradients."""
 
-import sys
-import types
 import warnings
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from dpbench.contract.defense import AdditiveNoise, ProtectedModel
+from dpbench.contract.defense import ProtectedModel, SplitModel
 from dpbench.errors import DpbenchError
-from dpbench.metrics.guarantees import NotBorneOut, guarantees_of
 from dpbench.models import splitting, weights
-from dpbench.models.adapters import builder, encoder
+from dpbench.models.adapters import builder, encoder, program
 from dpbench.models.spec import BackboneSpec
+from dpbench.service.costs import work_of
 
 SIZE, CLASSES = 16, 3
 
@@ -133,105 +130,22 @@ def test_weights_and_servers_belong_where_they_can_be(saved):
         weights.choose(saved(".pt").model_copy(update={"weights": "fit"}))
 
 
-class Session:
-    """What onnxruntime's session does, by a module of torch."""
-
-    shape: list = ["batch", 3, SIZE, SIZE]  # noqa: RUF012
-    kind = "tensor(float)"
-    outputs = 1
-    half: nn.Module
-    asked: list = []  # noqa: RUF012
-
-    def __init__(self, path, options, providers):
-        if "broken" in path:
-            raise RuntimeError("no graph in it")
-
-    def get_inputs(self):
-        return [types.SimpleNamespace(name="images", type=self.kind, shape=self.shape)]
-
-    def get_outputs(self):
-        return [types.SimpleNamespace(name="sent")] * self.outputs
-
-    def run(self, names, given):
-        (array,) = given.values()
-        assert array.dtype == np.float32
-        self.asked.append(len(array))
-        with torch.no_grad():
-            return [self.half(torch.from_numpy(array)).numpy()]
+@pytest.mark.parametrize("ending", [".pt", ".pt2"])
+def test_what_programs_of_torch_compute_and_hold_is_counted(ending, saved, halves):
+    found = work_of(ProtectedModel(split_of(saved(ending))).eval(), torch.rand(2, 3, SIZE, SIZE), torch.Generator())
+    assert (found.client, found.server) == (6 * 27 * 64, 6 * CLASSES)
+    assert found.stored == 6 * 27 + 6 + 6, "the program's own, and the mean and deviation of three channels"
+    assert found.uncounted == ""
 
 
-@pytest.fixture
-def onnx(monkeypatch, tmp_path, halves):
-    """A file that the stand-in for onnxruntime takes for the client; its session, to be changed."""
-    session = type("Here", (Session,), {"half": halves[0], "asked": []})
-    fake = types.ModuleType("onnxruntime")
-    fake.SessionOptions, fake.InferenceSession = types.SimpleNamespace, session
-    monkeypatch.setitem(sys.modules, "onnxruntime", fake)
-    (tmp_path / "client.onnx").write_bytes(b"program")
-    return tmp_path / "client.onnx", session
-
-
-def test_an_onnx_client_answers_queries_and_gives_no_gradients(onnx, halves):
-    path, _ = onnx
-    spec = planned(path, head="probe")
-    assert head_of(spec) == "probe"
-    network = encoder.create_network(spec, image_size=SIZE, classes=CLASSES)
-    split = splitting.split_model(network, "client", image_shape=(3, SIZE, SIZE), classes=CLASSES, name="x")
-    images = torch.rand(3, 3, SIZE, SIZE)
-    torch.testing.assert_close(split.client_head(images), halves[0](images), check_stride=False)
-    with pytest.raises(DpbenchError, match=r"no gradients: client\.onnx is an ONNX program"):
-        split.client_head(images.requires_grad_())
-
-
-def test_a_program_of_a_fixed_batch_is_fed_in_such_batches(onnx, halves):
-    path, session = onnx
-    session.shape = [2, 3, SIZE, SIZE]
-    images = torch.rand(5, 3, SIZE, SIZE)
-    torch.testing.assert_close(builder.build(planned(path), image_size=SIZE, classes=0)(images), halves[0](images))
-    assert session.asked == [2, 2, 2]
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"shape": ["batch", 3, 48, 48]}, r"takes \['batch', 3, 48, 48\], and images are \[3, 16, 16\]"),
-        ({"shape": ["batch", "sequence"]}, "without dynamic shapes"),
-        ({"kind": "tensor(uint8)"}, r"images tensor\(uint8\) .*expected one input of floats"),
-        ({"outputs": 2}, "2 outputs; expected one input of floats"),
-    ],
-)
-def test_onnx_programs_of_other_inputs_are_refused(onnx, changes, said):
-    path, session = onnx
-    for name, value in changes.items():
-        setattr(session, name, value)
-    with pytest.raises(DpbenchError, match=said):
-        head_of(planned(path))
-
-
-def test_a_broken_onnx_file_and_a_missing_package_are_refused(onnx, monkeypatch):
-    path, _ = onnx
-    broken = path.with_name("broken.onnx")
-    broken.write_bytes(b"x")
-    with pytest.raises(DpbenchError, match="is no program that onnxruntime runs"):
-        head_of(planned(broken))
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(DpbenchError, match="needs the package onnxruntime; pip install onnxruntime"):
-        head_of(planned(path))
-
-
-class Noisy(ProtectedModel):
-    def transform(self, features, *, generator=None):
-        return features + torch.randn(features.shape, generator=generator)
-
-    def noise(self):
-        return AdditiveNoise("gaussian", 1.0)
-
-
-def test_noise_over_an_onnx_client_has_no_bound_and_says_why(onnx):
-    path, _ = onnx
-    network = encoder.create_network(planned(path, head="probe"), image_size=SIZE, classes=CLASSES)
-    split = splitting.split_model(network, "client", image_shape=(3, SIZE, SIZE), classes=CLASSES, name="x")
-    images, generator = torch.rand(40, 3, SIZE, SIZE), torch.Generator().manual_seed(0)
-    noisy = Noisy(split).eval().requires_grad_(False)
-    with pytest.raises(NotBorneOut, match=r"no guarantee: no gradients: client\.onnx"):
-        guarantees_of(noisy, images, releases=1, generator=generator)
+def test_what_torch_runs_unseen_is_said_not_to_be_counted(halves):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tuned = program.TorchProgram(torch.jit.optimize_for_inference(torch.jit.script(halves[0])), "client.pt")
+    client = program.Program(tuned, "client.pt", differentiable=True, stored=168)
+    split = SplitModel(client, halves[1], split_point="client", image_shape=(3, SIZE, SIZE), classes=CLASSES)
+    found = work_of(ProtectedModel(split).eval(), torch.rand(2, 3, SIZE, SIZE), torch.Generator())
+    assert found.client is None
+    assert found.share is None
+    assert found.server == 6 * CLASSES
+    assert found.uncounted == "client.pt runs prim::mkldnn_convolution, which is not counted"

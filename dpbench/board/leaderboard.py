@@ -28,9 +28,9 @@ from dpbench.board.cells import (
 from dpbench.board.columns import COLUMNS, DEFAULT_HEADLINE, FLOOR, KEY, WORST_CASE, tidy, with_arguments
 from dpbench.board.comparisons import ties
 from dpbench.board.leakage import normalised
-from dpbench.board.rows import BoardRow, RowTable, Sample, on_common_seeds, over_all_seeds
+from dpbench.board.rows import BoardRow, RowTable, Sample, on_common_seeds, over_all_seeds, sorted_rows
 from dpbench.board.worst_cases import Scope, ensemble_of, none_converged, outcome, tiers_of, unreliable_cells
-from dpbench.contract.threat import AUXILIARY_DATA, BUDGETS, THREAT_MODELS
+from dpbench.contract.threat import BUDGETS
 from dpbench.records.record import Record, Utility
 
 
@@ -260,38 +260,6 @@ def _rows_over_seeds(rows: Sequence[BoardRow]) -> list[BoardRow]:
     found = [over_all_seeds(same) for same in grouped(rows, apart_from_seed).values() if len(same) > 1]
     settings = grouped(found, lambda row: (row.name.group, row.name.defense, row.name.defense_args))
     return [row for same in settings.values() for row in on_common_seeds(same)]
-
-
-def sorted_rows(board: pd.DataFrame) -> pd.DataFrame:
-    """Settings by accuracy and worst-case leakage; in one the worst case, then attacks, closest first."""
-    kind = {WORST_CASE: 0, FLOOR: 2}
-    keyed = board.assign(
-        by_seed=pd.to_numeric(board["seed"], errors="coerce"),  # "all" comes last
-        kind=board["attack"].map(lambda attack: kind.get(attack, 1)),
-        by_threat=-board["threat_model"].map(THREAT_MODELS.index),
-        by_auxiliary=-board["auxiliary"].map(AUXILIARY_DATA.index),
-        by_releases=-board["releases"],
-        by_server=board["server"] if "server" in board else "",  # those whom the server does not help come last
-        by_budget=-board["budget"].map(BUDGETS.index),
-        by_ssim=-board["ssim"],
-    )
-    tier = ["by_threat", "by_auxiliary", "by_releases", "by_server"]
-    setting = ["dataset", "backbone", "split_point", "seed", "defense", "defense_args"]
-    heads = keyed[keyed["attack"] == WORST_CASE].sort_values(tier).drop_duplicates(setting)
-    heads = heads.assign(by_accuracy=-heads["accuracy"], by_leak=_headlines(heads))
-    keyed = keyed.merge(heads[[*setting, "by_accuracy", "by_leak"]], on=setting, how="left")
-    order = ["dataset", "backbone", "split_point", "by_seed", "by_accuracy", "by_leak", "defense", "defense_args"]
-    order += ["kind", *tier, "by_ssim", "attack", "by_budget", "cell"]
-    return keyed.sort_values(order, kind="stable", na_position="last")[list(board.columns)].reset_index(drop=True)
-
-
-def _headlines(rows: pd.DataFrame) -> pd.Series[float]:
-    """The figure that each row is about: leakage, where its suite names no other; SSIM where that is not there."""
-    figures = rows["leakage"].fillna(rows["ssim"])
-    if "headline" in rows:
-        for column in set(rows["headline"]) - {"", DEFAULT_HEADLINE}:
-            figures = rows[column].where(rows["headline"] == column, figures)
-    return figures
 
 
 def per_image(records: Iterable[Record]) -> pd.DataFrame:

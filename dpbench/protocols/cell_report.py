@@ -18,7 +18,7 @@ from dpbench.report import plots
 from dpbench.report.boards import commands, environment, how_it_works
 from dpbench.report.content import Cell, Column, Line, Report, Table
 from dpbench.report.cost_plot import costs
-from dpbench.report.gallery import galleries
+from dpbench.report.gallery import films, galleries
 from dpbench.report.glossary import TERMS
 from dpbench.report.levels import RULE, against, decimal, level_of, number, percent, sentence
 from dpbench.reporting.plots.depth_plot import depths
@@ -67,6 +67,7 @@ def report_of_cells(
         tone=tone,
         answers=answers(panels),
         galleries=galleries(folder, [(p.title, p.rows, p.short) for p in panels], by_id) if folder is not None else [],
+        films=films(folder, records) if folder is not None else [],
         table=_table(board, panels),
         attackers=_attackers(board),
         plots=[plot for plot in [*shown, deep, plots.curves(records)] if plot is not None],

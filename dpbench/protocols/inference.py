@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from dpbench.board.columns import BoardKind, Row, assert_free
+from dpbench.board.comparisons import CELL_SCALE, Scale
 from dpbench.board.files import CELL_BOARDS, as_text, write_board
 from dpbench.board.leaderboard import build_board, build_rows, per_image
 from dpbench.board.rows import BoardRow
@@ -63,6 +64,7 @@ class Inference(Protocol[CellSpec, Record]):
     suite: ClassVar[type[Spec]] = Suite
     store: ClassVar[Store[Any]] = CELLS
     boards: ClassVar[BoardKind] = CELL_BOARDS
+    scale: ClassVar[Scale | None] = CELL_SCALE
     plots: ClassVar[tuple[str, ...]] = ("tradeoff", "pareto", "budgets", "depth")
 
     def plan(self, suite: Suite, options: Options, progress: Progress) -> Planned[CellSpec]:
@@ -123,6 +125,10 @@ class Inference(Protocol[CellSpec, Record]):
         data = [spec for spec, _ in self.data(unit).values()]
         return preflight.inputs(plugins, data, unit.backbone)
 
+    def moved(self, unit: CellSpec, places: Mapping[str, DatasetSpec]) -> CellSpec:
+        """See `Protocol`."""
+        return unit.model_copy(update=dict(places))
+
     def without_data(self, unit: CellSpec) -> CellSpec:
         """See `Protocol`."""
         marks = {"data_fingerprint": "", "shifted_fingerprint": "", "combined": ()}
@@ -172,6 +178,15 @@ class Inference(Protocol[CellSpec, Record]):
     def rows(self, records: Sequence[Record]) -> dict[Row, BoardRow]:
         """See `Protocol`."""
         return {CELL_BOARDS.layout.name_of(vars(row.name)): row for row in build_rows(records)}
+
+    def members(self, records: Sequence[Record]) -> dict[Row, tuple[str, ...]]:
+        """See `Protocol`."""
+        return {name: row.members for name, row in self.rows(records).items()}
+
+    def columns_of(self, records: Sequence[Record], row: Row) -> dict[str, Any]:
+        """See `Protocol`; not rounded."""
+        found = self.rows(records).get(row)
+        return {} if found is None else found.columns()
 
     def figures(self, records: Sequence[Record]) -> pd.DataFrame:
         """See `dpbench.board.leaderboard.per_image`."""

@@ -26,6 +26,7 @@ SECTIONS = {
     "figures": "Figures",
     "attackers": "Who attacked",
     "plots": "Plots",
+    "steps": "Step by step",
     "glossary": "Glossary",
     "untested": "Not tested",
     "more": "To check it",
@@ -59,7 +60,7 @@ def page(report: Report) -> str:
     if report.plots:
         bundle, packed = plotly()
         hashes.append(bundle)
-    given = {"pictures": report.galleries, "plots": report.plots, "attackers": report.attackers}
+    given = {"pictures": report.galleries, "plots": report.plots, "steps": report.films, "attackers": report.attackers}
     return template("dpbench.report", "page.html").render(
         report=report,
         policy=POLICY.format(scripts=" ".join(f"'{one}'" for one in hashes)),

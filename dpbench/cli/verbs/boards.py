@@ -109,10 +109,9 @@ def leaderboard(
     )
     board = protocol.board(records, claimed=others)
     if beside is not None:
-        from dpbench.gate.beside import set_beside
-        from dpbench.gate.check import load_side
+        from dpbench.gate.beside import beside as set_beside
 
-        found = set_beside(board, load_side(beside).board, protocol.boards.layout)
+        found = set_beside(protocol, records, board, beside)
         board = found.board
         for line in found.notes:
             print(f"note: {clean(line, ERROR_LIMIT)}")

@@ -48,6 +48,9 @@ WORDS = ("condition", "defense", "defense_args", "status", "seeds", "serves", "l
 LATER = ("leakage_metrics",)
 """Columns that boards of before do not have."""
 
+BESIDE = ("origin",)
+"""Columns of boards with rows of several runs alone: see `dpbench.gate.beside`."""
+
 NUMBERS = tuple(column for column in COLUMNS if column not in SUBJECT + WORDS)
 """Columns that hold figures."""
 
@@ -71,7 +74,8 @@ def read_sharing_board(table: CsvTable) -> pd.DataFrame:
             f"board {table.path} lacks the columns {', '.join(missing[:NAMED])}; write it again with "
             "`dpbench leaderboard DIR --output FILE.csv`"
         )
-    board = pd.DataFrame(table.rows, columns=table.header, dtype=object).reindex(columns=list(COLUMNS))
+    known = [*COLUMNS, *(name for name in BESIDE if name in table.header)]
+    board = pd.DataFrame(table.rows, columns=table.header, dtype=object).reindex(columns=known)
     for column in NUMBERS:
         try:
             board[column] = pd.to_numeric(board[column].replace("", None))

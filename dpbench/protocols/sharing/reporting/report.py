@@ -19,7 +19,7 @@ from dpbench.protocols.sharing.units import Attacked
 from dpbench.report import plots, verdicts
 from dpbench.report.boards import commands, environment, how_it_works, plain_table
 from dpbench.report.content import Answer, Cell, Column, Gallery, Line, Plot, Report, Table, Tone
-from dpbench.report.gallery import gallery_of
+from dpbench.report.gallery import films, gallery_of
 from dpbench.report.glossary import SHARING, TERMS
 from dpbench.report.levels import RULE, broken, decimal, level_of, number, percent, told
 from dpbench.reporting.plots.marks import mark_of
@@ -72,6 +72,7 @@ def report_of_sharing(
         tone=tone,
         answers=[_answer(names, rows, alone=len(panels) == 1) for names, rows in panels],
         galleries=_galleries(folder, records) if folder is not None else [],
+        films=films(folder, records) if folder is not None else [],
         table=_table(board),
         attackers=_attackers(board, records),
         plots=[plot for plot in shown if plot is not None],

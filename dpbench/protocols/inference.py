@@ -199,7 +199,7 @@ class Inference(Protocol[CellSpec, Record]):
     def write(self, records: Sequence[Record], board: pd.DataFrame, output: Path, plot: str) -> int:
         """See `Protocol`."""
         if output.suffix == ".tex":
-            return write_paper_table(board, output)
+            return self.write_paper(board, output)
         if output.suffix.lower() == ".html":
             write_page(report_of_cells(board, records), output)
         elif output.suffix not in PLOTTED:
@@ -213,6 +213,12 @@ class Inference(Protocol[CellSpec, Record]):
         elif plot == "depth" and not write_depth(board, depths(records), output):
             raise DpbenchError("--plot depth: these runs do not hold several split points of an undefended backbone")
         return len(board)
+
+    def write_paper(
+        self, board: pd.DataFrame, output: Path, rows: str | None = None, columns: Sequence[str] | None = None
+    ) -> int:
+        """See `write_paper_table`."""
+        return write_paper_table(board, output, rows=rows, columns=columns)
 
     def show(self, records: Sequence[Record], board: pd.DataFrame, console: Console) -> None:
         """See `Protocol`."""

@@ -318,6 +318,12 @@ class Protocol(abc.ABC, Generic[U, R]):
         write_atomically(output, lambda path: path.write_text(text, encoding="utf-8", newline="\n"))
         return len(board)
 
+    def write_paper(
+        self, board: pd.DataFrame, output: Path, rows: str | None = None, columns: Sequence[str] | None = None
+    ) -> int:
+        """A board as a table of LaTeX; rows and columns as its protocol calls them. Returns how many rows it has."""
+        raise DpbenchError(f"{output.name}: boards of the protocol {self.name!r} are no tables for a paper")
+
     def show(self, records: Sequence[R], board: pd.DataFrame, console: Console) -> None:
         """The table at the end of a run."""
         table = Table(box=None, pad_edge=False)

@@ -68,7 +68,7 @@ def write_run(folder):
                         "notes": notes,
                         "environment": {"python": "3.11", "os": HOSTILE},
                         "created": "2026-01-01T00:00:00+00:00",
-                        "kept": kept(folder, record.id, victims, recovered, record.fidelity),
+                        "kept": kept(folder, record.id, victims, recovered, record.fidelity, shows=attack == "rmle"),
                     }
                 )
                 CELLS.write(folder, record)
@@ -78,9 +78,10 @@ def write_run(folder):
     return folder
 
 
-def kept(folder, name, victims, recovered, fidelity):
+def kept(folder, name, victims, recovered, fidelity, *, shows=False):
+    frames = {step: recovered[0] * step / 20 for step in (1, 10, 20)} if shows else None
     result = SimpleNamespace(victims=victims, reconstructions=recovered, fidelity=fidelity)
-    return keep_images(folder, name, result, title=name)
+    return keep_images(folder, name, result, title=name, frames=frames)
 
 
 def write_sharing_run(folder):
@@ -270,6 +271,15 @@ def test_a_picture_says_more_to_a_pointer_and_to_the_keyboard(visit):
     assert "SSIM" in figure.get_attribute("title")
     figure.hover()
     assert "re-identified" in figure.get_attribute("title")
+
+
+def test_images_that_attacks_showed_stand_side_by_side(visit):
+    page = visit("run")
+    films = page.locator("#steps .strip")
+    assert films.count() == 8
+    assert films.first.locator("figcaption").all_inner_texts() == ["1", "10", "20"]
+    assert films.first.locator("img").first.get_attribute("alt") == "what rmle behind none showed at step 1"
+    assert films.first.locator("img").first.bounding_box()["width"] > 30
 
 
 def test_plots_say_which_way_is_worse_and_of_what_they_are(visit):

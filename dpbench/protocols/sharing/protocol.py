@@ -28,6 +28,7 @@ from dpbench.protocols.sharing.plan import plan_sharing
 from dpbench.protocols.sharing.records import SHARED, SharingRecord, latest
 from dpbench.protocols.sharing.reporting.board import SHARING_SCALE, build_sharing_board, members_of
 from dpbench.protocols.sharing.reporting.columns import SHARING_BOARDS
+from dpbench.protocols.sharing.reporting.paper import write_sharing_paper
 from dpbench.protocols.sharing.reporting.plots import write_benefit, write_transfer
 from dpbench.protocols.sharing.reporting.report import report_of_sharing
 from dpbench.protocols.sharing.reporting.table import print_sharing, print_transfer, write_csv, write_sharing_board
@@ -162,7 +163,15 @@ class Sharing(Protocol[Unit, SharingRecord]):
         if output.suffix.lower() == ".html" and plot != "transfer":
             write_page(self.page(records, board, None, title="leaderboard"), output)
             return len(board)
+        if output.suffix.lower() == ".tex" and plot != "transfer":
+            return self.write_paper(board, output)
         return write_sharing_board(list(records), board, output, plot)
+
+    def write_paper(
+        self, board: pd.DataFrame, output: Path, rows: str | None = None, columns: Sequence[str] | None = None
+    ) -> int:
+        """See `write_sharing_paper`."""
+        return write_sharing_paper(board, output, rows=rows, columns=columns)
 
     def show(self, records: Sequence[SharingRecord], board: pd.DataFrame, console: Console) -> None:
         """The board and the transfer matrices."""

@@ -12,7 +12,8 @@ from dpbench.errors import DpbenchError
 from dpbench.protocols.sharing.reporting.columns import FLOOR
 from dpbench.protocols.sharing.reporting.row_labels import varied_arguments
 from dpbench.protocols.sharing.reporting.transfer import matrices
-from dpbench.reporting.plots.plot_style import bars, legible, note, panels, refuse_ending, style_of
+from dpbench.reporting.plots.marks import style_of_defense
+from dpbench.reporting.plots.plot_style import NAMED, bars, legible, note, panels, refuse_ending
 from dpbench.text.shown_text import drawn
 
 if TYPE_CHECKING:
@@ -89,8 +90,8 @@ def _points(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
         axes.plot(clean[metric], 100 * clean["gain"], "*", color="black", markersize=12, label="clean features")
     defended = rows[(rows["condition"] == "defended-features") & rows[metric].notna() & rows["gain"].notna()]
     short = varied_arguments(defended)
-    for number, (defense, settings) in enumerate(defended.groupby("defense", sort=True)):
-        colour, marker = style_of(number)
+    for defense, settings in defended.groupby("defense", sort=True):
+        colour, marker = style_of_defense(str(settings[NAMED].iloc[0]))
         settings = settings.sort_values(metric)
         x, y = settings[metric].to_numpy(float), 100 * settings["gain"].to_numpy(float)
         axes.errorbar(

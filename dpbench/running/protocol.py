@@ -286,8 +286,8 @@ class Protocol(abc.ABC, Generic[U, R]):
 
     def columns_of(self, records: Sequence[R], row: Row) -> Mapping[str, Any]:
         """Column -> value of one row of the board; empty where it has no such row."""
-        named = ((self.boards.layout.name_of(values), values) for values in self.board(records).to_dict("records"))
-        return next(({str(key): value for key, value in values.items()} for name, values in named if name == row), {})
+        rows = ({str(key): value for key, value in one.items()} for one in self.board(records).to_dict("records"))
+        return next((values for values in rows if self.boards.layout.name_of(values) == row), {})
 
     def figures(self, records: Sequence[R]) -> pd.DataFrame:
         """Per-image figures: a row per unit and victim."""

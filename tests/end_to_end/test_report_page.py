@@ -202,7 +202,7 @@ def test_the_answer_comes_first_and_in_plain_words(visit):
     )
     assert page.locator("main section").first.get_attribute("id") == "answer"
     order = page.locator("main section").evaluate_all("all => all.map(one => one.id)")
-    assert order == ["answer", "pictures", "figures", "attackers", "plots", "glossary", "untested", "more"]
+    assert order == ["answer", "pictures", "figures", "attackers", "plots", "steps", "glossary", "untested", "more"]
 
 
 def test_the_table_is_sorted_by_a_click_and_by_a_key(visit):

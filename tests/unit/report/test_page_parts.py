@@ -5,9 +5,12 @@ import math
 import pytest
 from record_factory import make_record
 
+from dpbench.board.columns import ORDER
 from dpbench.contract.defense import Defense
+from dpbench.protocols.sharing.reporting.columns import COLUMNS as SHARING_COLUMNS
 from dpbench.report import plots
 from dpbench.report.boards import commands
+from dpbench.report.glossary import meaning_of
 from dpbench.report.levels import broken, level_of, percent
 from dpbench.reporting.plots.marks import mark_of, symbol_of
 from dpbench.suite.words import built_in
@@ -108,6 +111,12 @@ def test_a_curve_of_a_stranger_has_a_name_that_a_page_can_choose():
 )
 def test_other_notes_are_no_curves(notes):
     assert plots.curves([noted(**notes)]) is None
+
+
+def test_every_column_of_a_board_is_explained():
+    assert {column for column in (*ORDER, *SHARING_COLUMNS) if not meaning_of(column)} == set()
+    assert meaning_of("gain_low") == "lower end of the 95% interval of gain"
+    assert meaning_of("mine") == meaning_of("mine_low") == ""
 
 
 def test_commands_do_not_say_where_a_run_lies(tmp_path):

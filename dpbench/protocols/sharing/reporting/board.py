@@ -57,7 +57,7 @@ def members_of(records: Iterable[SharingRecord]) -> dict[Row, tuple[str, ...]]:
 
 def arranged(board: pd.DataFrame) -> pd.DataFrame:
     """Rows of several runs in the order of a board."""
-    rows = board.to_dict("records")
+    rows = [{str(key): value for key, value in row.items()} for row in board.to_dict("records")]
     subjects = list(dict.fromkeys(tuple(row[name] for name in SUBJECT) for row in rows))
     order = sorted(
         range(len(rows)), key=lambda at: (subjects.index(tuple(rows[at][name] for name in SUBJECT)), _order(rows[at]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +210,7 @@ def _table(board: pd.DataFrame) -> Table:
             Cell(f"the receiver, knowing: {knows[-1]}" if attacked and knows else ""),
         ]
         lines.append(Line([*cells, *whole.cells], "", colour, marker))
-    columns = [*MAIN, *(Column(column.title, column.numeric, main=False) for column in text.columns)]
+    columns = [*MAIN, *(replace(column, main=False) for column in text.columns)]
     return Table(columns, lines)
 
 

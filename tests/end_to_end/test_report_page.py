@@ -100,6 +100,8 @@ def write_sharing_run(folder):
             record = sharing_records.attacked(attack, "public", given, defense, victims=hashes)
             update = {"kept": kept(folder, record.id, victims, recovered, record.fidelity)}
             SHARED.write(folder, record.model_copy(update=update))
+    for prepared_on, judged_on in (([0], 0), ([0], 1), ([1], 0), ([1], 1)):
+        SHARED.write(folder, sharing_records.transferred(prepared_on, judged_on, [0.5 - 0.2 * judged_on] * 4))
     return folder
 
 
@@ -291,6 +293,14 @@ def test_plots_say_which_way_is_worse_and_of_what_they_are(visit):
     plot.locator("select").select_option("re-identified (%)")
     page.wait_for_function("document.querySelector('.ytitle').textContent.includes('re-identified')")
     assert plot.locator(".scatterlayer .point").count() > 3
+
+
+def test_shared_features_have_their_plots(visit):
+    page = all_seen(visit("sharing"))
+    titles = page.locator(".plot h3").all_inner_texts()
+    assert [title.partition(":")[0] for title in titles] == ["Gain and leak", "Transfer between fits"]
+    assert page.locator(".plot .heatmaplayer image").count() == 1
+    assert page.locator(".plot .heatmap-label").all_inner_texts() == ["0.50", "0.30", "0.50", "0.30"]
 
 
 def test_a_defense_has_one_colour_and_one_sign_everywhere(visit):

@@ -8,8 +8,9 @@ from record_factory import make_record
 from dpbench.board.columns import ORDER
 from dpbench.contract.defense import Defense
 from dpbench.protocols.sharing.reporting.columns import COLUMNS as SHARING_COLUMNS
-from dpbench.report import plots
+from dpbench.report import page, plots
 from dpbench.report.boards import commands
+from dpbench.report.content import Cell, Column, Line, Table
 from dpbench.report.glossary import meaning_of
 from dpbench.report.levels import broken, level_of, percent
 from dpbench.reporting.plots.marks import mark_of, symbol_of
@@ -111,6 +112,23 @@ def test_a_curve_of_a_stranger_has_a_name_that_a_page_can_choose():
 )
 def test_other_notes_are_no_curves(notes):
     assert plots.curves([noted(**notes)]) is None
+
+
+def test_values_of_a_table_are_text_and_figures_are_sorted_by_what_they_say():
+    columns = [Column("name"), Column("figure", numeric=True), Column("more", main=False)]
+    lines = [
+        Line([Cell("<b>"), Cell("0.5000", 0.5), Cell("7", 7.0)], colour="#123456", marker="x"),
+        Line([Cell("a", about='"q"'), Cell("50%", 0.5, "yes"), Cell("", math.nan)], group="weaker"),
+    ]
+    assert str(page._rows(Table(columns, lines), headed=True)).splitlines() == [
+        '<tr><th scope=row><span class="sign" aria-hidden="true" style="color:#123456">x</span> &lt;b&gt;<td>0.5000'
+        '<td data-order="7.0">7',
+        '<tr data-group="weaker"><th scope=row title="&#34;q&#34;">a<td data-order="0.5"><span class="level yes">50%</span>'
+        "<td>",
+    ]
+    places = page._places("main", columns)
+    assert "#main td:nth-child(2) { text-align: right" in places
+    assert "#main:not(.all) tr > :nth-child(3) { display: none; }" in places
 
 
 def test_every_column_of_a_board_is_explained():

@@ -118,12 +118,12 @@ def test_values_of_a_table_are_text_and_figures_are_sorted_by_what_they_say():
     columns = [Column("name"), Column("figure", numeric=True), Column("more", main=False)]
     lines = [
         Line([Cell("<b>"), Cell("0.5000", 0.5), Cell("7", 7.0)], colour="#123456", marker="x"),
-        Line([Cell("a", about='"q"'), Cell("50%", 0.5, "yes"), Cell("", math.nan)], group="weaker"),
+        Line([Cell("a", about='"q"'), Cell("50%", 0.5, "yes"), Cell("", math.nan)], group="w"),
     ]
     assert str(page._rows(Table(columns, lines), headed=True)).splitlines() == [
         '<tr><th scope=row><span class="sign" aria-hidden="true" style="color:#123456">x</span> &lt;b&gt;<td>0.5000'
         '<td data-order="7.0">7',
-        '<tr data-group="weaker"><th scope=row title="&#34;q&#34;">a<td data-order="0.5"><span class="level yes">50%</span>'
+        '<tr data-group="w"><th scope=row title="&#34;q&#34;">a<td data-order="0.5"><span class="level yes">50%</span>'
         "<td>",
     ]
     places = page._places("main", columns)

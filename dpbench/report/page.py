@@ -156,15 +156,22 @@ def _labels(table: str, columns: Sequence[Column]) -> str:
 
 
 def _places(table: str, columns: Sequence[Column]) -> str:
-    figures = ", ".join(f"#{table} td:nth-child({at})" for at, one in enumerate(columns, 1) if one.numeric)
+    figures = _at(f"#{table} td", [at for at, one in enumerate(columns, 1) if one.numeric])
     more = [at for at, one in enumerate(columns, 1) if not one.main]
-    at_first = ", ".join(f"#{table}:not(.all) tr > :nth-child({at})" for at in more)
-    printed = ", ".join(f"#{table} tr > :nth-child({at})" for at in more)
     wide = "screen and (min-width: 42.01rem)" + (", print" if table == "main" else "")
     rules = [f"@media {wide} {{ {figures} {{ text-align: right; white-space: nowrap; }} }}"] if figures else []
     if more:
-        rules += [f"{at_first} {{ display: none; }}", f"@media print {{ {printed} {{ display: none !important; }} }}"]
+        rules.append(f"{_at(f'#{table}:not(.all) tr > *', more)} {{ display: none; }}")
+        rules.append(f"@media print {{ {_at(f'#{table} tr > *', more)} {{ display: none !important; }} }}")
     return "\n".join([*rules, ""])
+
+
+def _at(selector: str, places: Sequence[int]) -> str:
+    """The selector at these places, a part for each run of them: browsers try every part on every value."""
+    first = [at for at in places if at - 1 not in places]
+    last = [at for at in places if at + 1 not in places]
+    runs = zip(first, last, strict=True)
+    return ", ".join(f"{selector}:nth-child(n+{start}):nth-child(-n+{end})" for start, end in runs)
 
 
 def _titles(table: str, columns: Sequence[Column]) -> str:

@@ -121,7 +121,7 @@ def _row(line: Line, columns: Sequence[Column], *, headed: bool) -> str:
         first = line.cells[0]
         sign = _value(first, _sign(line), numeric=columns[0].numeric).removeprefix("<td")
         values[0] = f"<th scope=row{sign}"
-    return f"<tr{group}>{''.join(values)}"  # HTML closes rows and values by itself
+    return f"<tr{group}>{''.join(values)}</tr>"  # HTML closes values by itself
 
 
 def _sign(line: Line) -> str:

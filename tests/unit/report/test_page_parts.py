@@ -122,9 +122,9 @@ def test_values_of_a_table_are_text_and_figures_are_sorted_by_what_they_say():
     ]
     assert str(page._rows(Table(columns, lines), headed=True)).splitlines() == [
         '<tr><th scope=row><span class="sign" aria-hidden="true" style="color:#123456">x</span> &lt;b&gt;<td>0.5000'
-        '<td data-order="7.0">7',
+        '<td data-order="7.0">7</tr>',
         '<tr data-group="w"><th scope=row title="&#34;q&#34;">a<td data-order="0.5"><span class="level yes">50%</span>'
-        "<td>",
+        "<td></tr>",
     ]
     places = page._places("main", [*columns, *columns[1:]])
     assert "#main td:nth-child(n+2):nth-child(-n+2), #main td:nth-child(n+4):nth-child(-n+4) { text-align" in places

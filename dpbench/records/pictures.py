@@ -32,6 +32,9 @@ LABEL = 100
 LARGEST_STEPS = 1_000_000
 """Bytes of a file of frames; longer ones are not read."""
 
+LONGEST_STEP = 18
+"""Digits of the number of a step."""
+
 GAP, MARGIN, LABEL_PX, TITLE_PX = 4, 10, 13, 16
 
 TILE_PX = 96
@@ -183,10 +186,14 @@ def frames_of(run_dir: Path, record: Envelope) -> dict[int, Pixels]:
             return {}
         content = path.read_bytes()
         given = safetensors.numpy.load(content) if hashlib.sha256(content).hexdigest() == hashed else {}
-    except (OSError, safetensors.SafetensorError):
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError):  # the last of kinds it has not
         return {}
-    frames = {int(step): image for step, image in given.items() if step.isdecimal() and _is_frame(image)}
+    frames = {int(step): image for step, image in given.items() if _is_step(step) and _is_frame(image)}
     return {step: np.ascontiguousarray(frames[step].transpose(1, 2, 0)) for step in sorted(frames)[:MOST_FRAMES]}
+
+
+def _is_step(name: str) -> bool:
+    return name.isdecimal() and len(name) < LONGEST_STEP
 
 
 def _is_frame(image: np.ndarray[Any, Any]) -> bool:

@@ -61,10 +61,12 @@ def to_read(board: pd.DataFrame) -> pd.DataFrame:
     text = as_text(board)
     for column in GUARANTEES:
         text[column] = text[column].where((text[column] != "") | (text["status"] == "failed"), "n/a")
-    found = recognised(board)
-    for place, row in zip(board.index, board.to_dict("records"), strict=True):
-        known = "victims re-identified all the same" if found[place] else ""
-        text.loc[place, "status"] = "; ".join(filter(None, [row["status"], not_converged(row), known]))
+    named = ("victims re-identified all the same" if found else "" for found in recognised(board))
+    rows = board.to_dict("records")
+    text["status"] = [
+        "; ".join(filter(None, [row["status"], not_converged(row), known]))
+        for row, known in zip(rows, named, strict=True)
+    ]
     return text
 
 

@@ -13,7 +13,7 @@ import torch
 from dpbench.cells.result import Result
 from dpbench.errors import DpbenchError
 from dpbench.machine.writing import Unwritable, write_atomically
-from dpbench.records.pictures import pixels_of, reconstructions_path, write_picture, write_rows
+from dpbench.records.pictures import pixels_of, reconstructions_path, steps_path, write_picture, write_rows
 from dpbench.records.store import picture_path
 
 KEPT = 16
@@ -23,7 +23,7 @@ KEPT = 16
 def keep_images(
     run_dir: Path, name: str, result: Result, *, title: str, frames: Mapping[int, torch.Tensor] | None = None
 ) -> dict[str, str]:
-    """Write `reconstructions/NAME.safetensors`, `pictures/NAME.png`, and `steps/NAME.png` of what was logged.
+    """Write `reconstructions/NAME.safetensors`, `pictures/NAME.png`, and what was logged to `steps/NAME.*`.
 
     Returns:
         Path of each below the run directory -> SHA-256 of its content, for the record.
@@ -37,11 +37,16 @@ def keep_images(
     write_atomically(tensors, lambda path: safetensors.torch.save_file(pairs, path))
     captions = [f"SSIM {value:.2f}" for value in result.fidelity.get("ssim", [])[:KEPT]]
     write_picture(picture, victims, reconstructions, captions=captions, title=title)
+    files = [tensors, picture]
     if frames:
+        steps = steps_path(run_dir, name)
+        logged = {str(step): _as_bytes(frame) for step, frame in frames.items()}
+        write_atomically(steps, lambda path: safetensors.torch.save_file(logged, path))
+        files.append(steps)
         rows = [(f"step {step}", "", pixels_of(frame[None])) for step, frame in frames.items()]
         sizes = {images.shape for _, _, images in rows}
         write_rows(run_dir / "steps" / f"{name}.png", [row for row in rows if row[2].shape == max(sizes)], title=title)
-    return hashes_of(run_dir, (tensors, picture))
+    return hashes_of(run_dir, files)
 
 
 def load_images(path: Path) -> tuple[torch.Tensor, torch.Tensor]:

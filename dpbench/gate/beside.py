@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from dpbench.board.columns import CELL_LAYOUT, FLOOR, WORST_CASE, Layout, arguments_of, tidy, with_arguments
-from dpbench.board.rows import sorted_rows
-from dpbench.contract.threat import UNDEFENDED
+from dpbench.board.columns import Layout, Row, arguments_of, with_arguments
+from dpbench.board.comparisons import Scale
 from dpbench.errors import DpbenchError
+from dpbench.gate.reproduction import records_of
+from dpbench.protocols.boards import read
+from dpbench.protocols.known import AnyProtocol, of_run
+from dpbench.records.archive import is_archive
+from dpbench.records.record import Envelope
 
 OWN = "own"
 """`origin` of a row from one's own run on the scale of the board that it stands in."""
 
 ELSEWHERE = "own, another scale"
-"""`origin` of one whose leakage cannot be compared with the board's, and is left out."""
+"""`origin` of one whose figures on that scale cannot be compared with the board's, and are left out."""
 
-SCOPE = ["dataset", "backbone", "split_point", "seed"]
+MEASURED = "measured"
+"""`origin` of what the board holds already."""
 
-LEAKAGE = ("leakage", "leakage_ssim", "leakage_psnr_db", "leakage_lpips")
+Ids = Mapping[Row, Sequence[str]]
+"""Name of a row -> ids of the records that it rests on."""
 
 
 @dataclass(frozen=True)
@@ -37,94 +45,121 @@ class Beside:
     notes: list[str]
 
 
-def set_beside(own: pd.DataFrame, published: pd.DataFrame, layout: Layout) -> Beside:
+def beside(protocol: AnyProtocol, records: Sequence[Envelope], own: pd.DataFrame, published: Path) -> Beside:
+    """Set the rows of a run into a published board, see `set_beside`.
+
+    Args:
+        protocol: of the run.
+        records: of the run.
+        own: its board.
+        published: a board (.csv), a file of records, or a run directory.
+
+    Raises:
+        DpbenchError: the published board is of another protocol, or has no scale; the run holds no row.
+    """
+    if protocol.scale is None:
+        raise DpbenchError("--beside: such boards have no scale that rows of another run could stand on; leave it out")
+    if published.is_dir() or is_archive(published):
+        theirs = of_run(published)
+        of_board = theirs.newest(theirs.store.all(published))
+        board, layout = theirs.board(of_board), theirs.boards.layout
+    else:
+        of_board = None
+        board, layout = read(published)
+    if layout is not protocol.boards.layout:
+        raise DpbenchError(f"--beside {published}: expected a board of the protocol {protocol.name!r}, like the run")
+    if "cell" in board:
+        return set_beside(own, board, layout, protocol.scale)
+    if of_board is None:
+        of_board = protocol.newest(protocol.store.all(records_of(published)))
+    return set_beside(own, board, layout, protocol.scale, protocol.members(records), protocol.members(of_board))
+
+
+def set_beside(
+    own: pd.DataFrame,
+    published: pd.DataFrame,
+    layout: Layout,
+    scale: Scale,
+    own_ids: Ids | None = None,
+    published_ids: Ids | None = None,
+) -> Beside:
     """Set the rows of a run into a published board.
 
-    The scale of a board is its undefended model under its attacks, beside its floors. A run has it where it holds
-    those cells too: the same images, network, split point, attacks and victims, as their ids say. Then its undefended
-    rows and floors are left out, since the board has them.
+    A run stands on the scale of a board where it holds all that the board has as references: the same images, network,
+    victims and plug-ins, as their ids say. Then its own references are left out, since the board has them.
 
     Args:
         own: the board of the run.
         published: from a CSV file, or of records.
         layout: how both name their rows.
+        scale: what makes the scale of such boards.
+        own_ids: of the rows of `own`; by default what their column `cell` says.
+        published_ids: likewise of `published`.
 
     Raises:
-        DpbenchError: the boards are not of cells, or the run holds no row.
+        DpbenchError: the run holds no row.
     """
-    if layout is not CELL_LAYOUT:
-        raise DpbenchError("--beside: such boards have no scale that rows of another run could stand on; leave it out")
     if own.empty:
         raise DpbenchError("--beside: the run holds no row; run the suite first")
+    known = _references(published[_measured(published)], layout, scale, published_ids)
+    here = _references(own, layout, scale, own_ids)
     notes: list[str] = []
-    parts = [published]
-    for scope, rows in own.groupby(SCOPE, sort=False):
-        there, why = _place(rows, published)
-        here = " ".join(str(name) for name in scope[:3])
+    parts = [published if "origin" in published else published.assign(origin=MEASURED)]
+    emptied = {"tied": ""} if "tied" in own else {}
+    for scope, rows in own.groupby(list(scale.scope), sort=False):
+        called = " ".join(str(name) for name in scope[:3])
+        there, why = _place(here.get(scope, {}), known)
         if there is None:
-            notes.append(f"{here}: {why}; its leakage is left out, and its other figures are of a run of its own")
-            rows = rows.assign(origin=ELSEWHERE, tied="", **_without_leakage(rows))
+            left = [name for name in scale.columns if name in rows and not name.endswith(("_low", "_high"))]
+            notes.append(f"{called}: {why}; {', '.join(left)} left out, other figures are of a run of its own")
+            rows = rows.assign(origin=ELSEWHERE, **emptied, **_without(rows, scale))
         else:
-            rows = rows[~_reference(rows)].assign(origin=OWN, tied="", **there)
-            notes += [f"{here}: {line}" for line in why.splitlines()]
-            notes.append(f"{here}: {len(rows)} rows set into the board, on its scale")
+            same = published[
+                (published[list(scale.scope)].astype(str) == list(there)).all(axis=1) & _measured(published)
+            ]
+            notes += [f"{called}: {line}" for line in scale.differences(rows, same)]
+            named = dict(zip(scale.scope, there, strict=True))
+            rows = rows[~scale.is_reference(rows)].assign(origin=OWN, **emptied, **named)
+            notes.append(f"{called}: {len(rows)} rows set into the board, on its scale")
         parts.append(rows)
-    board = sorted_rows(tidy(pd.concat(parts, ignore_index=True)))
+    board = scale.arranged(pd.concat(parts, ignore_index=True))
     return Beside(with_arguments(board, {**arguments_of(published), **arguments_of(own)}), notes)
 
 
-def _without_leakage(rows: pd.DataFrame) -> dict[str, Any]:
-    columns = [f"{name}{end}" for name in LEAKAGE for end in ("", "_low", "_high")]
-    emptied: dict[str, Any] = dict.fromkeys((name for name in columns if name in rows), float("nan"))
-    return emptied | {name: "" for name in ("leakage_metrics",) if name in rows}
+def _measured(board: pd.DataFrame) -> Any:
+    return board["origin"] == MEASURED if "origin" in board else pd.Series(True, index=board.index)
 
 
-def _reference(rows: pd.DataFrame) -> pd.Series[bool]:
-    """Rows of the undefended model, and its floor."""
-    return (rows["defense"] == UNDEFENDED) | (rows["attack"] == FLOOR)
+def _without(rows: pd.DataFrame, scale: Scale) -> dict[str, Any]:
+    emptied: dict[str, Any] = dict.fromkeys((name for name in scale.columns if name in rows), float("nan"))
+    return emptied | {name: "" for name in scale.words if name in rows}
 
 
-def _place(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[dict[str, str] | None, str]:
-    """What the board calls the scope of these rows, and remarks on it; None and why it has no such scope."""
-    held = set(rows.loc[_reference(rows), "cell"]) - {""}
+Scope = tuple[str, ...]
+
+
+def _references(board: pd.DataFrame, layout: Layout, scale: Scale, ids: Ids | None) -> dict[Scope, dict[str, str]]:
+    """Scope -> id of each record that makes its scale -> what its row is called there."""
+    label = next(name for name in ("attack", "condition") if name in layout.key)
+    found: dict[Scope, dict[str, str]] = defaultdict(dict)
+    for row in board[scale.is_reference(board)].to_dict("records"):
+        named = {str(column): value for column, value in row.items()}
+        members = [str(named.get("cell", ""))] if ids is None else ids.get(layout.name_of(named), ())
+        scope = tuple(str(named[column]) for column in scale.scope)
+        found[scope] |= {one: str(named[label]) for one in members if one}
+    return found
+
+
+def _place(held: Mapping[str, str], known: Mapping[Scope, Mapping[str, str]]) -> tuple[Scope | None, str]:
+    """What the board calls the scope of these references; None and why it has no such scope."""
     if not held:
-        return None, "the run has no undefended model; run the suite with the defense `none` and the board's attacks"
-    best, lacking = "", []
-    for scope, known in published[published["origin"] == "measured"].groupby(SCOPE, sort=False):
-        cells = known.loc[_reference(known) & (known["cell"] != ""), ["cell", "attack"]]
-        if cells.empty or not held & set(cells["cell"]):
+        return None, "the run has no undefended reference; run the suite with all that the board is set against"
+    lacking = ""
+    for scope, references in known.items():
+        if not held.keys() & references.keys():
             continue
-        missing = sorted(set(cells.loc[~cells["cell"].isin(held), "attack"]))
-        if missing:
-            best, lacking = " ".join(str(name) for name in scope[:3]), missing
-            continue
-        named = dict(zip(SCOPE, (str(name) for name in scope), strict=True))
-        return named, "\n".join(_differences(rows, known))
-    if lacking:
-        return None, f"the run lacks attacks on the undefended model that the board has ({', '.join(lacking)}; {best})"
-    return None, "no cell of its undefended model is on the board: other images, network, victims, or versions"
-
-
-def _differences(rows: pd.DataFrame, known: pd.DataFrame) -> Iterator[str]:
-    """Where the undefended model of a run is another fit than the board's."""
-    here, there = (_undefended(part) for part in (rows, known))
-    if here is None or there is None:
-        return
-    for column, decimals in (("accuracy", 3), ("ssim", 3)):
-        mean, low, high = (there[f"{column}{end}"] for end in ("", "_low", "_high"))
-        if pd.notna(low) and not low <= here[column] <= high:
-            yield (
-                f"another fit of the network: undefended {column} {here[column]:.{decimals}f}, on the board "
-                f"{mean:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]; read differences with that in mind"
-            )
-    if here.get("leakage_metrics", "") != there.get("leakage_metrics", ""):
-        yield (
-            f"leakage is made of {here.get('leakage_metrics', '') or 'nothing'}, on the board of "
-            f"{there.get('leakage_metrics', '') or 'nothing'}: do not compare it"
-        )
-
-
-def _undefended(rows: pd.DataFrame) -> pd.Series | None:
-    """The worst case of the undefended model: the first such row of a board is the strongest attacker's."""
-    found = rows[(rows["defense"] == UNDEFENDED) & (rows["attack"] == WORST_CASE)]
-    return None if found.empty else found.iloc[0]
+        missing = sorted({label for one, label in references.items() if one not in held})
+        if not missing:
+            return scope, ""
+        lacking = f"the run lacks references that the board has ({', '.join(missing)}; {' '.join(scope[:3])})"
+    return None, lacking or "no undefended reference is the board's: other images, network, victims, or versions"

@@ -203,6 +203,7 @@ FIGURES = {
     "max_label_read": Figure("label_read", "label read", share=True, least=False, leaks=True),
     "max_leakage": Figure("leakage", "leakage", share=False, least=False, leaks=True),
     "min_accuracy": Figure("accuracy", "accuracy", share=True, least=True, leaks=False),
+    "min_gain": Figure("gain", "gain", share=True, least=True, leaks=False),
     "max_drop": Figure("accuracy_drop", "accuracy lost", share=True, least=False, leaks=False),
 }
 """Option -> what its limit is about."""

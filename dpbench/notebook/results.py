@@ -17,9 +17,10 @@ from dpbench.text.shown_text import clean
 from dpbench.text.terminal import make_console
 
 SHOWN = (
-    *("defense", "defense_args", "attack", "threat_model", "accuracy", "ssim", "reid_top1", "label_read", "leakage"),
-    "status",
+    *("condition", "defense", "defense_args", "attack", "threat_model"),
+    *("accuracy", "gain", "ssim", "reid_top1", "label_read", "leakage", "status"),
 )
+"""Columns that a notebook shows, of those that a board has."""
 
 
 class Results:
@@ -95,7 +96,7 @@ class Results:
         board = self.board
         if "attack" in board:
             board = board[board["attack"].isin([WORST_CASE, FLOOR])]
-        shown = board[[column for column in SHOWN if column in board]] if "attack" in board else board
+        shown = board[[column for column in SHOWN if column in board]] if "defense" in board else board
         cells = [[_shown(value) for value in row] for row in shown.itertuples(index=False)]
         head = "".join(f"<th>{html.escape(clean(column))}</th>" for column in shown.columns)
         body = "".join(f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>" for row in cells)

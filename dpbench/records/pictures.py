@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import safetensors
+import safetensors.numpy
 from PIL import Image, ImageDraw, ImageFont
 
+from dpbench.contract.images import MOST_FRAMES, SIDE
 from dpbench.data.images import Pixels
 from dpbench.errors import DpbenchError
 from dpbench.machine.writing import write_atomically
@@ -18,11 +22,18 @@ from dpbench.text.shown_text import ERROR_LIMIT, clean
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dpbench.records.record import Envelope
 
 PAPER, INK, FAINT = "white", (30, 30, 30), (110, 110, 110)
 
 LABEL = 100
 """Most characters of a label beside a row of images."""
+
+LARGEST_STEPS = 1_000_000
+"""Bytes of a file of frames; longer ones are not read."""
+
+LONGEST_STEP = 18
+"""Digits of the number of a step."""
 
 GAP, MARGIN, LABEL_PX, TITLE_PX = 4, 10, 13, 16
 
@@ -156,6 +167,39 @@ def write_rows(path: Path, rows: Sequence[tuple[str, str, Pixels]], *, title: st
 def reconstructions_path(run_dir: Path, cell_id: str) -> Path:
     """Where a cell's first images lie: uint8 tensors `victims` and `reconstructions`, (N,3,H,W)."""
     return run_dir / "reconstructions" / f"{cell_id}.safetensors"
+
+
+def steps_path(run_dir: Path, name: str) -> Path:
+    """Where the images lie that an attack showed while it ran: uint8 tensors (3,h,w), each called by its step."""
+    return run_dir / "steps" / f"{name}.safetensors"
+
+
+def frames_of(run_dir: Path, record: Envelope) -> dict[int, Pixels]:
+    """Step -> image (h,w,3) uint8 that an attack showed, in order; empty where it showed none, or not these.
+
+    What is not the file that was written with the record, or holds anything else, counts as not there.
+    """
+    path = steps_path(run_dir, record.id)
+    hashed = record.kept.get(path.relative_to(run_dir).as_posix())
+    try:
+        if hashed is None or path.stat().st_size > LARGEST_STEPS:
+            return {}
+        content = path.read_bytes()
+        given = safetensors.numpy.load(content) if hashlib.sha256(content).hexdigest() == hashed else {}
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError):  # the last of kinds it has not
+        return {}
+    frames = {int(step): image for step, image in given.items() if _is_step(step) and _is_frame(image)}
+    return {step: np.ascontiguousarray(frames[step].transpose(1, 2, 0)) for step in sorted(frames)[:MOST_FRAMES]}
+
+
+def _is_step(name: str) -> bool:
+    return name.isdecimal() and len(name) < LONGEST_STEP
+
+
+def _is_frame(image: np.ndarray[Any, Any]) -> bool:
+    return (
+        image.dtype == np.uint8 and image.ndim == 3 and len(image) == 3 and 0 < image.size and max(image.shape) <= SIDE
+    )
 
 
 def gone(run_dir: Path, names: Iterable[str]) -> list[str]:

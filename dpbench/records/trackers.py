@@ -8,10 +8,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from dpbench.data.images import Pixels
 from dpbench.errors import DpbenchError, unknown
+from dpbench.records.pictures import frames_of
 from dpbench.records.record import Envelope
 from dpbench.text.curves import CURVES, MOST_CURVES, MOST_POINTS
 from dpbench.text.shown_text import clean
+
+SHOWN = "shown"
+"""What the images are called that an attack showed while it ran."""
 
 
 class Tracker(Protocol):
@@ -27,14 +32,23 @@ class Tracker(Protocol):
         """A unit has its record."""
 
 
+Points = list[tuple[str, int, float]]
+"""Name, step, figure."""
+
+Take = Callable[[str, Points, dict[int, Pixels]], None]
+"""Is given a record's id, its points, and step -> image (h,w,3) uint8 of what its attack showed."""
+
+
 class _Tracking:
-    """Hands on the points of new records.
+    """Hands on the points and images of new records.
 
     Args:
-        take: is given a record's id, and points: name, step, figure.
+        run_dir: where their files lie.
+        take: the program that follows.
     """
 
-    def __init__(self, take: Callable[[str, list[tuple[str, int, float]]], None]) -> None:
+    def __init__(self, run_dir: Path, take: Take) -> None:
+        self._run_dir = run_dir
         self._take = take
 
     def started(self, part: object) -> None:
@@ -46,7 +60,7 @@ class _Tracking:
     def finished(self, part: object, state: str, record: Envelope) -> None:
         """Hand on what the attack logged, and the mean of each metric; of what was there already nothing."""
         if state != "cached":
-            self._take(clean(record.id), list(points_of(record)))
+            self._take(clean(record.id), list(points_of(record)), frames_of(self._run_dir, record))
 
 
 def points_of(record: Envelope) -> Iterator[tuple[str, int, float]]:
@@ -71,12 +85,14 @@ def _is_number(value: Any) -> bool:
 def _tensorboard(run_dir: Path) -> Tracker:
     writers = _imported("torch.utils.tensorboard", "tensorboard", "tensorboard")
 
-    def take(name: str, points: list[tuple[str, int, float]]) -> None:
+    def take(name: str, points: Points, frames: dict[int, Pixels]) -> None:
         with writers.SummaryWriter(log_dir=str(run_dir / "tensorboard" / name)) as writer:
             for tag, step, figure in points:
                 writer.add_scalar(tag, figure, step)
+            for step, image in frames.items():
+                writer.add_image(SHOWN, image, step, dataformats="HWC")
 
-    return _Tracking(take)
+    return _Tracking(run_dir, take)
 
 
 def _wandb(run_dir: Path) -> Tracker:
@@ -84,12 +100,14 @@ def _wandb(run_dir: Path) -> Tracker:
     run_dir.mkdir(parents=True, exist_ok=True)
     run = wandb.init(project="dpbench", name=run_dir.name, dir=str(run_dir))
 
-    def take(name: str, points: list[tuple[str, int, float]]) -> None:
+    def take(name: str, points: Points, frames: dict[int, Pixels]) -> None:
         run.define_metric(f"{name}/*", step_metric=f"{name}/step")
         for tag, step, figure in points:
             run.log({f"{name}/{tag}": figure, f"{name}/step": step})
+        for step, image in frames.items():
+            run.log({f"{name}/{SHOWN}": wandb.Image(image, caption=f"step {step}"), f"{name}/step": step})
 
-    return _Tracking(take)
+    return _Tracking(run_dir, take)
 
 
 TRACKERS: dict[str, Callable[[Path], Tracker]] = {"tensorboard": _tensorboard, "wandb": _wandb}

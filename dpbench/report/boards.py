@@ -13,6 +13,7 @@ import pandas as pd
 from dpbench.contract.attack import Attack
 from dpbench.records.record import Envelope
 from dpbench.report.content import Cell, Column, Line, Report, Table
+from dpbench.report.glossary import meaning_of
 from dpbench.suite.words import built_in
 
 
@@ -37,7 +38,7 @@ def plain_table(board: pd.DataFrame, *, main: int | None = None) -> Table:
     """Every row and column as text; the first columns are shown at once, or all."""
     numeric = [pd.api.types.is_numeric_dtype(board[column]) for column in board.columns]
     columns = [
-        Column(str(name), numeric=number, main=main is None or place < main)
+        Column(str(name), numeric=number, main=main is None or place < main, about=meaning_of(str(name)))
         for place, (name, number) in enumerate(zip(board.columns, numeric, strict=True))
     ]
     lines = []

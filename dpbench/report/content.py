@@ -111,7 +111,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Victims on top, and a strip for each defense below them."""
+    """Strips below each other: victims and what comes back, or what an attack showed step by step."""
 
     title: str
     strips: Sequence[Strip]
@@ -158,6 +158,7 @@ class Report:
         tone: of the verdict.
         answers: what it rests on, for each network and split point.
         galleries: one for each network, split point and seed.
+        films: what attacks showed while they ran, one for each attack.
         table: what a reader needs of the board.
         attackers: name -> sentences on who attacked, and how.
         plots: in the order in which they are shown.
@@ -177,6 +178,7 @@ class Report:
     table: Table
     cells: Table
     galleries: Sequence[Gallery] = ()
+    films: Sequence[Gallery] = ()
     attackers: Sequence[tuple[str, str]] = ()
     plots: Sequence[Plot] = ()
     caveats: Sequence[str] = ()

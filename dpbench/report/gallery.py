@@ -14,7 +14,7 @@ from dpbench.board.columns import headline_of
 from dpbench.cells.kept_images import load_images
 from dpbench.contract.threat import THREAT_MODELS, UNDEFENDED
 from dpbench.data.images import Pixels
-from dpbench.records.pictures import pixels_of, reconstructions_path
+from dpbench.records.pictures import frames_of, pixels_of, reconstructions_path, steps_path
 from dpbench.records.record import Envelope
 from dpbench.report.content import Gallery, Picture, Strip
 from dpbench.reporting.plots.marks import mark_of
@@ -146,3 +146,42 @@ def encoded(image: Pixels) -> str:
         picture.save(file, format="JPEG", quality=88)
         kind = "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+
+
+MOST_STRIPS, MOST_BYTES = 24, 2_000_000
+"""Rows of what attacks showed, of all attacks together; and characters of their images."""
+
+
+def films(run_dir: Path, records: Sequence[Envelope]) -> list[Gallery]:
+    """What attacks showed while they ran: one for each attack that showed anything, a strip for each record.
+
+    Every attack has as many strips as the others, undefended networks first; what is left out is said in its title.
+    """
+    logged: dict[str, list[Envelope]] = {}
+    for record in records:
+        if steps_path(run_dir, record.id).relative_to(run_dir).as_posix() in record.kept:
+            logged.setdefault(record.named.attack, []).append(record)
+    found, size = [], 0
+    for attack, given in logged.items():
+        ordered = sorted(given, key=lambda record: record.named.defense not in ("", UNDEFENDED))
+        strips = []
+        for record in ordered[: max(1, MOST_STRIPS // len(logged))]:
+            strip = _film(record, frames_of(run_dir, record))
+            size += sum(len(picture.source) for picture in strip.pictures)
+            if size > MOST_BYTES:
+                break
+            strips += [strip] if strip.pictures else []
+        left = f", {len(strips)} of {len(given)} shown" if len(strips) < len(given) else ""
+        found += [Gallery(f"{attack}{left}", strips)] if strips else []
+    return found
+
+
+def _film(record: Envelope, frames: Mapping[int, Pixels]) -> Strip:
+    defense = record.named.defense or UNDEFENDED
+    behind = f"{record.named.attack} behind {defense}"
+    pictures = [
+        Picture(encoded(image), f"what {behind} showed at step {step}", str(step), f"{record.named.label}, step {step}")
+        for step, image in frames.items()
+    ]
+    colour, marker = mark_of(defense.split(" ")[0])
+    return Strip(defense, record.named.label, pictures, colour, marker)

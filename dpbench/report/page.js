@@ -4,13 +4,15 @@
   const one = (query, root = document) => root.querySelector(query);
 
   // tables: sorted by a click on a heading, filtered by words and by group
-  const key = (cell) => (cell.dataset.order === undefined ? null : Number(cell.dataset.order));
-  const compare = (a, b) => {
-    const [x, y] = [key(a), key(b)];
-    if (x !== null && y !== null) return x - y;
-    return a.textContent.localeCompare(b.textContent, "en", { numeric: true });
+  const key = (cell, head) => {
+    if (cell.dataset.order !== undefined) return Number(cell.dataset.order);
+    const text = cell.textContent;  // of figures that read as they are sorted
+    return head.classList.contains("number") && text !== "" && Number.isFinite(Number(text)) ? Number(text) : null;
   };
-  const empty = (cell, numeric) => (numeric && key(cell) === null) || cell.textContent === "";
+  const compare = (a, b) => {
+    if (a.key !== null && b.key !== null) return a.key - b.key;
+    return a.text.localeCompare(b.text, "en", { numeric: true });
+  };
   for (const table of all("table")) {
     const heads = all("thead th", table);
     heads.forEach((head, place) => {
@@ -19,14 +21,12 @@
         heads.forEach((other) => other.setAttribute("aria-sort", "none"));
         head.setAttribute("aria-sort", rising > 0 ? "ascending" : "descending");
         const body = table.tBodies[0];
-        const rows = [...body.rows];
-        const numeric = rows.some((row) => key(row.cells[place]) !== null);
-        rows.sort((a, b) => {
-          const [x, y] = [a.cells[place], b.cells[place]];
-          const gaps = empty(x, numeric) - empty(y, numeric);  // what is not there comes last, either way
-          return gaps || rising * compare(x, y);
-        });
-        body.append(...rows);
+        const rows = [...body.rows].map((row) => ({ row, key: key(row.cells[place], head), text: row.cells[place].textContent }));
+        const numeric = rows.some((one) => one.key !== null);
+        const empty = (one) => (numeric && one.key === null) || one.text === "";
+        // what is not there comes last, either way
+        rows.sort((a, b) => empty(a) - empty(b) || rising * compare(a, b));
+        body.append(...rows.map((one) => one.row));
       });
     });
     const tools = one(`.tools[data-for="${table.id}"]`);
@@ -35,7 +35,7 @@
       const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
       let shown = 0;
       for (const row of table.tBodies[0].rows) {
-        const text = row.textContent.toLowerCase();
+        const text = wanted.length ? row.textContent.toLowerCase() : "";
         const fits = !group || group.value === "all" || row.dataset.group === group.value;
         row.hidden = !(fits && wanted.every((word) => text.includes(word)));
         shown += !row.hidden;

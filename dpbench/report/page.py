@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from dpbench.machine.writing import write_atomically
-from dpbench.report.content import Column, Report
+from dpbench.report.content import Cell, Column, Line, Report, Table
 from dpbench.report.glossary import explained
 from dpbench.text.shown_text import ERROR_LIMIT, clean
 
@@ -26,6 +26,7 @@ SECTIONS = {
     "figures": "Figures",
     "attackers": "Who attacked",
     "plots": "Plots",
+    "steps": "Step by step",
     "glossary": "Glossary",
     "untested": "Not tested",
     "more": "To check it",
@@ -59,12 +60,14 @@ def page(report: Report) -> str:
     if report.plots:
         bundle, packed = plotly()
         hashes.append(bundle)
-    given = {"pictures": report.galleries, "plots": report.plots, "attackers": report.attackers}
+    given = {"pictures": report.galleries, "plots": report.plots, "steps": report.films, "attackers": report.attackers}
     return template("dpbench.report", "page.html").render(
         report=report,
         policy=POLICY.format(scripts=" ".join(f"'{one}'" for one in hashes)),
         style=style(),
         labels=_labels("main", report.table.columns) + _labels("cells", report.cells.columns),
+        main_rows=_rows(report.table, headed=True),
+        cell_rows=_rows(report.cells, headed=False),
         script=script,
         shown_answers=ANSWERS_SHOWN,
         sections=[(anchor, title) for anchor, title in SECTIONS.items() if given.get(anchor, True)],
@@ -106,7 +109,72 @@ def style() -> str:
     return _own("page.css")
 
 
+def _rows(table: Table, *, headed: bool) -> Markup:
+    """The body of a table; `headed`: the first value names its row. A board of 1,000 cells has 100,000 values."""
+    return Markup("\n".join(_row(line, table.columns, headed=headed) for line in table.lines))
+
+
+def _row(line: Line, columns: Sequence[Column], *, headed: bool) -> str:
+    values = [_value(cell, "", numeric=column.numeric) for cell, column in zip(line.cells, columns, strict=True)]
+    group = f' data-group="{_safe(line.group)}"' if line.group else ""
+    if headed and values:
+        first = line.cells[0]
+        sign = _value(first, _sign(line), numeric=columns[0].numeric).removeprefix("<td")
+        values[0] = f"<th scope=row{sign}"
+    return f"<tr{group}>{''.join(values)}</tr>"  # HTML closes values by itself
+
+
+def _sign(line: Line) -> str:
+    if not line.marker:
+        return ""
+    colour = "" if line.colour == "ink" else f' style="color:{_safe(line.colour)}"'
+    return f'<span class="sign" aria-hidden="true"{colour}>{_safe(line.marker)}</span> '
+
+
+def _value(cell: Cell, before: str, *, numeric: bool) -> str:
+    order = "" if cell.order is None or cell.order != cell.order else repr(float(cell.order))
+    if numeric and order and _reads_as(cell.text) == cell.order:
+        order = ""  # the page reads it
+    data = f' data-order="{order}"' if order else ""
+    about = f' title="{_safe(cell.about)}"' if cell.about else ""
+    text = f'<span class="level {_safe(cell.mark)}">{_safe(cell.text)}</span>' if cell.mark else _safe(cell.text)
+    return f"<td{data}{about}>{before}{text}"
+
+
+def _reads_as(text: str) -> float | None:
+    return float(text) if re.fullmatch(r"-?\d+(\.\d+)?", text, re.ASCII) else None
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _safe(text: str) -> str:
+    return str(escape(clean(text, ERROR_LIMIT)))
+
+
 def _labels(table: str, columns: Sequence[Column]) -> str:
+    """How columns stand, which are shown at first, and what a value is called where a table is no table any more."""
+    return _places(table, columns) + _titles(table, columns)
+
+
+def _places(table: str, columns: Sequence[Column]) -> str:
+    figures = _at(f"#{table} td", [at for at, one in enumerate(columns, 1) if one.numeric])
+    more = [at for at, one in enumerate(columns, 1) if not one.main]
+    wide = "screen and (min-width: 42.01rem)" + (", print" if table == "main" else "")
+    rules = [f"@media {wide} {{ {figures} {{ text-align: right; white-space: nowrap; }} }}"] if figures else []
+    if more:
+        rules.append(f"{_at(f'#{table}:not(.all) tr > *', more)} {{ display: none; }}")
+        rules.append(f"@media print {{ {_at(f'#{table} tr > *', more)} {{ display: none !important; }} }}")
+    return "\n".join([*rules, ""])
+
+
+def _at(selector: str, places: Sequence[int]) -> str:
+    """The selector at these places, a part for each run of them: browsers try every part on every value."""
+    first = [at for at in places if at - 1 not in places]
+    last = [at for at in places if at + 1 not in places]
+    runs = zip(first, last, strict=True)
+    return ", ".join(f"{selector}:nth-child(n+{start}):nth-child(-n+{end})" for start, end in runs)
+
+
+def _titles(table: str, columns: Sequence[Column]) -> str:
     """What a value is called where a table is no table any more: on a narrow screen, and in print."""
     rules = []
     for place, column in enumerate(columns, 1):

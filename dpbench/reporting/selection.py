@@ -41,13 +41,21 @@ def server_of(rows: pd.DataFrame) -> pd.Series[str]:
 
 def strongest(rows: pd.DataFrame) -> pd.DataFrame:
     """The row, of several that differ in grants and budget, with the most of both; empty where there are none."""
-    ranked = rows.assign(
-        threat=rows["threat_model"].map(THREAT_MODELS.index),
-        images_of=rows["auxiliary"].map(AUXILIARY_DATA.index),
-        holds_server=server_of(rows) == "",
-        spent=rows["budget"].map(BUDGETS.index),
-    )
-    return ranked.sort_values(["threat", "images_of", "releases", "holds_server", "spent"], kind="stable").tail(1)
+    return rows.iloc[_by_grants(rows)].tail(1)
+
+
+def _by_grants(rows: pd.DataFrame, **first: pd.Series[bool]) -> list[int]:
+    """Places of the rows, by what their attackers are granted, least first; `first`: what counts before all else."""
+    ranks = {
+        **first,
+        "threat": rows["threat_model"].map(THREAT_MODELS.index),
+        "images_of": rows["auxiliary"].map(AUXILIARY_DATA.index),
+        "releases": rows["releases"],
+        "holds_server": server_of(rows) == "",
+        "spent": rows["budget"].map(BUDGETS.index),
+    }
+    numbered = pd.DataFrame({name: rank.to_numpy() for name, rank in ranks.items()})
+    return list(numbered.sort_values(list(ranks), kind="stable").index)
 
 
 def _main(panel: pd.DataFrame) -> tuple[str, str, str]:
@@ -75,28 +83,28 @@ def headlines(panel: pd.DataFrame) -> pd.DataFrame:
     worst = panel[panel["attack"] == WORST_CASE]
     if worst.empty:
         return worst
-    common = _of_tier(worst, _main(panel))
-    chosen = []
-    for _, own in worst.groupby(["defense", "defense_args"], sort=False):
-        of_main = own[common.loc[own.index]]
-        chosen.append(strongest(of_main if len(of_main) else own))
-    return pd.concat(chosen)[list(panel.columns)]
+    settings = list(zip(worst["defense"], worst["defense_args"], strict=True))
+    last = {settings[place]: place for place in _by_grants(worst, common=_of_tier(worst, _main(panel)))}
+    return worst.iloc[[last[one] for one in dict.fromkeys(settings)]]
 
 
 def short_arguments(panel: pd.DataFrame) -> dict[tuple[str, str], str]:
     """(Defense, `defense_args`) -> parameters that tell it from its namesakes; of an only one all, where few."""
     settings = list(panel[["defense", "defense_args"]].drop_duplicates().itertuples(index=False, name=None))
     known = arguments_of(panel)
+    peers: dict[str, list[Mapping[Any, str]]] = {}
+    for defense, text in settings:
+        peers.setdefault(defense, []).append(known.get(text, {}))
+    varied = {defense: varying(given) for defense, given in peers.items()}
     shown = {}
     for defense, text in settings:
-        peers = [known.get(other, {}) for name, other in settings if name == defense]
-        if len(peers) == 1:
+        own = known.get(text)
+        if len(peers[defense]) == 1:
             shown[defense, text] = text if len(text) <= SHORT else ""
+        elif own is None:
+            shown[defense, text] = text
         else:
-            own = known.get(text)
-            shown[defense, text] = (
-                text if own is None else arguments_text({n: own[n] for n in varying(peers) if n in own})
-            )
+            shown[defense, text] = arguments_text({name: own[name] for name in varied[defense] if name in own})
     return shown
 
 

@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dpbench.board.columns import BoardKind, Row
+from dpbench.board.comparisons import Scale
 from dpbench.board.rows import BoardRow
 from dpbench.cells.prepare import Prepared
 from dpbench.contract.plugin import Plugin
@@ -160,6 +161,7 @@ class Protocol(abc.ABC, Generic[U, R]):
         suite: the content of a suite file.
         store: where its records lie.
         boards: how its boards name their rows and are read, for the gate.
+        scale: what of a board must be the same for rows of another run to stand beside it; None: that cannot be said.
         plots: what a `.png` of `dpbench leaderboard` may show, the first by default.
     """
 
@@ -169,6 +171,7 @@ class Protocol(abc.ABC, Generic[U, R]):
     suite: ClassVar[type[Spec]]
     store: ClassVar[Store[Any]]
     boards: ClassVar[BoardKind]
+    scale: ClassVar[Scale | None] = None
     plots: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
@@ -214,6 +217,10 @@ class Protocol(abc.ABC, Generic[U, R]):
         """
         return None
 
+    def moved(self, unit: U, places: Mapping[str, DatasetSpec]) -> U:
+        """The unit with its data sets, by role as in `data`, where they lie now."""
+        return unit
+
     def without_data(self, unit: U) -> U:
         """The unit whatever its images are: equal before and after a change of them."""
         return unit
@@ -225,6 +232,18 @@ class Protocol(abc.ABC, Generic[U, R]):
     def rows(self, records: Sequence[R]) -> Mapping[Row, BoardRow]:
         """Name of a row of the board -> the per-image figures it rests on, by which the gate compares two runs."""
         return {}
+
+    def members(self, records: Sequence[R]) -> Mapping[Row, tuple[str, ...]]:
+        """Name of a row of the board -> ids of the units that it rests on; empty: no row is measured alone.
+
+        What a row is set against, such as an undefended model, belongs to other rows.
+        """
+        return {}
+
+    def columns_of(self, records: Sequence[R], row: Row) -> Mapping[str, Any]:
+        """Column -> value of one row of the board; empty where it has no such row."""
+        rows = ({str(key): value for key, value in one.items()} for one in self.board(records).to_dict("records"))
+        return next((values for values in rows if self.boards.layout.name_of(values) == row), {})
 
     def figures(self, records: Sequence[R]) -> pd.DataFrame:
         """Per-image figures: a row per unit and victim."""
@@ -254,6 +273,12 @@ class Protocol(abc.ABC, Generic[U, R]):
         text = self.as_csv(board)
         write_atomically(output, lambda path: path.write_text(text, encoding="utf-8", newline="\n"))
         return len(board)
+
+    def write_paper(
+        self, board: pd.DataFrame, output: Path, rows: str | None = None, columns: Sequence[str] | None = None
+    ) -> int:
+        """A board as a table of LaTeX; rows and columns as its protocol calls them. Returns how many rows it has."""
+        raise DpbenchError(f"{output.name}: boards of the protocol {self.name!r} are no tables for a paper")
 
     def show(self, records: Sequence[R], board: pd.DataFrame, console: Console) -> None:
         """The table at the end of a run."""

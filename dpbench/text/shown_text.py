@@ -31,7 +31,9 @@ def clean(text: object, limit: int = LIMIT) -> str:
     given = text if isinstance(text, str) else str(text)
     # cut first: a name of a gigabyte is not walked through; escapes only make it longer
     words = " ".join(given[: 2 * limit + 2].split())
-    seen = "".join(_escaped(char) if unicodedata.category(char) in UNSEEN else char for char in words)
+    seen = words
+    if not words.isprintable():  # nearly all is: a page of a large board has 100,000 such texts
+        seen = "".join(_escaped(char) if unicodedata.category(char) in UNSEEN else char for char in words)
     defused = _broken_up(seen)
     longer = len(defused) > limit or len(given) > 2 * limit + 2
     return defused[: limit - 3].rstrip() + "..." if longer else defused

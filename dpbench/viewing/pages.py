@@ -14,6 +14,7 @@ from dpbench.records.record import Envelope
 from dpbench.records.store import picture_path
 from dpbench.report.content import Report
 from dpbench.report.page import page, style, template
+from dpbench.text.shown_text import ERROR_LIMIT, clean
 from dpbench.viewing.comparing import compare
 from dpbench.viewing.reports import report_of
 from dpbench.viewing.runs import Reader, Run, find, mark_of, newest
@@ -29,6 +30,10 @@ class Unfound(DpbenchError):
     """There is no such page, run or picture."""
 
 
+class Unfitting(DpbenchError):
+    """What is asked for is there, and does not go together."""
+
+
 class Pages:
     """Makes pages of the runs in a folder.
 
@@ -39,6 +44,7 @@ class Pages:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._reader = Reader()
+        self._listed: dict[str, Run] = {}
         self._reports: dict[tuple[Any, ...], Report] = {}
         self._lock = threading.Lock()
         self._made: dict[str, Callable[[Mapping[str, str]], tuple[str, bytes]]] = {
@@ -61,15 +67,20 @@ class Pages:
             raise Unfound(f"no page {path}")
         return made(query)
 
+    def _runs(self) -> dict[str, Run]:
+        self._listed = find(self._root)
+        return self._listed
+
     def _run(self, query: Mapping[str, str], key: str = "run") -> Run:
-        runs = find(self._root)
-        name = query.get(key, "")
-        if name not in runs:
+        runs, name = self._runs(), query.get(key, "")
+        # a form sends back what it shows
+        found = runs.get(name) or next((run for run in runs.values() if clean(run.name, ERROR_LIMIT) == name), None)
+        if found is None:
             raise Unfound(f"no run {name!r} here")
-        return runs[name]
+        return found
 
     def _index(self, query: Mapping[str, str]) -> tuple[str, bytes]:
-        runs = sorted(find(self._root).values(), key=lambda run: run.changed, reverse=True)
+        runs = sorted(self._runs().values(), key=lambda run: run.changed, reverse=True)
         refresh = 6 * REFRESH_S if any(run.going for run in runs) else 0
         return _html("index.html", title="Runs", home=True, refresh=refresh, runs=runs, folder=str(self._root))
 
@@ -94,10 +105,14 @@ class Pages:
         return "text/html; charset=utf-8", page(self._report_of(self._run(query))).encode("utf-8")
 
     def _picture(self, query: Mapping[str, str]) -> tuple[str, bytes]:
-        run = self._run(query)
         unit = query.get("unit", "")
+        # a page shows many: the folder is not looked through again for each
+        run = self._listed.get(query.get("run", ""))
+        if run is None or unit not in {file.stem for file in run.files}:
+            run = self._run(query)
         path = picture_path(run.folder, unit)
-        if unit not in {file.stem for file in run.files} or not path.is_file():
+        inside = path.resolve().is_relative_to(self._root.resolve())
+        if unit not in {file.stem for file in run.files} or not inside or not path.is_file():
             raise Unfound("no such picture")
         content = path.read_bytes()
         if not content.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -107,7 +122,7 @@ class Pages:
     def _compare(self, query: Mapping[str, str]) -> tuple[str, bytes]:
         one, other = self._run(query, "one"), self._run(query, "other")
         if one.protocol is not other.protocol:
-            raise DpbenchError(
+            raise Unfitting(
                 f"{one.name} is a run of the protocol {one.protocol.name!r}, {other.name} of {other.protocol.name!r}: "
                 "there is nothing to compare"
             )
@@ -143,12 +158,17 @@ class Pages:
 
 def _html(name: str, **values: Any) -> tuple[str, bytes]:
     given = {"home": False, "style": style(), "link": link, "ago": _ago, **values}
-    return "text/html; charset=utf-8", template("dpbench.viewing", name).render(given).encode("utf-8")
+    return "text/html; charset=utf-8", template("dpbench.viewing", name).render(given).encode("utf-8", "replace")
+
+
+def message(title: str, text: str) -> tuple[str, bytes]:
+    """A page that says why there is no other, and leads back to the list."""
+    return _html("message.html", title=title, refresh=0, text=text)
 
 
 def link(page_name: str, **query: str) -> str:
     """The address of a page."""
-    return f"/{page_name}?{urllib.parse.urlencode(query)}"
+    return f"/{page_name}?{urllib.parse.urlencode(query, errors='surrogateescape')}"  # names of folders are bytes
 
 
 def _told(run: Run, record: Envelope) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from dpbench.errors import DpbenchError
 from dpbench.text.shown_text import ERROR_LIMIT, clean
-from dpbench.viewing.pages import Pages, Unfound
+from dpbench.viewing.pages import Pages, Unfitting, Unfound, message
 
 ADDRESS = "127.0.0.1"
 
@@ -87,18 +87,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         try:
             target = urllib.parse.urlsplit(self.path)
-            query = dict(urllib.parse.parse_qsl(target.query, max_num_fields=8))
+            query = dict(urllib.parse.parse_qsl(target.query, max_num_fields=8, errors="surrogateescape"))
             kind, content = self.server.pages.answer(target.path, query)
         except Unfound as error:
-            self._say(HTTPStatus.NOT_FOUND, str(error))
+            self._explain(HTTPStatus.NOT_FOUND, "Not found", str(error))
+        except Unfitting as error:
+            self._explain(HTTPStatus.BAD_REQUEST, "Nothing to compare", str(error))
         except ValueError:
-            self._say(HTTPStatus.BAD_REQUEST, "the address cannot be read")
+            self._explain(HTTPStatus.BAD_REQUEST, "Not understood", "the address cannot be read")
         except DpbenchError as error:
-            self._say(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+            self._explain(HTTPStatus.INTERNAL_SERVER_ERROR, "This cannot be shown", str(error))
         else:
             # a report brings its own policy, which names its scripts
             policy = FRAMED if target.path == "/report" else PROTECTED + FRAMED
             self._send(HTTPStatus.OK, kind, content, policy)
+
+    def _explain(self, status: HTTPStatus, title: str, text: str) -> None:
+        self._send(status, *message(title, text), PROTECTED + FRAMED)
 
     def _say(self, status: HTTPStatus, text: str) -> None:
         self._send(status, "text/plain; charset=utf-8", f"{clean(text, ERROR_LIMIT)}\n".encode(), PROTECTED + FRAMED)

@@ -68,7 +68,7 @@ def write_run(folder):
                         "notes": notes,
                         "environment": {"python": "3.11", "os": HOSTILE},
                         "created": "2026-01-01T00:00:00+00:00",
-                        "kept": kept(folder, record.id, victims, recovered, record.fidelity),
+                        "kept": kept(folder, record.id, victims, recovered, record.fidelity, shows=attack == "rmle"),
                     }
                 )
                 CELLS.write(folder, record)
@@ -78,9 +78,10 @@ def write_run(folder):
     return folder
 
 
-def kept(folder, name, victims, recovered, fidelity):
+def kept(folder, name, victims, recovered, fidelity, *, shows=False):
+    frames = {step: recovered[0] * step / 20 for step in (1, 10, 20)} if shows else None
     result = SimpleNamespace(victims=victims, reconstructions=recovered, fidelity=fidelity)
-    return keep_images(folder, name, result, title=name)
+    return keep_images(folder, name, result, title=name, frames=frames)
 
 
 def write_sharing_run(folder):
@@ -99,6 +100,8 @@ def write_sharing_run(folder):
             record = sharing_records.attacked(attack, "public", given, defense, victims=hashes)
             update = {"kept": kept(folder, record.id, victims, recovered, record.fidelity)}
             SHARED.write(folder, record.model_copy(update=update))
+    for prepared_on, judged_on in (([0], 0), ([0], 1), ([1], 0), ([1], 1)):
+        SHARED.write(folder, sharing_records.transferred(prepared_on, judged_on, [0.5 - 0.2 * judged_on] * 4))
     return folder
 
 
@@ -201,7 +204,7 @@ def test_the_answer_comes_first_and_in_plain_words(visit):
     )
     assert page.locator("main section").first.get_attribute("id") == "answer"
     order = page.locator("main section").evaluate_all("all => all.map(one => one.id)")
-    assert order == ["answer", "pictures", "figures", "attackers", "plots", "glossary", "untested", "more"]
+    assert order == ["answer", "pictures", "figures", "attackers", "plots", "steps", "glossary", "untested", "more"]
 
 
 def test_the_table_is_sorted_by_a_click_and_by_a_key(visit):
@@ -272,6 +275,15 @@ def test_a_picture_says_more_to_a_pointer_and_to_the_keyboard(visit):
     assert "re-identified" in figure.get_attribute("title")
 
 
+def test_images_that_attacks_showed_stand_side_by_side(visit):
+    page = visit("run")
+    films = page.locator("#steps .strip")
+    assert films.count() == 8
+    assert films.first.locator("figcaption").all_inner_texts() == ["1", "10", "20"]
+    assert films.first.locator("img").first.get_attribute("alt") == "what rmle behind none showed at step 1"
+    assert films.first.locator("img").first.bounding_box()["width"] > 30
+
+
 def test_plots_say_which_way_is_worse_and_of_what_they_are(visit):
     page = all_seen(visit("run"))
     texts = page.locator(".plot .js-plotly-plot").all_inner_texts()
@@ -281,6 +293,14 @@ def test_plots_say_which_way_is_worse_and_of_what_they_are(visit):
     plot.locator("select").select_option("re-identified (%)")
     page.wait_for_function("document.querySelector('.ytitle').textContent.includes('re-identified')")
     assert plot.locator(".scatterlayer .point").count() > 3
+
+
+def test_shared_features_have_their_plots(visit):
+    page = all_seen(visit("sharing"))
+    titles = page.locator(".plot h3").all_inner_texts()
+    assert [title.partition(":")[0] for title in titles] == ["Gain and leak", "Transfer between fits"]
+    assert page.locator(".plot .heatmaplayer image").count() == 1
+    assert page.locator(".plot .heatmap-label").all_inner_texts() == ["0.50", "0.30", "0.50", "0.30"]
 
 
 def test_a_defense_has_one_colour_and_one_sign_everywhere(visit):

@@ -133,6 +133,18 @@ def refused(outcome, *words):
         assert word in lines[0]
 
 
+def test_a_row_of_the_board_comes_out_again(run, tmp_path, dpbench):
+    board = pd.read_csv(run / "board.csv")
+    (row,) = board.index[(board["condition"] == "defended-features") & (board["defense"] == "gaussian")]
+    arguments = ("reproduce", run, "--row", row + 1, "--device", "cpu", "--output", tmp_path / "again")
+    outcome = dpbench(*arguments)
+    assert outcome.status == 0, outcome
+    assert "defended-features gaussian" in outcome.out
+    assert " gain " in outcome.out
+    assert "outside" not in outcome.out
+    assert "0 of 4 parts to run" in dpbench(*arguments).out
+
+
 def test_a_run_measures_every_unit_and_says_what_it_wrote(run, units):
     records = {record.id: record for record in SHARED.all(run)}
     assert records.keys() == {unit.id for unit in units}

@@ -21,7 +21,9 @@ def reproduce(
     board: Annotated[
         Path, typer.Argument(help="A published board (.csv, its records beside it), a file of records, or a run.")
     ],
-    row: Annotated[str, typer.Option(metavar="N|ID", help="Its number on the board, from 1, or the id of a cell.")],
+    row: Annotated[
+        str, typer.Option(metavar="N|ID", help="Its number on the board, from 1, or the id of a cell or part.")
+    ],
     data: Annotated[str | None, typer.Option(help="Where the images lie on this machine.")] = None,
     shifted: Annotated[
         str | None, typer.Option(help="Likewise the attacker's images of another data set, where the row has such.")
@@ -36,7 +38,8 @@ def reproduce(
 ) -> None:
     """Measure a row of a board again, from its records: does it fall inside its published intervals?
 
-    All cells that the row is made of are measured; the scale and the others are those of the board. Intervals are over
+    All cells that the row is made of are measured, of a sharing board its trainings and attacks; the scale, what gain
+    is set against and the others are those of the board. Intervals are over
     images: of a board with a single seed they leave out the randomness of training. Exit status: 0 every figure is
     inside; 1 one is not, or a cell failed; 2 unusable input, such as other images.
     """
@@ -48,9 +51,8 @@ def reproduce(
     console = make_console()
     at_once = parse_batch_size(batch_size)
     again = row_again(board, row, data=data, shifted=shifted, output=output)
-    print(
-        f"{clean(again.name)}: {len(again.plan.left)} of {len(again.plan.units)} cells to run, into {again.plan.output}"
-    )
+    to_do = f"{len(again.plan.left)} of {len(again.plan.units)} {again.plan.protocol.unit}s to run"
+    print(f"{clean(again.name)}: {to_do}, into {again.plan.output}")
     with Display(console, again.plan) as display:
         records = execute(again.plan, device=device, batch_size=at_once, watcher=display)
     found = again.compared(records)

@@ -72,7 +72,11 @@ def leaderboard(
     ] = None,
     rows: Annotated[
         str | None,
-        typer.Option(metavar="worst|attacks|all", help="Rows of a .tex.", show_default="worst"),
+        typer.Option(
+            metavar="worst|attacks|features|all",
+            help="Rows of a .tex: worst cases, single attacks or all; of shared features those attacked or all.",
+            show_default="worst; of shared features all",
+        ),
     ] = None,
     columns: Annotated[
         str | None,
@@ -109,10 +113,9 @@ def leaderboard(
     )
     board = protocol.board(records, claimed=others)
     if beside is not None:
-        from dpbench.gate.beside import set_beside
-        from dpbench.gate.check import load_side
+        from dpbench.gate.beside import beside as set_beside
 
-        found = set_beside(board, load_side(beside).board, protocol.boards.layout)
+        found = set_beside(protocol, records, board, beside)
         board = found.board
         for line in found.notes:
             print(f"note: {clean(line, ERROR_LIMIT)}")
@@ -158,13 +161,10 @@ def _label(board: pd.DataFrame, labels: list[str], output: Path) -> None:
 def _paper_table(
     protocol: AnyProtocol, board: pd.DataFrame, output: Path, rows: str | None, columns: str | None
 ) -> int:
-    from dpbench.board.columns import CELL_LAYOUT
-    from dpbench.reporting.paper_table import COLUMNS, write_paper_table
-
-    if output.suffix != ".tex" or protocol.boards.layout is not CELL_LAYOUT:
-        raise DpbenchError("--rows and --columns are of a .tex of a board of cells; leave them out")
-    named = COLUMNS if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
-    return write_paper_table(board, output, rows=rows or "worst", columns=named)
+    if output.suffix != ".tex":
+        raise DpbenchError(f"--rows and --columns: {output.name} has all; expected a FILE in .tex")
+    named = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
+    return protocol.write_paper(board, output, rows, named)
 
 
 @verbs.command(

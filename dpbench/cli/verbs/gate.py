@@ -17,7 +17,8 @@ verbs = typer.Typer()
 
 @verbs.command(
     epilog="Examples:\n\n  dpbench gate dpbench-runs/quick --max-ssim 0.4 --max-reid 0.1 --min-accuracy 0.7\n\n"
-    "  dpbench gate board.csv --max-reid 0.1 --defense 'dpm*' --json"
+    "  dpbench gate board.csv --max-reid 0.1 --defense 'dpm*' --json\n\n"
+    "  dpbench gate dpbench-runs/sharing --max-reid 0.1 --min-gain 0.02"
 )
 def gate(
     run: Annotated[
@@ -35,6 +36,9 @@ def gate(
     max_label_read: Annotated[float | None, typer.Option(help="The largest share of labels read.")] = None,
     max_leakage: Annotated[float | None, typer.Option(help="The most leakage.")] = None,
     min_accuracy: Annotated[float | None, typer.Option(help="The least top-1 accuracy.")] = None,
+    min_gain: Annotated[
+        float | None, typer.Option(help="The least accuracy that a partner gains from shared features.")
+    ] = None,
     max_drop: Annotated[float | None, typer.Option(help="The most accuracy lost against the undefended model.")] = None,
     defense: Annotated[
         str,
@@ -69,6 +73,7 @@ def gate(
             "max_label_read": max_label_read,
             "max_leakage": max_leakage,
             "min_accuracy": min_accuracy,
+            "min_gain": min_gain,
             "max_drop": max_drop,
         }
     )

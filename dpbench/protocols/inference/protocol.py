@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from dpbench.board.columns import BoardKind, Row, assert_free
+from dpbench.board.comparisons import CELL_SCALE, Scale
 from dpbench.board.files import CELL_BOARDS, as_text, write_board
 from dpbench.board.leaderboard import build_board, build_rows, per_image
 from dpbench.board.rows import BoardRow
@@ -64,6 +65,7 @@ class Inference(Protocol[CellSpec, Record]):
     suite: ClassVar[type[Spec]] = Suite
     store: ClassVar[Store[Any]] = CELLS
     boards: ClassVar[BoardKind] = CELL_BOARDS
+    scale: ClassVar[Scale | None] = CELL_SCALE
     plots: ClassVar[tuple[str, ...]] = ("tradeoff", "pareto", "budgets", "depth")
 
     def plan(self, suite: Suite, options: Options, progress: Progress) -> Planned[CellSpec]:
@@ -124,6 +126,10 @@ class Inference(Protocol[CellSpec, Record]):
         data = [spec for spec, _ in self.data(unit).values()]
         return preflight.inputs(plugins, data, unit.backbone)
 
+    def moved(self, unit: CellSpec, places: Mapping[str, DatasetSpec]) -> CellSpec:
+        """See `Protocol`."""
+        return unit.model_copy(update=dict(places))
+
     def without_data(self, unit: CellSpec) -> CellSpec:
         """See `Protocol`."""
         marks = {"data_fingerprint": "", "shifted_fingerprint": "", "combined": ()}
@@ -174,6 +180,15 @@ class Inference(Protocol[CellSpec, Record]):
         """See `Protocol`."""
         return {CELL_BOARDS.layout.name_of(vars(row.name)): row for row in build_rows(records)}
 
+    def members(self, records: Sequence[Record]) -> dict[Row, tuple[str, ...]]:
+        """See `Protocol`."""
+        return {name: row.members for name, row in self.rows(records).items()}
+
+    def columns_of(self, records: Sequence[Record], row: Row) -> dict[str, Any]:
+        """See `Protocol`; not rounded."""
+        found = self.rows(records).get(row)
+        return {} if found is None else found.columns()
+
     def figures(self, records: Sequence[Record]) -> pd.DataFrame:
         """See `dpbench.board.leaderboard.per_image`."""
         return per_image(records)
@@ -185,7 +200,7 @@ class Inference(Protocol[CellSpec, Record]):
     def write(self, records: Sequence[Record], board: pd.DataFrame, output: Path, plot: str) -> int:
         """See `Protocol`."""
         if output.suffix == ".tex":
-            return write_paper_table(board, output)
+            return self.write_paper(board, output)
         if output.suffix.lower() == ".html":
             write_page(report_of_cells(board, records), output)
         elif output.suffix not in PLOTTED:
@@ -199,6 +214,12 @@ class Inference(Protocol[CellSpec, Record]):
         elif plot == "depth" and not write_depth(board, depths(records), output):
             raise DpbenchError("--plot depth: these runs do not hold several split points of an undefended backbone")
         return len(board)
+
+    def write_paper(
+        self, board: pd.DataFrame, output: Path, rows: str | None = None, columns: Sequence[str] | None = None
+    ) -> int:
+        """See `write_paper_table`."""
+        return write_paper_table(board, output, rows=rows, columns=columns)
 
     def show(self, records: Sequence[Record], board: pd.DataFrame, console: Console) -> None:
         """See `Protocol`."""

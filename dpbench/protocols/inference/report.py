@@ -18,8 +18,8 @@ from dpbench.report import plots
 from dpbench.report.boards import commands, environment, how_it_works
 from dpbench.report.content import Cell, Column, Line, Report, Table
 from dpbench.report.cost_plot import costs
-from dpbench.report.gallery import galleries
-from dpbench.report.glossary import TERMS
+from dpbench.report.gallery import films, galleries
+from dpbench.report.glossary import TERMS, meaning_of
 from dpbench.report.levels import RULE, against, decimal, level_of, number, percent, sentence
 from dpbench.reporting.plots.depth_plot import depths
 from dpbench.reporting.plots.marks import mark_of
@@ -67,6 +67,7 @@ def report_of_cells(
         tone=tone,
         answers=answers(panels),
         galleries=galleries(folder, [(p.title, p.rows, p.short) for p in panels], by_id) if folder is not None else [],
+        films=films(folder, records) if folder is not None else [],
         table=_table(board, panels),
         attackers=_attackers(board),
         plots=[plot for plot in [*shown, deep, plots.curves(records)] if plot is not None],
@@ -86,7 +87,7 @@ def _table(board: pd.DataFrame, panels: Sequence[Panel]) -> Table:
     texts = to_read(board).loc[worst.index].to_dict("records")
     backbones = board["backbone"].nunique()
     rest = [column for column in board.columns if column not in ("cell", "tied", "error", "origin", "attack")]
-    columns = [*MAIN, *(Column(column, numeric=column in (*DECIMALS, *COUNTS), main=False) for column in rest)]
+    columns = [*MAIN, *(_column(column, main=False) for column in rest)]
     lines = []
     placed = {place: panel for panel in panels for place in panel.rows.index}
     first = {place for panel in panels for place in panel.shown.index}
@@ -123,6 +124,10 @@ def _table(board: pd.DataFrame, panels: Sequence[Panel]) -> Table:
     return Table(columns, lines, groups if any(line.group != STRONGEST for line in lines) else {}, "against")
 
 
+def _column(name: str, *, main: bool = True) -> Column:
+    return Column(name, numeric=name in DECIMALS or name in COUNTS, main=main, about=meaning_of(name))
+
+
 def _of(row: Mapping[Any, Any], column: str) -> str:
     return decimal(number(row, column))
 
@@ -142,8 +147,7 @@ def _doubts(text: Mapping[Any, Any], row: Mapping[Any, Any]) -> str:
 def _cells(board: pd.DataFrame) -> Table:
     """Every row with every column, as the CSV has it, but for words that say what not every reader knows."""
     text = to_read(board)
-    numeric = {*DECIMALS, *COUNTS}
-    columns = [Column(str(column), numeric=column in numeric) for column in text.columns]
+    columns = [_column(str(column)) for column in text.columns]
     lines = []
     for values, row in zip(text.itertuples(index=False, name=None), board.to_dict("records"), strict=True):
         cells = [

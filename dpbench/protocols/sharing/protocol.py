@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from dpbench.board.columns import BoardKind, assert_free
+from dpbench.board.columns import BoardKind, Row, assert_free
+from dpbench.board.comparisons import Scale
 from dpbench.cells.kept_images import keep_images
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
@@ -27,8 +28,9 @@ from dpbench.protocols.sharing.benefit import Benefit
 from dpbench.protocols.sharing.pipeline import SharedPipeline
 from dpbench.protocols.sharing.plan import plan_sharing
 from dpbench.protocols.sharing.records import SHARED, SharingRecord, latest
-from dpbench.protocols.sharing.reporting.board import build_sharing_board
+from dpbench.protocols.sharing.reporting.board import SHARING_SCALE, build_sharing_board, members_of
 from dpbench.protocols.sharing.reporting.columns import COLUMNS, SHARING_BOARDS
+from dpbench.protocols.sharing.reporting.paper import write_sharing_paper
 from dpbench.protocols.sharing.reporting.plots import write_benefit, write_transfer
 from dpbench.protocols.sharing.reporting.report import report_of_sharing
 from dpbench.protocols.sharing.reporting.table import print_sharing, print_transfer, write_csv, write_sharing_board
@@ -55,6 +57,7 @@ class Sharing(Protocol[Unit, SharingRecord]):
     suite: ClassVar[type[Spec]] = SharingSuite
     store: ClassVar[Store[Any]] = SHARED
     boards: ClassVar[BoardKind] = SHARING_BOARDS
+    scale: ClassVar[Scale | None] = SHARING_SCALE
     plots: ClassVar[tuple[str, ...]] = ("benefit", "transfer")
 
     def plan(self, suite: SharingSuite, options: Options, progress: Progress) -> Planned[Unit]:
@@ -109,6 +112,10 @@ class Sharing(Protocol[Unit, SharingRecord]):
         plugins = [spec for _, spec in self.plugins(unit)]
         return preflight.inputs(plugins, [unit.world.dataset], unit.world.backbone)
 
+    def moved(self, unit: Unit, places: Mapping[str, DatasetSpec]) -> Unit:
+        """See `Protocol`."""
+        return unit.model_copy(update={"world": unit.world.model_copy(update=dict(places))})
+
     def without_data(self, unit: Unit) -> Unit:
         """See `Protocol`."""
         return unit.model_copy(update={"world": unit.world.model_copy(update={"data_fingerprint": ""})})
@@ -152,12 +159,24 @@ class Sharing(Protocol[Unit, SharingRecord]):
             raise DpbenchError("--claimed: boards of sharing runs hold measured rows alone; leave it out")
         return build_sharing_board(records)
 
+    def members(self, records: Sequence[SharingRecord]) -> dict[Row, tuple[str, ...]]:
+        """Of a condition its trainings, and the attacks on what was shared under it."""
+        return members_of(records)
+
     def write(self, records: Sequence[SharingRecord], board: pd.DataFrame, output: Path, plot: str) -> int:
         """See `write_sharing_board`; a page where it ends in .html."""
         if output.suffix.lower() == ".html" and plot != "transfer":
             write_page(self.page(records, board, None, title="leaderboard"), output)
             return len(board)
+        if output.suffix.lower() == ".tex" and plot != "transfer":
+            return self.write_paper(board, output)
         return write_sharing_board(list(records), board, output, plot)
+
+    def write_paper(
+        self, board: pd.DataFrame, output: Path, rows: str | None = None, columns: Sequence[str] | None = None
+    ) -> int:
+        """See `write_sharing_paper`."""
+        return write_sharing_paper(board, output, rows=rows, columns=columns)
 
     def show(self, records: Sequence[SharingRecord], board: pd.DataFrame, console: Console) -> None:
         """The board and the transfer matrices."""

@@ -9,7 +9,7 @@ import pandas as pd
 from dpbench.board.columns import FLOOR, WORST_CASE
 from dpbench.contract.threat import BUDGETS
 from dpbench.reporting.plots.plot_style import bars, panels, refuse_ending
-from dpbench.reporting.plots.tradeoff_plot import PANEL, differing, plotted_rows, styles_of
+from dpbench.reporting.plots.tradeoff_plot import PANEL, UP, differing, plotted_rows, styles_of
 from dpbench.reporting.selection import short_arguments, strongest
 from dpbench.suite.ensembles import floors
 
@@ -60,7 +60,7 @@ def write_budgets(board: pd.DataFrame, path: Path) -> bool:
                 axes.set_xticks(range(len(budgets)), budgets)
                 axes.set_ylim(min(0, axes.get_ylim()[0]), 1.02)
                 if column == 0:
-                    axes.set_ylabel(f"mean SSIM of {attack}")
+                    axes.set_ylabel(f"mean SSIM of {attack}\n{UP}")
                 if line == 0:
                     axes.set_title(f"split at {' / '.join(differing(names, [n for n, _ in places]))}", fontsize=10)
                 if line == len(attacks) - 1:

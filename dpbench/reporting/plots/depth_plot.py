@@ -13,7 +13,7 @@ from dpbench.board.columns import FLOOR, WORST_CASE
 from dpbench.contract.threat import THREAT_MODELS, UNDEFENDED
 from dpbench.records.record import Record
 from dpbench.reporting.plots.plot_style import bars, panels, refuse_ending, style_of
-from dpbench.reporting.plots.tradeoff_plot import plotted_rows
+from dpbench.reporting.plots.tradeoff_plot import UP, plotted_rows
 
 LABELS = {"ssim": "worst-case SSIM", "reid_top1": "re-identified (%)"}
 SCALE = {"ssim": 1.0, "reid_top1": 100.0}
@@ -81,6 +81,6 @@ def write_depth(board: pd.DataFrame, depth: dict[tuple[str, str, str], float], p
             for floor in rows[rows["attack"] == FLOOR].groupby("dataset", sort=False)[metric].max().dropna():
                 axes.axhline(SCALE[metric] * floor, color="0.35", linewidth=0.9, linestyle=":")
             axes.set_xlabel("depth: share of the network's work done by the client (%)")
-            axes.set_ylabel(LABELS[metric])
+            axes.set_ylabel(f"{LABELS[metric]}\n{UP}")
             axes.set_ylim(0, 1.03 * SCALE[metric])
     return True

@@ -106,7 +106,7 @@ def _hypervolumes(axes: Axes, rows: pd.DataFrame) -> None:
         "va": "top",
         "fontsize": 7,
         "color": "0.35",
-        "zorder": 1.5,
+        "zorder": 1.8,  # on the grid, below points
     }
     axes.text(0.99, 0.99, text, **place, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5})
 

@@ -60,7 +60,7 @@ def test_what_stays_within_is_a_yes():
 
 @pytest.mark.parametrize(
     ("option", "column"),
-    [(name, figure.column) for name, figure in FIGURES.items() if name not in ("max_identity", "max_link")],
+    [(name, figure.column) for name, figure in FIGURES.items() if name not in ("max_identity", "max_link", "min_gain")],
 )
 def test_each_limit_is_on_its_figure(option, column):
     board = one_setting()
@@ -215,6 +215,7 @@ def test_a_sharing_board_is_judged_by_what_its_attacks_recover():
         sharing_records.attacked("mean-image", "query", [0.1] * 4, "strong"),
     )
     assert judged_sharing(board, min_accuracy=0.5).line == "YES: 2 settings stay within 1 limit, whole 95% intervals"
+    assert judged_sharing(board, min_gain=0.02).line == ("NO: layer1, gaussian std=1.0: gain 0%, limit 2%; and 1 more")
     found = {one.setting: one.said for one in judged_sharing(board, max_ssim=0.5).beyond}
     assert found == {
         "layer1, gaussian std=1.0": "SSIM 0.82, limit 0.5",

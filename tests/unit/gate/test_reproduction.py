@@ -4,11 +4,13 @@ import json
 import shutil
 
 import pytest
+import sharing_records
 from tiny_suite import SUITE
 
 import dpbench as package
 from dpbench.board.files import read_board
 from dpbench.gate import reproduction
+from dpbench.protocols.sharing.protocol import Sharing
 from dpbench.records.record_files import digest_of
 from dpbench.records.store import CELLS
 
@@ -100,13 +102,9 @@ def test_plugins_of_another_version_are_refused(board, dpbench, monkeypatch):
     assert "is not what the row was measured with (v" in outcome.err
 
 
-def test_a_board_without_records_and_one_of_another_kind_are_refused(board, tmp_path, dpbench):
+def test_a_board_without_records_is_refused(board, tmp_path, dpbench):
     shutil.copy(board, tmp_path / "alone.csv")
     assert "there are no records of it" in dpbench("reproduce", tmp_path / "alone.csv", "--row", "1").err
-    import kept_run
-
-    kept_run.make_sharing_run(tmp_path / "sharing")
-    assert "are not measured alone" in dpbench("reproduce", tmp_path / "sharing", "--row", "1").err
 
 
 def test_a_row_that_its_records_do_not_give_is_refused(board, tmp_path, dpbench):
@@ -115,3 +113,27 @@ def test_a_row_that_its_records_do_not_give_is_refused(board, tmp_path, dpbench)
     outcome = dpbench("reproduce", tmp_path / "tiny.csv", "--row", "1")
     assert outcome.status == 2
     assert "does not come out of the records" in outcome.err
+
+
+def test_a_row_of_shared_features_is_made_of_its_trainings_and_attacks():
+    records = [
+        sharing_records.trained("own", [True, False] * 8),
+        *(sharing_records.trained("defended-features", [True] * 16, defense="dpm", seed=seed) for seed in (0, 1)),
+        sharing_records.trained("clean-features", [True] * 16),
+        sharing_records.attacked("mean-image", "public", [0.1] * 4, "none"),
+        sharing_records.attacked("decoder", "public", [0.9] * 4, "none"),
+        sharing_records.attacked("decoder", "query", [0.5] * 4, "dpm"),
+        sharing_records.attacked("decoder", "public", None, "dpm", error="out of memory"),
+    ]
+    protocol = Sharing()
+    members = {row[5]: set(ids) for row, ids in protocol.members(records).items()}
+    own, dpm, other, clean, floor, decoder, attacked, failed = (record.id for record in records)
+    assert members == {
+        "own": {own},
+        "clean-features": {clean, decoder},
+        "defended-features": {dpm, other, attacked, failed},
+        "floor": {floor},
+    }
+    row = next(name for name in protocol.members(records) if name[5] == "defended-features")
+    assert protocol.columns_of(records, row)["gain"] == 0.5
+    assert not protocol.columns_of(records, (*row[:6], "laplace", ""))

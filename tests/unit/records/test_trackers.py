@@ -1,13 +1,21 @@
 """What TensorBoard and W&B are given: finite points under clean names, or one line where the package is missing."""
 
+import hashlib
 import sys
-import types
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import safetensors.numpy
+import torch
+from kept_run import pictures
 from record_factory import make_record
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dpbench.errors import DpbenchError
+from dpbench.records.pictures import LARGEST_STEPS, frames_of, steps_path
 from dpbench.records.trackers import points_of, tracker
+from dpbench.running.kept_images import keep_images
 from dpbench.running.watching import Nobody, Several
 
 
@@ -30,43 +38,76 @@ def test_what_is_no_curve_is_left_out(curves):
     assert list(points_of(record(curves))) == [("mean/ssim", 0, 0.5)]
 
 
-def test_tensorboard_gets_a_folder_for_each_cell(monkeypatch, tmp_path):
-    written = []
+def shown(run, found):
+    """The record of an attack that showed three images, whose files lie in a run."""
+    victims, recovered, _ = pictures()
+    result = SimpleNamespace(victims=victims, reconstructions=recovered, fidelity={})
+    frames = {step: torch.full((3, 8, 6), step / 10) for step in (0, 5, 10)}
+    return found.model_copy(update={"kept": keep_images(run, found.id, result, title="", frames=frames)})
 
-    class Writer:
-        def __init__(self, log_dir):
-            self.log_dir = log_dir
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *ended):
-            return None
-
-        def add_scalar(self, tag, figure, step):
-            written.append((self.log_dir, tag, figure, step))
-
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
+def test_tensorboard_reads_back_curves_means_and_images_of_each_cell(tmp_path):
     follower = tracker("tensorboard", tmp_path)
-    found = record({"loss": [[2, 1.0]]})
+    found = shown(tmp_path, record({"loss": [[2, 1.0], [4, 0.5]]}))
     follower.started(None)
     follower.progress("fitting", None)
     follower.finished(None, "cached", found)
-    assert written == []
+    assert not (tmp_path / "tensorboard").exists()
     follower.finished(None, "ok", found)
-    place = str(tmp_path / "tensorboard" / found.id)
-    assert written == [(place, "curves/loss", 1.0, 2), (place, "mean/ssim", 0.5, 0)]
+    read = EventAccumulator(str(tmp_path / "tensorboard" / found.id))
+    read.Reload()
+    assert [(one.step, one.value) for one in read.Scalars("curves/loss")] == [(2, 1.0), (4, 0.5)]
+    assert [(one.step, one.value) for one in read.Scalars("mean/ssim")] == [(0, 0.5)]
+    assert [(one.step, one.width, one.height) for one in read.Images("shown")] == [(0, 6, 8), (5, 6, 8), (10, 6, 8)]
+
+
+def test_images_are_read_back_in_order_of_their_steps(tmp_path):
+    frames = frames_of(tmp_path, shown(tmp_path, record({})))
+    assert list(frames) == [0, 5, 10]
+    assert frames[10].shape == (8, 6, 3)
+    assert frames[10].min() == 255
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        b"no tensors",
+        b"0" * (LARGEST_STEPS + 1),
+        safetensors.numpy.save({"0": np.zeros((3, 65, 8), np.uint8), "9" * 5000: np.zeros((3, 8, 8), np.uint8)}),
+        safetensors.numpy.save({"0": np.zeros((3, 8, 8), np.float32), "1": np.zeros((3, 0, 8), np.uint8)}),
+    ],
+    ids=["gone", "damaged", "long", "large", "not bytes"],
+)
+def test_what_is_no_image_that_an_attack_showed_is_left_out(tmp_path, content):
+    found = shown(tmp_path, record({}))
+    path = steps_path(tmp_path, found.id)
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+        name = path.relative_to(tmp_path).as_posix()
+        found = found.model_copy(update={"kept": {name: hashlib.sha256(content).hexdigest()}})
+    assert frames_of(tmp_path, found) == {}
+
+
+def test_images_that_were_exchanged_are_not_shown(tmp_path):
+    found = shown(tmp_path, record({}))
+    steps_path(tmp_path, found.id).write_bytes(safetensors.numpy.save({"0": np.zeros((3, 8, 8), np.uint8)}))
+    assert frames_of(tmp_path, found) == {}
 
 
 def test_wandb_gets_each_point_at_its_step(monkeypatch, tmp_path):
     logged, begun = [], []
-    run = types.SimpleNamespace(define_metric=lambda *given, **named: None, log=logged.append)
-    module = types.SimpleNamespace(init=lambda **given: begun.append(given) or run)
+    run = SimpleNamespace(define_metric=lambda *given, **named: None, log=logged.append)
+    module = SimpleNamespace(
+        init=lambda **given: begun.append(given) or run, Image=lambda image, caption: (image.shape, caption)
+    )
     monkeypatch.setitem(sys.modules, "wandb", module)
-    found = record({"loss": [[2, 1.0]]})
+    found = shown(tmp_path / "mine", record({"loss": [[2, 1.0]]}))
     tracker("wandb", tmp_path / "mine").finished(None, "ok", found)
     assert begun[0]["name"] == "mine"
     assert logged[0] == {f"{found.id}/curves/loss": 1.0, f"{found.id}/step": 2}
+    assert logged[-1] == {f"{found.id}/shown": ((8, 6, 3), "step 10"), f"{found.id}/step": 10}
 
 
 def test_a_missing_package_is_one_line(monkeypatch, tmp_path, dpbench):

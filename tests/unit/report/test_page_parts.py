@@ -5,9 +5,13 @@ import math
 import pytest
 from record_factory import make_record
 
+from dpbench.board.columns import ORDER
 from dpbench.contract.defense import Defense
-from dpbench.report import plots
+from dpbench.protocols.sharing.reporting.columns import COLUMNS as SHARING_COLUMNS
+from dpbench.report import page, plots
 from dpbench.report.boards import commands
+from dpbench.report.content import Cell, Column, Line, Table
+from dpbench.report.glossary import meaning_of
 from dpbench.report.levels import broken, level_of, percent
 from dpbench.reporting.plots.marks import mark_of, symbol_of
 from dpbench.suite.words import built_in
@@ -108,6 +112,29 @@ def test_a_curve_of_a_stranger_has_a_name_that_a_page_can_choose():
 )
 def test_other_notes_are_no_curves(notes):
     assert plots.curves([noted(**notes)]) is None
+
+
+def test_values_of_a_table_are_text_and_figures_are_sorted_by_what_they_say():
+    columns = [Column("name"), Column("figure", numeric=True), Column("more", main=False)]
+    lines = [
+        Line([Cell("<b>"), Cell("0.5000", 0.5), Cell("7", 7.0)], colour="#123456", marker="x"),
+        Line([Cell("a", about='"q"'), Cell("50%", 0.5, "yes"), Cell("", math.nan)], group="w"),
+    ]
+    assert str(page._rows(Table(columns, lines), headed=True)).splitlines() == [
+        '<tr><th scope=row><span class="sign" aria-hidden="true" style="color:#123456">x</span> &lt;b&gt;<td>0.5000'
+        '<td data-order="7.0">7</tr>',
+        '<tr data-group="w"><th scope=row title="&#34;q&#34;">a<td data-order="0.5"><span class="level yes">50%</span>'
+        "<td></tr>",
+    ]
+    places = page._places("main", [*columns, *columns[1:]])
+    assert "#main td:nth-child(n+2):nth-child(-n+2), #main td:nth-child(n+4):nth-child(-n+4) { text-align" in places
+    assert page._at("td", [3, 4, 5]) == "td:nth-child(n+3):nth-child(-n+5)"
+
+
+def test_every_column_of_a_board_is_explained():
+    assert {column for column in (*ORDER, *SHARING_COLUMNS) if not meaning_of(column)} == set()
+    assert meaning_of("gain_low") == "lower end of the 95% interval of gain"
+    assert meaning_of("mine") == meaning_of("mine_low") == ""
 
 
 def test_commands_do_not_say_where_a_run_lies(tmp_path):

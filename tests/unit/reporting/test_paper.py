@@ -5,10 +5,12 @@ import shutil
 import subprocess
 
 import pytest
+import sharing_records
 from record_factory import make_record
 
 from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
+from dpbench.protocols.sharing.records import SHARED
 from dpbench.records.store import CELLS
 from dpbench.reporting.paper_table import COLUMNS, write_paper_table
 from dpbench.reporting.plots.plot_style import note, panels, with_labels
@@ -71,6 +73,32 @@ def test_rows_columns_and_labels_are_chosen(tmp_path, dpbench):
         "keeps the names of defenses"
         in dpbench(*arguments[:2], "--output", tmp_path / "x.csv", "--labels", "gaussian=X").err
     )
+
+
+def test_a_board_of_shared_features_is_a_table_too(tmp_path, dpbench):
+    for record in (
+        sharing_records.trained("own", [True] * 8 + [False] * 12),
+        sharing_records.trained("clean-features", [True] * 14 + [False] * 6),
+        sharing_records.trained("defended-features", [True] * 13 + [False] * 7, defense="gaussian"),
+        sharing_records.trained("defended-features", [True] * 12 + [False] * 8, defense="strong"),
+        sharing_records.attacked("mean-image", "public", [0.1] * 4, "none"),
+        sharing_records.attacked("decoder", "public", [0.9] * 4, "none"),
+        sharing_records.attacked("decoder", "query", [0.5] * 4, "gaussian"),
+    ):
+        SHARED.write(tmp_path / "run", record)
+    arguments = ("leaderboard", tmp_path / "run", "--output", tmp_path / "table.tex", "--labels", "gaussian=G & co")
+    assert dpbench(*arguments).out.endswith("5 rows\n")
+    lines = lines_of(tmp_path / "table.tex")
+    assert any(line.startswith(r"\toprule Trained on & Top-1/\% & Gain/points & Kept/\% & SSIM & ") for line in lines)
+    (row,) = [line for line in lines if line.startswith(r"+ G \& co std=1.0 & 65.0 & 25.0 [")]
+    assert r"] & -- & 0.50 & -- & -- & 0." in row
+    assert any(line.startswith("floor & -- & ") for line in lines)
+    outcome = dpbench(*arguments, "--rows", "features", "--columns", "condition,shared_images,serves")
+    assert outcome.out.endswith("4 rows\n")
+    assert r"+ G \& co std=2.0 & 20 & clinic=0.5000 hospital=0.4000 \\" in lines_of(tmp_path / "table.tex")
+    assert "unknown column 'sim'" in dpbench(*arguments, "--columns", "sim").err
+    assert "unknown rows 'worst'" in dpbench(*arguments, "--rows", "worst").err
+    assert dpbench(*arguments[:4], "--plot", "transfer").status == 2
 
 
 def test_what_strangers_wrote_is_no_command(tmp_path):

@@ -12,16 +12,20 @@ import numpy as np
 import pandas as pd
 
 from dpbench.board.cells import grouped
-from dpbench.board.columns import decimals_of, own_metrics, with_arguments
+from dpbench.board.columns import Row, decimals_of, own_metrics, with_arguments
+from dpbench.board.comparisons import Scale
 from dpbench.contract.spec import PluginSpec
 from dpbench.contract.threat import UNDEFENDED
 from dpbench.metrics.intervals import Floats, bounds, interval_columns, over_seeds, percentiles, resampled_shares
 from dpbench.protocols.sharing.records import SharingRecord
-from dpbench.protocols.sharing.reporting.columns import DECIMALS, FLOOR, SUBJECT, columns_with
+from dpbench.protocols.sharing.reporting.columns import DECIMALS, FLOOR, SHARING_BOARDS, SUBJECT, columns_with
 from dpbench.protocols.sharing.reporting.leaks import Leaks, with_failures
 from dpbench.protocols.sharing.suite import CONDITIONS, Refinement
 from dpbench.protocols.sharing.units import Attacked, Training
 from dpbench.suite.names import arguments_text, plugin_names, short_name, values_of
+
+REFERENCES = ("own", "clean-images", "clean-features", FLOOR)
+"""Conditions that gain, the share kept and leakage are set against."""
 
 
 def build_sharing_board(records: Iterable[SharingRecord]) -> pd.DataFrame:
@@ -30,10 +34,7 @@ def build_sharing_board(records: Iterable[SharingRecord]) -> pd.DataFrame:
     A row is a condition of the receiver; of `defended-features` one for each defense setting, with what the attacks
     recover from the features shared under it. `clean-features` has the leakage of the undefended features.
     """
-    rows: list[dict[str, Any]] = []
-    in_order_of_id = sorted(records, key=lambda record: record.id)  # whichever order they come in
-    for group in grouped(in_order_of_id, _scope).values():
-        rows += _rows(group)
+    rows = _all_rows(records)
     arguments = {row["defense_args"]: row.pop("arguments", {}) for row in rows}
     board = pd.DataFrame(rows)
     own = own_metrics(board)
@@ -57,6 +58,44 @@ def build_sharing_board(records: Iterable[SharingRecord]) -> pd.DataFrame:
     return with_arguments(board, arguments)
 
 
+def members_of(records: Iterable[SharingRecord]) -> dict[Row, tuple[str, ...]]:
+    """Name of a row -> ids of the trainings, and of the attacks on what was shared, that it rests on.
+
+    What its gain and leakage are set against, `REFERENCES`, are rows of their own.
+    """
+    return {SHARING_BOARDS.layout.name_of(row): tuple(row["members"]) for row in _all_rows(records)}
+
+
+def arranged(board: pd.DataFrame) -> pd.DataFrame:
+    """Rows of several runs in the order of a board."""
+    rows = [{str(key): value for key, value in row.items()} for row in board.to_dict("records")]
+    subjects = list(dict.fromkeys(tuple(row[name] for name in SUBJECT) for row in rows))
+    order = sorted(
+        range(len(rows)), key=lambda at: (subjects.index(tuple(rows[at][name] for name in SUBJECT)), _order(rows[at]))
+    )
+    return board.iloc[order].reset_index(drop=True)
+
+
+def is_reference(board: pd.DataFrame) -> pd.Series[bool]:
+    """Rows whose condition is one of `REFERENCES`."""
+    return board["condition"].isin(REFERENCES)
+
+
+SHARING_SCALE = Scale(
+    scope=SUBJECT,
+    is_reference=is_reference,
+    columns=tuple(f"{name}{end}" for name in ("gain", "share_kept", "leakage") for end in ("", "_low", "_high")),
+    words=("leakage_metrics",),
+    arranged=arranged,
+)
+"""Gain stands on own data alone, the share kept on clean images, leakage on undefended features and the floor."""
+
+
+def _all_rows(records: Iterable[SharingRecord]) -> list[dict[str, Any]]:
+    in_order_of_id = sorted(records, key=lambda record: record.id)  # whichever order they come in
+    return [row for group in grouped(in_order_of_id, _scope).values() for row in _rows(group)]
+
+
 def _scope(record: SharingRecord) -> tuple[str, ...]:
     """A key, equal for records that are compared with each other: same images, network and receiver."""
     world = record.unit.world
@@ -76,15 +115,18 @@ def _rows(records: Sequence[SharingRecord]) -> list[dict[str, Any]]:
         for same in grouped(recipe, lambda pair: (pair[1].condition, _applied(pair[1]))).values():
             unit = same[0][1]
             row = _named(unit, called) | _benefit([record for record, _ in same], own, clean)
+            row["members"] = [record.id for record, _ in same]
             if unit.condition in ("clean-features", "defended-features"):
                 row |= leaks.of(_sent(unit))
                 row |= with_failures(row, leaks.failures(_sent(unit)))
+                row["members"] += leaks.members(_sent(unit))
             rows.append(row)
         ordered += sorted(rows, key=_order)
     if not trainings:
         untrained = {"status": "incomplete", "error": "attacked, but no training on it is in these runs"}
         for unit in _only_attacked(records):
             row = _named(unit, called) | untrained | leaks.of(_sent(unit))
+            row["members"] = leaks.members(_sent(unit))
             ordered.append(row | with_failures(row, leaks.failures(_sent(unit))))
     if ordered and leaks.floors:
         of_nobody = {"condition": FLOOR, "defense": "", "defense_args": ""}
@@ -108,7 +150,7 @@ def _only_attacked(records: Sequence[SharingRecord]) -> Iterator[Training]:
 
 
 def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    place = CONDITIONS.index(row["condition"])
+    place = len(CONDITIONS) if row["condition"] == FLOOR else CONDITIONS.index(row["condition"])
     accuracy = row.get("accuracy", np.nan)
     return place, -accuracy if np.isfinite(accuracy) else np.inf, row["defense"], row["defense_args"]
 

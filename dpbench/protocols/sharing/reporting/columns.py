@@ -52,6 +52,9 @@ WORDS = ("condition", "defense", "defense_args", "status", "seeds", "serves", "l
 LATER = ("leakage_metrics",)
 """Columns that boards of before do not have."""
 
+BESIDE = ("origin",)
+"""Columns of boards with rows of several runs alone: see `dpbench.gate.beside`."""
+
 
 def columns_with(own: Iterable[str]) -> list[str]:
     """The columns of a board, with those of metrics that are not dpbench's own, where there are any."""
@@ -82,8 +85,8 @@ def read_sharing_board(table: CsvTable) -> pd.DataFrame:
     board = pd.DataFrame(table.rows, columns=table.header, dtype=object)
     own = own_metrics(board)
     assert_free(own.values(), COLUMNS)
-    board = board.reindex(columns=columns_with(own))
-    for column in board.columns.difference([*SUBJECT, *WORDS, "metrics"]):
+    board = board.reindex(columns=[*columns_with(own), *(name for name in BESIDE if name in table.header)])
+    for column in board.columns.difference([*SUBJECT, *WORDS, *BESIDE, "metrics"]):
         try:
             board[column] = pd.to_numeric(board[column].replace("", None))
         except (ValueError, TypeError) as error:

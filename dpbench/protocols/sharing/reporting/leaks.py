@@ -27,6 +27,7 @@ class Leaks:
     """
 
     def __init__(self, records: Sequence[SharingRecord]) -> None:
+        self.units = [(r.unit, r.id) for r in records if isinstance(r.unit, Attacked)]
         self.failed = [(r.unit, r.error) for r in records if r.status != "ok" and isinstance(r.unit, Attacked)]
         self.found: dict[tuple[str, int], list[tuple[Attacked, SharingRecord, Figures]]] = {}
         for record in records:
@@ -75,10 +76,15 @@ class Leaks:
         """Which attacks on what was sent failed, and why."""
         return sorted({f"{unit.attack.name}: {error}" for unit, error in self.failed if self._meant(unit, sent)})
 
+    def members(self, sent: Mapping[str, PluginSpec]) -> list[str]:
+        """Ids of the attacks on what was sent, of those that failed too; floors belong to `floor_row`."""
+        return [identity for unit, identity in self.units if not _is_floor(unit) and self._meant(unit, sent)]
+
     def floor_row(self) -> dict[str, Any]:
         """The best guess per image; of failed attacks only the name says that they were floors."""
         failures = sorted({f"{unit.attack.name}: {error}" for unit, error in self.failed if is_floor(unit.attack.name)})
-        row = {"status": "ok", "leakage": 0.0, **_figures(list(self.floors.values()))}
+        members = [identity for unit, identity in self.units if _is_floor(unit)]
+        row = {"status": "ok", "leakage": 0.0, "members": members, **_figures(list(self.floors.values()))}
         return row | with_failures(row, failures)
 
     def _meant(self, unit: Attacked, sent: Mapping[str, PluginSpec]) -> bool:

@@ -1,7 +1,8 @@
-"""Two pictures of a sharing board: what is gained against what leaks, and the transfer matrix."""
+"""What is gained against what leaks, and the transfer matrix: as files, and for the page."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,11 @@ from dpbench.errors import DpbenchError
 from dpbench.protocols.sharing.reporting.columns import FLOOR
 from dpbench.protocols.sharing.reporting.row_labels import varied_arguments
 from dpbench.protocols.sharing.reporting.transfer import matrices
-from dpbench.reporting.plots.plot_style import bars, legible, note, panels, refuse_ending, style_of
+from dpbench.report.content import Plot
+from dpbench.report.plots import METRICS, escaped, layout, points
+from dpbench.reporting.plots.marks import style_of_defense
+from dpbench.reporting.plots.plot_style import NAMED, bars, legible, note, panels, refuse_ending
+from dpbench.suite.names import arguments_text
 from dpbench.text.shown_text import drawn
 
 if TYPE_CHECKING:
@@ -89,8 +94,8 @@ def _points(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
         axes.plot(clean[metric], 100 * clean["gain"], "*", color="black", markersize=12, label="clean features")
     defended = rows[(rows["condition"] == "defended-features") & rows[metric].notna() & rows["gain"].notna()]
     short = varied_arguments(defended)
-    for number, (defense, settings) in enumerate(defended.groupby("defense", sort=True)):
-        colour, marker = style_of(number)
+    for defense, settings in defended.groupby("defense", sort=True):
+        colour, marker = style_of_defense(str(settings[NAMED].iloc[0]))
         settings = settings.sort_values(metric)
         x, y = settings[metric].to_numpy(float), 100 * settings["gain"].to_numpy(float)
         axes.errorbar(
@@ -144,9 +149,7 @@ def write_transfer(transfer: pd.DataFrame, path: Path) -> None:
     size, shape = (9.0, 0.9 + sum(heights)), (len(attacked), 2)
     with panels(path, size, shape, ruled=False, height_ratios=heights) as grid:
         for line, (names, matrix) in zip(grid, attacked, strict=True):
-            for axes, (metric, label) in zip(
-                line, {"ssim": "mean SSIM", "reid_top1": "re-identified"}.items(), strict=True
-            ):
+            for axes, (metric, label) in zip(line, TRANSFERRED.items(), strict=True):
                 cells = matrix[metric]
                 image = axes.imshow(cells.to_numpy(float), cmap="viridis", vmin=0, vmax=1, aspect="auto")
                 for (row, column), value in np.ndenumerate(cells.to_numpy(float)):
@@ -160,3 +163,67 @@ def write_transfer(transfer: pd.DataFrame, path: Path) -> None:
                 axes.set_ylabel("prepared on")
                 axes.set_title(f"{drawn(names)}: {label}", fontsize=10)
                 axes.figure.colorbar(image, ax=axes, shrink=0.8)
+
+
+def gain_and_leak(title: str, rows: pd.DataFrame) -> Plot | None:
+    """What leaks against what is gained, for the page; None where nothing was both trained on and attacked.
+
+    Args:
+        title: data, network, receiver and senders.
+        rows: of one receiver.
+    """
+    shown = rows[rows["condition"].isin(["defended-features", "clean-features"]) & rows["gain"].notna()]
+    figures = {}
+    for metric in ("ssim", "leakage", "reid_top1"):
+        label, scale = METRICS[metric]
+        given = shown[shown[metric].notna()]
+        if given.empty:
+            continue
+        short = varied_arguments(given)
+        data = []
+        for defense, own in given.groupby("defense", sort=False):
+            labels = [
+                f"{row['defense'] or 'clean features'} {arguments_text(short[place])}".strip()
+                for place, row in own.iterrows()
+            ]
+            name = str(defense) or "clean features"
+            listed = own.to_dict("records")
+            data.append(points(name, str(defense), listed, labels, ("gain", 100.0), (metric, scale)))
+        figures[label] = {"data": data, "layout": layout(title, "gain (points of top-1)", f"worst-case {label}")}
+    if not figures:
+        return None
+    about = (
+        "Each point is a defense: right gains more from what was shared, up leaks more of it, so the lower right "
+        "corner is best. Bars are 95% intervals."
+    )
+    return Plot(f"Gain and leak: {title}", about, figures, f"What leaks against what is gained: {title}.")
+
+
+def transfers(transfer: pd.DataFrame) -> Iterator[Plot]:
+    """The transfer matrix for the page, a plot for each attack on a sender's defense.
+
+    Args:
+        transfer: from `dpbench.protocols.sharing.reporting.transfer`.
+    """
+    for names, matrix in matrices(transfer):
+        figures = {}
+        for metric, label in TRANSFERRED.items():
+            cells = matrix[metric].to_numpy(float)
+            if not np.isfinite(cells).any():
+                continue
+            values = [[None if np.isnan(value) else round(float(value), 4) for value in row] for row in cells]
+            told = {
+                "texttemplate": "%{z:.2f}",
+                "hovertemplate": "prepared on %{y}, judged on %{x}: %{z:.3f}<extra></extra>",
+            }
+            heat = {"type": "heatmap", "z": values, "x": list(matrix[metric].columns), "y": list(matrix[metric].index)}
+            heat |= told | {"zmin": 0, "zmax": 1, "colorscale": "Viridis", "name": label, "colorbar": {"thickness": 12}}
+            axes = {"xaxis": {"title": {"text": "judged on the features released by"}}}
+            axes |= {"yaxis": {"title": {"text": "prepared on"}, "autorange": "reversed"}}
+            figures[label] = {"data": [heat], "layout": {"title": {"text": escaped(f"{names}: {label}")}, **axes}}
+        about = (
+            "An attack prepared on one fit of the defense, and judged on what another fit released: where it gets as "
+            "far as on its own fit, secrecy of the fit protects nothing. A lighter field leaks more."
+        )
+        if figures:
+            yield Plot(f"Transfer between fits: {names}", about, figures, f"Matrix of transfer between fits: {names}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,18 @@ from dpbench.board.caveats import NO_PRIVACY, leakage_lines
 from dpbench.contract.threat import UNDEFENDED
 from dpbench.protocols.sharing.records import SharingRecord
 from dpbench.protocols.sharing.reporting.columns import FLOOR, KNOWLEDGE, SUBJECT
+from dpbench.protocols.sharing.reporting.plots import gain_and_leak, transfers
 from dpbench.protocols.sharing.reporting.row_labels import varied_arguments
 from dpbench.protocols.sharing.reporting.table import TRAINED_ON
+from dpbench.protocols.sharing.reporting.transfer import build_transfer
 from dpbench.protocols.sharing.units import Attacked
-from dpbench.report import plots, verdicts
+from dpbench.report import verdicts
 from dpbench.report.boards import commands, environment, how_it_works, plain_table
-from dpbench.report.content import Answer, Cell, Column, Gallery, Line, Plot, Report, Table, Tone
-from dpbench.report.gallery import gallery_of
+from dpbench.report.content import Answer, Cell, Column, Gallery, Line, Report, Table, Tone
+from dpbench.report.gallery import films, gallery_of
 from dpbench.report.glossary import SHARING, TERMS
 from dpbench.report.levels import RULE, broken, decimal, level_of, number, percent, told
+from dpbench.report.plots import curves
 from dpbench.reporting.plots.marks import mark_of
 from dpbench.suite.ensembles import is_floor
 from dpbench.suite.names import arguments_text
@@ -64,7 +68,8 @@ def report_of_sharing(
     """
     panels = [(names, rows) for names, rows in board.groupby(list(SUBJECT), sort=False)]
     said, tone = _verdict(board)
-    shown = [_plot(_title(names), rows) for names, rows in panels]
+    shown = [gain_and_leak(_title(names), rows) for names, rows in panels]
+    shown += [*transfers(build_transfer(records)), curves(records)]
     return Report(
         title=title,
         subject="; ".join(_title(names) for names, _ in panels[:4]),
@@ -72,6 +77,7 @@ def report_of_sharing(
         tone=tone,
         answers=[_answer(names, rows, alone=len(panels) == 1) for names, rows in panels],
         galleries=_galleries(folder, records) if folder is not None else [],
+        films=films(folder, records) if folder is not None else [],
         table=_table(board),
         attackers=_attackers(board, records),
         plots=[plot for plot in shown if plot is not None],
@@ -208,36 +214,8 @@ def _table(board: pd.DataFrame) -> Table:
             Cell(f"the receiver, knowing: {knows[-1]}" if attacked and knows else ""),
         ]
         lines.append(Line([*cells, *whole.cells], "", colour, marker))
-    columns = [*MAIN, *(Column(column.title, column.numeric, main=False) for column in text.columns)]
+    columns = [*MAIN, *(replace(column, main=False) for column in text.columns)]
     return Table(columns, lines)
-
-
-def _plot(title: str, rows: pd.DataFrame) -> Plot | None:
-    shown = rows[rows["condition"].isin(["defended-features", "clean-features"]) & rows["gain"].notna()]
-    figures = {}
-    for metric in ("ssim", "leakage", "reid_top1"):
-        label, scale = plots.METRICS[metric]
-        given = shown[shown[metric].notna()]
-        if given.empty:
-            continue
-        short = varied_arguments(given)
-        data = []
-        for defense, own in given.groupby("defense", sort=False):
-            labels = [
-                f"{row['defense'] or 'clean features'} {arguments_text(short[place])}".strip()
-                for place, row in own.iterrows()
-            ]
-            name = str(defense) or "clean features"
-            listed = own.to_dict("records")
-            data.append(plots.points(name, str(defense), listed, labels, ("gain", 100.0), (metric, scale)))
-        figures[label] = {"data": data, "layout": plots.layout(title, "gain (points of top-1)", f"worst-case {label}")}
-    if not figures:
-        return None
-    about = (
-        "Each point is a defense: right gains more from what was shared, up leaks more of it, so the lower right "
-        "corner is best. Bars are 95% intervals."
-    )
-    return Plot(f"Gain and leak: {title}", about, figures, f"What leaks against what is gained: {title}.")
 
 
 def _galleries(folder: Path, records: Sequence[SharingRecord]) -> list[Gallery]:

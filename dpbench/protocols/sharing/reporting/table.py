@@ -19,6 +19,7 @@ from dpbench.protocols.sharing.reporting.columns import FLOOR, SUBJECT, columns_
 from dpbench.protocols.sharing.reporting.plots import write_benefit, write_transfer
 from dpbench.protocols.sharing.reporting.row_labels import varied_arguments
 from dpbench.protocols.sharing.reporting.transfer import build_transfer, matrices
+from dpbench.reporting.plots.plot_style import LABELS
 from dpbench.suite.names import arguments_text
 from dpbench.text.shown_text import ERROR_LIMIT, clean
 
@@ -56,7 +57,10 @@ def write_sharing_board(records: list[SharingRecord], board: pd.DataFrame, outpu
     Raises:
         DpbenchError: another ending, or nothing to show.
     """
-    table = build_transfer(records) if plot == "transfer" else board
+    table = board
+    if plot == "transfer":
+        table = build_transfer(records)
+        table.attrs |= {LABELS: board.attrs.get(LABELS, {})}
     if output.suffix == ".csv":
         write_csv(table, output)
     elif output.suffix == ".md":
@@ -68,7 +72,8 @@ def write_sharing_board(records: list[SharingRecord], board: pd.DataFrame, outpu
         (write_transfer if plot == "transfer" else write_benefit)(table, output)
     else:
         raise DpbenchError(
-            f"{output.name}: a sharing board ends in .csv or .md, its page in .html, its plot in .png, .pdf or .svg"
+            f"{output.name}: a sharing board ends in .csv, .md or .tex, its page in .html, its plot in .png, .pdf or "
+            ".svg; the transfer matrix in .csv, .md or as a plot"
         )
     return len(table)
 

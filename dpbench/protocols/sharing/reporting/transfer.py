@@ -10,6 +10,7 @@ import pandas as pd
 from dpbench.metrics.intervals import mean_interval
 from dpbench.protocols.sharing.records import SharingRecord
 from dpbench.protocols.sharing.units import Transferred
+from dpbench.reporting.plots.plot_style import label_for
 from dpbench.suite.names import arguments_text, plugin_names, short_name
 
 COLUMNS = (
@@ -74,7 +75,8 @@ def matrices(transfer: pd.DataFrame) -> Iterator[tuple[str, dict[str, pd.DataFra
     several = {name for name in who if finished[name].nunique() > 1}
     for names, rows in finished.groupby(who, sort=False):
         said = dict(zip(who, (str(name) for name in names), strict=True))
-        words = [said["attack"], "on", said["defense"], *([said["defense_args"]] if "defense_args" in several else [])]
+        defense = label_for(transfer, said["defense"])
+        words = [said["attack"], "on", defense, *([said["defense_args"]] if "defense_args" in several else [])]
         words += [said[name] for name in ("dataset", "backbone", "split_point") if name in several]
         if several & {"receiver", "sender"}:
             words += ["by", said["receiver"], "on", said["sender"]]

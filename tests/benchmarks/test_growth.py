@@ -18,8 +18,9 @@ from tiny_suite import SUITE
 from dpbench.api import plan
 from dpbench.board.leaderboard import build_board
 from dpbench.protocols.known import DEFAULT
+from dpbench.records.collected import SharedParts
 from dpbench.records.record import Record
-from dpbench.records.store import CELLS, SharedParts
+from dpbench.records.store import CELLS
 
 SEEDS, ATTACKS = 5, ("decoder", "rmle")
 VICTIMS = 16

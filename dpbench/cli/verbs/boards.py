@@ -103,10 +103,7 @@ def leaderboard(
             raise DpbenchError(
                 f"--claimed {directory}: expected a run of the protocol {protocol.name!r}, like the others"
             )
-    records, others = (
-        protocol.newest(record for directory in given for record in protocol.store.all(directory))
-        for given in (directories, claimed or [])
-    )
+    records, others = (protocol.store.counted(given, protocol.newest) for given in (directories, claimed or []))
     board = protocol.board(records, claimed=others)
     if beside is not None:
         from dpbench.gate.beside import set_beside

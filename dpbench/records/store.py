@@ -173,11 +173,6 @@ class Store(Generic[R]):
         """Of units of a run by their ids: none yet, and where they are read again."""
         return Records(lambda unit_id: self.read(self.path(run_dir, unit_id)))
 
-    def reader(self) -> Callable[[Path], R]:
-        """Like `read`; what many records have in common is held once."""
-        shared = SharedParts()
-        return lambda path: shared.of(self.read(path))
-
     def write_archive(self, runs: Iterable[Path], path: Path, chosen: Callable[[Iterable[R]], Iterable[R]]) -> int:
         """Write the records of some runs as one file, see `dpbench.records.archive`; returns how many.
 

@@ -152,7 +152,8 @@ def tasks_of(
     tasks: list[Task] = []
     after: dict[str, list[str]] = {}
     for unit in units:
-        ties = protocol.ties(unit) if shared else Ties()
+        ties = protocol.ties(unit)
+        ties = ties if shared else Ties(near=ties.near)
         for need in ties.needs:
             if need.key not in after:
                 after[need.key] = list(need.after)
@@ -234,7 +235,7 @@ class Driver(Generic[U, R]):
     def _fill(self, elsewhere: list[Task]) -> Iterator[R]:
         """Give out tasks while there is room; units that another run has claimed are put aside."""
         while len(self.running) < self.executor.places:
-            task = self.graph.next(self.running.values())
+            task = self.graph.next(self.running.values(), elsewhere)
             if task is None:
                 return
             if not task.makes and not self._claim(task):

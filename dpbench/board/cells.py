@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self, TypeVar
@@ -119,10 +118,9 @@ def cells_by_place(records: Sequence[Record]) -> Iterator[list[Cell]]:
 
     Places come as their first cells do.
     """
-    places = grouped(_named(records), lambda one: one[0].group[:3])
-    for place in list(places):
-        one = SharedParts().of if isinstance(records, Records) else lambda record: record
-        yield [_cell(name, attack, one(records[number]), False) for name, attack, number in places.pop(place)]
+    for named in grouped(_named(records), lambda one: one[0].group[:3]).values():
+        alike = SharedParts().of if isinstance(records, Records) else lambda record: record
+        yield [_cell(name, attack, alike(records[number]), False) for name, attack, number in named]
 
 
 def _named(records: Sequence[Record]) -> list[tuple[RowName, str, int]]:
@@ -142,7 +140,7 @@ def _named(records: Sequence[Record]) -> list[tuple[RowName, str, int]]:
     unique = {identity(cells[number]): number for number in ordered}
     kept = sorted(unique.values(), key=lambda number: heads[number].id)
     names = name_rows([cells[number] for number in kept])
-    attacks = [plugins[cells[number].attack.name, cells[number].attack.source] for number in kept]
+    attacks = (plugins[cells[number].attack.name, cells[number].attack.source] for number in kept)
     return list(zip(names, attacks, kept, strict=True))
 
 
@@ -154,8 +152,7 @@ def _from_weakest(records: Sequence[Record]) -> list[int]:
         return heads[number].status == "ok", heads[number].created, heads[number].id
 
     ordered: list[int] = []
-    for _, same in itertools.groupby(sorted(range(len(heads)), key=rank), key=rank):
-        several = list(same)
+    for several in grouped(sorted(range(len(heads)), key=rank), rank).values():
         ordered += several if len(several) == 1 else sorted(several, key=lambda n: records[n].model_dump_json())
     return ordered
 

@@ -80,7 +80,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A hub on this machine that has one small network; huggingface's library asks it, and keeps files in the folder."""
+    """A hub on this machine with one small network, which downloads ask, and a folder that keeps them."""
     state = timm.create_model("test_resnet", num_classes=1000).state_dict()
     Hub.content = Hub.sent = safetensors.torch.save(state)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)

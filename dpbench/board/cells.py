@@ -119,8 +119,9 @@ def cells_by_place(records: Sequence[Record]) -> Iterator[list[Cell]]:
     Places come as their first cells do.
     """
     for named in grouped(_named(records), lambda one: one[0].group[:3]).values():
-        alike = SharedParts().of if isinstance(records, Records) else lambda record: record
-        yield [_cell(name, attack, alike(records[number]), False) for name, attack, number in named]
+        shared = SharedParts() if isinstance(records, Records) else None  # what is held is shared already
+        read = ((name, attack, records[number]) for name, attack, number in named)
+        yield [_cell(name, attack, shared.of(one) if shared else one, False) for name, attack, one in read]
 
 
 def _named(records: Sequence[Record]) -> list[tuple[RowName, str, int]]:

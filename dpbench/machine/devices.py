@@ -80,7 +80,7 @@ def compiled(step: C) -> C:
     Args:
         step: a network, or a function of tensors; whatever else it takes should not change from step to step.
     """
-    return torch.compile(step, backend=BACKEND, dynamic=False) if _compiling else step
+    return torch.compile(step, backend=BACKEND, dynamic=False) if _compiling else step  # type: ignore[return-value]
 
 
 def assert_compiler(device: torch.device) -> None:

@@ -166,12 +166,12 @@ def held(
     lock: Path | SharedLock, waiting: Callable[[], object] = lambda: None, *, poll: float = POLL_SECONDS
 ) -> Iterator[None]:
     """Hold a lock, or the `Lock` of a path, once it is free; `waiting` is called where another has it."""
-    lock = Lock(lock) if isinstance(lock, Path) else lock
-    if not lock.take():
+    own: Lock | SharedLock = Lock(lock) if isinstance(lock, Path) else lock
+    if not own.take():
         waiting()
-        while not lock.take():
+        while not own.take():
             time.sleep(poll)
     try:
         yield
     finally:
-        lock.release()
+        own.release()

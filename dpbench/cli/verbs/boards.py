@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -126,7 +127,7 @@ def leaderboard(
     print(f"{output}: {written} rows")
 
 
-def _at_equal_accuracy(protocol: AnyProtocol, records: list[Any], board: pd.DataFrame) -> pd.DataFrame:
+def _at_equal_accuracy(protocol: AnyProtocol, records: Sequence[Any], board: pd.DataFrame) -> pd.DataFrame:
     """Print the table, and give back the board with its columns."""
     from dpbench.board.columns import CELL_LAYOUT
     from dpbench.reporting.equal_accuracy import print_equal_accuracy

@@ -3,8 +3,11 @@
 import weakref
 
 import pytest
+from parsing import parse_suite
 from record_factory import make_grid, make_record
+from tiny_suite import SUITE
 
+from dpbench.api import plan
 from dpbench.board import cells as board_cells
 from dpbench.board import leaderboard
 from dpbench.board.leaderboard import build_board
@@ -13,6 +16,7 @@ from dpbench.protocols.known import DEFAULT
 from dpbench.records import collected
 from dpbench.records.collected import Records, RecordsById, heads_of
 from dpbench.records.store import CELLS
+from dpbench.running.runner import execute
 
 
 @pytest.fixture
@@ -99,3 +103,18 @@ def test_a_record_that_is_gone_is_written_again_while_it_is_held_and_said_where_
         else:
             with pytest.raises(DpbenchError, match="cannot be read"):
                 CELLS.restore(tmp_path, records)
+
+
+def test_a_finished_run_is_found_and_given_back_in_the_order_of_its_plan(tmp_path, few):
+    suite = parse_suite(SUITE.replace("victims = 4", "victims = 4\nseeds = [0, 1, 2, 3, 4]"), origin="test")
+    units = plan(suite, output=tmp_path).units
+    like = make_record(victims=4)
+    for unit in reversed(units):
+        CELLS.write(tmp_path, like.model_copy(update={"cell": unit, "id": unit.id}))
+    found = plan(suite, output=tmp_path)
+    assert found.left == []
+    assert {name: record.id for name, record in found.finished.items()} == {unit.id: unit.id for unit in units}
+    records = execute(found, device="cpu")
+    assert isinstance(records, Records)
+    assert not records.in_memory
+    assert [record.id for record in records] == [unit.id for unit in units]

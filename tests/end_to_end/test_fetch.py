@@ -87,7 +87,9 @@ def hub(tmp_path, monkeypatch):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     for name in ("DPBENCH_CACHE", "HF_HOME", "TORCH_HOME"):
         monkeypatch.setenv(name, "elsewhere")  # set back at the end
-    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    place = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(constants, "ENDPOINT", place)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{place}/{{repo_id}}/resolve/{{revision}}/{{filename}}")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "folder" / "huggingface" / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     yield server

@@ -89,7 +89,8 @@ def hub(tmp_path, monkeypatch):
         monkeypatch.setenv(name, "elsewhere")  # set back at the end
     place = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr(constants, "ENDPOINT", place)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{place}/{{repo_id}}/resolve/{{revision}}/{{filename}}")
+    file = "{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{place}/{file}")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "folder" / "huggingface" / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     yield server

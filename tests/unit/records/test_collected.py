@@ -28,8 +28,8 @@ def few(monkeypatch):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    older = make_record(split_point="layer1", ssim=0.1, source="v0", created="2020-01-01T00:00:00+00:00", attack="rmle", victims=40)
-    for record in [*make_grid(images=8), older, make_record(defense="dpm", failed="it fell over")]:
+    newer = make_record(ssim=0.1, source="v0", created="2020-01-01T00:00:00+00:00", attack="rmle", victims=4)
+    for record in [*make_grid(images=8), newer, make_record(defense="dpm", failed="it fell over")]:
         CELLS.write(folder, record)
     return folder
 

@@ -11,6 +11,7 @@ from dpbench.contract.defense import ProtectedModel
 from dpbench.errors import DpbenchError
 from dpbench.machine import devices
 from dpbench.machine.environment import same_machine
+from dpbench.machine.process_state import preserved
 from dpbench.machine.randomness import derive_generator
 from dpbench.plugins.configuring import configure
 from dpbench.plugins.registry import attacks
@@ -58,7 +59,8 @@ def reconstructed(name, arguments):
     victims, auxiliary = (torch.rand(n, 3, 16, 16, generator=derive_generator(CPU, "images", n)) for n in (2, 24))
     seen = observed(ProtectedModel, victims, auxiliary)
     attack = configure(attacks()[name], arguments)
-    return attack.reconstruct(seen, generator=derive_generator(CPU, "attack")), seen
+    with preserved():  # as in a run: calls within it look at less
+        return attack.reconstruct(seen, generator=derive_generator(CPU, "attack")), seen
 
 
 @pytest.mark.parametrize("name", LOOPS)

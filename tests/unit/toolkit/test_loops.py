@@ -100,10 +100,12 @@ def test_what_is_compiled_is_a_function_of_its_own_only_where_it_was_asked_for(c
     assert devices.compiled(step) is step
 
 
-def test_without_a_compiler_one_line_says_so(monkeypatch):
+def test_without_a_compiler_one_line_says_so(monkeypatch, tmp_path):
+    (tmp_path / "g++").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
     devices.assert_compiler(CPU)
     monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(DpbenchError, match=r"^--compile: a C\+\+ compiler .* is not there, .* leave --compile out$"):
         devices.assert_compiler(CPU)
     monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)

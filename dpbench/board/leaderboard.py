@@ -62,7 +62,7 @@ def build_rows(records: Iterable[Record]) -> list[BoardRow]:
 
 def _rows_by_place(records: Iterable[Record]) -> Iterator[list[BoardRow]]:
     """The rows of one dataset, backbone and split point at a time: no row is compared with those of another."""
-    for cells in cells_by_place(records):
+    for cells in cells_by_place(records if isinstance(records, Sequence) else list(records)):
         rows = []
         for group in grouped(cells, lambda cell: cell.name.group).values():
             rows += _rows_of(Scope(group))
@@ -271,7 +271,7 @@ def per_image(records: Iterable[Record]) -> pd.DataFrame:
     `link_rank` where releases were compared (likewise of candidates), then metrics of one's own.
     """
     rows: list[dict[str, Any]] = []
-    cells = cells_of(list(records), as_recorded=True)
+    cells = list(cells_of(list(records), as_recorded=True))
     for cell in cells:
         record = cell.record
         shared = cell.name.columns() | {

@@ -31,7 +31,8 @@ def tasks_of(
     tasks: list[Task] = []
     after: dict[str, list[str]] = {}
     for unit in units:
-        ties = protocol.ties(unit) if shared else Ties()
+        ties = protocol.ties(unit)
+        ties = ties if shared else Ties(near=ties.near)
         for need in ties.needs:
             if need.key not in after:
                 after[need.key] = list(need.after)

@@ -14,8 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dpbench.errors import DpbenchError
 from dpbench.records.pictures import LARGEST_STEPS, frames_of, steps_path
-from dpbench.records.trackers import points_of, tracker
-from dpbench.running.kept_images import keep_images
+from dpbench.reporting.trackers import points_of, tracker
+from dpbench.cells.kept_images import keep_images
 from dpbench.running.watching import Nobody, Several
 
 

@@ -15,6 +15,8 @@ TERMS: dict[str, str] = {
     "ensemble": "A fixed set of attacks in fixed versions, so that a worst case means the same on every board.",
     "floor": "What comes back without any information: the mean image, another image, the nearest of the attacker's "
     "own. The best of these per image is the zero of the scale.",
+    "information bits": "The most that releases tell of an image on average, whoever looks and however: for defenses "
+    "that add Gaussian noise to few values. So many bits name one image among two to that power.",
     "interval": "Where the figure would fall in 95 of 100 repetitions with other test images. With one seed it leaves "
     "out the randomness of training.",
     "label read": "Share of victims whose class an independent classifier reads from the reconstruction.",

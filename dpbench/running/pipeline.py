@@ -400,7 +400,6 @@ class Pipeline:
         if is_floor(cell.attack.name) or cell.threat_model == "observe":
             return None
         adaptive = cell.threat_model != "static"
-        asked = cell.defense if adaptive else undefended_spec()
         key = self.prepared.protected_key(cell, cell.defense, progress)
         features = [rows[: max(cell.victims, LINKED)] for rows in released.release.features]
 
@@ -410,9 +409,16 @@ class Pipeline:
             first = parts.test.images[:most]
             pool = [first, parts.auxiliary.images[: most - len(first)]]
             crowd = released.crowd if adaptive else None
-            model = remote.answering(self.prepared.protected(cell, asked, progress), crowd)
+            model = remote.answering(self._known_client(cell, progress)[0], crowd)
             victims = torch.stack([rows.float() for rows in features]).mean(0)
-            about = {"client": key, "releases": cell.releases, "adaptive": adaptive, "victims": len(victims), "way": 1}
+            about = {
+                "client": key,
+                "data": cell.data_fingerprint,
+                "releases": cell.releases,
+                "adaptive": adaptive,
+                "victims": len(victims),
+                "way": 1,
+            }
 
             def compare() -> cache.State:
                 ranks = link_ranks(victims, pool, Answers(model, self.device, key, "link", adaptive))
@@ -423,5 +429,6 @@ class Pipeline:
 
         progress("comparing releases with those of candidates")
         slot = "link" if adaptive else "link static"
-        found: Link | None = self.prepared.keep(slot, f"{key} {cell.releases} {len(features[0])}", make)
+        of_these = f"{key} {cell.data_fingerprint} {cell.releases} {len(features[0])}"
+        found: Link | None = self.prepared.keep(slot, of_these, make)
         return found.model_copy(update={"rank": found.rank[: cell.victims]}) if found else None

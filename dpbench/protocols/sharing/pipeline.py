@@ -20,9 +20,7 @@ from dpbench.protocols.sharing.units import EntityCell
 from dpbench.protocols.sharing.world import World
 from dpbench.running.pipeline import Pipeline, Released
 from dpbench.running.prepare import Progress, undefended_spec
-from dpbench.service.costs import ClientCost, Work
 from dpbench.service.quantisation import understood
-from dpbench.service.release import Release
 from dpbench.suite.cell import CellSpec
 from dpbench.text.hashing import content_hash
 
@@ -114,13 +112,12 @@ class SharedPipeline(Pipeline):
     ) -> tuple[Guarantees | None, str]:
         return None, ""  # bounds are about one release to a server; boards of this protocol have no column for them
 
-    def _cost(
-        self, cell: CellSpec, protected: ProtectedModel, release: Release, progress: Progress
-    ) -> tuple[Work | None, ClientCost | None, str]:
-        return None, None, ""  # features are shared once, not sent for every answer
-
     def _link(self, cell: CellSpec, released: Released, progress: Progress) -> Link | None:
-        return None  # who receives features for training is not asked whose they are
+        """As of any cell, by who knows the sender's client or the public one: another fit releases something else."""
+        assert isinstance(cell, EntityCell)
+        if cell.knowledge == "own" or cell.prepared_on is not None:
+            return None
+        return super()._link(cell, released, progress)
 
 
 def groups_of(labels: Tensor, together: int, generator: torch.Generator) -> list[Tensor]:

@@ -17,6 +17,8 @@ from dpbench.contract.defense import ProtectedModel, SplitModel
 from dpbench.contract.images import LabelledImages
 from dpbench.contract.spec import PluginSpec
 from dpbench.errors import DpbenchError
+from dpbench.metrics.linkage import Link
+from dpbench.protocols import boards
 from dpbench.protocols.known import loaded
 from dpbench.protocols.sharing.benefit import Benefit, _mean_of
 from dpbench.protocols.sharing.pipeline import Mixing, Several, groups_of, mean_of_groups
@@ -24,13 +26,15 @@ from dpbench.protocols.sharing.plan import plan_sharing
 from dpbench.protocols.sharing.records import SHARED, latest
 from dpbench.protocols.sharing.refinement import ChannelMap, Shared, Tail, refine
 from dpbench.protocols.sharing.reporting.board import FLOOR, build_sharing_board
+from dpbench.protocols.sharing.reporting.columns import OPTIONAL_COLUMNS
 from dpbench.protocols.sharing.reporting.plots import write_benefit
 from dpbench.protocols.sharing.reporting.report import report_of_sharing
-from dpbench.protocols.sharing.reporting.table import print_sharing
+from dpbench.protocols.sharing.reporting.table import print_sharing, write_csv
 from dpbench.protocols.sharing.reporting.transfer import build_transfer
 from dpbench.protocols.sharing.suite import Owner, Refinement
 from dpbench.protocols.sharing.units import Attacked, Training, Transferred
 from dpbench.protocols.sharing.world import divide_among
+from dpbench.service.costs import ClientCost
 from dpbench.suite.grid import plan
 from dpbench.suite.suite import PluginEntry
 
@@ -910,6 +914,38 @@ def test_the_plot_shows_re_identification_where_leakage_is(tmp_path):
         with Image.open(tmp_path / f"{name}.png") as picture:
             shapes.append(picture.size[0])
     assert shapes[1] == pytest.approx(1.5 * shapes[0], rel=0.01)
+
+
+def test_what_sharing_costs_and_whom_it_names_are_columns_where_records_say_so(tmp_path):
+    def cost(added, coded):
+        return ClientCost(
+            multiply_adds=100 + added, added_multiply_adds=added, parameters=9, added_parameters=3, coded_bits=coded
+        )
+
+    def told(knowledge, ranks, *, seed=0, coded=60, ms=2.0):
+        link = None if ranks is None else Link(rank=ranks, candidates=50)
+        figures = {"cost": cost(20, coded), "client_ms": ms, "release_bits": 64, "link": link}
+        return attacked("decoder", knowledge, [0.5] * 4, "dpm", seed=seed, **figures)
+
+    attacks = [told("query", [0, 0, 3, 9]), told("public", [0, 0, 0, 0]), told("own", None, ms=1.0)]
+    board = build_sharing_board([*some_trainings(), *attacks, told("query", [0, 0, 0, 9], seed=1, coded=62, ms=3.0)])
+    row = board[(board.condition == "defended-features") & (board.defense == "dpm")].iloc[0]
+    assert row.link_top1 == 0.625  # of who queries, not of who knows less
+    assert row.link_top1_low < 0.625 < row.link_top1_high
+    assert row.link_chance == 0.02
+    counted = [row.client_multiply_adds, row.added_multiply_adds, row.added_parameters, row.release_bits]
+    assert [*counted, row.coded_bits, row.client_ms] == [120, 20, 3, 64, 62, 2.0]
+    assert board[board.condition == "own"].added_multiply_adds.isna().all()
+    shown = io.StringIO()
+    print_sharing(board, Console(file=shown, width=200))
+    assert "62%" in shown.getvalue()
+    path = tmp_path / "board.csv"
+    write_csv(board, path)
+    again, _ = boards.read(path)
+    assert list(again.columns) == list(board.columns)
+    assert again.link_top1.equals(board.link_top1)
+    older = build_sharing_board([*some_trainings(), attacked("decoder", "query", [0.5] * 4, "dpm")])
+    assert not {*OPTIONAL_COLUMNS} & {*older.columns}
 
 
 def test_what_a_sender_can_give_instead_of_features_stands_beside_it():

@@ -17,7 +17,7 @@ from dpbench.contract.spec import PluginSpec
 from dpbench.contract.threat import UNDEFENDED
 from dpbench.metrics.intervals import Floats, bounds, interval_columns, over_seeds, percentiles, resampled_shares
 from dpbench.protocols.sharing.records import SharingRecord
-from dpbench.protocols.sharing.reporting.columns import COLUMNS, DECIMALS, FLOOR, SUBJECT
+from dpbench.protocols.sharing.reporting.columns import COLUMNS, COUNTS, DECIMALS, FLOOR, OPTIONAL_COLUMNS, SUBJECT
 from dpbench.protocols.sharing.reporting.leaks import Leaks, with_failures
 from dpbench.protocols.sharing.suite import CONDITIONS, Refinement
 from dpbench.protocols.sharing.units import Attacked, Training
@@ -35,11 +35,13 @@ def build_sharing_board(records: Iterable[SharingRecord]) -> pd.DataFrame:
     for group in grouped(in_order_of_id, _scope).values():
         rows += _rows(group)
     arguments = {row["defense_args"]: row.pop("arguments", {}) for row in rows}
-    board = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+    board = pd.DataFrame(rows)
+    filled = [column for column in OPTIONAL_COLUMNS if column in board and board[column].notna().any()]
+    board = board.reindex(columns=[*COLUMNS, *filled])
     for column in board.columns:
         if pd.api.types.is_float_dtype(board[column]):
             board[column] = board[column].round(DECIMALS.get(column, 4)) + 0.0  # + 0.0: no -0.0
-    for column in ("own_images", "shared_images", "victims"):
+    for column in ("own_images", "shared_images", "victims", *(column for column in COUNTS if column in filled)):
         board[column] = board[column].astype("Int64")
     texts = ["defense", "defense_args", "serves", "leakage_metrics", "trained_on", "error"]
     board[texts] = board[texts].astype(object).where(board[texts].notna(), "")

@@ -40,7 +40,13 @@ COLUMNS = (
     *("leakage", "leakage_low", "leakage_high", "leakage_metrics", "trained_on", "error"),
 )
 
-DECIMALS = {"psnr_db": 2, "psnr_db_low": 2, "psnr_db_high": 2}
+COUNTS = ("client_multiply_adds", "added_multiply_adds", "added_parameters", "release_bits", "coded_bits")
+"""What the client of a sender does, stores and sends for one image, its defense included."""
+
+OPTIONAL_COLUMNS = (*("link_top1", "link_top1_low", "link_top1_high", "link_chance"), *COUNTS, "client_ms")
+"""Columns that are written only when some row has a value, so that older boards stay byte-identical; they come last."""
+
+DECIMALS = {"psnr_db": 2, "psnr_db_low": 2, "psnr_db_high": 2, "client_ms": 3, "link_chance": 6}
 
 WORDS = ("condition", "defense", "defense_args", "status", "seeds", "serves", "leakage_metrics", "trained_on", "error")
 """Columns of text, beside those of `SUBJECT`."""
@@ -48,7 +54,7 @@ WORDS = ("condition", "defense", "defense_args", "status", "seeds", "serves", "l
 LATER = ("leakage_metrics",)
 """Columns that boards of before do not have."""
 
-NUMBERS = tuple(column for column in COLUMNS if column not in SUBJECT + WORDS)
+NUMBERS = tuple(column for column in (*COLUMNS, *OPTIONAL_COLUMNS) if column not in SUBJECT + WORDS)
 """Columns that hold figures."""
 
 
@@ -71,8 +77,9 @@ def read_sharing_board(table: CsvTable) -> pd.DataFrame:
             f"board {table.path} lacks the columns {', '.join(missing[:NAMED])}; write it again with "
             "`dpbench leaderboard DIR --output FILE.csv`"
         )
-    board = pd.DataFrame(table.rows, columns=table.header, dtype=object).reindex(columns=list(COLUMNS))
-    for column in NUMBERS:
+    columns = [*COLUMNS, *(column for column in OPTIONAL_COLUMNS if column in table.header)]
+    board = pd.DataFrame(table.rows, columns=table.header, dtype=object).reindex(columns=columns)
+    for column in (column for column in NUMBERS if column in columns):
         try:
             board[column] = pd.to_numeric(board[column].replace("", None))
         except (ValueError, TypeError) as error:

@@ -226,6 +226,15 @@ def test_every_condition_is_there_and_controls_for_the_named_defenses_alone():
     assert [unit.condition for unit in of_kind(Training, without)] == ["own", "equal-noise"]
 
 
+def test_codes_are_attacked_and_nobody_trains_on_them():
+    coded = '"resynthesis"\nform = ["features", "code"]'
+    units = planned(BASE.replace('"dpm"', coded), seeds=[0])
+    forms = [unit.applied["hospital"].arguments.get("form") for unit in of_kind(Training, units) if unit.applied]
+    assert "code" not in forms
+    attacks = [unit for unit in of_kind(Attacked, units) if unit.defense.name == "resynthesis"]
+    assert [unit.defense.arguments.get("form") for unit in attacks].count("code") == len(attacks) // 2
+
+
 def test_what_a_sender_can_give_instead_of_features_is_measured_where_it_is_listed():
     listed = BASE.replace("seeds", 'conditions = ["own", "sender-tail", "soft-labels"]\nseeds')
     trainings = of_kind(Training, planned(listed, seeds=[0]))
@@ -866,6 +875,20 @@ def test_a_board_of_attacks_alone_shows_what_leaks_and_says_that_nothing_was_tra
         same = beside[(beside["condition"] == row["condition"]) & (beside["defense_args"] == row["defense_args"])]
         assert same["leakage"].tolist() == [row["leakage"]]
         assert same["ssim"].tolist() == [row["ssim"]]
+
+
+def test_what_nobody_trained_on_stands_below_the_trainings():
+    code = PluginSpec(name="resynthesis", arguments={"form": "code"})
+    on_code = attacked("decoder", "query", [0.3] * 4, "strong")
+    on_code = on_code.model_copy(update={"unit": on_code.unit.model_copy(update={"defense": code})})
+    trainings = [trained("own", hits(10)), trained("defended-features", hits(20), defense="dpm")]
+    board = build_sharing_board(
+        [*trainings, *some_attacks(), on_code, attacked("decoder", "query", [0.4] * 4, "strong")]
+    )
+    below = board[board["accuracy"].isna() & (board["condition"] != "floor")].set_index("defense")
+    assert dict(below["status"]) == {"gaussian": "incomplete", "resynthesis": "ok"}
+    assert below.loc["resynthesis", "error"] == ""
+    assert below.loc["resynthesis", "leakage"] > 0
 
 
 def test_boards_of_nothing_are_empty():

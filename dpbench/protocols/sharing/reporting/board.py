@@ -72,11 +72,12 @@ def _rows(records: Sequence[SharingRecord]) -> list[dict[str, Any]]:
                 row |= with_failures(row, leaks.failures(_sent(unit)))
             rows.append(row)
         ordered += sorted(rows, key=_order)
-    if not trainings:
+    for unit in _only_attacked(records):
+        sent = _sent(unit)
+        meant = any(spec.arguments.get("form") == "code" for spec in sent.values())
         untrained = {"status": "incomplete", "error": "attacked, but no training on it is in these runs"}
-        for unit in _only_attacked(records):
-            row = _named(unit, called) | untrained | leaks.of(_sent(unit))
-            ordered.append(row | with_failures(row, leaks.failures(_sent(unit))))
+        row = _named(unit, called) | ({"status": "ok"} if meant else untrained) | leaks.of(sent)
+        ordered.append(row | with_failures(row, leaks.failures(sent)))
     if ordered and leaks.floors:
         of_nobody = {"condition": FLOOR, "defense": "", "defense_args": ""}
         ordered.append({name: ordered[0][name] for name in SUBJECT} | of_nobody | leaks.floor_row())
@@ -85,7 +86,12 @@ def _rows(records: Sequence[SharingRecord]) -> list[dict[str, Any]]:
 
 def _only_attacked(records: Sequence[SharingRecord]) -> Iterator[Training]:
     """The trainings that would be beside these attacks: one for each defense that was attacked, undefended first."""
+    trainings = [record.unit for record in records if isinstance(record.unit, Training)]
+    trained = [_sent(unit) for unit in trainings if unit.condition in ("clean-features", "defended-features")]
     attacks = [record.unit for record in records if isinstance(record.unit, Attacked)]
+    if trainings:  # the undefended reference needs no row of its own
+        attacks = [unit for unit in attacks if unit.defense.name != UNDEFENDED]
+    attacks = [unit for unit in attacks if all(sent.get(unit.sender) != unit.defense for sent in trained)]
     settings = grouped(attacks, lambda unit: unit.defense.model_dump_json())
     for _, same in sorted(settings.items(), key=lambda item: (item[1][0].defense.name != UNDEFENDED, item[0])):
         undefended = same[0].defense.name == UNDEFENDED

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
+from dpbench.contract.defense import ProtectedModel, SplitModel
 from dpbench.contract.images import LabelledImages
 from dpbench.metrics.fidelity import ssim_unchecked
 from dpbench.models.training import precision
 from dpbench.plugins.registry import register
 from dpbench_defenses._critics import Critics
+from dpbench_defenses._pruning import Pruned
 from dpbench_defenses._tuning import Criterion, FineTuning, Step, TrainedModel
 
 ENOUGH = 0.5
@@ -20,6 +24,9 @@ ENOUGH = 0.5
 
 DISTURBANCE = 0.05
 """Standard deviation of the noise, in pixels of [0,1], under which PATROL compares outputs with inputs."""
+
+SPARSITY = 0.1
+"""Weight of the mean of PATROL's masks, until channels are taken out."""
 
 Kind = Literal["deep-obfuscator", "ressfl", "patrol"]
 
@@ -33,12 +40,20 @@ class AdversarialCriterion(Criterion):
         *,
         strength: float,
         smoothness: float,
+        epochs: int,
         model: TrainedModel,
         critics: Critics,
         generator: torch.Generator,
     ) -> None:
         self.kind, self.strength, self.smoothness = kind, strength, smoothness
+        self.epoch, self.pruned_before = 0, math.ceil(epochs / 2)
         self.model, self.critics, self.generator = model, critics, generator
+
+    def start_epoch(self) -> None:
+        """Half way through, the channels with the lowest masks are taken out."""
+        if isinstance(self.model, Pruned) and self.epoch == self.pruned_before:
+            self.model.prune()
+        self.epoch += 1
 
     def loss(self, step: Step) -> Tensor:
         """The loss () of one batch; the critics learn from it first."""
@@ -47,6 +62,8 @@ class AdversarialCriterion(Criterion):
         if self.kind == "deep-obfuscator":
             return super().loss(step) + self.strength * similarity.abs().mean()
         loss = super().loss(step) + self.strength * (similarity - ENOUGH).relu().mean()
+        if isinstance(self.model, Pruned) and not self.model.decided:
+            loss = loss + SPARSITY * self.model.mask().mean()
         return loss + self.smoothness * self._steepness(step) if self.kind == "patrol" else loss
 
     def _steepness(self, step: Step) -> Tensor:
@@ -67,16 +84,20 @@ class Adversarial(FineTuning):
     only (Li et al. 2022, "ResSFL: a resistance transfer framework for defending model inversion attack in split
     federated learning"); its 1x1 waist is `bottleneck = 8`. `patrol`: that, and `smoothness` times the ratio of the
     head's change to a small change of the image (Ding et al. 2024, "PATROL: privacy-oriented pruning for
-    collaborative inference against model inversion attacks").
+    collaborative inference against model inversion attacks"); with `prune` masks of the released channels learn beside
+    head and tail under the same loss and the mean of the masks, half way through those with the lowest are taken out,
+    and the rest of the training makes up for it. They are never sent: the server reads zeros.
 
     Differs from all: the network is fine-tuned from a fitted one; `critics` reconstructors of different sizes learn
     beside it by squared error and SSIM and are the opponent in turn, none was trained before; DeepObfuscator's second
     adversary, who reads private attributes, is left out; ResSFL's transfer from an expert is; PATROL's ratio is taken
-    over the whole head in place of each block, and no channels are pruned. Fresh decoders judge it.
+    over the whole head in place of each block, it prunes what is released, not what is inside the head, and the room
+    that it makes is not filled with further layers. Fresh decoders judge it.
     """
 
     name: ClassVar[str] = "adversarial"
     version: ClassVar[int] = 1
+    ids_skip_default: ClassVar[tuple[str, ...]] = ("prune",)
     paper: ClassVar[str] = "https://arxiv.org/abs/1909.04126, https://arxiv.org/abs/2205.04007"
     trained_on: ClassVar[tuple[str, ...]] = ("ssim",)
 
@@ -84,6 +105,34 @@ class Adversarial(FineTuning):
     strength: float = Field(0.5, ge=0, le=1000, description="weight of the reconstructors' SSIM")
     smoothness: float = Field(0.1, ge=0, le=1000, description="patrol's weight of the head's steepness")
     critics: int = Field(1, ge=1, le=16, description="reconstructors trained in alternation")
+    prune: float = Field(0.0, ge=0, lt=1, description="share of the released channels that patrol takes out for good")
+
+    @model_validator(mode="after")
+    def _prunes(self) -> Adversarial:
+        if self.prune and self.objective != "patrol":
+            raise ValueError(
+                f"prune = {self.prune} belongs to objective = 'patrol', not {self.objective!r}; leave it out"
+            )
+        return self
+
+    def build(self, split: SplitModel) -> TrainedModel:
+        """The network, which `fit` trains; features of any shape."""
+        return Pruned(split, self.bottleneck, self.prune) if self.prune else super().build(split)
+
+    def fit(
+        self,
+        model: ProtectedModel,
+        private: LabelledImages,
+        *,
+        generator: torch.Generator,
+        progress: Callable[[str], None],
+    ) -> None:
+        """See `Training`; of channels that are taken out, the others are released from here on."""
+        if isinstance(model, Pruned):
+            model.begin()
+        super().fit(model, private, generator=generator, progress=progress)
+        if isinstance(model, Pruned):
+            model.close()
 
     def criterion(self, model: TrainedModel, private: LabelledImages, *, generator: torch.Generator) -> Criterion:
         """The chosen loss, against reconstructors without any training."""
@@ -92,6 +141,7 @@ class Adversarial(FineTuning):
             self.objective,
             strength=self.strength,
             smoothness=self.smoothness,
+            epochs=self.epochs,
             model=model,
             critics=critics,
             generator=generator,

@@ -12,6 +12,7 @@ from dpbench.contract.metric import MetricFacts
 from dpbench.contract.threat import AUXILIARY_DATA, BUDGETS, THREAT_MODELS, AuxiliaryData, ServerRole, ThreatModel
 from dpbench.errors import DpbenchError
 from dpbench.metrics.intervals import Floats
+from dpbench.metrics.linkage import Link
 from dpbench.metrics.recognition import Recognition
 from dpbench.metrics.table import IN_RECORDS, LOWER_IS_CLOSER
 from dpbench.records.collected import Records, SharedParts, heads_of
@@ -254,12 +255,12 @@ def bound_of(record: Record) -> Figures | None:
     return Figures(_distinct(record.victims), {"mse_bound": bound})
 
 
-def link_of(record: Record) -> Figures | None:
+def link_of(link: Link | None, victims: Sequence[str]) -> Figures | None:
     """The rank of each victim among candidates, as figures; None where releases were not compared."""
-    if record.link is None or len(record.link.rank) != len(record.victims):
+    if link is None or len(link.rank) != len(victims):
         return None
-    ranks = np.asarray(record.link.rank, dtype=np.float64)
-    return Figures(_distinct(record.victims), {"link_rank": ranks}) if len(ranks) else None
+    ranks = np.asarray(link.rank, dtype=np.float64)
+    return Figures(_distinct(victims), {"link_rank": ranks}) if len(ranks) else None
 
 
 def _distinct(victims: Sequence[str]) -> tuple[str, ...]:

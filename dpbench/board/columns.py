@@ -62,6 +62,7 @@ OTHERS = {
     "judge_accuracy": 4,
     "epsilon": 3,
     "delta": 8,
+    "information_bits": 2,
     "seconds": 1,
     "client_share": 4,
     "client_ms": 3,
@@ -93,6 +94,7 @@ OPTIONAL_COLUMNS = (
     *("accuracy_top5", "accuracy_top5_low", "accuracy_top5_high"),
     *("identity_top1", "identity_top1_low", "identity_top1_high", "identity_chance"),
     *("link_top1", "link_top1_low", "link_top1_high", "link_chance"),
+    "information_bits",
     *("client_share", "client_ms", *CLIENT_COUNTS),
     *("hypervolume", *(column for columns in READINGS.values() for column in columns), "on_front"),
 )

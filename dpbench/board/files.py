@@ -93,6 +93,8 @@ def _readable(board: pd.DataFrame) -> pd.DataFrame:
         f"{epsilon} (delta {float(delta):g})" if delta not in ("", "n/a") else epsilon
         for epsilon, delta in zip(text["epsilon"], text["delta"], strict=True)
     ]
+    if "information_bits" in text:
+        page["information_bits"] = text["information_bits"]
     for column in (column for column in (*CLIENT_COUNTS, "client_share", "client_ms") if column in text):
         page[column] = text[column]
     page["ensemble"] = text["ensemble"]

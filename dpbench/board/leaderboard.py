@@ -159,7 +159,7 @@ def _sample(own: Sequence[Cell], found: Figures | None, scope: Scope, utility: U
     trained_on = {metric for cell in own for metric in cell.record.trained_on}
     reference = _utility(scope.reference)
     linking = _linking(own)
-    link = link_of(linking.record) if linking is not None else None
+    link = link_of(linking.record.link, linking.record.victims) if linking is not None else None
     return Sample(
         seed=own[0].name.seed,
         figures=found,
@@ -194,6 +194,7 @@ def _facts(members: Sequence[Cell], setting: Sequence[Cell]) -> dict[str, Any]:
         "link_chance": 1 / linking.record.link.candidates if linking is not None and linking.record.link else np.nan,
         "epsilon": guaranteed.epsilon if guaranteed is not None else None,
         "delta": guaranteed.delta if guaranteed is not None else None,
+        "information_bits": guaranteed.information_bits if guaranteed is not None else None,
         "trained_on": " ".join(sorted({metric for cell in setting for metric in cell.record.trained_on})),
         "seconds": sum(sum(cell.record.seconds.values()) for cell in members),
         "cell": "",

@@ -99,7 +99,14 @@ class Exposure:
             crowd = released.crowd if adaptive else None
             model = remote.answering(self.known_client(cell, progress)[0], crowd)
             victims = torch.stack([rows.float() for rows in features]).mean(0)
-            about = {"client": key, "releases": cell.releases, "adaptive": adaptive, "victims": len(victims), "way": 1}
+            about = {
+                "client": key,
+                "data": cell.data_fingerprint,
+                "releases": cell.releases,
+                "adaptive": adaptive,
+                "victims": len(victims),
+                "way": 1,
+            }
 
             def compare() -> cache.State:
                 ranks = link_ranks(victims, pool, Answers(model, self.prepared.device, key, "link", adaptive))
@@ -111,5 +118,6 @@ class Exposure:
 
         progress("comparing releases with those of candidates")
         slot = "link" if adaptive else "link static"
-        found: Link | None = self.prepared.keep(slot, f"{key} {cell.releases} {len(features[0])}", make)
+        of_these = f"{key} {cell.data_fingerprint} {cell.releases} {len(features[0])}"
+        found: Link | None = self.prepared.keep(slot, of_these, make)
         return found.model_copy(update={"rank": found.rank[: cell.victims]}) if found else None

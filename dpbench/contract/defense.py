@@ -180,6 +180,14 @@ class Defense(Plugin, abc.ABC):
         return int(getattr(self, "images_per_release", 1))
 
     @property
+    def only_attacked(self) -> bool:
+        """Whether nobody can train on its releases: its parameter `form` is "code".
+
+        The protocol `sharing` attacks such releases, and trains no partner on them.
+        """
+        return getattr(self, "form", "") == "code"
+
+    @property
     def fits_on_public(self) -> bool:
         """Whether its parameter `fit_on` asks for public images, see `fit`."""
         return getattr(self, "fit_on", "private") == "public"

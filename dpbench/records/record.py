@@ -186,6 +186,9 @@ class Record(Envelope):
         elif guarantees.epsilon is not None and not 0 <= guarantees.epsilon < float("inf"):
             missing = {**missing, "epsilon": f"came out as {guarantees.epsilon}: there is none"}
             guarantees = guarantees.model_copy(update={"epsilon": None, "delta": None})
+        if guarantees is not None and not 0 <= (guarantees.information_bits or 0) < float("inf"):
+            missing = {**missing, "information_bits": f"came out as {guarantees.information_bits}: there are none"}
+            guarantees = guarantees.model_copy(update={"information_bits": None})
         return record.model_copy(update={"guarantees": guarantees, "missing_metrics": missing})
 
     @property
@@ -215,13 +218,8 @@ def _impossible(record: Record) -> Iterator[str]:
             yield "utility.top5 misses what utility.correct has"
     if record.guarantees is not None:
         yield from _of_guarantees(record.guarantees, count)
-    yield from number("release_bits", record.release_bits, 0)
-    yield from _of_cost(record)
-    if record.link is not None:
-        if len(record.link.rank) != count:
-            yield f"{len(record.link.rank)} answers of link for {count} victims"
-        yield from number("link.candidates", record.link.candidates, max(1, count))
-        yield from each("link.rank", record.link.rank, 0, record.link.candidates - 1)
+    yield from of_cost(record.cost, record.client_ms, record.release_bits)
+    yield from of_link(record.link, count)
     if record.memory is not None:
         yield from number("memory.batch_size", record.memory.batch_size, 1)
         yield from number("memory.halved", record.memory.halved, 0)
@@ -236,12 +234,13 @@ def _impossible(record: Record) -> Iterator[str]:
         yield from number(f"peak_memory_mb.{stage[:40]}", peak, 0)
 
 
-def _of_cost(record: Record) -> Iterator[str]:
-    yield from number("client_ms", record.client_ms, 0)
-    cost = record.cost
+def of_cost(cost: ClientCost | None, client_ms: float | None, release_bits: int | None) -> Iterator[str]:
+    """What is wrong with what a release costs the client, as records of any protocol hold it."""
+    yield from number("release_bits", release_bits, 0)
+    yield from number("client_ms", client_ms, 0)
     if cost is None:
         return
-    fixed = math.inf if record.release_bits is None else record.release_bits
+    fixed = math.inf if release_bits is None else release_bits
     yield from number("cost.multiply_adds", cost.multiply_adds, 0)
     yield from number("cost.added_multiply_adds", cost.added_multiply_adds, -math.inf, _most(cost.multiply_adds))
     yield from number("cost.parameters", cost.parameters, 0)
@@ -251,6 +250,14 @@ def _of_cost(record: Record) -> Iterator[str]:
 
 def _most(total: int | None) -> float:
     return math.inf if total is None else total
+def of_link(link: Link | None, count: int) -> Iterator[str]:
+    """What is wrong with what names so many victims among candidates."""
+    if link is None:
+        return
+    if len(link.rank) != count:
+        yield f"{len(link.rank)} answers of link for {count} victims"
+    yield from number("link.candidates", link.candidates, max(1, count))
+    yield from each("link.rank", link.rank, 0, link.candidates - 1)
 
 
 def _of_guarantees(guarantees: Guarantees, count: int) -> Iterator[str]:
@@ -259,3 +266,4 @@ def _of_guarantees(guarantees: Guarantees, count: int) -> Iterator[str]:
     yield from each("mse_bound", guarantees.mse_bound, 0, math.inf)
     yield from number("epsilon", guarantees.epsilon, 0)
     yield from number("delta", guarantees.delta, 0, 1)
+    yield from number("information_bits", guarantees.information_bits, 0)

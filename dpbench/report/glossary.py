@@ -27,6 +27,8 @@ TERMS: dict[str, str] = {
     "unbiased attacker stays below. Few defenses have one; n/a says that this one has none.",
     "hypervolume": "Accuracy and leakage of all settings of a defense in one figure: 1 minus the least leakage within "
     "a loss, averaged over losses from 0 to 10 points. 0 for a defense that helps nowhere.",
+    "information bits": "The most that releases tell of an image on average, whoever looks and however: for defenses "
+    "that add Gaussian noise to few values. So many bits name one image among two to that power.",
     "interval": "Where the figure would fall in 95 of 100 repetitions with other test images. With one seed it leaves "
     "out the randomness of training.",
     "label read": "Share of victims whose class an independent classifier reads from the reconstruction.",

@@ -487,6 +487,17 @@ class TestResynthesis:
         out = model.transform(features)
         torch.testing.assert_close(out[1], out[0])
 
+    def test_the_code_may_be_released_and_the_server_writes_features_from_it(self, split: SplitModel) -> None:
+        settings = {"noise": 0.5, "batch_size": 16}
+        written = fitted(make("resynthesis", **settings), copy.deepcopy(split))
+        coded = fitted(make("resynthesis", form="code", **settings), copy.deepcopy(split))
+        images = pictures(4).images
+        code, features = (model.release(images, generator=generator()) for model in (coded, written))
+        assert code.shape == coded.clean_code(coded.features(images)).shape
+        torch.testing.assert_close(coded.written(code), features)
+        torch.testing.assert_close(coded.predict(code), written.predict(features))
+        assert "form" not in make("resynthesis").model_dump(mode="json")
+
     def test_keeps_what_the_network_computes_and_not_the_features(self) -> None:
         split, private, test = conv_split(), pictures(512, 1), pictures(128, 3)
         _train(split, lambda: F.cross_entropy(split.train()(private.images), private.labels), steps=60)

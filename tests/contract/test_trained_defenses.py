@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dpbench.contract.attack import Attack, Observation
 from dpbench.contract.defense import ProtectedModel
+from dpbench.errors import DpbenchError
 from dpbench.machine.randomness import derive_generator
 from dpbench.plugins.configuring import configure
 from dpbench.plugins.registry import defenses
@@ -83,6 +84,31 @@ class TestWhatLearns:
     def test_each_objective_leads_elsewhere(self, objective: str) -> None:
         model, other = fitted("adversarial", objective=objective), fitted("fine-tuned")
         assert not torch.equal(*(m.split.client_head.conv.weight for m in (model, other)))
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_patrol_takes_channels_out_and_the_server_reads_zeros(self, layout: str) -> None:
+        model = fitted("adversarial", layout, objective="patrol", prune=0.5)
+        images = pictures(8, seed="test").images[:]
+        axis, channels = model.released_axis, model.released_channels
+        release = released(model, images)
+        assert release.shape[axis] == channels - channels // 2
+        whole = model.restored(release)
+        assert whole.shape[1:] == model.released_shape
+        gone = [place for place in range(channels) if place not in model.kept.tolist()]
+        assert not whole.index_select(axis, torch.tensor(gone)).any()
+        assert torch.equal(whole.index_select(axis, model.kept), release)
+        # fewer channels stay than were masked least: by what they learned
+        order = model.scores.argsort(descending=True, stable=True)
+        assert model.kept.tolist() == sorted(order[: model.staying].tolist())
+        assert model.scores.unique().numel() > 1
+        again = configure(defenses()["adversarial"], {"objective": "patrol", "prune": 0.5})
+        copied = again.build(TinyNetwork(layout).split()).eval().requires_grad_(False)
+        copied.load_state_dict(model.state_dict())
+        assert torch.equal(released(copied, images), release)
+
+    def test_pruning_belongs_to_patrol(self) -> None:
+        with pytest.raises(DpbenchError, match=r"prune = 0\.5 belongs to objective = 'patrol'"):
+            configure(defenses()["adversarial"], {"prune": 0.5})
 
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_a_bottleneck_starts_from_principal_axes(self, layout: str) -> None:

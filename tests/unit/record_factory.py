@@ -55,6 +55,7 @@ def make_record(
     identity_rank: list[int] | int | None = None,
     headline: str = "leakage",
     mse_bound: list[float] | float | None = None,
+    information_bits: float | None = None,
     epsilon: float | None = None,
     release_bits: int | None = None,
     trained_on: tuple[str, ...] = (),
@@ -99,7 +100,8 @@ def make_record(
     guarantees = None
     if mse_bound is not None:
         bound = mse_bound if isinstance(mse_bound, list) else [mse_bound] * len(hashes)
-        guarantees = Guarantees(mse_bound=bound, epsilon=epsilon, delta=None if epsilon is None else 1e-5)
+        delta = None if epsilon is None else 1e-5
+        guarantees = Guarantees(mse_bound=bound, epsilon=epsilon, delta=delta, information_bits=information_bits)
     return Record(
         id=cell.id,
         suite="test",

@@ -90,8 +90,9 @@ def attacked(
     senders: dict[str, str] | None = None,
     victims: list[str] = HASHES,
     error: str | None = None,
+    **more: Any,
 ) -> SharingRecord:
-    """An attack on the same four victims; without figures it failed."""
+    """An attack on the same four victims; without figures it failed. `more` are further fields of the record."""
     unit = Attacked(
         world=world(seed, tuple(senders or ("hospital",))),
         receiver="clinic",
@@ -102,7 +103,7 @@ def attacked(
         victims=len(victims),
         budget="small",
     )
-    return record(unit, error, floor=is_floor(attack) and ssim is not None, **_graded(ssim, victims))
+    return record(unit, error, floor=is_floor(attack) and ssim is not None, **_graded(ssim, victims), **more)
 
 
 def transferred(prepared_on: list[int], judged_on: int, ssim: list[float] | None, *, error: str | None = None):

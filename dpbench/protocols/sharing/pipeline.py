@@ -22,9 +22,8 @@ from dpbench.metrics.linkage import Link
 from dpbench.plugins.configuring import defense_of
 from dpbench.protocols.sharing.units import EntityCell
 from dpbench.protocols.sharing.world import World
-from dpbench.service.costs import ClientCost, Work
 from dpbench.service.quantisation import understood
-from dpbench.service.release import Release
+from dpbench.service.quantisation import understood
 from dpbench.suite.cell import CellSpec
 from dpbench.text.hashing import content_hash
 
@@ -50,7 +49,7 @@ class SharedPipeline(Pipeline):
         super().__init__(device, cache_dir, batch_size, audit=audit)
         self.world = World(device, cache_dir, batch_size, audit=audit)
         self.prepared = self.world
-        self.exposure = Unasked(self.world, self._known_client)
+        self.exposure = SharedExposure(self.world, self._known_client)
 
     def shared(self, sender: str, defense: PluginSpec, progress: Progress) -> tuple[Tensor, Tensor]:
         """What a sender shares: features (N, ...) of all its images, released once, and their labels (N,).
@@ -113,8 +112,8 @@ class SharedPipeline(Pipeline):
         return Several([model for model, _ in known]), content_hash(["several", *(key for _, key in known)])
 
 
-class Unasked(Exposure):
-    """What is not asked of features that are shared for training."""
+class SharedExposure(Exposure):
+    """Figures of what is shared for training, whatever the attack."""
 
     def guarantees(
         self, cell: CellSpec, protected: ProtectedModel, victims: Tensor, progress: Progress
@@ -122,15 +121,12 @@ class Unasked(Exposure):
         """None: bounds are about one release to a server; boards of this protocol have no column for them."""
         return None, ""
 
-    def cost(
-        self, cell: CellSpec, protected: ProtectedModel, release: Release, progress: Progress
-    ) -> tuple[Work | None, ClientCost | None, str]:
-        """None: features are shared once, not sent for every answer."""
-        return None, None, ""
-
     def link(self, cell: CellSpec, released: Released, progress: Progress) -> Link | None:
-        """None: who receives features for training is not asked whose they are."""
-        return None
+        """As of any cell, by who knows the sender's client or the public one: another fit releases something else."""
+        assert isinstance(cell, EntityCell)
+        if cell.knowledge == "own" or cell.prepared_on is not None:
+            return None
+        return super().link(cell, released, progress)
 
 
 def groups_of(labels: Tensor, together: int, generator: torch.Generator) -> list[Tensor]:

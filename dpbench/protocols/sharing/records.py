@@ -8,11 +8,13 @@ from typing import ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dpbench.metrics.linkage import Link
 from dpbench.protocols.sharing.units import AnyUnit, OnShared, Unit, described_defense
 from dpbench.records.collected import Head
 from dpbench.records.ranges import number, of_attack, of_times
-from dpbench.records.record import Envelope
+from dpbench.records.record import Envelope, of_cost, of_link
 from dpbench.records.store import Store
+from dpbench.service.costs import TIMED, ClientCost
 from dpbench.suite.words import Words
 
 SCHEMA_VERSION = 2
@@ -53,6 +55,12 @@ class SharingRecord(Envelope):
     unit: AnyUnit
     trained: Trained | None = Field(None, description="of a training")
     refinement_version: int | None = None
+    release_bits: int | None = Field(None, description="bits of one shared release of one image, without a coder")
+    cost: ClientCost | None = Field(None, description="of the sender's client, for one image; none in older records")
+    client_ms: float | None = Field(
+        None, description=f"milliseconds in which the sender's client releases {TIMED} images; the median"
+    )
+    link: Link | None = Field(None, description="the victims among candidates, by what was shared")
 
     @property
     def named(self) -> Words:
@@ -82,6 +90,8 @@ def _impossible(record: SharingRecord) -> Iterator[str]:
         yield "a finished training without what it came to"
     if record.trained is not None:
         yield from _of_training(record.trained)
+    yield from of_cost(record.cost, record.client_ms, record.release_bits)
+    yield from of_link(record.link, len(record.victims))
     yield from of_times(record.seconds, record.created)
 
 

@@ -323,6 +323,17 @@ def test_guarantees_and_release_bits() -> None:
     assert board[board.defense == "none"].release_bits.isna().all()
 
 
+def test_information_bits_have_a_column_where_some_defense_bounds_them(tmp_path: Path) -> None:
+    noisy = [make_record(defense="waist", mse_bound=0.1, information_bits=12.625, seed=seed) for seed in (0, 1)]
+    noisy[1] = make_record(defense="waist", mse_bound=0.1, information_bits=14.0, seed=1)
+    board = build_board([*SCALE, *noisy])
+    bits = board[board.defense == "waist"].set_index(["attack", "seed"]).information_bits
+    assert dict(bits.loc[WORST_CASE]) == {"0": 12.62, "1": 14.0, "all": 14.0}  # the weaker guarantee
+    assert board[board.defense == "none"].information_bits.isna().all()
+    assert "information_bits" in written(board, tmp_path / "board.md")
+    assert "information_bits" not in build_board([*SCALE, make_record(defense="g", mse_bound=0.1)]).columns
+
+
 def test_no_guarantee_is_said_where_people_read(tmp_path: Path) -> None:
     board = build_board([make_record(), make_record(defense="g", mse_bound=0.25, epsilon=2.0)])
     for ending, shown in (("md", True), ("html", True), ("csv", False)):

@@ -17,6 +17,8 @@ from dpbench.contract.defense import ProtectedModel, SplitModel
 from dpbench.contract.images import LabelledImages
 from dpbench.contract.spec import PluginSpec
 from dpbench.errors import DpbenchError
+from dpbench.metrics.linkage import Link
+from dpbench.protocols import boards
 from dpbench.protocols.known import loaded
 from dpbench.protocols.sharing.benefit import Benefit, _mean_of
 from dpbench.protocols.sharing.pipeline import Mixing, Several, groups_of, mean_of_groups
@@ -24,13 +26,15 @@ from dpbench.protocols.sharing.plan import plan_sharing
 from dpbench.protocols.sharing.records import SHARED, latest
 from dpbench.protocols.sharing.refinement import ChannelMap, Shared, Tail, refine
 from dpbench.protocols.sharing.reporting.board import FLOOR, build_sharing_board
+from dpbench.protocols.sharing.reporting.columns import OPTIONAL_COLUMNS
 from dpbench.protocols.sharing.reporting.plots import write_benefit
 from dpbench.protocols.sharing.reporting.report import report_of_sharing
-from dpbench.protocols.sharing.reporting.table import print_sharing
+from dpbench.protocols.sharing.reporting.table import print_sharing, write_csv
 from dpbench.protocols.sharing.reporting.transfer import build_transfer
 from dpbench.protocols.sharing.suite import Owner, Refinement
 from dpbench.protocols.sharing.units import Attacked, Training, Transferred
 from dpbench.protocols.sharing.world import divide_among
+from dpbench.service.costs import ClientCost
 from dpbench.suite.grid import plan
 from dpbench.suite.suite import PluginEntry
 
@@ -220,6 +224,15 @@ def test_every_condition_is_there_and_controls_for_the_named_defenses_alone():
     }
     without = planned(BASE.replace("seeds", 'conditions = ["own", "equal-noise"]\nseeds'), seeds=[0])
     assert [unit.condition for unit in of_kind(Training, without)] == ["own", "equal-noise"]
+
+
+def test_codes_are_attacked_and_nobody_trains_on_them():
+    coded = '"resynthesis"\nform = ["features", "code"]'
+    units = planned(BASE.replace('"dpm"', coded), seeds=[0])
+    forms = [unit.applied["hospital"].arguments.get("form") for unit in of_kind(Training, units) if unit.applied]
+    assert "code" not in forms
+    attacks = [unit for unit in of_kind(Attacked, units) if unit.defense.name == "resynthesis"]
+    assert [unit.defense.arguments.get("form") for unit in attacks].count("code") == len(attacks) // 2
 
 
 def test_what_a_sender_can_give_instead_of_features_is_measured_where_it_is_listed():
@@ -864,6 +877,20 @@ def test_a_board_of_attacks_alone_shows_what_leaks_and_says_that_nothing_was_tra
         assert same["ssim"].tolist() == [row["ssim"]]
 
 
+def test_what_nobody_trained_on_stands_below_the_trainings():
+    code = PluginSpec(name="resynthesis", arguments={"form": "code"})
+    on_code = attacked("decoder", "query", [0.3] * 4, "strong")
+    on_code = on_code.model_copy(update={"unit": on_code.unit.model_copy(update={"defense": code})})
+    trainings = [trained("own", hits(10)), trained("defended-features", hits(20), defense="dpm")]
+    board = build_sharing_board(
+        [*trainings, *some_attacks(), on_code, attacked("decoder", "query", [0.4] * 4, "strong")]
+    )
+    below = board[board["accuracy"].isna() & (board["condition"] != "floor")].set_index("defense")
+    assert dict(below["status"]) == {"gaussian": "incomplete", "resynthesis": "ok"}
+    assert below.loc["resynthesis", "error"] == ""
+    assert below.loc["resynthesis", "leakage"] > 0
+
+
 def test_boards_of_nothing_are_empty():
     assert build_sharing_board([]).empty
     assert build_transfer(some_trainings()).empty
@@ -910,6 +937,38 @@ def test_the_plot_shows_re_identification_where_leakage_is(tmp_path):
         with Image.open(tmp_path / f"{name}.png") as picture:
             shapes.append(picture.size[0])
     assert shapes[1] == pytest.approx(1.5 * shapes[0], rel=0.01)
+
+
+def test_what_sharing_costs_and_whom_it_names_are_columns_where_records_say_so(tmp_path):
+    def cost(added, coded):
+        return ClientCost(
+            multiply_adds=100 + added, added_multiply_adds=added, parameters=9, added_parameters=3, coded_bits=coded
+        )
+
+    def told(knowledge, ranks, *, seed=0, coded=60, ms=2.0):
+        link = None if ranks is None else Link(rank=ranks, candidates=50)
+        figures = {"cost": cost(20, coded), "client_ms": ms, "release_bits": 64, "link": link}
+        return attacked("decoder", knowledge, [0.5] * 4, "dpm", seed=seed, **figures)
+
+    attacks = [told("query", [0, 0, 3, 9]), told("public", [0, 0, 0, 0]), told("own", None, ms=1.0)]
+    board = build_sharing_board([*some_trainings(), *attacks, told("query", [0, 0, 0, 9], seed=1, coded=62, ms=3.0)])
+    row = board[(board.condition == "defended-features") & (board.defense == "dpm")].iloc[0]
+    assert row.link_top1 == 0.625  # of who queries, not of who knows less
+    assert row.link_top1_low < 0.625 < row.link_top1_high
+    assert row.link_chance == 0.02
+    counted = [row.client_multiply_adds, row.added_multiply_adds, row.added_parameters, row.release_bits]
+    assert [*counted, row.coded_bits, row.client_ms] == [120, 20, 3, 64, 62, 2.0]
+    assert board[board.condition == "own"].added_multiply_adds.isna().all()
+    shown = io.StringIO()
+    print_sharing(board, Console(file=shown, width=200))
+    assert "62%" in shown.getvalue()
+    path = tmp_path / "board.csv"
+    write_csv(board, path)
+    again, _ = boards.read(path)
+    assert list(again.columns) == list(board.columns)
+    assert again.link_top1.equals(board.link_top1)
+    older = build_sharing_board([*some_trainings(), attacked("decoder", "query", [0.5] * 4, "dpm")])
+    assert not {*OPTIONAL_COLUMNS} & {*older.columns}
 
 
 def test_what_a_sender_can_give_instead_of_features_stands_beside_it():

@@ -147,6 +147,7 @@ IMPOSSIBLE = {
     "top5": _set("utility", "top5", value=[False] * 4),
     "bound": _set("guarantees", value={"mse_bound": [-1.0] * 4}),
     "epsilon": _set("guarantees", value={"mse_bound": [1.0] * 4, "epsilon": -1.0, "delta": 2.0}),
+    "bits of an image": _set("guarantees", value={"mse_bound": [1.0] * 4, "information_bits": -1.0}),
     "share": _set("released", value={"client_share": "all of it"}),
     "work": _set("cost", value=dict(COST, multiply_adds=-1)),
     "work added": _set("cost", value=dict(COST, added_multiply_adds=301)),
@@ -229,6 +230,9 @@ def test_a_bound_that_is_no_number_is_no_bound_and_the_record_says_so(tmp_path):
     stored = store.CELLS.write(tmp_path, make_record(mse_bound=1.0, epsilon=math.inf))
     assert stored.guarantees.epsilon is None
     assert "inf" in stored.missing_metrics["epsilon"]
+    stored = store.CELLS.write(tmp_path, make_record(mse_bound=1.0, information_bits=math.nan))
+    assert stored.guarantees.information_bits is None
+    assert "nan" in stored.missing_metrics["information_bits"]
 
 
 def test_a_metric_that_is_no_number_counts_as_not_measured(tmp_path):

@@ -18,7 +18,15 @@ from dpbench.contract.spec import PluginSpec
 from dpbench.contract.threat import UNDEFENDED
 from dpbench.metrics.intervals import Floats, bounds, interval_columns, over_seeds, percentiles, resampled_shares
 from dpbench.protocols.sharing.records import SharingRecord
-from dpbench.protocols.sharing.reporting.columns import DECIMALS, FLOOR, SHARING_BOARDS, SUBJECT, columns_with
+from dpbench.protocols.sharing.reporting.columns import (
+    COUNTS,
+    DECIMALS,
+    FLOOR,
+    OPTIONAL_COLUMNS,
+    SHARING_BOARDS,
+    SUBJECT,
+    columns_with,
+)
 from dpbench.protocols.sharing.reporting.leaks import Leaks, with_failures
 from dpbench.protocols.sharing.suite import CONDITIONS, Refinement
 from dpbench.protocols.sharing.units import Attacked, Training
@@ -38,12 +46,13 @@ def build_sharing_board(records: Iterable[SharingRecord]) -> pd.DataFrame:
     arguments = {row["defense_args"]: row.pop("arguments", {}) for row in rows}
     board = pd.DataFrame(rows)
     own = own_metrics(board)
-    board = board.reindex(columns=columns_with(own))
+    filled = [column for column in OPTIONAL_COLUMNS if column in board and board[column].notna().any()]
+    board = board.reindex(columns=columns_with(own, filled))
     decimals = DECIMALS | decimals_of(own.values())
     for column in board.columns:
         if pd.api.types.is_float_dtype(board[column]):
             board[column] = board[column].round(decimals.get(column, 4)) + 0.0  # + 0.0: no -0.0
-    for column in ("own_images", "shared_images", "victims"):
+    for column in ("own_images", "shared_images", "victims", *(column for column in COUNTS if column in filled)):
         board[column] = board[column].astype("Int64")
     texts = [
         "defense",
@@ -122,12 +131,13 @@ def _rows(records: Sequence[SharingRecord]) -> list[dict[str, Any]]:
                 row["members"] += leaks.members(_sent(unit))
             rows.append(row)
         ordered += sorted(rows, key=_order)
-    if not trainings:
+    for unit in _only_attacked(records):
+        sent = _sent(unit)
+        meant = any(spec.arguments.get("form") == "code" for spec in sent.values())
         untrained = {"status": "incomplete", "error": "attacked, but no training on it is in these runs"}
-        for unit in _only_attacked(records):
-            row = _named(unit, called) | untrained | leaks.of(_sent(unit))
-            row["members"] = leaks.members(_sent(unit))
-            ordered.append(row | with_failures(row, leaks.failures(_sent(unit))))
+        row = _named(unit, called) | ({"status": "ok"} if meant else untrained) | leaks.of(sent)
+        row["members"] = leaks.members(sent)
+        ordered.append(row | with_failures(row, leaks.failures(sent)))
     if ordered and leaks.floors:
         of_nobody = {"condition": FLOOR, "defense": "", "defense_args": ""}
         ordered.append({name: ordered[0][name] for name in SUBJECT} | of_nobody | leaks.floor_row())
@@ -136,7 +146,12 @@ def _rows(records: Sequence[SharingRecord]) -> list[dict[str, Any]]:
 
 def _only_attacked(records: Sequence[SharingRecord]) -> Iterator[Training]:
     """The trainings that would be beside these attacks: one for each defense that was attacked, undefended first."""
+    trainings = [record.unit for record in records if isinstance(record.unit, Training)]
+    trained = [_sent(unit) for unit in trainings if unit.condition in ("clean-features", "defended-features")]
     attacks = [record.unit for record in records if isinstance(record.unit, Attacked)]
+    if trainings:  # the undefended reference needs no row of its own
+        attacks = [unit for unit in attacks if unit.defense.name != UNDEFENDED]
+    attacks = [unit for unit in attacks if all(sent.get(unit.sender) != unit.defense for sent in trained)]
     settings = grouped(attacks, lambda unit: unit.defense.model_dump_json())
     for _, same in sorted(settings.items(), key=lambda item: (item[1][0].defense.name != UNDEFENDED, item[0])):
         undefended = same[0].defense.name == UNDEFENDED

@@ -41,7 +41,13 @@ COLUMNS = (
     *("leakage", "leakage_low", "leakage_high", "leakage_metrics", "trained_on", "error"),
 )
 
-DECIMALS = {"psnr_db": 2, "psnr_db_low": 2, "psnr_db_high": 2}
+COUNTS = ("client_multiply_adds", "added_multiply_adds", "added_parameters", "release_bits", "coded_bits")
+"""What the client of a sender does, stores and sends for one image, its defense included."""
+
+OPTIONAL_COLUMNS = (*("link_top1", "link_top1_low", "link_top1_high", "link_chance"), *COUNTS, "client_ms")
+"""Columns that are written only when some row has a value, so that older boards stay byte-identical; they come last."""
+
+DECIMALS = {"psnr_db": 2, "psnr_db_low": 2, "psnr_db_high": 2, "client_ms": 3, "link_chance": 6}
 
 OWN = "leakage"
 """Metrics that are not dpbench's own stand before this column, and after them `metrics`: how they are read."""
@@ -52,15 +58,19 @@ WORDS = ("condition", "defense", "defense_args", "status", "seeds", "serves", "l
 LATER = ("leakage_metrics",)
 """Columns that boards of before do not have."""
 
+NUMBERS = tuple(column for column in (*COLUMNS, *OPTIONAL_COLUMNS) if column not in SUBJECT + WORDS)
+"""Columns that hold figures."""
+
 BESIDE = ("origin",)
 """Columns of boards with rows of several runs alone: see `dpbench.gate.beside`."""
 
 
-def columns_with(own: Iterable[str]) -> list[str]:
-    """The columns of a board, with those of metrics that are not dpbench's own, where there are any."""
+def columns_with(own: Iterable[str], there: Iterable[str] = ()) -> list[str]:
+    """The columns of a board: `COLUMNS`, metrics that are not dpbench's own, and of the optional ones those there."""
     further = [f"{name}{end}" for name in own for end in ("", "_low", "_high")]
     place = COLUMNS.index(OWN)
-    return [*COLUMNS[:place], *further, *(["metrics"] if further else []), *COLUMNS[place:]]
+    known = [*COLUMNS[:place], *further, *(["metrics"] if further else []), *COLUMNS[place:]]
+    return known + [column for column in OPTIONAL_COLUMNS if column in there]
 
 
 def sharing_row_name(row: Row) -> str:
@@ -84,8 +94,9 @@ def read_sharing_board(table: CsvTable) -> pd.DataFrame:
         )
     board = pd.DataFrame(table.rows, columns=table.header, dtype=object)
     own = own_metrics(board)
-    assert_free(own.values(), COLUMNS)
-    board = board.reindex(columns=[*columns_with(own), *(name for name in BESIDE if name in table.header)])
+    assert_free(own.values(), (*COLUMNS, *OPTIONAL_COLUMNS))
+    known = columns_with(own, table.header)
+    board = board.reindex(columns=[*known, *(name for name in BESIDE if name in table.header)])
     for column in board.columns.difference([*SUBJECT, *WORDS, *BESIDE, "metrics"]):
         try:
             board[column] = pd.to_numeric(board[column].replace("", None))

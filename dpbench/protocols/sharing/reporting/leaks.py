@@ -15,6 +15,7 @@ from dpbench.contract.threat import UNDEFENDED
 from dpbench.metrics.intervals import interval_columns, resampled_means
 from dpbench.protocols.sharing.records import SharingRecord
 from dpbench.protocols.sharing.reporting.columns import FIGURES, KNOWLEDGE, Knowledge
+from dpbench.protocols.sharing.reporting.costs import cost_columns, link_columns
 from dpbench.protocols.sharing.units import Attacked
 from dpbench.suite.ensembles import is_blind, is_floor
 
@@ -56,7 +57,9 @@ class Leaks:
                 ]
                 row[f"ssim_{knowledge}"] = float(np.mean(means))
         row |= _figures(list(worst.values()))
-        trained_on = {name for _, record in self._taken(sent) for name in record.trained_on}
+        taken = self._taken(sent)
+        row |= cost_columns(taken) | link_columns([(unit, record) for unit, record in taken if not _is_floor(unit)])
+        trained_on = {name for _, record in taken for name in record.trained_on}
         row["trained_on"] = " ".join(sorted(trained_on))
         scaled = together([one for place in worst if (one := self._scaled(place, worst[place], trained_on))])
         if scaled:

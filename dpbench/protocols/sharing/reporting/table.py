@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -40,7 +41,8 @@ LEGEND = (
     "top-1 of the receiver after training; gain over its own data only, paired image by image; kept: share of the gain "
     "that clean images give. public, own, query, worst: SSIM of the best attack by one who knows the public head, also "
     "a defense of its own, may query the sender's, has it. leakage: 0 the floor of the picture "
-    "metrics (no privacy: see re-id), 1 undefended features. "
+    "metrics (no privacy: see re-id), 1 undefended features. link: named among candidates by comparing releases; "
+    "client: million multiply-adds that the defense adds for an image. "
     "A low figure means: not broken by these attacks."
 )
 
@@ -92,7 +94,7 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
 
 def print_sharing(board: pd.DataFrame, console: Console) -> None:
     """Print a sharing board: one table per network and receiver, with its floor, its caveats and the legend."""
-    assert list(board.columns) == columns_with(own_metrics(board))
+    assert list(board.columns) == columns_with(own_metrics(board), board.columns)
     for names, rows in board.groupby(list(SUBJECT), sort=False):
         dataset, backbone, split_point, receiver, senders = (clean(name) for name in names)
         console.print()
@@ -113,7 +115,8 @@ def _table(rows: pd.DataFrame) -> Table:
     table.add_column("trained on")
     columns = {"ssim_public": "public", "ssim_own": "own", "ssim_query": "query", "ssim": "worst"}
     columns |= {name: name for name in own_metrics(rows)}
-    for name in ("top-1", "gain", "kept", *columns.values(), "re-id", "leakage"):
+    further = [name for name, column in FURTHER.items() if column in rows and rows[column].notna().any()]
+    for name in ("top-1", "gain", "kept", *columns.values(), "re-id", "leakage", *further):
         table.add_column(name, justify="right", style="bold" if name in ("gain", "leakage") else "")
     short = varied_arguments(rows)
     for place, row in rows[rows["condition"] != FLOOR].iterrows():
@@ -125,6 +128,7 @@ def _table(rows: pd.DataFrame) -> Table:
             *(_figure(row[column]) for column in columns),
             _percent(row["reid_top1"], decimals=0),
             _figure(row["leakage"]),
+            *(SHOWN[name](row[FURTHER[name]]) for name in further),
         )
     return table
 
@@ -135,6 +139,16 @@ def _percent(value: float, decimals: int = 1) -> str:
 
 def _figure(value: float) -> str:
     return "" if pd.isna(value) else f"{value:.2f}"
+
+
+def _millions(value: float) -> str:
+    return "" if pd.isna(value) else f"{value / 1e6:+.1f}"
+
+
+FURTHER = {"link": "link_top1", "client": "added_multiply_adds"}
+"""Heading -> column, where records hold it."""
+
+SHOWN: dict[str, Callable[[float], str]] = {"link": lambda value: _percent(value, decimals=0), "client": _millions}
 
 
 def print_transfer(transfer: pd.DataFrame, console: Console) -> None:

@@ -15,6 +15,7 @@ from rich.console import Console
 from dpbench.errors import DpbenchError
 from dpbench.metrics.intervals import mean_interval
 from dpbench.records.record import Record
+from dpbench.records.store import CELLS
 from dpbench.reporting.portfolio import Contest, nearest_pair, portfolio, print_portfolio, write_portfolio
 
 VICTIMS = 8
@@ -173,3 +174,18 @@ def test_the_table_as_files_and_on_the_terminal(tmp_path: Path):
     print_portfolio(found, console)
     assert "granted weights: run" in console.file.getvalue()  # type: ignore[attr-defined]
     assert portfolio(list(reversed(records()))).table.equals(found.table)
+
+
+def test_the_command_prints_it_writes_it_and_refuses_what_makes_no_sense(tmp_path: Path, dpbench: Any):
+    for one in records():
+        CELLS.write(tmp_path / "run", one)
+    shown = dpbench("leaderboard", tmp_path / "run", "--portfolio", "--output", tmp_path / "portfolio.csv")
+    assert shown.status == 0
+    assert "granted weights: run" in shown.out
+    assert "portfolio.csv: 4 rows" in shown.out
+    drawn = dpbench("leaderboard", tmp_path / "run", "--portfolio", "--output", tmp_path / "portfolio.png")
+    assert (drawn.status, drawn.err.count("\n")) == (2, 1)
+    assert "expected FILE.csv or FILE.md" in drawn.err
+    both = dpbench("leaderboard", tmp_path / "run", "--portfolio", "--equal-accuracy")
+    assert both.status == 2
+    assert "leave the other options out" in both.err

@@ -22,7 +22,7 @@ from scipy.stats import rankdata
 from dpbench.board.cells import Cell, Tier, cells_of, common, grouped, worst_case
 from dpbench.board.comparisons import EXACT
 from dpbench.board.worst_cases import Scope, figures
-from dpbench.contract.threat import THREAT_MODELS, ThreatModel
+from dpbench.contract.threat import THREAT_MODELS, UNDEFENDED, ThreatModel
 from dpbench.errors import DpbenchError
 from dpbench.machine.writing import write_atomically
 from dpbench.metrics.intervals import Floats, bounds, mean_interval, resampled_means
@@ -207,7 +207,7 @@ def _row(attack: str, cells: Sequence[Cell], contests: Sequence[Contest]) -> dic
         "gain_low": low,
         "gain_high": high,
         "seconds_per_image": _mean([one for one in spent if one == one]),
-        "earns_on": "; ".join(earns),
+        "earns_on": "; ".join(sorted(earns, key=lambda setting: (setting.split()[0] != UNDEFENDED, setting))),
     }
 
 

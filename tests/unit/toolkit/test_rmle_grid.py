@@ -18,7 +18,7 @@ from dpbench.suite.ensembles import ENSEMBLES
 from dpbench.testing.tiny import CPU, smooth
 
 DECODER = {"steps": 40, "width": 32, "blocks": 1, "batch_size": 32}
-SEARCH = {"steps": 40} | {f"decoder_{name}": value for name, value in DECODER.items()}
+SEARCH = {"steps": 20, "trials": 2} | {f"decoder_{name}": value for name, value in DECODER.items()}
 
 
 class Loud(ProtectedModel):

@@ -27,6 +27,7 @@ from dpbench.errors import DpbenchError
 from dpbench.machine.writing import write_atomically
 from dpbench.metrics.intervals import Floats, bounds, mean_interval, resampled_means
 from dpbench.records.record import Record
+from dpbench.suite.ensembles import ENSEMBLES
 from dpbench.suite.names import RowName, arguments_text, varying
 from dpbench.text.shown_text import ERROR_LIMIT, clean
 
@@ -54,6 +55,7 @@ class Contest:
         victims: those that all attacks share.
         scores: attack -> SSIM per victim, (N,).
         floor: the best guess per victim, (N,); None where no floor ran.
+        echoes: attacks that found nothing to do here, and give the very images of another: no rivals of that one.
     """
 
     setting: str
@@ -61,6 +63,7 @@ class Contest:
     victims: tuple[str, ...]
     scores: Mapping[str, Floats]
     floor: Floats | None
+    echoes: frozenset[str] = frozenset()
 
     def best(self, attacks: Iterable[str]) -> Floats | None:
         """Per victim the best of some attacks and of the floors; None of nothing."""
@@ -70,13 +73,13 @@ class Contest:
 
     def beyond_others(self, attack: str) -> Floats | None:
         """By how much an attack exceeds the best of all others, per victim; None where it has no rival."""
-        others = self.best(other for other in self.scores if other != attack)
+        others = self.best(other for other in self.scores if other != attack and other not in self.echoes)
         return None if others is None else self.scores[attack] - others
 
     def is_alone(self, attack: str) -> bool:
         """Whether an attack alone is the worst case beyond chance."""
         beyond = self.beyond_others(attack)
-        return beyond is not None and mean_interval(beyond)[1] > EXACT
+        return attack not in self.echoes and beyond is not None and mean_interval(beyond)[1] > EXACT
 
     def ranks(self) -> dict[str, float]:
         """Place of each attack by its mean, 1 for the closest; equal ones share the mean of their places."""
@@ -182,7 +185,18 @@ def _contest(setting: str, rung: ThreatModel, members: Sequence[Cell], shown: Ma
             return None
         scores[str(attack)] = best.restrict_to(victims).values["ssim"]
     floor = scores.pop("", None)
-    return Contest(setting, rung, victims, scores, floor)
+    return Contest(setting, rung, victims, scores, floor, _echoes(scores))
+
+
+def _echoes(scores: Mapping[str, Floats]) -> frozenset[str]:
+    """Attacks with the figures of another for every victim: of such twins the one that is pinned first is no echo."""
+    pinned = list(dict.fromkeys(attack for ensemble in ENSEMBLES.values() for attack in ensemble))
+    order = sorted(scores, key=lambda attack: (pinned.index(attack) if attack in pinned else len(pinned), attack))
+    own: list[str] = []
+    for attack in order:
+        if all(np.abs(scores[attack] - scores[other]).max() > EXACT for other in own):
+            own.append(attack)
+    return frozenset(scores) - frozenset(own)
 
 
 def _row(attack: str, cells: Sequence[Cell], contests: Sequence[Contest]) -> dict[str, object]:

@@ -126,6 +126,18 @@ def test_which_two_to_run():
 SCORES = {"first": [0.9, 0.1], "twin": [0.89, 0.1], "other": [0.0, 0.8]}
 
 
+def test_an_attack_that_gives_the_images_of_another_is_no_rival_of_it():
+    given = [
+        record("decoder", near(0.6)),
+        record("mixture", near(0.6)),
+        record("reorder", near(0.6)),
+        record("gan", 0.1),
+    ]
+    found = rows(given)
+    assert [found[attack]["earns_on"] for attack in ("decoder", "mixture", "reorder")] == ["none", "", ""]
+    assert [found[attack]["gain"] for attack in ("decoder", "mixture")] == [pytest.approx(0.5), 0]
+
+
 def test_an_attack_that_failed_is_missed_where_it_failed():
     failing = [one for one in records() if (one.cell.attack.name, one.cell.defense.name) != ("decoder", "gaussian")]
     failing.append(record("decoder", 0.5, threat_model="query", defense="gaussian", failed="out of memory"))
@@ -145,6 +157,8 @@ def test_static_attackers_take_no_part_and_several_grants_are_one_attack():
 def test_names_tell_variants_of_an_attack_and_places_apart():
     variants = [record("rmle", 0.9, attack_args={"steps": steps}) for steps in (1, 2)]
     assert set(rows(variants)) == {"rmle steps=1", "rmle steps=2"}
+    added = [record("rmle", 0.9, attack_args={"steps": 1} | more) for more in ({}, {"grid": "wide"})]
+    assert set(rows(added)) == {"rmle", "rmle grid=wide"}
     elsewhere = [record("unsplit", 0.3, attack_args={"at": split}, split_point=split) for split in ("layer1", "layer3")]
     others = [record("rmle", 0.9, split_point=split, seconds=1) for split in ("layer1", "layer3")]
     found = rows([*elsewhere, *others])

@@ -144,8 +144,8 @@ def leaderboard(
 
 def _portfolio(protocol: AnyProtocol, directories: list[Path], output: Path | None, *, alone: bool) -> None:
     from dpbench.board.columns import CELL_LAYOUT
-    from dpbench.reporting.portfolio import assert_writable, print_portfolio, write_portfolio
     from dpbench.reporting.portfolio import portfolio as of_records
+    from dpbench.reporting.portfolio_table import assert_writable, print_portfolio, write_portfolio
 
     if protocol.boards.layout is not CELL_LAYOUT:
         raise DpbenchError("--portfolio is of runs whose units are cells; leave it out")

@@ -43,7 +43,7 @@ def records() -> list[Record]:
     noisy = [
         record("decoder", near(0.5), threat_model="query", seconds=24, defense="gaussian"),
         record("rmle", near(0.4), seconds=16, defense="gaussian"),
-        record("gan", near(0.5), seconds=80, defense="gaussian"),
+        record("gan", near(0.5)[::-1], seconds=80, defense="gaussian"),
         record("fora", near(0.05), threat_model="observe", defense="gaussian"),
     ]
     return [floor, *undefended, *noisy]
@@ -77,7 +77,8 @@ def test_the_gain_is_what_the_worst_case_of_the_others_would_lack():
     # 0.3 above the decoder on the undefended model, nothing on noise
     assert found["rmle"]["gain"] == pytest.approx(0.15)
     assert found["rmle"]["gain_low"] <= found["rmle"]["gain"] <= found["rmle"]["gain_high"]
-    assert found["decoder"]["gain"] == 0
+    # every other victim by 0.02, where the GAN is as good on the mean
+    assert found["decoder"]["gain"] == pytest.approx(0.005)
     assert found["fora"]["gain"] == 0
     varied = list(np.linspace(0.5, 0.9, VICTIMS))
     one = rows([record("rmle", varied), record("gan", 0.6)])["rmle"]

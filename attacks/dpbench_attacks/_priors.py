@@ -91,6 +91,15 @@ class ChosenPrior(Attack, abc.ABC):
             )
         read_checkpoint(self.checkpoint)
 
+    def assert_fits(self, image_shape: tuple[int, int, int]) -> None:
+        """A generator of one's own paints images of this shape.
+
+        Raises:
+            DpbenchError: it does not, or they are not finite or not in [0, 1].
+        """
+        if self.prior is not None:
+            self._own(image_shape, torch.device("cpu"))
+
     def chosen_generator(self, seen: Observation) -> Blocks:
         """The generator, frozen and in eval mode.
 
@@ -98,15 +107,15 @@ class ChosenPrior(Attack, abc.ABC):
             DpbenchError: the user's own does not paint images of this size, finite and in [0,1].
         """
         if self.prior is not None:
-            return self._own(seen)
+            return self._own(seen.image_shape, seen.released.device)
         training = GanTraining.of(self)
         network = training.trained(seen)
         return Blocks(network.latent, dcgan_blocks(network), [training.model_dump(), VERSION])
 
-    def _own(self, seen: Observation) -> Blocks:
+    def _own(self, image_shape: tuple[int, int, int], device: torch.device) -> Blocks:
         assert self.prior is not None
         self.assert_at_hand()
-        network = self._made(seen.image_shape)
+        network = self._made(image_shape)
         latent = getattr(network, "latent", None)
         if type(latent) is not int or latent < 1:
             raise DpbenchError(
@@ -118,12 +127,12 @@ class ChosenPrior(Attack, abc.ABC):
             if wrong:
                 raise DpbenchError(f"checkpoint {self.checkpoint.name} does not fit the prior {self._shown}: {wrong}")
             network.load_state_dict(state, strict=False)
-        place(network, seen.released.device).eval().requires_grad_(False)
+        place(network, device).eval().requires_grad_(False)
         own = getattr(network, "blocks", None)
         blocks = list(own) if isinstance(own, nn.Sequential | nn.ModuleList) and len(own) else [network]
         identity = [plugin_files.file_hash(path) for path in (self.prior, self.checkpoint) if path is not None]
         generator = Blocks(latent, blocks, [*identity, self.function])
-        self._assert_paints(generator, seen)
+        self._assert_paints(generator, image_shape, device)
         return generator
 
     @property
@@ -162,9 +171,9 @@ class ChosenPrior(Attack, abc.ABC):
         return network
 
     @torch.no_grad()
-    def _assert_paints(self, generator: Blocks, seen: Observation) -> None:
-        z = torch.randn(2, generator.latent, generator=torch.Generator().manual_seed(0)).to(seen.released.device)
-        wanted = (2, *seen.image_shape)
+    def _assert_paints(self, generator: Blocks, image_shape: tuple[int, int, int], device: torch.device) -> None:
+        z = torch.randn(2, generator.latent, generator=torch.Generator().manual_seed(0)).to(device)
+        wanted = (2, *image_shape)
         try:
             images = z
             for block in generator.blocks:

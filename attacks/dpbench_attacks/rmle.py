@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
-from typing import Annotated, ClassVar
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import BeforeValidator, Field
@@ -25,6 +25,21 @@ Weights = Annotated[
 ]
 """One number, or several to choose from."""
 
+Pair = tuple[float, float]
+"""Weights of total variation and of nearness."""
+
+START: Pair = (0.0, float("inf"))
+"""What a search would give that may not leave its start."""
+
+FURTHER = (100.0, 1000.0)
+"""Weights of nearness that a wide grid tries too: with the last a search hardly leaves its start."""
+
+FINALISTS = 4
+"""Pairs of weights of a wide grid that are tried on further images."""
+
+FINAL_TRIALS = 4
+"""A wide grid is decided on so many times `trials` images."""
+
 
 @register
 class RegularisedMaximumLikelihood(Attack):
@@ -38,8 +53,10 @@ class RegularisedMaximumLikelihood(Attack):
     norm of differences, its weight falls to its value from a larger one, where the search is better conditioned;
     one-cycle Adam, with the values held in [0,1]; each victim keeps the iterate with the lowest objective. The two
     regularisers are chosen by trial on auxiliary images, whose pixels the attacker knows: much for noisy releases, next
-    to none for exact ones. Stochastic, masking and gradient-free clients are met as
-    `dpbench.toolkit.release_match` describes; further releases of the same victims are pooled.
+    to none for exact ones. Very noisy ones call for a search that hardly leaves the decoder's image, or for none:
+    `grid = "wide"` tries that too, and the best pairs on four times as many images. Stochastic, masking and
+    gradient-free clients are met as `dpbench.toolkit.release_match` describes; further releases of the same victims
+    are pooled.
     """
 
     name: ClassVar[str] = "rmle"
@@ -50,7 +67,7 @@ class RegularisedMaximumLikelihood(Attack):
         size: {"steps": steps} | InverseTraining.budget_of_part(size) for size, steps in (("small", 0.4), ("large", 4))
     }
 
-    ids_skip_default = ("decoder_batch_size", "trials")
+    ids_skip_default = ("decoder_batch_size", "trials", "grid")
 
     steps: int = Field(500, ge=1, le=100_000, description="Adam steps")
     learning_rate: float = Field(0.06, gt=0, le=1, description="peak of the one-cycle schedule")
@@ -62,6 +79,10 @@ class RegularisedMaximumLikelihood(Attack):
     )
     trials: int = Field(
         4, ge=1, le=1024, description="auxiliary images on which the weights are tried, each with all steps"
+    )
+    grid: Literal["narrow", "wide"] = Field(
+        "narrow",
+        description="wide: nearness up to 1,000 and the start are tried too, the best of all on 4 times `trials`",
     )
     decoder_steps: int = Field(
         800, ge=1, le=100_000, description="of the decoder that gives the start, as in `decoder`"
@@ -78,8 +99,12 @@ class RegularisedMaximumLikelihood(Attack):
         decoder = InverseTraining.of(self).within(seen)
         network = decoder.trained(seen)
         search = PyramidSearch(self.steps, self.learning_rate, seen.progress)
-        weights = self._choose_regularisers(search, match, decoder, network, seen, generator)
+        best = self._choose_regularisers(search, match, decoder, network, seen, generator)
+        seen.notes["total_variation"], seen.notes["nearness"] = best if best != START else ("none", "the start is kept")
         start = decoder.apply(network, match.released)
+        if best == START:
+            return start
+        weights = torch.tensor(best, device=start.device)
         victims = torch.arange(len(start), device=start.device)
         chunks = victims.split(victims_per_batch(seen))
         results = []
@@ -102,28 +127,62 @@ class RegularisedMaximumLikelihood(Attack):
         network: nn.Module,
         seen: Observation,
         generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor]:
-        """The weights of TV and nearness, each (), that invert releases of auxiliary images best."""
-        device = match.released.device
-        pairs = list(itertools.product(self.total_variation, self.nearness))
-        truth = seen.auxiliary.images[-self.trials :].to(device)
+    ) -> Pair:
+        """The weights of TV and nearness that invert releases of auxiliary images best, or `START`."""
+        wide = self.grid == "wide"
+        images = seen.auxiliary.images
+        truth = images[-self.trials * (FINAL_TRIALS if wide else 1) :].to(match.released.device)
         releases = pooled([seen.granted_query()(truth) for _ in victim_releases(seen)])
-        start = decoder.apply(network, releases)
-        everyone = torch.arange(len(truth), device=device)
-        batch = max(1, victims_per_batch(seen) // len(truth))
-        trial = replace(match, released=releases)
-        error = []
-        for some in torch.tensor(pairs, device=device).split(batch):
-            victims = everyone.repeat(len(some))
+        trial = _Trial(search, replace(match, released=releases), decoder.apply(network, releases), truth, generator)
+        at_once = victims_per_batch(seen)
+        if not wide:
+            pairs = list(itertools.product(self.total_variation, self.nearness))
+            return pairs[int(trial.errors(pairs, slice(None), at_once).mean(1).argmin())]
+        pairs = list(itertools.product(self.total_variation, dict.fromkeys((*self.nearness, *FURTHER))))
+        screened = trial.errors(pairs, slice(-self.trials, None), at_once)
+        chosen = screened.mean(1).argsort(stable=True)[:FINALISTS]
+        finalists = [pairs[int(place)] for place in chosen]
+        errors = [screened[chosen]]
+        if len(truth) > self.trials:
+            errors.append(trial.errors(finalists, slice(None, -self.trials), at_once))
+        means = torch.cat(errors, dim=1).mean(1)
+        kept = _errors(trial.start, truth).mean()
+        return START if bool(kept <= means.min()) else finalists[int(means.argmin())]
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Auxiliary images whose releases are inverted to choose weights by.
+
+    Attributes:
+        search: from their starts.
+        match: holds their releases.
+        start: what the decoder makes of these, (N,3,H,W).
+        truth: the images, (N,3,H,W).
+        generator: feeds the draws of a stochastic client.
+    """
+
+    search: PyramidSearch
+    match: ReleaseMatch
+    start: Tensor
+    truth: Tensor
+    generator: torch.Generator
+
+    def errors(self, pairs: list[Pair], places: slice, at_once: int) -> Tensor:
+        """Of each pair of weights on the images at these places: (len(pairs), N)."""
+        truth, start = self.truth[places], self.start[places]
+        match = replace(self.match, released=self.match.released[places])
+        everyone = torch.arange(len(truth), device=truth.device)
+        errors = []
+        for some in torch.tensor(pairs, device=truth.device).split(max(1, at_once // len(truth))):
             tv, near = (some[:, column].repeat_interleave(len(truth)) for column in (0, 1))
-            found, _, _ = search.invert(
-                trial, victims, start.repeat(len(some), 1, 1, 1), tv, near, "trial, ", generator
-            )
-            wanted = truth.repeat(len(some), 1, 1, 1)
-            squares = (found - wanted).square().mean((1, 2, 3))
-            # both scales: MSE alone prefers blur
-            error.append((squares + 0.2 * (1 - ssim_unchecked(found, wanted))).unflatten(0, (len(some), -1)).mean(1))
-        best = pairs[int(torch.cat(error).argmin())]
-        seen.notes["total_variation"], seen.notes["nearness"] = best
-        tv, near = torch.tensor(best, device=device)
-        return tv, near
+            starts = start.repeat(len(some), 1, 1, 1)
+            victims = everyone.repeat(len(some))
+            found, _, _ = self.search.invert(match, victims, starts, tv, near, "trial, ", self.generator)
+            errors.append(_errors(found, truth.repeat(len(some), 1, 1, 1)).unflatten(0, (len(some), -1)))
+        return torch.cat(errors)
+
+
+def _errors(images: Tensor, truth: Tensor) -> Tensor:
+    """Of each image, (N,), on both scales: MSE alone prefers blur."""
+    return (images - truth).square().mean((1, 2, 3)) + 0.2 * (1 - ssim_unchecked(images, truth))

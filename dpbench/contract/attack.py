@@ -206,6 +206,16 @@ class Attack(Plugin, abc.ABC):
             changes[name] = max(1, round(value * factor)) if isinstance(value, int) else value * factor
         return type(self)(**(self.model_dump() | changes))
 
+    def assert_fits(self, image_shape: tuple[int, int, int]) -> None:
+        """Override where what it is given must suit the images, (3, H, W), as a generator must.
+
+        Asked when a run is planned, in the process in which the attack will run.
+
+        Raises:
+            DpbenchError: it does not; says what was expected, and what came.
+        """
+        return None
+
     @abc.abstractmethod
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """One image per victim, (N,3,H,W) in [0,1], in the order of `seen.released`."""

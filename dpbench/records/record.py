@@ -15,7 +15,7 @@ from dpbench.metrics.recognition import Recognition
 from dpbench.records.ranges import HEADLINES, each, number, of_attack, of_times, sound_figures
 from dpbench.service.costs import TIMED, ClientCost
 from dpbench.suite.cell import CellSpec
-from dpbench.suite.words import Words, words_of_cell
+from dpbench.suite.words import Words, ssim_text, words_of_cell
 
 SCHEMA_VERSION = 3
 """3: sealed with a digest, names its plug-ins in words. Older records are read."""
@@ -107,6 +107,16 @@ class Envelope(BaseModel):
     def named(self) -> Words:
         """What it is called; of a record of before what its unit's names and arguments say. No plug-in is imported."""
         return self.words or Words(label=self.id, full=self.id, defense="", attack="")
+
+    @property
+    def recovered(self) -> str:
+        """How close its reconstructions come, means in words: `SSIM 0.83, LPIPS 0.04, re-id 97%`, where measured."""
+        parts = [ssim_text(self.fidelity)]
+        if similar := self.fidelity.get("lpips"):
+            parts.append(f"LPIPS {sum(similar) / len(similar):.2f}")
+        if self.recognition is not None and (ranks := self.recognition.reid_rank):
+            parts.append(f"re-id {ranks.count(0) / len(ranks):.0%}")
+        return ", ".join(parts)
 
     @property
     def attacked(self) -> bool:
@@ -250,6 +260,8 @@ def of_cost(cost: ClientCost | None, client_ms: float | None, release_bits: int 
 
 def _most(total: int | None) -> float:
     return math.inf if total is None else total
+
+
 def of_link(link: Link | None, count: int) -> Iterator[str]:
     """What is wrong with what names so many victims among candidates."""
     if link is None:

@@ -102,14 +102,16 @@ def make_plan(
     return plan
 
 
-def _plugins(protocol: Protocol[U, R], units: list[U]) -> Iterator[Plugin]:
-    """What the units name, configured, each once: those of one plan share it."""
+def _plugins(protocol: Protocol[U, R], units: list[U]) -> Iterator[tuple[Plugin, int | None]]:
+    """What the units name, configured, each once, and the size of their images: those of one plan share both."""
     seen: set[int] = set()
     for unit in units:
+        data = protocol.data(unit).get("dataset")
+        size = None if data is None else data[0].image_size
         for make, spec in protocol.plugins(unit):
             if id(spec) not in seen:
                 seen.add(id(spec))
-                yield make(spec)
+                yield make(spec), size
 
 
 def _changed(protocol: Protocol[U, R], left: list[U], output: Path) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
@@ -13,6 +14,10 @@ from dpbench.suite.cell import CellSpec
 
 K = TypeVar("K", str, tuple[int, str])
 """Key of a setting: a parameter, or, where several defenses meet, the number of the defense and its parameter."""
+
+
+SHIFTED = "shifted"
+"""Names the attacker's other images among the settings of its attack."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,7 @@ def _backbone_settings(cell: CellSpec) -> dict[str, Any]:
 
 
 def _attack_settings(cell: CellSpec, shifted: str) -> dict[str, Any]:
-    elsewhere = {"shifted": shifted} if shifted else {}
+    elsewhere = {SHIFTED: shifted} if shifted else {}
     return cell.attack.shown_arguments | {"victims": cell.victims} | elsewhere
 
 
@@ -153,13 +158,20 @@ def _compact(value: Any) -> str:
 def _labels(items: Sequence[tuple[str, dict[str, Any], str]], *, scopes: Sequence[str] = ()) -> list[str]:
     """Labels that tell items apart: the name, with what varies among its namesakes, if need be with the last part."""
     scoped = list(zip(items, scopes or [""] * len(items), strict=True))
-    values: dict[tuple[str, str, str], set[str]] = {}
+    namesakes = Counter((scope, name) for (name, _, _), scope in scoped)
+    values: dict[tuple[str, str, str], list[str]] = {}
     for (name, settings, _), scope in scoped:
         for key, value in settings.items():
-            values.setdefault((scope, name, key), set()).add(_compact(value))
+            values.setdefault((scope, name, key), []).append(_compact(value))
+
+    def varies(scope: str, name: str, key: str) -> bool:
+        """A parameter that some namesakes lack is at its default there; images of one's own are no parameter."""
+        known = values[scope, name, key]
+        return len(set(known)) > 1 or (key != SHIFTED and len(known) < namesakes[scope, name])
+
     labels = []
     for (name, settings, _), scope in scoped:
-        varied = {key: value for key, value in settings.items() if len(values[scope, name, key]) > 1}
+        varied = {key: value for key, value in settings.items() if varies(scope, name, key)}
         labels.append(f"{name} {arguments_text(varied)}".strip())
     last_parts: dict[str, set[str]] = {}
     for label, (_, _, last) in zip(labels, items, strict=True):

@@ -19,6 +19,7 @@ from dpbench.models import weights as sources
 from dpbench.models.adapters import encoder
 from dpbench.models.spec import BackboneSpec
 from dpbench.plugins import image_sets
+from dpbench.plugins.configuring import assert_ready
 from dpbench.suite.suite import BackboneEntry
 
 
@@ -147,15 +148,18 @@ def _at_hand(entries: Sequence[BackboneEntry]) -> tuple[list[BackboneEntry], lis
     return there, [f"left out: {line}"]
 
 
-def assert_plugins(plugins: Iterable[Plugin]) -> None:
+def assert_plugins(plugins: Iterable[tuple[Plugin, int | None]]) -> None:
     """Refuse what a plug-in lacks now, rather than hours later.
 
+    Args:
+        plugins: each with the size of the images that it is to work on, where there are any.
+
     Raises:
-        DpbenchError: the plug-in's name, and what it says is missing.
+        DpbenchError: the plug-in's name, and what it says is missing or does not fit.
     """
-    for plugin in plugins:
+    for plugin, size in plugins:
         try:
             with preserved():
-                plugin.assert_at_hand()
+                assert_ready(plugin, None if size is None else (3, size, size))
         except DpbenchError as error:
             raise DpbenchError(f"{plugin.name}: {error}") from error

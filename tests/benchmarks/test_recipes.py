@@ -234,8 +234,9 @@ RECIPES = {
         more=Setting.denoiser,
     ),
     "detokenizer_plain": Recipe(detokenizer_plain, "decoder-tokens", {"steps": 10_000}, {"steps": 100}, victims=64),
-    # we have no deep image prior of our own: the same access, another prior
+    # the same access, another prior
     "dip_plain": Recipe(dip_plain, "rmle", {"steps": 20_000}, {"steps": 500}),
+    "dip_itself": Recipe(dip_plain, "dip", {"steps": 20_000}, {"steps": 500}),
 }
 
 

@@ -25,6 +25,7 @@ verbs = typer.Typer()
     "  dpbench leaderboard run1 run2 --output board.html\n\n"
     "  dpbench leaderboard run1 run2 --plot depth --output depth.png\n\n"
     "  dpbench leaderboard run1 --equal-accuracy\n\n"
+    "  dpbench leaderboard run1 --portfolio --output portfolio.csv\n\n"
     "  dpbench leaderboard run1 --plot pareto --output pareto.png\n\n"
     "  dpbench leaderboard mine --claimed theirs --output board.csv\n\n"
     "  dpbench leaderboard dpbench-runs/quick --output quick.jsonl.xz\n\n"
@@ -39,7 +40,7 @@ def leaderboard(
         Path | None,
         typer.Option(
             help="FILE in .csv, .md, .html or .tex; in .png, .pdf or .svg for a plot; in .jsonl.xz for the records. "
-            "Needed without --equal-accuracy.",
+            "Needed without --equal-accuracy and --portfolio.",
             show_default=False,
         ),
     ] = None,
@@ -57,6 +58,14 @@ def leaderboard(
             "--equal-accuracy",
             help="Print what each defense leaks where 1, 3 and 5 points of accuracy are lost; a .csv gets columns of "
             "it.",
+        ),
+    ] = False,
+    portfolio: Annotated[
+        bool,
+        typer.Option(
+            "--portfolio",
+            help="Print what each attack is worth: where it alone is the worst case, what it adds to the others, its "
+            "seconds, and which two to run; instead of a board also in a .csv or .md.",
         ),
     ] = False,
     claimed: Annotated[
@@ -93,8 +102,12 @@ def leaderboard(
     from dpbench.records.archive import ENDING
 
     protocol = of_runs(directories)
+    if portfolio:
+        further = [claimed, beside, plot, rows, columns, labels, equal_accuracy]
+        _portfolio(protocol, directories, output, alone=not any(further))
+        return
     if output is None and not equal_accuracy:
-        raise DpbenchError("leaderboard: expected --output FILE, or --equal-accuracy")
+        raise DpbenchError("leaderboard: expected --output FILE, --equal-accuracy or --portfolio")
     if output is not None and output.name.endswith(ENDING):
         if claimed:
             raise DpbenchError(f"--claimed: a file of records ({ENDING}) holds what was measured; leave it out")
@@ -128,6 +141,23 @@ def leaderboard(
     else:
         written = _paper_table(protocol, board, output, rows, columns)
     print(f"{output}: {written} rows")
+
+
+def _portfolio(protocol: AnyProtocol, directories: list[Path], output: Path | None, *, alone: bool) -> None:
+    from dpbench.board.columns import CELL_LAYOUT
+    from dpbench.reporting.portfolio import portfolio as of_records
+    from dpbench.reporting.portfolio_table import assert_writable, print_portfolio, write_portfolio
+
+    if protocol.boards.layout is not CELL_LAYOUT:
+        raise DpbenchError("--portfolio is of runs whose units are cells; leave it out")
+    if not alone:
+        raise DpbenchError("--portfolio is no board: with it there is --output alone; leave the other options out")
+    if output is not None:
+        assert_writable(output)
+    found = of_records(protocol.store.counted(directories, protocol.newest))
+    print_portfolio(found, make_console())
+    if output is not None:
+        print(f"{output}: {write_portfolio(found, output)} rows")
 
 
 def _at_equal_accuracy(protocol: AnyProtocol, records: Sequence[Any], board: pd.DataFrame) -> pd.DataFrame:

@@ -126,6 +126,8 @@ class _Guest:
         plugin = self._plugin(message.fields)
         if message.fields["at_hand"]:
             plugin.assert_at_hand()
+        if isinstance(plugin, Attack) and (shape := message.fields.get("image_shape")) is not None:
+            plugin.assert_fits(tuple(shape))
         return Message("result", {"arguments": plugin.model_dump(mode="json")})
 
     def _fit(self, message: Message) -> Message:

@@ -52,7 +52,7 @@ from dpbench.suite.cell import CellSpec
 from dpbench.suite.grid import plan
 from dpbench.suite.overrides import overrides
 from dpbench.suite.suite import AttackEntry, PluginEntry, Suite, extend, with_weights
-from dpbench.suite.words import built_in, setting, ssim_text, words_for
+from dpbench.suite.words import built_in, setting, words_for
 from dpbench.text.hashing import content_hash
 
 
@@ -257,7 +257,7 @@ class Inference(Protocol[CellSpec, Record]):
         cost = f", client {added / 1e6:+.1f} million multiply-adds" if added else ""
         return (
             f"{record.cell.split_point}, {record.named.defense}",
-            f"{record.named.attack}, {record.cell.granted}: {ssim_text(record.fidelity)}{accuracy}{cost}",
+            f"{record.named.attack}, {record.cell.granted}: {record.recovered}{accuracy}{cost}",
         )
 
     def contradictions(self, records: Sequence[Record]) -> Iterable[tuple[str, str]]:

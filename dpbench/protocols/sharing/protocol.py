@@ -217,7 +217,7 @@ class Sharing(Protocol[Unit, SharingRecord]):
         unit = record.unit
         knows = f"prepared on fit {unit.fits}" if isinstance(unit, Transferred) else ""
         knows = unit.knowledge if isinstance(unit, Attacked) else knows
-        return record.named.defense, f"{record.named.attack}, {knows}: {ssim_text(record.fidelity)}"
+        return record.named.defense, f"{record.named.attack}, {knows}: {record.recovered}"
 
     def shareable(
         self, suite: SharingSuite, options: Options, progress: Progress, *, undefended: bool

@@ -197,6 +197,13 @@ def test_numbers_that_are_none_are_refused(tmp_path, literal):
         store.CELLS.read(path)
 
 
+def test_how_close_an_attack_came_in_words():
+    assert make_record(ssim=[0.5, 1.0, 0.5, 1.0]).recovered == "SSIM 0.75"
+    measured = make_record(ssim=0.5, lpips=0.25, reid_rank=[0, 3, 0, 0])
+    assert measured.recovered == "SSIM 0.50, LPIPS 0.25, re-id 75%"
+    assert make_record(ssim=None, failed="no memory").recovered == "no SSIM"
+
+
 def test_what_cannot_be_of_sharing_runs_is_refused(tmp_path):
     hits = [True, False]
     for record, change in (

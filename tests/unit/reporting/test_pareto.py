@@ -126,7 +126,7 @@ def test_the_command_prints_the_table_writes_the_columns_and_the_plot(records, t
     assert (tmp_path / "pareto.pdf").read_bytes().startswith(b"%PDF")
     missing = dpbench("leaderboard", tmp_path / "run")
     assert missing.status == 2
-    assert "expected --output FILE, or --equal-accuracy" in missing.err
+    assert "expected --output FILE, --equal-accuracy or --portfolio" in missing.err
 
 
 def test_the_page_plots_costs_where_they_differ(board):

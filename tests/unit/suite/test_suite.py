@@ -1,6 +1,7 @@
 import pytest
 from parsing import load_suite, parse_suite
 
+from dpbench.contract.attack import Attack
 from dpbench.contract.threat import THREAT_MODELS
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
@@ -11,7 +12,7 @@ from dpbench.suite import suite as suites
 from dpbench.suite.ensembles import NEWEST
 from dpbench.suite.grid import plan
 from dpbench.suite.names import name_rows
-from dpbench.suite.words import label
+from dpbench.suite.words import built_in, label
 
 BASE = """
 name = "tiny"
@@ -72,13 +73,19 @@ def test_every_built_in_suite_parses():
 GRIDS = {name for name in suite_files.built_in_suites() if loaded(name)[0].name == "inference"}
 
 
-@pytest.mark.parametrize("name", sorted(GRIDS - {"depth", "encoders"}))  # which have no defense
+@pytest.mark.parametrize("name", sorted(GRIDS - {"depth", "encoders", "portfolio"}))  # of attacks, not of defenses
 def test_every_built_in_suite_holds_the_whole_ladder(name):
     suite = load_suite(name)
     assert suite.threat_models == ["static", "query", "weights"]
     assert suite.auxiliary == ["same", "shifted"]
     assert suite.ensemble == "ensemble-v1.1"  # with which the published boards are measured
     assert "none" in {entry.name for entry in suite.defenses}
+
+
+def test_the_portfolio_holds_every_attack_that_needs_no_special_images():
+    suite = load_suite("portfolio")
+    assert {entry.name for entry in suite.all_attacks()} == set(built_in(Attack)) - {"gan-faces"}
+    assert suite.threat_models == ["observe", "query", "weights"]
 
 
 def test_attacks_can_have_their_own_number_of_victims():

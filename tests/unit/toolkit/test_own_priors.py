@@ -21,6 +21,7 @@ from dpbench.machine.randomness import derive_generator
 from dpbench.plugins.apart import remote
 from dpbench.plugins.configuring import configure
 from dpbench.plugins.sources import files_of
+from dpbench.suite.preflight import assert_plugins
 from dpbench.testing.tiny import CPU, smooth
 
 PRIOR = """
@@ -146,6 +147,17 @@ def test_one_that_does_not_fit_is_a_line(function: str, message: str, prior: Pat
         with pytest.raises(DpbenchError, match=message) as raised:
             reconstruct(configure(cls, {"prior": f"{prior}:{function}"}))
         assert "\n" not in str(raised.value)
+
+
+def test_one_that_does_not_fit_is_refused_when_a_run_is_planned_and_none_of_its_code_runs_here(prior: Path) -> None:
+    wide, right = (
+        configure(GradientFreeGanInversion, {"prior": f"{prior}:{function}"}) for function in ("wide", "marks")
+    )
+    with pytest.raises(DpbenchError, match=r"gan-cma: .*paints \(2, 3, 8, 8\) from two z; expected images") as raised:
+        assert_plugins([(wide, 16)])
+    assert "\n" not in str(raised.value)
+    assert_plugins([(right, 16)])
+    assert not hasattr(torch, "marked")
 
 
 class Harmful:

@@ -47,7 +47,7 @@ MEANS = {
 """Decimals of the figures that are means over images; each has an interval."""
 
 LOSSES = (1, 3, 5)
-"""Points of accuracy lost at which leakage is read off: see `dpbench.reporting.fronts`."""
+"""Points of accuracy lost at which leakage is read off: see `dpbench.tradeoffs.fronts`."""
 
 READINGS = {loss: (f"leakage_at_{loss}", f"leakage_at_{loss}_low", f"leakage_at_{loss}_high") for loss in LOSSES}
 """Points lost -> the columns of that leakage, and of the ends of its interval."""

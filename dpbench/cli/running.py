@@ -24,10 +24,10 @@ from dpbench.records.repeats import Repeats, content_of
 from dpbench.report.page import write_page
 from dpbench.reporting.display import Display
 from dpbench.reporting.plots.plot_style import draw_or_say
-from dpbench.reporting.trackers import tracker
 from dpbench.running.options import Options
 from dpbench.running.protocol import Plan
 from dpbench.running.runner import execute, make_plan, times_of
+from dpbench.running.trackers import tracker
 from dpbench.running.watching import Several
 from dpbench.text.shown_text import ERROR_LIMIT, clean
 from dpbench.viewing.reports import NAME, report_of
@@ -60,7 +60,7 @@ def run_suite(
         console: takes display, table and lines.
         means: workers, threads, a time limit.
         profile: say afterwards where the time went.
-        trackers: further programs that follow the run, see `dpbench.reporting.trackers`.
+        trackers: further programs that follow the run, see `dpbench.running.trackers`.
         repeats: where what a finished run shows is kept, for when it is asked for again.
 
     Returns:

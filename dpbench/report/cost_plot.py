@@ -9,9 +9,9 @@ import pandas as pd
 from dpbench.contract.threat import UNDEFENDED
 from dpbench.report.content import Plot
 from dpbench.report.plots import FRONT, METRICS, Short, layout, points
-from dpbench.reporting.fronts import compared, front, hypervolume, points_of
 from dpbench.reporting.plots.marks import INK
 from dpbench.reporting.plots.pareto_plot import COSTS, WITHIN
+from dpbench.tradeoffs.fronts import compared, front, hypervolume, points_of
 
 PER_COST = ("leakage", 1.0)
 

@@ -14,10 +14,10 @@ from dpbench.contract.threat import THREAT_MODELS, UNDEFENDED
 from dpbench.records.record import Envelope
 from dpbench.report.content import Plot
 from dpbench.report.levels import against, number
-from dpbench.reporting.fronts import front, of_one_leakage
 from dpbench.reporting.plots.marks import COLOURS, INK, SIGNS, symbol_of
 from dpbench.text.curves import CURVES
 from dpbench.text.shown_text import clean
+from dpbench.tradeoffs.fronts import front, of_one_leakage
 
 METRICS = {
     "ssim": ("SSIM", 1.0),

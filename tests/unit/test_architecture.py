@@ -39,6 +39,7 @@ ROOMS = (
     ("executors",),
     ("cells",),
     ("running",),
+    ("tradeoffs",),
     ("reporting",),
     ("report",),
     ("protocols",),

@@ -145,8 +145,8 @@ def leaderboard(
 
 def _portfolio(protocol: AnyProtocol, directories: list[Path], output: Path | None, *, alone: bool) -> None:
     from dpbench.board.columns import CELL_LAYOUT
-    from dpbench.reporting.portfolio import portfolio as of_records
-    from dpbench.reporting.portfolio_table import assert_writable, print_portfolio, write_portfolio
+    from dpbench.tradeoffs.portfolio import portfolio as of_records
+    from dpbench.tradeoffs.portfolio_table import assert_writable, print_portfolio, write_portfolio
 
     if protocol.boards.layout is not CELL_LAYOUT:
         raise DpbenchError("--portfolio is of runs whose units are cells; leave it out")
@@ -163,8 +163,8 @@ def _portfolio(protocol: AnyProtocol, directories: list[Path], output: Path | No
 def _at_equal_accuracy(protocol: AnyProtocol, records: Sequence[Any], board: pd.DataFrame) -> pd.DataFrame:
     """Print the table, and give back the board with its columns."""
     from dpbench.board.columns import CELL_LAYOUT
-    from dpbench.reporting.equal_accuracy import print_equal_accuracy
-    from dpbench.reporting.fronts import families, with_fronts
+    from dpbench.tradeoffs.equal_accuracy import print_equal_accuracy
+    from dpbench.tradeoffs.fronts import families, with_fronts
 
     if protocol.boards.layout is not CELL_LAYOUT:
         raise DpbenchError("--equal-accuracy is of boards of cells; leave it out")

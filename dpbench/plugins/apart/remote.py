@@ -158,7 +158,9 @@ class RemoteModel(ProtectedModel):
         """
         answer = self.line().request(Message("cost", {}, {"images": images, "generator": generator.get_state()})).fields
         try:
-            counts = {name: None if answer[name] is None else int(answer[name]) for name in ("client", "server", "stored")}
+            counts = {
+                name: None if answer[name] is None else int(answer[name]) for name in ("client", "server", "stored")
+            }
             milliseconds = float(answer["milliseconds"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DpbenchError(f"its process answered what a release costs with what is no answer ({error})") from error

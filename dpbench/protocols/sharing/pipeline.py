@@ -23,7 +23,6 @@ from dpbench.plugins.configuring import defense_of
 from dpbench.protocols.sharing.units import EntityCell
 from dpbench.protocols.sharing.world import World
 from dpbench.service.quantisation import understood
-from dpbench.service.quantisation import understood
 from dpbench.suite.cell import CellSpec
 from dpbench.text.hashing import content_hash
 

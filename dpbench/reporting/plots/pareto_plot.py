@@ -9,9 +9,9 @@ import pandas as pd
 
 from dpbench.board.columns import LOSSES
 from dpbench.contract.threat import UNDEFENDED
-from dpbench.reporting.fronts import compared, front, hypervolume, points_of
 from dpbench.reporting.plots.plot_style import bars, note, panels, refuse_ending
 from dpbench.reporting.plots.tradeoff_plot import PANEL, UP, by_strength, differing, plotted_rows, styles_of
+from dpbench.tradeoffs.fronts import compared, front, hypervolume, points_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +40,7 @@ def write_pareto(board: pd.DataFrame, path: Path) -> bool:
     A column is a data set, backbone and split point. Dotted steps are the front over all defenses: of costs over
     those settings that lose at most 5 points of accuracy; others are pale. Beside accuracy a line joins the front of
     one defense, where one number alone varies; thin vertical lines stand where 1, 3 and 5 points are lost, and each
-    defense has its hypervolume written, see `dpbench.reporting.fronts`. Bars are 95% intervals.
+    defense has its hypervolume written, see `dpbench.tradeoffs.fronts`. Bars are 95% intervals.
 
     Args:
         board: from `dpbench.board.leaderboard`.

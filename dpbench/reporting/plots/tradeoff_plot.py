@@ -11,11 +11,11 @@ from dpbench.board.caveats import made_of, metrics_of
 from dpbench.board.columns import FLOOR, WORST_CASE, arguments_of, headline_of
 from dpbench.contract.threat import THREAT_MODELS, UNDEFENDED
 from dpbench.metrics.table import CALIBRATED
-from dpbench.reporting.fronts import of_one_leakage
 from dpbench.reporting.plots.marks import style_of_defense
 from dpbench.reporting.plots.plot_style import NAMED, bars, legible, note, panels
 from dpbench.reporting.selection import server_of
 from dpbench.suite.names import varying
+from dpbench.tradeoffs.fronts import of_one_leakage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

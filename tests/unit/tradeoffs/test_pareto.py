@@ -12,14 +12,14 @@ from dpbench.board.leaderboard import build_board
 from dpbench.protocols.known import DEFAULT
 from dpbench.records.store import CELLS
 from dpbench.report.cost_plot import costs
-from dpbench.reporting.equal_accuracy import NOT_REACHED, print_equal_accuracy
-from dpbench.reporting.fronts import families
 from dpbench.reporting.plots import pareto_plot
 from dpbench.reporting.plots.marks import style_of_defense
 from dpbench.reporting.plots.pareto_plot import write_pareto
 from dpbench.reporting.plots.plot_style import panels, with_labels
 from dpbench.reporting.plots.tradeoff_plot import plotted_rows, styles_of
 from dpbench.reporting.selection import short_arguments
+from dpbench.tradeoffs.equal_accuracy import NOT_REACHED, print_equal_accuracy
+from dpbench.tradeoffs.fronts import families
 
 
 @pytest.fixture(scope="module")

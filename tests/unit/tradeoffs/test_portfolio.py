@@ -16,8 +16,8 @@ from dpbench.errors import DpbenchError
 from dpbench.metrics.intervals import mean_interval
 from dpbench.records.record import Record
 from dpbench.records.store import CELLS
-from dpbench.reporting.portfolio import Contest, nearest_pair, portfolio
-from dpbench.reporting.portfolio_table import print_portfolio, write_portfolio
+from dpbench.tradeoffs.portfolio import Contest, nearest_pair, portfolio
+from dpbench.tradeoffs.portfolio_table import print_portfolio, write_portfolio
 
 VICTIMS = 8
 NOISE = [0.01, -0.01] * (VICTIMS // 2)

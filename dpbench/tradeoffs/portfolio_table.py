@@ -11,8 +11,8 @@ from rich.text import Text
 
 from dpbench.errors import DpbenchError
 from dpbench.machine.writing import write_atomically
-from dpbench.reporting.portfolio import Portfolio
 from dpbench.text.shown_text import ERROR_LIMIT, clean
+from dpbench.tradeoffs.portfolio import Portfolio
 
 DECIMALS = {"mean_rank": 1, "ssim": 4, "gain": 4, "gain_low": 4, "gain_high": 4, "seconds_per_image": 2}
 """Column -> decimals of its figures; the others are whole numbers and texts."""

@@ -12,10 +12,10 @@ from kept_run import pictures
 from record_factory import make_record
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from dpbench.cells.kept_images import keep_images
 from dpbench.errors import DpbenchError
 from dpbench.records.pictures import LARGEST_STEPS, frames_of, steps_path
-from dpbench.reporting.trackers import points_of, tracker
-from dpbench.cells.kept_images import keep_images
+from dpbench.running.trackers import points_of, tracker
 from dpbench.running.watching import Nobody, Several
 
 

@@ -13,8 +13,8 @@ from rich.text import Text
 from dpbench.board.caveats import NO_PRIVACY
 from dpbench.board.columns import LOSSES
 from dpbench.contract.threat import UNDEFENDED
-from dpbench.reporting.fronts import REFERENCE, SCOPE, Family, compared, strongest_worst_cases
 from dpbench.text.shown_text import clean
+from dpbench.tradeoffs.fronts import REFERENCE, SCOPE, Family, compared, strongest_worst_cases
 
 NOT_REACHED = "not reached"
 
@@ -32,7 +32,7 @@ def print_equal_accuracy(board: pd.DataFrame, found: Sequence[Family], console: 
 
     Args:
         board: from `dpbench.board.leaderboard`.
-        found: its `dpbench.reporting.fronts.families`.
+        found: its `dpbench.tradeoffs.fronts.families`.
         console: takes the lines.
     """
     scopes = list(dict.fromkeys(family.scope for family in found))

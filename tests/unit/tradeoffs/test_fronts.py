@@ -13,7 +13,7 @@ from dpbench.board.files import read_board, write_board
 from dpbench.board.leaderboard import build_board
 from dpbench.metrics.intervals import RESAMPLES
 from dpbench.protocols.known import DEFAULT
-from dpbench.reporting.fronts import (
+from dpbench.tradeoffs.fronts import (
     LOSSES,
     Drawn,
     compared,

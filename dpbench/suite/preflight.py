@@ -50,7 +50,7 @@ def split_names(entry: BackboneEntry, image_size: int) -> list[str]:
     spec = entry.spec()
     # no memory, no time: only the names are wanted. A network of one's own was called already, and may need its values
     with torch.device("cpu" if spec.own else "meta"):
-        model = encoder.create_network(spec, image_size=image_size, classes=0 if spec.own and spec.headed else 2)
+        model = encoder.create_network(spec, image_size=image_size, classes=2)
     if not spec.own:
         backbones.assert_classifies(model, image_size=image_size, classes=2, name=entry.name)
     names = [backbones.resolve_split_point(model, point, name=entry.name) for point in entry.split_points]

@@ -156,16 +156,16 @@ def _assert_takes_images(path: Path, shape: list[Any], image_size: int) -> None:
 def _multiply_adds(ran: Mapping[str, Any], name: str) -> int:
     """Of one operator that ran, by the shapes that it took and gave."""
     operator = str(ran["op_name"])
-    takes, gives = ([shape for one in ran.get(f"{end}_type_shape", ()) for shape in one.values()] for end in ENDS)
+    takes, gives = _shapes(ran, "input"), _shapes(ran, "output")
     try:
         if operator in WEIGHTS:
             weights = takes[WEIGHTS[operator]]
             places = takes[0] if operator == "ConvTranspose" else gives[0]
             return math.prod(places) * math.prod(weights[1:])
         if operator in PRODUCTS:
-            return math.prod(gives[0]) * int(takes[0][-1])
+            return math.prod(gives[0]) * takes[0][-1]
         if operator == "Gemm":
-            return math.prod(takes[0]) * int(gives[0][1])
+            return math.prod(takes[0]) * gives[0][1]
     except IndexError as error:
         raise NotCounted(f"{name} runs {operator} on what has no shape") from error
     if any(word in operator.lower() for word in MULTIPLYING):
@@ -173,4 +173,5 @@ def _multiply_adds(ran: Mapping[str, Any], name: str) -> int:
     return 0
 
 
-ENDS = ("input", "output")
+def _shapes(ran: Mapping[str, Any], end: str) -> list[list[int]]:
+    return [list(map(int, shape)) for one in ran.get(f"{end}_type_shape", ()) for shape in one.values()]

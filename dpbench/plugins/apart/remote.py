@@ -18,6 +18,7 @@ from dpbench.contract.defense import AdditiveNoise, Defense, ProtectedModel
 from dpbench.contract.images import LabelledImages, checked_frames
 from dpbench.contract.plugin import Plugin
 from dpbench.errors import DpbenchError
+from dpbench.models.adapters.program import Program
 from dpbench.plugins.apart.telling import named, reads, shown, shows, told, who
 from dpbench.plugins.sources import brings_code
 from dpbench.plugins.stand_in import StandIn
@@ -156,11 +157,10 @@ class RemoteModel(ProtectedModel):
         Raises:
             DpbenchError: what comes back is no such thing.
         """
+        opaque = any(isinstance(module, Program) for module in self.split.modules())
         answer = self.line().request(Message("cost", {}, {"images": images, "generator": generator.get_state()})).fields
         try:
-            counts = {
-                name: None if answer[name] is None else int(answer[name]) for name in ("client", "server", "stored")
-            }
+            counts = {name: _count(answer[name], opaque) for name in ("client", "server", "stored")}
             milliseconds = float(answer["milliseconds"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DpbenchError(f"its process answered what a release costs with what is no answer ({error})") from error
@@ -168,6 +168,11 @@ class RemoteModel(ProtectedModel):
         if not all(0 <= count < 1 << 63 for count in known) or not 0 <= milliseconds < math.inf:
             raise DpbenchError("its process says that a release costs what nothing can cost")
         return Work(**counts, milliseconds=milliseconds, uncounted=clean(str(answer.get("uncounted", ""))))
+
+
+def _count(told: Any, opaque: bool) -> int | None:
+    """A count; of a network of programs it may be none."""
+    return None if told is None and opaque else int(told)
 
 
 def work(model: ProtectedModel, images: Tensor, generator: torch.Generator) -> Work:

@@ -300,7 +300,7 @@ def test_shared_features_have_their_plots(visit):
     titles = page.locator(".plot h3").all_inner_texts()
     assert [title.partition(":")[0] for title in titles] == ["Gain and leak", "Transfer between fits"]
     assert page.locator(".plot .heatmaplayer image").count() == 1
-    assert page.locator(".plot .heatmap-label").all_inner_texts() == ["0.50", "0.30", "0.50", "0.30"]
+    assert page.locator(".plot .heatmap-label").all_text_contents() == ["0.50", "0.30", "0.50", "0.30"]
 
 
 def test_a_defense_has_one_colour_and_one_sign_everywhere(visit):

@@ -212,13 +212,18 @@ def transfers(transfer: pd.DataFrame) -> Iterator[Plot]:
             if not np.isfinite(cells).any():
                 continue
             values = [[None if np.isnan(value) else round(float(value), 4) for value in row] for row in cells]
-            told = {
+            told: dict[str, Any] = {
                 "texttemplate": "%{z:.2f}",
                 "hovertemplate": "prepared on %{y}, judged on %{x}: %{z:.3f}<extra></extra>",
             }
-            heat = {"type": "heatmap", "z": values, "x": list(matrix[metric].columns), "y": list(matrix[metric].index)}
+            heat: dict[str, Any] = {
+                "type": "heatmap",
+                "z": values,
+                "x": list(matrix[metric].columns),
+                "y": list(matrix[metric].index),
+            }
             heat |= told | {"zmin": 0, "zmax": 1, "colorscale": "Viridis", "name": label, "colorbar": {"thickness": 12}}
-            axes = {"xaxis": {"title": {"text": "judged on the features released by"}}}
+            axes: dict[str, Any] = {"xaxis": {"title": {"text": "judged on the features released by"}}}
             axes |= {"yaxis": {"title": {"text": "prepared on"}, "autorange": "reversed"}}
             figures[label] = {"data": [heat], "layout": {"title": {"text": escaped(f"{names}: {label}")}, **axes}}
         about = (

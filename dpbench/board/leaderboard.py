@@ -63,10 +63,17 @@ def build_rows(records: Iterable[Record]) -> list[BoardRow]:
 def _rows_by_place(records: Iterable[Record]) -> Iterator[list[BoardRow]]:
     """The rows of one dataset, backbone and split point at a time: no row is compared with those of another."""
     for cells in cells_by_place(records if isinstance(records, Sequence) else list(records)):
-        rows = []
-        for group in grouped(cells, lambda cell: cell.name.group).values():
-            rows += _rows_of(Scope(group))
-        yield rows + _rows_over_seeds(rows)
+        rows = _rows_at(cells)
+        del cells  # before the next place is read
+        yield rows
+        del rows
+
+
+def _rows_at(cells: Sequence[Cell]) -> list[BoardRow]:
+    rows = []
+    for group in grouped(cells, lambda cell: cell.name.group).values():
+        rows += _rows_of(Scope(group))
+    return rows + _rows_over_seeds(rows)
 
 
 def _tabulated(records: Iterable[Record], origin: str, arguments: dict[str, dict[Any, str]]) -> pd.DataFrame:
@@ -77,6 +84,7 @@ def _tabulated(records: Iterable[Record], origin: str, arguments: dict[str, dict
         for row in rows:
             table.add(row.columns() | {"tied": tied.get(row, ""), "origin": origin})
             arguments[row.name.defense_args] = dict(row.name.arguments)
+        del rows, row, tied
     if not table.count:
         return tidy(pd.DataFrame(columns=list(COLUMNS)))
     return sorted_rows(tidy(table.frame()))

@@ -10,9 +10,11 @@ import contextlib
 import datetime
 import functools
 import hashlib
+import itertools
 import json
 import os
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 
 from dpbench.errors import DpbenchError, reason
-from dpbench.machine.locks import Lock, held
+from dpbench.machine.locks import Lock, SharedLock, held
 from dpbench.machine.writing import Unwritable, write_atomically
 
 if TYPE_CHECKING:  # torch is imported where tensors are read: to look into the folder needs none
@@ -83,14 +85,46 @@ def _fetch(path: Path, progress: Callable[[str], None]) -> None:
             progress(f"{name} cannot be read: {reason(error)}")
 
 
+def _fetched(path: Path, progress: Callable[[str], None]) -> State | None:
+    """What another machine has made; None where the cache is no URL, or it is not there, or damaged."""
+    if not any(True for _ in _shared(path)):
+        return None
+    _fetch(path, progress)
+    return _read(path, progress)
+
+
 def _share(path: Path, progress: Callable[[str], None]) -> None:
     """Give an artefact to the other machines; where that fails they make it themselves."""
     for files, name, here in _shared(path):
         try:
-            files.makedirs(name.rpartition("/")[0], exist_ok=True)
-            files.put_file(str(here), name)
+            _put(files, here, name)
         except Exception as error:
             progress(f"{name} cannot be written: {reason(error)}")
+
+
+def _put(files: Any, here: Path, name: str) -> None:
+    """Copy a file, so that its name never stands for half of it: object stores do so, folders need a new name."""
+    if not hasattr(files, "local_file"):
+        files.put_file(str(here), name)
+        return
+    folder, _, last = name.rpartition("/")
+    temporary = f"{folder}/.{secrets.token_hex(4)}-{last}"
+    files.put_file(str(here), temporary)
+    files.mv(temporary, name)
+
+
+@contextlib.contextmanager
+def _held_everywhere(path: Path, kind: str, progress: Callable[[str], None]) -> Iterator[None]:
+    """Hold an artefact's lock between machines, where the cache is a URL and its file system lets one."""
+    waiting = functools.partial(progress, f"waiting for {kind}, which another machine makes")
+    with contextlib.ExitStack() as stack:
+        for files, name, _ in itertools.islice(_shared(path), 1):
+            try:
+                files.makedirs(name.rpartition("/")[0], exist_ok=True)
+                stack.enter_context(held(SharedLock(files, f"{name}.lock"), waiting, poll=SHARED_POLL_SECONDS))
+            except Exception as error:  # whatever a file system raises: then it may be made twice
+                progress(f"{name}.lock cannot be had: {reason(error)}")
+        yield
 
 
 def remember(
@@ -121,12 +155,13 @@ def remember(
     lock = path.with_suffix(".lock")
     with held(lock, lambda: progress(f"waiting for {kind}, which another process makes")):
         stored = _read(path, lambda text: None)
+        stored = _fetched(path, progress) if stored is None else stored
         if stored is None:
-            _fetch(path, progress)
-            stored = _read(path, progress)
-        if stored is None:
-            stored = _made(path, make, about)
-            _share(path, progress)
+            with _held_everywhere(path, kind, progress):
+                stored = _fetched(path, lambda text: None)  # made by another machine in the meantime
+                if stored is None:
+                    stored = _made(path, make, about)
+                    _share(path, progress)
         return stored
 
 
@@ -188,6 +223,9 @@ def _content(state: State) -> str:
     layout = {name: [str(value.dtype), list(value.shape)] for name, value in state.items()}
     return hashlib.sha256(json.dumps([state_hash(state), layout], sort_keys=True).encode()).hexdigest()
 
+
+SHARED_POLL_SECONDS = 2.0
+"""So often it is looked whether another machine has made what it has locked."""
 
 LIMIT = "DPBENCH_CACHE_SIZE"
 """The environment variable that says how large the cache may be after a run, such as `20GB`; without it, any size."""

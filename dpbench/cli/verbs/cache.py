@@ -114,8 +114,10 @@ def fetch(
     # read when the libraries are loaded
     os.environ.update({name: str(output.resolve() / place) for name, place in PLACES.items()})
     from dpbench.exchange.fetching import fetch as gather
+    from dpbench.exchange.fetching import size_of
     from dpbench.running.protocol import Options
 
     options = Options(data=data, shifted=shifted, weights=weights)
     count = gather(suite, options, output, lambda text: print(text, file=sys.stderr))
-    print(f"{output} holds what {count} parts of {suite} need; there: source {output / 'env.sh'}")
+    size = shown(size_of(output))
+    print(f"{output} holds what {count} parts of {suite} need, {size}; there: source {output / 'env.sh'}")

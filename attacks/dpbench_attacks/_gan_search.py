@@ -11,8 +11,9 @@ from torch import Tensor
 
 from dpbench.contract.attack import Attack, Observation
 from dpbench.contract.threat import Needs
+from dpbench.machine.devices import compiled
 from dpbench.models.training import one_cycle
-from dpbench.toolkit.inversion import total_variation, victims_per_batch
+from dpbench.toolkit.inversion import Curve, total_variation, victims_per_batch
 from dpbench.toolkit.release_match import ReleaseMatch
 
 SEPARATE = 0.5
@@ -125,6 +126,15 @@ class PriorSearch(Attack):
         """Improve every restart's z for a few steps; (M, restarts, latent) -> the best z of each victim (M, latent)."""
         restarts = starts.shape[1]
         found, lowest = [], []
+
+        def objectives(z: Tensor) -> tuple[Tensor, Tensor]:
+            """Distances, and what the search follows, ()."""
+            distance = match.distance(network(z), victims, generator)
+            # keeps z where the generator was trained: |z|^2 near its expectation
+            prior = (z.square().mean(1) - 1).square()
+            return distance, (distance + 0.01 * prior).sum()
+
+        evaluated = compiled(objectives)
         for wave in range(restarts):
             seen.progress(f"{label}restart {wave + 1}/{restarts}")
             z = starts[:, wave].clone().requires_grad_(True)
@@ -132,10 +142,8 @@ class PriorSearch(Attack):
             best, value = z.detach().clone(), torch.full((len(victims),), torch.inf, device=z.device)
             for _ in range(self.search_steps + 1):
                 with torch.enable_grad():
-                    distance = match.distance(network(z), victims, generator)
-                    # keeps z where the generator was trained: |z|^2 near its expectation
-                    prior = (z.square().mean(1) - 1).square()
-                    (gradient,) = torch.autograd.grad((distance + 0.01 * prior).sum(), z)
+                    distance, followed = evaluated(z)
+                    (gradient,) = torch.autograd.grad(followed, z)
                 better = distance.detach() < value
                 value = torch.where(better, distance.detach(), value)
                 best = torch.where(better[:, None], z.detach(), best)
@@ -180,17 +188,24 @@ class PriorSearch(Attack):
         best = network(z)
         lowest = torch.full((len(z),), torch.inf, device=z.device)
         last = lowest.clone()
+        curve = Curve()
+
+        def objectives(shift: Tensor, correction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            """Images, their distances and objectives."""
+            images = (network.second_half(origin + scale * shift) + correction).clamp(0, 1)
+            distance = match.distance(images, victims, generator)
+            near = shift.square().mean((1, 2, 3)) + 10 * correction.square().mean((1, 2, 3))
+            return images, distance, distance + self.nearness * near + smoothness * total_variation(images)
+
+        evaluated, first_chunk = compiled(objectives), not victims[0]
         for step in range(self.refine_steps + 1):
             if step % 50 == 0:
                 seen.progress(f"{label}refine {step}/{self.refine_steps}")
             with torch.enable_grad():
-                images = (network.second_half(origin + scale * shift) + correction).clamp(0, 1)
-                distance = match.distance(images, victims, generator)
-                near = shift.square().mean((1, 2, 3)) + 10 * correction.square().mean((1, 2, 3))
-                objective = distance + self.nearness * near + smoothness * total_variation(images)
+                images, distance, objective = evaluated(shift, correction)
                 gradients = torch.autograd.grad(objective.sum(), [shift, correction])
-            if step % math.ceil((self.refine_steps + 1) / POINTS) == 0 and not victims[0]:
-                seen.log(step, feature_distance=round(float(distance.detach().mean()), 4))
+            if step % math.ceil((self.refine_steps + 1) / POINTS) == 0:
+                curve.add(step, distance.detach().mean())
             better = objective.detach() < lowest
             lowest = torch.where(better, objective.detach(), lowest)
             best = torch.where(better[:, None, None, None], images.detach(), best)
@@ -198,6 +213,8 @@ class PriorSearch(Attack):
             shift.grad, correction.grad = (torch.nan_to_num(gradient) for gradient in gradients)
             optimizer.step()
             schedule.step()
+        if first_chunk:
+            curve.log(seen, "feature_distance")
         return best, last
 
 

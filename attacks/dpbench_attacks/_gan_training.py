@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dpbench.contract.attack import Attack, Observation
-from dpbench.machine.devices import autocast, place
+from dpbench.machine.devices import autocast, compiled, place
 from dpbench.text.hashing import content_hash
 from dpbench.toolkit.inversion import initialise
 from dpbench_attacks._gan_networks import Discriminator, Generator, augment
@@ -67,6 +67,7 @@ class GanTraining(BaseModel):
         fused = device.type in ("cpu", "cuda")
         optimizer = torch.optim.Adam(network.parameters(), 5e-4, betas=(0.5, 0.99), fused=fused)
         critic_optimizer = torch.optim.Adam(critic.parameters(), 5e-4, betas=(0.5, 0.99), fused=fused)
+        paint, judge = compiled(network.paint), compiled(critic)
         average = {name: value.detach().clone() for name, value in network.state_dict().items()}
         for step in range(self.training_steps):
             if step % 50 == 0:
@@ -77,9 +78,9 @@ class GanTraining(BaseModel):
             z = normal(batch, self.latent, device, generator)
 
             with autocast(device):
-                fake = network.paint(z)
+                fake = paint(z)
                 both = torch.cat([real, fake.detach().float()])
-                scores = critic(augment(both, generator)).float()
+                scores = judge(augment(both, generator)).float()
             loss = functional.relu(1 - scores[: len(real)]).mean() + functional.relu(1 + scores[len(real) :]).mean()
             critic_optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -87,7 +88,7 @@ class GanTraining(BaseModel):
 
             critic.requires_grad_(False)
             with autocast(device):
-                score = critic(augment(fake.float(), generator)).float()
+                score = judge(augment(fake.float(), generator)).float()
             optimizer.zero_grad(set_to_none=True)
             (-score.mean()).backward()
             optimizer.step()

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dpbench.machine.devices import compiled
 from dpbench.models.training import one_cycle
-from dpbench.toolkit.inversion import total_variation
+from dpbench.toolkit.inversion import Curve, total_variation
 from dpbench.toolkit.release_match import ReleaseMatch
 
 COARSEST = 2
@@ -33,13 +34,13 @@ class PyramidSearch:
         steps: of Adam, one-cycle.
         learning_rate: its peak.
         progress: shows a short text.
-        log: is given, every now and then, the step and the distances (M,) that it has reached.
+        curve: keeps, every now and then, the mean distance that it has reached.
     """
 
     steps: int
     learning_rate: float
     progress: Callable[[str], None]
-    log: Callable[[int, Tensor], None] | None = None
+    curve: Curve | None = None
 
     def invert(
         self,
@@ -71,20 +72,27 @@ class PyramidSearch:
         best = start.clone()
         lowest = torch.full((len(victims),), torch.inf, device=start.device)
         first, last = lowest.clone(), lowest.clone()
+
+        def objectives(levels: list[Tensor], relaxed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            """Images, their objectives and distances, and what the search follows, ()."""
+            free = start + _compose(levels)
+            # the pull back into [0, 1] keeps a gradient where the clamp has none
+            images = free.clamp(0, 1)
+            outside = (free - images).square().mean((1, 2, 3))
+            distance = match.distance(images, victims, generator)
+            near = (images - start).square().mean((1, 2, 3))
+            roughness = total_variation(images)
+            objective = distance + smoothness * roughness + nearness * near
+            followed = distance + relaxed * roughness + nearness * near
+            return images, objective, distance, (followed + outside).sum()
+
+        evaluated = compiled(objectives)
         for step in range(self.steps + 1):
             if step % 50 == 0:
                 self.progress(f"{label}step {step}/{self.steps}")
             with torch.enable_grad():
-                free = start + _compose(levels)
-                # the pull back into [0, 1] keeps a gradient where the clamp has none
-                images = free.clamp(0, 1)
-                outside = (free - images).square().mean((1, 2, 3))
-                distance = match.distance(images, victims, generator)
-                near = (images - start).square().mean((1, 2, 3))
-                roughness = total_variation(images)
-                objective = distance + smoothness * roughness + nearness * near
-                followed = distance + _relaxed(smoothness, step / self.steps) * roughness + nearness * near
-                gradients = torch.autograd.grad((followed + outside).sum(), levels)
+                images, objective, distance, followed = evaluated(levels, _relaxed(smoothness, step / self.steps))
+                gradients = torch.autograd.grad(followed, levels)
             found, reached, value = images.detach(), objective.detach(), distance.detach()
             better = reached < lowest
             lowest = torch.where(better, reached, lowest)
@@ -92,8 +100,8 @@ class PyramidSearch:
             last = torch.where(better, value, last)
             if step == 0:
                 first = value
-            if self.log is not None and step % math.ceil(self.steps / POINTS) == 0:
-                self.log(step, value)
+            if self.curve is not None and step % math.ceil(self.steps / POINTS) == 0:
+                self.curve.add(step, value.mean())
             for level, gradient in zip(levels, gradients, strict=True):
                 level.grad = torch.nan_to_num(gradient)
             optimizer.step()

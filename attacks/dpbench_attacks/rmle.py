@@ -15,7 +15,7 @@ from dpbench.contract.threat import Needs
 from dpbench.metrics.fidelity import ssim_unchecked
 from dpbench.plugins.registry import register
 from dpbench.toolkit.inverse_training import InverseTraining
-from dpbench.toolkit.inversion import pooled, victim_releases, victims_per_batch
+from dpbench.toolkit.inversion import Curve, pooled, victim_releases, victims_per_batch
 from dpbench.toolkit.release_match import ReleaseMatch, study_client
 from dpbench.toolkit.view import viewed
 from dpbench_attacks._pyramid_search import PyramidSearch
@@ -83,15 +83,13 @@ class RegularisedMaximumLikelihood(Attack):
         victims = torch.arange(len(start), device=start.device)
         chunks = victims.split(victims_per_batch(seen))
         results = []
-
-        def log(step: int, distances: Tensor) -> None:
-            seen.log(step, feature_distance=round(float(distances.mean()), 4))
-
+        curve = Curve()
         for i, chunk in enumerate(chunks):
-            search = replace(search, log=None if i else log)
+            search = replace(search, curve=None if i else curve)
             label = f"victims {i + 1}/{len(chunks)}, " if len(chunks) > 1 else ""
             tv, near = (weight.expand(len(chunk)) for weight in weights)
             results.append(search.invert(match, chunk, start[chunk], tv, near, label, generator))
+        curve.log(seen, "feature_distance")
         first, last = (torch.cat([result[k] for result in results]) for k in (1, 2))
         match.note(seen.notes, first, last)
         return torch.cat([result[0] for result in results])

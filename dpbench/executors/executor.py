@@ -57,6 +57,7 @@ class Means:
             number rounds sums in another order, and fits other networks.
         timeout: seconds that a task may take; None: any time.
         address: of a cluster, for executors that use one; empty: as the executor finds it, or one on this machine.
+        compiled: optimisation loops are compiled, see `dpbench.machine.devices.compiled`; sums round in another order.
     """
 
     executor: str = ""
@@ -64,6 +65,7 @@ class Means:
     threads: int | None = None
     timeout: float | None = None
     address: str = ""
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("workers", 1), ("threads", 1), ("timeout", 0)):

@@ -89,17 +89,24 @@ class Graph:
             left[name] = seconds.get(name, 0.0) + max((left[later] for later in self._then.get(name, ())), default=0.0)
         return [-math.frexp(left.get(task.id, 0.0))[1] if left.get(task.id) else 0 for task in self._tasks]
 
-    def next(self, running: Iterable[Task]) -> Task | None:
+    def next(self, running: Iterable[Task], elsewhere: Iterable[Task] = ()) -> Task | None:
         """The first task that waits for nothing, and for which no running one may be training the same thing.
 
         Where all do, the first of them: it waits for a lock if it comes to that. None where none is ready.
+
+        Args:
+            running: tasks that are carried out here.
+            elsewhere: those that another run carries out: what uses the same networks is left to it while there is
+                anything else, since it has loaded them, and released through them.
         """
+        theirs = {task.near for task in elsewhere if task.near}
         busy = {task.alone for task in running if task.alone}
         passed: list[tuple[int, int]] = []
         found: tuple[int, int] | None = None
         while self._ready and len(passed) < LOOK_AHEAD:
             first = heapq.heappop(self._ready)
-            if self._tasks[first[1]].alone not in busy:
+            task = self._tasks[first[1]]
+            if task.alone not in busy and task.near not in theirs:
                 found = first
                 break
             passed.append(first)

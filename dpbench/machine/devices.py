@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import os
-from collections.abc import Iterator
-from typing import TypeVar
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from dpbench.errors import DpbenchError
 
 M = TypeVar("M", bound=nn.Module)
+C = TypeVar("C", bound=Callable[..., Any])
 
 CHOICES = ("auto", "cpu", "cuda", "mps")
 
@@ -52,6 +55,49 @@ def compute_exactly() -> None:
     """
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = False
+
+
+BACKEND = "inductor"
+"""What compiles: torch's own."""
+
+_compiling = False
+
+
+def compile_loops(asked: bool) -> None:
+    """From now on `compiled` compiles, or no longer does."""
+    global _compiling
+    _compiling = asked
+    if asked:
+        import torch._dynamo
+
+        torch._dynamo.config.suppress_errors = True  # what it cannot compile is computed as it is written
+        torch.compiler.reset()  # what was compiled for another cell is of no use, and only so many variants are kept
+
+
+def compiled(step: C) -> C:
+    """What an optimisation does in each of its steps, compiled where `--compile` asks for it, else as it is.
+
+    Args:
+        step: a network, or a function of tensors; whatever else it takes should not change from step to step.
+    """
+    return torch.compile(step, backend=BACKEND, dynamic=False) if _compiling else step  # type: ignore[return-value]
+
+
+def assert_compiler(device: torch.device) -> None:
+    """Find out before a run whether `--compile` can do anything.
+
+    Raises:
+        DpbenchError: torch finds no compiler for this device.
+    """
+    here = any(shutil.which(name) for name in (os.environ.get("CXX", ""), "c++", "g++", "clang++", "cl") if name)
+    lacking = "" if here else "a C++ compiler (g++ or clang++)"
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        lacking = "the package triton"
+    if lacking:
+        raise DpbenchError(
+            f"--compile: {lacking} is not there, and torch compiles nothing without it; "
+            "install it, or leave --compile out"
+        )
 
 
 @functools.cache

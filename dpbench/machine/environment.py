@@ -23,9 +23,9 @@ from dpbench.machine.devices import fast_dtype
 
 ONE_MACHINE = (
     *("platform", "device", "accelerator", "processor", "instructions"),
-    *("threads", "interop_threads", "network_precision"),
+    *("threads", "interop_threads", "network_precision", "compiled"),
 )
-"""What of `describe_environment` must be equal on one machine, beside the version of torch."""
+"""What must be equal on one machine, beside the version of torch: `describe_environment`, and `--compile`."""
 
 PACKAGES = ("dpbench", "torch", "torchvision", "timm", "numpy", "piq", "lpips", "pandas")
 
@@ -62,7 +62,8 @@ def same_machine(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     torches = [given.get("torch") if isinstance(given, Mapping) else None for given in versions]
     if torches[0] is None or torches[0] != torches[1]:
         return False
-    return all(one[name] == other[name] for name in ONE_MACHINE if name in one and name in other)
+    first, second = ({"compiled": False, **given} for given in (one, other))
+    return all(first[name] == second[name] for name in ONE_MACHINE if name in first and name in second)
 
 
 @functools.cache

@@ -22,7 +22,7 @@ from dpbench.executors.graph import Graph, Ties
 from dpbench.executors.stages import Stages
 from dpbench.executors.times import Spent, Trace
 from dpbench.machine import plugin_files
-from dpbench.machine.devices import choose_device, compute_exactly
+from dpbench.machine.devices import choose_device, compile_loops, compute_exactly
 from dpbench.machine.locks import Lock
 from dpbench.machine.writing import Unwritable
 from dpbench.records.record_files import readable
@@ -48,6 +48,7 @@ class RunJob(Job):
         audit: every plug-in runs in processes of its own.
         threads: that compute; None: as this process has them.
         folder: paths are relative to it.
+        compiled: optimisation loops are, see `dpbench.machine.devices.compiled`.
     """
 
     plan: Plan[Any, Any]
@@ -57,6 +58,7 @@ class RunJob(Job):
     audit: bool
     threads: int | None
     folder: str
+    compiled: bool = False
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -74,7 +76,7 @@ class RunJob(Job):
         compute_exactly()
         with contextlib.suppress(OSError):
             os.chdir(self.folder)
-        return functools.partial(work, self.lab(), self.plan)
+        return functools.partial(work, self.lab(), self.plan, compiling=self.compiled)
 
     def sent(self) -> Job:
         """Without what only the driver needs to know."""
@@ -102,13 +104,14 @@ class FromFile(Job):
         return job.start()
 
 
-def work(lab: Lab[U], plan: Plan[U, Any], task: Task, progress: Progress) -> dict[str, Any]:
+def work(lab: Lab[U], plan: Plan[U, Any], task: Task, progress: Progress, *, compiling: bool = False) -> dict[str, Any]:
     """Fields of the record of a task's unit that say what came out; none where the task makes what units share.
 
     Raises:
         DpbenchError: no unit could go on: data that cannot be read, a full disk.
     """
     unit = task.unit
+    compile_loops(compiling)
     lab.enter(unit, progress)
     stages = Stages(lab.device)
     try:
@@ -149,7 +152,8 @@ def tasks_of(
     tasks: list[Task] = []
     after: dict[str, list[str]] = {}
     for unit in units:
-        ties = protocol.ties(unit) if shared else Ties()
+        ties = protocol.ties(unit)
+        ties = ties if shared else Ties(near=ties.near)
         for need in ties.needs:
             if need.key not in after:
                 after[need.key] = list(need.after)
@@ -231,7 +235,7 @@ class Driver(Generic[U, R]):
     def _fill(self, elsewhere: list[Task]) -> Iterator[R]:
         """Give out tasks while there is room; units that another run has claimed are put aside."""
         while len(self.running) < self.executor.places:
-            task = self.graph.next(self.running.values())
+            task = self.graph.next(self.running.values(), elsewhere)
             if task is None:
                 return
             if not task.makes and not self._claim(task):

@@ -14,7 +14,7 @@ from torch.nn import functional
 from dpbench.contract.attack import Attack, Observation
 from dpbench.contract.images import Images
 from dpbench.contract.plugin import Parameters
-from dpbench.machine.devices import autocast, place
+from dpbench.machine.devices import autocast, compiled, place
 from dpbench.metrics.fidelity import lpips, ssim_unchecked
 from dpbench.models.training import one_cycle
 from dpbench.service.release import RELEASE_BATCH
@@ -253,6 +253,7 @@ class InverseTraining(Parameters):
             flip = torch.rand(len(chosen), 1, 1, 1, generator=generator, device=generator.device) < 0.5
             return torch.where(flip.to(device), chosen.flip(3), chosen)
 
+        apply = compiled(network)
         steps_at_once = at_once // batch  # a query of fewer images is filled up: it would cost as much
         answered: list[tuple[Tensor, Tensor]] = []
         for step in range(self.steps):
@@ -263,7 +264,7 @@ class InverseTraining(Parameters):
                 answered = list(zip(ahead.split(batch), query(ahead).split(batch), strict=True))
             chosen, released = answered.pop(0)
             with autocast(device):
-                output = network(released)
+                output = apply(released)
             loss = self._loss(output.float(), chosen, generator)
             if adversary is not None:
                 loss = loss + self.adversarial_weight * adversary.judged(output.float(), chosen)

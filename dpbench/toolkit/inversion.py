@@ -236,6 +236,25 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
                 nn.init.zeros_(module.bias)
 
 
+class Curve:
+    """Figures of an optimisation that stay on the device until it has ended: no step waits for one."""
+
+    def __init__(self) -> None:
+        self._steps: list[int] = []
+        self._figures: list[Tensor] = []
+
+    def add(self, step: int, figure: Tensor) -> None:
+        """Keep a figure ()."""
+        self._steps.append(step)
+        self._figures.append(figure.detach())
+
+    def log(self, seen: Observation, name: str) -> None:
+        """Put it into the record, under this name."""
+        figures = torch.stack(self._figures).tolist() if self._figures else []
+        for step, figure in zip(self._steps, figures, strict=True):
+            seen.log(step, **{name: round(figure, 4)})
+
+
 def victims_per_batch(seen: Observation) -> int:
     """How many images are optimised at once: 1,024 at 32x32, fewer of larger ones, and at most `seen.batch_size`."""
     return min(optimised_at_once(seen.image_shape), seen.batch_size)

@@ -151,6 +151,14 @@ def run(
     address: Annotated[
         str | None, typer.Option(help="Of the Ray cluster, for --executor ray.", show_default="one on this machine")
     ] = None,
+    compile_: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compiles the steps of optimisations (rmle, gan, decoders): pays where cells are long, above all on a "
+            "GPU. Sums round in another order.",
+        ),
+    ] = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Say afterwards where the time went, and write a trace for Perfetto.")
     ] = False,
@@ -197,7 +205,7 @@ def run(
         splits=split or [],
         victims=victims,
     )
-    means = Means(executor=executor or "", workers=workers, threads=threads, timeout=timeout, address=address or "")
+    means = Means(executor or "", workers, threads, timeout, address or "", compile_)
     status = run_suite(
         suite,
         options,

@@ -52,6 +52,14 @@ def test_what_may_train_the_same_thing_comes_later_where_there_is_something_else
     assert graph.next(running).id == "b"
 
 
+def test_what_uses_the_networks_of_another_run_s_task_comes_last():
+    tasks = [Task(name, name, near=near) for name, near in (("a", "x"), ("b", "x"), ("c", "y"), ("d", ""))]
+    graph = Graph(tasks, {})
+    claimed = [graph.next([])]
+    assert [graph.next([], claimed).id for _ in range(3)] == ["c", "d", "b"]
+    assert graph.next([], claimed) is None
+
+
 def test_shares_are_disjoint_and_together_everything():
     for many, sizes in itertools.product((1, 2, 3, 7, 40), ([5, 5, 5], [1] * 23, [90, 1, 9], [3], [])):
         groups = [str(group) for group, size in enumerate(sizes) for _ in range(size)]

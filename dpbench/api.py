@@ -131,4 +131,4 @@ def load_records(run_dir: str | Path) -> pd.DataFrame:
         DpbenchError: not a run directory, or a record in it cannot be read.
     """
     protocol = of_run(Path(run_dir))
-    return protocol.figures(protocol.newest(protocol.store.all(Path(run_dir))))
+    return protocol.figures(protocol.store.counted([Path(run_dir)], protocol.newest))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self, TypeVar
@@ -15,6 +14,7 @@ from dpbench.errors import DpbenchError
 from dpbench.metrics.intervals import Floats
 from dpbench.metrics.recognition import Recognition
 from dpbench.metrics.table import IN_RECORDS, LOWER_IS_CLOSER
+from dpbench.records.collected import Records, SharedParts, heads_of
 from dpbench.records.record import Record
 from dpbench.suite.cell import CellSpec
 from dpbench.suite.ensembles import is_floor
@@ -102,7 +102,7 @@ class Cell:
         return f"{cell.data_fingerprint} {cell.dataset.model_dump_json(exclude={'name'})}"
 
 
-def cells_of(records: Iterable[Record], *, as_recorded: bool = False) -> list[Cell]:
+def cells_of(records: Sequence[Record], *, as_recorded: bool = False) -> Iterator[Cell]:
     """One cell for each id, in the order of the ids.
 
     Args:
@@ -110,22 +110,26 @@ def cells_of(records: Iterable[Record], *, as_recorded: bool = False) -> list[Ce
             plug-in file under several spellings of its path makes no second cell.
         as_recorded: keep the victims in their order; else they are sorted, as boards need it.
     """
-    return [_cell(*named, as_recorded) for named in _named(records)]
+    return (_cell(name, attack, records[number], as_recorded) for name, attack, number in _named(records))
 
 
-def cells_by_place(records: Iterable[Record]) -> Iterator[list[Cell]]:
+def cells_by_place(records: Sequence[Record]) -> Iterator[list[Cell]]:
     """The same cells, those of one dataset, backbone and split point at a time: figures of one place are held.
 
     Places come as their first cells do.
     """
     for named in grouped(_named(records), lambda one: one[0].group[:3]).values():
-        yield [_cell(*one, as_recorded=False) for one in named]
+        shared = SharedParts() if isinstance(records, Records) else None  # what is held is shared already
+        read = ((name, attack, records[number]) for name, attack, number in named)
+        yield [_cell(name, attack, shared.of(one) if shared else one, False) for name, attack, one in read]
 
 
-def _named(records: Iterable[Record]) -> list[tuple[RowName, str, Record]]:
-    """Records that count, with their names and those of their attacks, in the order of their ids."""
+def _named(records: Sequence[Record]) -> list[tuple[RowName, str, int]]:
+    """The numbers of the records that count, with their names and those of their attacks, in the order of their ids."""
+    heads = heads_of(records)
     ordered = _from_weakest(records)
-    plugins = plugin_names(spec for record in ordered for spec in (record.cell.defense, record.cell.attack))
+    cells = [head.unit_measured for head in heads]
+    plugins = plugin_names(spec for number in ordered for spec in (cells[number].defense, cells[number].attack))
 
     def identity(cell: CellSpec) -> str:
         renamed = {
@@ -134,28 +138,29 @@ def _named(records: Iterable[Record]) -> list[tuple[RowName, str, Record]]:
         }
         return cell.model_copy(update={**renamed, "metrics": ()}).id
 
-    unique = {identity(record.cell): record for record in ordered}
-    kept = sorted(unique.values(), key=lambda record: record.id)
-    names = name_rows([record.cell for record in kept])
-    attacks = [plugins[record.cell.attack.name, record.cell.attack.source] for record in kept]
+    unique = {identity(cells[number]): number for number in ordered}
+    kept = sorted(unique.values(), key=lambda number: heads[number].id)
+    names = name_rows([cells[number] for number in kept])
+    attacks = (plugins[cells[number].attack.name, cells[number].attack.source] for number in kept)
     return list(zip(names, attacks, kept, strict=True))
 
 
-def _from_weakest(records: Iterable[Record]) -> list[Record]:
-    """Failed before finished, early before late; where that does not tell, by all that they hold."""
+def _from_weakest(records: Sequence[Record]) -> list[int]:
+    """Numbers of records: failed before finished, early before late; else by all that they hold."""
+    heads = heads_of(records)
 
-    def rank(record: Record) -> tuple[bool, str, str]:
-        return record.status == "ok", record.created, record.id
+    def rank(number: int) -> tuple[bool, str, str]:
+        return heads[number].status == "ok", heads[number].created, heads[number].id
 
-    ordered: list[Record] = []
-    for _, same in itertools.groupby(sorted(records, key=rank), key=rank):
-        several = list(same)
-        ordered += several if len(several) == 1 else sorted(several, key=lambda record: record.model_dump_json())
+    ordered: list[int] = []
+    for several in grouped(sorted(range(len(heads)), key=rank), rank).values():
+        ordered += several if len(several) == 1 else sorted(several, key=lambda n: records[n].model_dump_json())
     return ordered
 
 
 def _cell(name: RowName, attack: str, record: Record, as_recorded: bool) -> Cell:
     figures = figures_of(record) if record.status == "ok" else None
+    record = record.model_copy(update={"fidelity": {}, "notes": {}})  # what no row is made of is not held
     return Cell(name, attack, record, figures if figures is None or as_recorded else in_order(figures))
 
 

@@ -62,11 +62,18 @@ def build_rows(records: Iterable[Record]) -> list[BoardRow]:
 
 def _rows_by_place(records: Iterable[Record]) -> Iterator[list[BoardRow]]:
     """The rows of one dataset, backbone and split point at a time: no row is compared with those of another."""
-    for cells in cells_by_place(records):
-        rows = []
-        for group in grouped(cells, lambda cell: cell.name.group).values():
-            rows += _rows_of(Scope(group))
-        yield rows + _rows_over_seeds(rows)
+    for cells in cells_by_place(records if isinstance(records, Sequence) else list(records)):
+        rows = _rows_at(cells)
+        del cells  # before the next place is read
+        yield rows
+        del rows
+
+
+def _rows_at(cells: Sequence[Cell]) -> list[BoardRow]:
+    rows = []
+    for group in grouped(cells, lambda cell: cell.name.group).values():
+        rows += _rows_of(Scope(group))
+    return rows + _rows_over_seeds(rows)
 
 
 def _tabulated(records: Iterable[Record], origin: str, arguments: dict[str, dict[Any, str]]) -> pd.DataFrame:
@@ -77,6 +84,7 @@ def _tabulated(records: Iterable[Record], origin: str, arguments: dict[str, dict
         for row in rows:
             table.add(row.columns() | {"tied": tied.get(row, ""), "origin": origin})
             arguments[row.name.defense_args] = dict(row.name.arguments)
+        del rows, row, tied
     if not table.count:
         return tidy(pd.DataFrame(columns=list(COLUMNS)))
     return sorted_rows(tidy(table.frame()))
@@ -303,7 +311,7 @@ def per_image(records: Iterable[Record]) -> pd.DataFrame:
     `link_rank` where releases were compared (likewise of candidates), then metrics of one's own.
     """
     rows: list[dict[str, Any]] = []
-    cells = cells_of(list(records), as_recorded=True)
+    cells = list(cells_of(list(records), as_recorded=True))
     for cell in cells:
         record = cell.record
         shared = cell.name.columns() | {

@@ -16,14 +16,15 @@ from dpbench.machine.cache import LIMIT, default_cache, parse_size, prune
 from dpbench.machine.devices import choose_device
 from dpbench.machine.writing import write_changed
 from dpbench.protocols.known import loaded
+from dpbench.records.collected import heads_of
 from dpbench.records.pictures import gone, lost_and_gone
 from dpbench.records.progress import Progress
 from dpbench.records.record import Envelope
 from dpbench.records.repeats import Repeats, content_of
-from dpbench.records.trackers import tracker
 from dpbench.report.page import write_page
 from dpbench.reporting.display import Display
 from dpbench.reporting.plots.plot_style import draw_or_say
+from dpbench.reporting.trackers import tracker
 from dpbench.running.protocol import Options, Plan
 from dpbench.running.runner import execute, make_plan, times_of
 from dpbench.running.watching import Several
@@ -58,7 +59,7 @@ def run_suite(
         console: takes display, table and lines.
         means: workers, threads, a time limit.
         profile: say afterwards where the time went.
-        trackers: further programs that follow the run, see `dpbench.records.trackers`.
+        trackers: further programs that follow the run, see `dpbench.reporting.trackers`.
         repeats: where what a finished run shows is kept, for when it is asked for again.
 
     Returns:
@@ -92,13 +93,13 @@ def run_suite(
     removed = lost_and_gone(plan.output, protocol.store.restore(plan.output, records), attacked)
     of_records = plan.output / protocol.store.folder
     rests_on = of_records, content_of(of_records)
-    stored = protocol.newest(protocol.store.all(plan.output))
+    stored = protocol.store.counted([plan.output], protocol.newest)
     board = protocol.board(stored)
     text = protocol.as_csv(board)
     write_changed(plan.output / "board.csv", text)
     shown = (stored, board) if len(stored) == len(records) else (records, protocol.board(records))
     protocol.show(*shown, console)
-    failed = [record for record in records if record.status == "failed"]
+    failed = [records[number] for number, head in enumerate(heads_of(records)) if head.status == "failed"]
     for record in failed:
         _say(console, f"failed: {clean(record.id)}: {clean(record.error, ERROR_LIMIT)}", style="red")
     remarks = [*mixed_threads(records), *protocol.doubts(records)]

@@ -60,7 +60,7 @@ def load_side(path: Path) -> Side:
     from dpbench.protocols.known import of_run
 
     protocol = of_run(path)
-    records = protocol.newest(protocol.store.all(path))
+    records = protocol.store.counted([path], protocol.newest)
     return Side(path, protocol.board(records), protocol.boards.layout, records, protocol)
 
 

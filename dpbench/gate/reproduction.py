@@ -157,7 +157,7 @@ def row_again(
     """
     source = records_of(board)
     protocol = of_run(source)
-    records = protocol.newest(protocol.store.all(source))
+    records = protocol.store.counted([source], protocol.newest)
     rows = protocol.rows(records)
     if not rows:
         raise DpbenchError(f"{board}: rows of the protocol {protocol.name!r} are not measured alone; run the suite")

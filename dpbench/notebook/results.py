@@ -43,7 +43,7 @@ class Results:
     def __init__(self, run: str | Path) -> None:
         self.run = Path(run)
         self.protocol = of_run(self.run)
-        self.records = self.protocol.newest(self.protocol.store.all(self.run))
+        self.records = self.protocol.store.counted([self.run], self.protocol.newest)
 
     @cached_property
     def board(self) -> pd.DataFrame:

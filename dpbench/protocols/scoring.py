@@ -82,7 +82,7 @@ def score(run_dir: Path, names: Sequence[str], progress: Callable[[str], None] =
     for metric in dict.fromkeys(one.metric for one in found.scores):
         found.files.append(_write(run_dir / "scores" / f"{metric}.csv", metric, found.scores))
     if any(one.recorded for one in found.scores):
-        records = protocol.newest(protocol.store.all(run_dir))
+        records = protocol.store.counted([run_dir], protocol.newest)
         text = protocol.as_csv(protocol.board(records))
         write_atomically(run_dir / "board.csv", lambda path: path.write_text(text, encoding="utf-8", newline="\n"))
         found.files.append(run_dir / "board.csv")

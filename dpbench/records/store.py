@@ -9,21 +9,19 @@ The JSON files of a run may also lie in one file, NAME.jsonl.xz: see `dpbench.re
 
 from __future__ import annotations
 
-import hashlib
-import pickle
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
-
-from pydantic import BaseModel
+from typing import Any, Generic, TypeVar
 
 from dpbench.errors import DpbenchError
 from dpbench.records.archive import head_of, is_archive, texts_of, write_archive
+from dpbench.records.collected import Head, Records, SharedParts, heads_of
 from dpbench.records.record import Envelope, Record
 from dpbench.records.record_files import Unstorable, content_of, parse_sealed, read_sealed, write_json
 
 R = TypeVar("R", bound=Envelope)
+H = TypeVar("H", Record, Head)
 
 MENDED = "fetch the file again, or write it from the run directory"
 
@@ -51,32 +49,6 @@ class Stored:
 def picture_path(run_dir: Path, unit_id: str) -> Path:
     """Where the picture of an attack lies."""
     return run_dir / "pictures" / f"{unit_id}.png"
-
-
-class SharedParts:
-    """Holds once what many records say alike: victims, environment, settings, the accuracy of a defense.
-
-    Records are read, never changed: nobody notices.
-    """
-
-    OWN = ("fidelity", "notes", "recognition", "seconds")
-    """Fields in which hardly two records are equal."""
-
-    def __init__(self) -> None:
-        self._known: dict[bytes, object] = {}
-
-    def of(self, record: R) -> R:
-        """The same record, with the parts of earlier ones where they are equal."""
-        parts = {name: self._one(value) for name, value in record if name not in self.OWN}
-        unit = record.unit_measured
-        if isinstance(unit, BaseModel):
-            parts[record.UNIT] = unit.model_copy(update={name: self._one(value) for name, value in unit})
-        return record.model_copy(update=parts)
-
-    def _one(self, value: object) -> object:
-        if not isinstance(value, BaseModel | list | tuple | dict | str):
-            return value
-        return self._known.setdefault(hashlib.sha256(pickle.dumps(value)).digest(), value)
 
 
 class Store(Generic[R]):
@@ -178,10 +150,28 @@ class Store(Generic[R]):
         shared = SharedParts()
         return (shared.of(self.opened(one)[0]) for one in self.stored(run))
 
-    def reader(self) -> Callable[[Path], R]:
-        """Like `read`; what many records have in common is held once."""
-        shared = SharedParts()
-        return lambda path: shared.of(self.read(path))
+    def counted(self, runs: Iterable[Path], choose: Callable[[Iterable[Any]], Iterable[Any]]) -> Sequence[R]:
+        """The records of some runs that count: in memory while they are few, see `dpbench.records.collected.HELD`.
+
+        Args:
+            runs: run directories and files of records.
+            choose: of several records of one unit, or of their heads, the one that counts: `Protocol.newest`.
+
+        Raises:
+            DpbenchError: as `all`; later too, where a record is read again.
+        """
+        records: Records[R, str | Stored] = Records(self._again)
+        for run in runs:
+            for one in self.stored(run):
+                records.add(self.opened(one)[0], one if isinstance(one.content, str) else one.place)
+        return records.chosen(choose)
+
+    def _again(self, place: str | Stored) -> R:
+        return self.read(Path(place)) if isinstance(place, str) else self.opened(place)[0]
+
+    def of_run(self, run_dir: Path) -> Records[R, str]:
+        """Of units of a run by their ids: none yet, and where they are read again."""
+        return Records(lambda unit_id: self.read(self.path(run_dir, unit_id)))
 
     def write_archive(self, runs: Iterable[Path], path: Path, chosen: Callable[[Iterable[R]], Iterable[R]]) -> int:
         """Write the records of some runs as one file, see `dpbench.records.archive`; returns how many.
@@ -200,11 +190,15 @@ class Store(Generic[R]):
         write_archive(path, self.folder, texts)
         return len(texts)
 
-    def restore(self, run_dir: Path, records: Iterable[R]) -> int:
-        """Write again those of these whose files are gone, as when the run directory was emptied; returns how many."""
-        lost = [record for record in records if not self.path(run_dir, record.id).is_file()]
-        for record in lost:
-            self.write(run_dir, record)
+    def restore(self, run_dir: Path, records: Sequence[R]) -> int:
+        """Write again those of these whose files are gone, as when the run directory was emptied; returns how many.
+
+        Raises:
+            DpbenchError: they are too many to be held, and one is gone.
+        """
+        lost = [n for n, head in enumerate(heads_of(records)) if not self.path(run_dir, head.id).is_file()]
+        for number in lost:
+            self.write(run_dir, records[number])
         return len(lost)
 
 
@@ -212,14 +206,15 @@ CELLS = Store("records", Record)
 """Where records of cells lie: in `records/` of a run directory."""
 
 
-def newest(records: Iterable[Record]) -> list[Record]:
+def newest(records: Iterable[H]) -> list[H]:
     """Of several records of one cell, but for the code of its plug-ins and what is measured beside, the newest."""
-    found: dict[str, Record] = {}
+    found: dict[str, H] = {}
     for record in records:
-        cell = record.cell.model_copy(
+        cell = record.unit_measured
+        cell = cell.model_copy(
             update={
-                "attack": record.cell.attack.model_copy(update={"source": ""}),
-                "defense": record.cell.defense.model_copy(update={"source": ""}),
+                "attack": cell.attack.model_copy(update={"source": ""}),
+                "defense": cell.defense.model_copy(update={"source": ""}),
                 "metrics": (),
             }
         )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from dpbench.contract.spec import PluginSpec
 from dpbench.plugins.image_sets import content_of
-from dpbench.running.protocol import Protocol, R, U
+from dpbench.records.record import Envelope
+from dpbench.running.protocol import Protocol, U
 
 
 def changes(protocol: Protocol[U, Any], to_run: Iterable[U], measured: Iterable[U]) -> list[str]:
@@ -44,23 +45,31 @@ def said(counted: Counter[str], unit: str) -> list[str]:
     ]
 
 
-def exchanged(
-    protocol: Protocol[U, R], units: Mapping[str, U], finished: Mapping[str, R], cache: Path
-) -> dict[str, str]:
-    """Ids of finished units whose data lies in other files than when they were measured -> the data set.
+class Exchanged:
+    """Finds finished units whose data lies in other files than when they were measured.
 
     Only of what is identified by its name, `torch/...`: of all else the id says which images it is about.
+
+    Args:
+        protocol: of the units.
+        cache: where decoded images lie.
     """
-    now: dict[str, str] = {}
-    found = {}
-    for name, record in finished.items():
-        for role, (spec, _) in protocol.data(units[name]).items():
+
+    def __init__(self, protocol: Protocol[Any, Any], cache: Path) -> None:
+        self._protocol = protocol
+        self._cache = cache
+        self._now: dict[str, str] = {}
+
+    def of(self, unit: Any, record: Envelope) -> str:
+        """The data set that was exchanged under the record of a unit; empty where none was."""
+        found = ""
+        for role, (spec, _) in self._protocol.data(unit).items():
             if was := record.data_files.get(role, ""):
-                if spec.name not in now:
-                    now[spec.name] = content_of(spec, cache)
-                if now[spec.name] not in ("", was):
-                    found[name] = spec.name
-    return found
+                if spec.name not in self._now:
+                    self._now[spec.name] = content_of(spec, self._cache)
+                if self._now[spec.name] not in ("", was):
+                    found = spec.name
+        return found
 
 
 def _changed(before: PluginSpec, now: PluginSpec) -> set[str]:

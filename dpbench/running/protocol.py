@@ -131,7 +131,7 @@ class Plan(Planned[U], Generic[U, R]):
     """
 
     protocol: Protocol[U, R] = field(kw_only=True)
-    finished: dict[str, R] = field(kw_only=True)
+    finished: Mapping[str, R] = field(kw_only=True)
     output: Path = field(kw_only=True)
     changed: tuple[str, ...] = ()
     everything: Mapping[str, U] = field(default_factory=dict)
@@ -263,7 +263,10 @@ class Protocol(abc.ABC, Generic[U, R]):
         return unit
 
     def newest(self, records: Iterable[R]) -> list[R]:
-        """Of several records of one unit the one that counts: by default the newest."""
+        """Of several records of one unit the one that counts: by default the newest.
+
+        Of very many it is given heads, not records: see `dpbench.records.collected`.
+        """
         return list({record.id: record for record in sorted(records, key=lambda one: one.created)}.values())
 
     def rows(self, records: Sequence[R]) -> Mapping[Row, BoardRow]:

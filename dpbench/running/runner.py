@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from dpbench.executors.known import Here, start_executor
 from dpbench.executors.shares import share
 from dpbench.executors.times import Times, Trace
 from dpbench.machine.cache import default_cache
-from dpbench.machine.devices import choose_device, gpu_count
+from dpbench.machine.devices import assert_compiler, choose_device, gpu_count
 from dpbench.machine.environment import describe_environment
 from dpbench.machine.writing import sweep
+from dpbench.records.collected import Records, RecordsById, SharedParts
 from dpbench.records.record_files import readable
-from dpbench.running.changes import changes, exchanged, said
+from dpbench.running.changes import Exchanged, changes, said
 from dpbench.running.driving import Driver, RunJob
 from dpbench.running.protocol import Options, Plan, Protocol, R, U
 from dpbench.running.watching import Nobody, Watcher
@@ -71,24 +72,27 @@ def make_plan(
         units = share(units, [protocol.ties(unit).near for unit in units], options.shard)
     output = Path(options.output) if options.output is not None else Path("dpbench-runs") / name
     wanted = {unit.id: unit for unit in units}
-    finished: dict[str, R] = {
-        record.id: record
-        for record in readable((protocol.store.path(output, unit.id) for unit in units), protocol.store.reader())
-        if record.status == "ok"
-        and record.id in wanted
-        and protocol.is_finished(record, wanted[record.id], audit=options.audit)
-    }
-    other_files = exchanged(protocol, wanted, finished, default_cache() / "datasets")
-    finished = {name: record for name, record in finished.items() if name not in other_files}
+    finished: Records[R, str] = protocol.store.of_run(output)
+    other_files: dict[str, str] = {}
+    moved = Exchanged(protocol, default_cache() / "datasets")
+    for record in readable((protocol.store.path(output, unit.id) for unit in units), protocol.store.read):
+        unit = wanted.get(record.id) if record.status == "ok" else None
+        if unit is None or not protocol.is_finished(record, unit, audit=options.audit):
+            continue
+        if name := moved.of(unit, record):
+            other_files[record.id] = name
+        else:
+            finished.add(record, record.id)
+    there = {head.id for head in finished.heads}
     plan = Plan(
         planned.suite,
         units,
         tuple(dict.fromkeys(planned.remarks)),
         protocol=protocol,
-        finished=finished,
+        finished=RecordsById(finished),
         output=output,
         changed=(
-            *_changed(protocol, [unit for unit in units if unit.id not in finished], output),
+            *_changed(protocol, [unit for unit in units if unit.id not in there], output),
             *said(Counter(other_files.values()), protocol.unit),
         ),
         everything={unit.id: unit for unit in planned.units},
@@ -110,9 +114,10 @@ def _plugins(protocol: Protocol[U, R], units: list[U]) -> Iterator[Plugin]:
 def _changed(protocol: Protocol[U, R], left: list[U], output: Path) -> tuple[str, ...]:
     if not left or not protocol.store.holds(output):
         return ()
-    stored = sorted(readable(protocol.store.files(output), protocol.store.read), key=lambda record: record.created)
-    measured = (record.unit_measured for record in stored if record.status == "ok")
-    return tuple(changes(protocol, left, measured))
+    shared = SharedParts()
+    stored = readable(protocol.store.files(output), protocol.store.read)
+    measured = [(one.created, shared.unit(one.unit_measured)) for one in stored if one.status == "ok"]
+    return tuple(changes(protocol, left, (unit for _, unit in sorted(measured, key=lambda pair: pair[0]))))
 
 
 def execute(
@@ -124,7 +129,7 @@ def execute(
     watcher: Watcher[U, R] | None = None,
     means: Means | None = None,
     trace: Trace | None = None,
-) -> list[R]:
+) -> Sequence[R]:
     """Run the units that are not finished; one that fails is a record too, and the others go on.
 
     Args:
@@ -137,7 +142,8 @@ def execute(
         trace: follows where the time goes.
 
     Returns:
-        One record per unit of the plan, in its order.
+        One record per unit of the plan, in its order; very many are read from their files, see
+        `dpbench.records.collected`.
 
     Raises:
         DpbenchError: no such device, data that cannot be read, a full or unwritable output disk.
@@ -145,25 +151,31 @@ def execute(
     watcher = watcher or Nobody()
     chosen = choose_device(device)
     means = _in_full(means or Means(), chosen, plan)
+    if means.compiled:
+        assert_compiler(chosen)
     sweep([plan.output, default_cache()])
+    records: Records[R, str] = plan.protocol.store.of_run(plan.output)
     for unit in plan.units:
         if unit.id in plan.finished:
-            watcher.finished(unit, "cached", plan.finished[unit.id])
-    records = dict(plan.finished)
+            found = plan.finished[unit.id]
+            watcher.finished(unit, "cached", found)
+            records.add(found, unit.id)
     if plan.left:
         with _threads(means.threads) as threads:
             environment = {**describe_environment(chosen), "threads": threads}
-            job = RunJob(plan, device, default_cache(), batch_size, audit, means.threads, os.getcwd())
+            environment |= {"compiled": True} if means.compiled else {}
+            job = RunJob(plan, device, default_cache(), batch_size, audit, means.threads, os.getcwd(), means.compiled)
             executor = start_executor(job.sent(), means)
             try:
                 known = times_of(plan).of_one() if executor.places > 1 else None
                 driver = Driver(job, executor, environment, watcher, trace, known)
                 for record in driver.run():
-                    records[record.id] = record
+                    records.add(record, record.id)
             finally:
                 executor.close()
         times_of(plan).add(driver.spent)
-    return [records[unit.id] for unit in plan.units]
+    order = {unit.id: number for number, unit in enumerate(plan.units)}
+    return records.chosen(lambda heads: sorted(heads, key=lambda head: order[head.id]))
 
 
 def times_of(plan: Plan[U, R]) -> Times:

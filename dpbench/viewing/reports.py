@@ -26,7 +26,7 @@ def report_of_run(directory: Path) -> Report:
         DpbenchError: not a run directory, nothing in it, or something in it cannot be read.
     """
     protocol = of_run(directory)
-    records = protocol.newest(protocol.store.all(directory))
+    records = protocol.store.counted([directory], protocol.newest)
     if not records:
         raise DpbenchError(f"{directory} holds no record yet: nothing to report; `dpbench run` writes them")
     return report_of(protocol, records, protocol.board(records), directory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -103,10 +104,7 @@ def leaderboard(
             raise DpbenchError(
                 f"--claimed {directory}: expected a run of the protocol {protocol.name!r}, like the others"
             )
-    records, others = (
-        protocol.newest(record for directory in given for record in protocol.store.all(directory))
-        for given in (directories, claimed or [])
-    )
+    records, others = (protocol.store.counted(given, protocol.newest) for given in (directories, claimed or []))
     board = protocol.board(records, claimed=others)
     if beside is not None:
         from dpbench.gate.beside import set_beside
@@ -129,7 +127,7 @@ def leaderboard(
     print(f"{output}: {written} rows")
 
 
-def _at_equal_accuracy(protocol: AnyProtocol, records: list[Any], board: pd.DataFrame) -> pd.DataFrame:
+def _at_equal_accuracy(protocol: AnyProtocol, records: Sequence[Any], board: pd.DataFrame) -> pd.DataFrame:
     """Print the table, and give back the board with its columns."""
     from dpbench.board.columns import CELL_LAYOUT
     from dpbench.reporting.equal_accuracy import print_equal_accuracy

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dpbench.protocols.sharing.units import AnyUnit, OnShared, described_defense
+from dpbench.records.collected import Head
 from dpbench.records.ranges import number, of_attack, of_times
 from dpbench.records.record import Envelope
 from dpbench.records.store import Store
@@ -100,13 +101,18 @@ SHARED = Store("sharing", SharingRecord)
 """Where records of sharing suites lie: in `sharing/` of a run directory."""
 
 
-def latest(records: Iterable[SharingRecord]) -> list[SharingRecord]:
+H = TypeVar("H", SharingRecord, Head)
+
+
+def latest(records: Iterable[H]) -> list[H]:
     """Of several records of one unit the one that counts: a finished one before a failed one, then the newest.
 
     Where one was measured again with newer plug-ins, only the newest.
     """
-    found: dict[str, SharingRecord] = {}
+    found: dict[str, H] = {}
     for record in sorted(records, key=lambda r: (r.status == "ok", r.created)):
         found[record.id] = record
-    newest = {record.unit.version_free_id: record for record in sorted(found.values(), key=lambda r: r.created)}
+    newest = {
+        record.unit_measured.version_free_id: record for record in sorted(found.values(), key=lambda r: r.created)
+    }
     return sorted(newest.values(), key=lambda record: record.id)

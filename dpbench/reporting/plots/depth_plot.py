@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +19,7 @@ LABELS = {"ssim": "worst-case SSIM", "reid_top1": "re-identified (%)"}
 SCALE = {"ssim": 1.0, "reid_top1": 100.0}
 
 
-def depths(records: Iterable[Record]) -> dict[tuple[str, str, str], float]:
+def depths(records: Sequence[Record]) -> dict[tuple[str, str, str], float]:
     """Data set, backbone, split point, as a board of the records names them -> share of the work that the client does.
 
     Records before 0.3 do not say.

@@ -11,7 +11,7 @@ from PIL import Image
 from dpbench.data.datasets import content_of, fingerprint, load_parts
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
-from dpbench.running.changes import exchanged
+from dpbench.running.changes import Exchanged
 
 SPEC = DatasetSpec(name="torch/cifar10", image_size=16, private=12, auxiliary=9, test=6)
 
@@ -108,11 +108,12 @@ def test_a_change_while_it_is_decoded_is_noticed(root, tmp_path):
 
 def test_finished_units_on_other_files_run_again(root, tmp_path):
     content = load_parts(SPEC, cache=tmp_path).content
-    units = {name: SimpleNamespace() for name in ("same", "other", "unknown")}
     protocol = SimpleNamespace(data=lambda unit: {"dataset": (SPEC, "mark")})
-    finished = {
+    records = {
         "same": SimpleNamespace(data_files={"dataset": content}),
         "other": SimpleNamespace(data_files={"dataset": "0" * 64}),
         "unknown": SimpleNamespace(data_files={}),
     }
-    assert exchanged(protocol, units, finished, tmp_path) == {"other": "torch/cifar10"}
+    moved = Exchanged(protocol, tmp_path)
+    found = {name: moved.of(SimpleNamespace(), record) for name, record in records.items()}
+    assert found == {"same": "", "other": "torch/cifar10", "unknown": ""}

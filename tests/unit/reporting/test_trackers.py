@@ -7,7 +7,7 @@ import pytest
 from record_factory import make_record
 
 from dpbench.errors import DpbenchError
-from dpbench.records.trackers import points_of, tracker
+from dpbench.reporting.trackers import points_of, tracker
 from dpbench.running.watching import Nobody, Several
 
 

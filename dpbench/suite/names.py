@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
@@ -158,21 +157,23 @@ def _compact(value: Any) -> str:
 def _labels(items: Sequence[tuple[str, dict[str, Any], str]], *, scopes: Sequence[str] = ()) -> list[str]:
     """Labels that tell items apart: the name, with what varies among its namesakes, if need be with the last part."""
     scoped = list(zip(items, scopes or [""] * len(items), strict=True))
-    namesakes = Counter((scope, name) for (name, _, _), scope in scoped)
-    values: dict[tuple[str, str, str], list[str]] = {}
+    values: dict[tuple[str, str, str], set[str]] = {}
     for (name, settings, _), scope in scoped:
         for key, value in settings.items():
-            values.setdefault((scope, name, key), []).append(_compact(value))
-
-    def varies(scope: str, name: str, key: str) -> bool:
-        """A parameter that some namesakes lack is at its default there; images of one's own are no parameter."""
-        known = values[scope, name, key]
-        return len(set(known)) > 1 or (key != SHIFTED and len(known) < namesakes[scope, name])
-
+            values.setdefault((scope, name, key), set()).add(_compact(value))
+    varied = [
+        {key: value for key, value in settings.items() if len(values[scope, name, key]) > 1}
+        for (name, settings, _), scope in scoped
+    ]
+    # a parameter that some lack is at its default there
+    alike = [(scope, name, arguments_text(own)) for ((name, _, _), scope), own in zip(scoped, varied, strict=True)]
+    shared: dict[tuple[str, str, str], set[str]] = {}
+    for (_, settings, _), place in zip(items, alike, strict=True):
+        shared[place] = shared.get(place, set(settings)) & set(settings)
     labels = []
-    for (name, settings, _), scope in scoped:
-        varied = {key: value for key, value in settings.items() if varies(scope, name, key)}
-        labels.append(f"{name} {arguments_text(varied)}".strip())
+    for (name, settings, _), place, own in zip(items, alike, varied, strict=True):
+        further = {key: settings[key] for key in settings if key not in shared[place] and key != SHIFTED}
+        labels.append(f"{name} {arguments_text(own | further)}".strip())
     last_parts: dict[str, set[str]] = {}
     for label, (_, _, last) in zip(labels, items, strict=True):
         last_parts.setdefault(label, set()).add(last)

@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from dpbench.board.cells import grouped
-from dpbench.board.columns import DEFAULT_HEADLINE, FLOOR, WORST_CASE, tidy
+from dpbench.board.columns import DEFAULT_HEADLINE, WORST_CASE
 from dpbench.board.leakage import Normalised, leakage
-from dpbench.board.rows import LINKED, BoardRow, Sample, column_values, sorted_rows
-from dpbench.contract.threat import UNDEFENDED
+from dpbench.board.rows import LINKED, BoardRow, Sample, column_values
 from dpbench.metrics.intervals import Floats, bounds, bounds_of_moments, over_seeds, resampled_means, resampled_shares
 
 EXACT = 1e-9
 """Differences below it are rounding."""
 
-LEAKAGE = ("leakage", "leakage_ssim", "leakage_psnr_db", "leakage_lpips")
-
 Pairs = list[tuple[Sample, Sample]]
 Draws = dict[tuple[int, tuple[tuple[str, ...], ...]], tuple[list[float], list[Floats]]]
-
-
-@dataclass(frozen=True)
-class Scale:
-    """What a board's figures are set against: rows of another run stand on it where they are set against the same.
-
-    Attributes:
-        scope: columns; rows that agree in them have one scale.
-        is_reference: board -> which of its rows make the scale.
-        columns: figures that mean nothing on another scale.
-        words: texts likewise.
-        arranged: rows of several boards, in the order of one.
-        differences: own and published rows of one scope -> where the references came out otherwise, in words.
-    """
-
-    scope: tuple[str, ...]
-    is_reference: Callable[[pd.DataFrame], pd.Series[bool]]
-    columns: tuple[str, ...]
-    words: tuple[str, ...]
-    arranged: Callable[[pd.DataFrame], pd.DataFrame]
-    differences: Callable[[pd.DataFrame, pd.DataFrame], Iterable[str]] = lambda own, published: ()
 
 
 def difference(
@@ -260,44 +235,3 @@ def _not_told_apart(rows: Sequence[_Resampled]) -> Iterator[tuple[int, int, bool
         pairs = np.argwhere(np.triu(unclear | ~apart, k=start + 1))
         for one, two in pairs.tolist():
             yield start + one, two, not unclear[one, two]
-
-
-def _is_reference(board: pd.DataFrame) -> pd.Series[bool]:
-    """Rows of the undefended model, and the floor."""
-    return (board["defense"] == UNDEFENDED) | (board["attack"] == FLOOR)
-
-
-def _other_fit(rows: pd.DataFrame, known: pd.DataFrame) -> Iterator[str]:
-    """Where the undefended model of a run is another fit than the board's."""
-    here, there = (_undefended(part) for part in (rows, known))
-    if here is None or there is None:
-        return
-    for column, decimals in (("accuracy", 3), ("ssim", 3)):
-        mean, low, high = (there[f"{column}{end}"] for end in ("", "_low", "_high"))
-        if pd.notna(low) and not low <= here[column] <= high:
-            yield (
-                f"another fit of the network: undefended {column} {here[column]:.{decimals}f}, on the board "
-                f"{mean:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]; read differences with that in mind"
-            )
-    if here.get("leakage_metrics", "") != there.get("leakage_metrics", ""):
-        yield (
-            f"leakage is made of {here.get('leakage_metrics', '') or 'nothing'}, on the board of "
-            f"{there.get('leakage_metrics', '') or 'nothing'}: do not compare it"
-        )
-
-
-def _undefended(rows: pd.DataFrame) -> pd.Series | None:
-    """The worst case of the undefended model: the first such row of a board is the strongest attacker's."""
-    found = rows[(rows["defense"] == UNDEFENDED) & (rows["attack"] == WORST_CASE)]
-    return None if found.empty else found.iloc[0]
-
-
-CELL_SCALE = Scale(
-    scope=("dataset", "backbone", "split_point", "seed"),
-    is_reference=_is_reference,
-    columns=tuple(f"{name}{end}" for name in LEAKAGE for end in ("", "_low", "_high")),
-    words=("leakage_metrics",),
-    arranged=lambda board: sorted_rows(tidy(board)),
-    differences=_other_fit,
-)
-"""Leakage stands on the undefended model under the board's attacks, and on its floors."""

@@ -80,12 +80,10 @@ def _readable(board: pd.DataFrame) -> pd.DataFrame:
             page[column] = text[column]
     page["accuracy"] = _with_interval(text, "accuracy")
     page["drop"] = text["accuracy_drop"]
-    own = own_metrics(board)
     recognition = ("reid_top1", "identity_top1", "link_top1", "label_read")
-    for metric in ("ssim", "psnr_db", "lpips", *own, *recognition, "leakage"):
-        if metric not in text:
-            continue
-        page[metric] = _with_interval(text, metric)
+    for metric in ("ssim", "psnr_db", "lpips", *own_metrics(board), *recognition, "leakage"):
+        if metric in text:
+            page[metric] = _with_interval(text, metric)
     if "leakage_metrics" in text:
         page["leakage_metrics"] = text["leakage_metrics"]
     page["mse_bound"] = text["mse_bound"]
@@ -93,13 +91,12 @@ def _readable(board: pd.DataFrame) -> pd.DataFrame:
         f"{epsilon} (delta {float(delta):g})" if delta not in ("", "n/a") else epsilon
         for epsilon, delta in zip(text["epsilon"], text["delta"], strict=True)
     ]
-    if "information_bits" in text:
-        page["information_bits"] = text["information_bits"]
-    for column in (column for column in (*CLIENT_COUNTS, "client_share", "client_ms") if column in text):
+    for column in (
+        column for column in ("information_bits", *CLIENT_COUNTS, "client_share", "client_ms") if column in text
+    ):
         page[column] = text[column]
-    page["ensemble"] = text["ensemble"]
-    page["tied"] = text["tied"]
-    page["origin"] = text["origin"]
+    for column in ("ensemble", "tied", "origin"):
+        page[column] = text[column]
     page["status"] = [
         status if not error else f"{status}: {error}"
         for status, error in zip(text["status"], text["error"], strict=True)

@@ -70,9 +70,8 @@ def _rows_by_place(records: Iterable[Record]) -> Iterator[list[BoardRow]]:
 
 
 def _rows_at(cells: Sequence[Cell]) -> list[BoardRow]:
-    rows = []
-    for group in grouped(cells, lambda cell: cell.name.group).values():
-        rows += _rows_of(Scope(group))
+    groups = grouped(cells, lambda cell: cell.name.group).values()
+    rows = [row for group in groups for row in _rows_of(Scope(group))]
     return rows + _rows_over_seeds(rows)
 
 
@@ -103,11 +102,9 @@ def _rows_of(scope: Scope) -> list[BoardRow]:
 
 def _cell_row(cell: Cell, scope: Scope, doubt: str | None) -> BoardRow:
     record = cell.record
-    status, error = record.status, ""
-    if not cell.ok:
-        error = _one_line(record.error or "no reason given")
+    error = "" if cell.ok else _one_line(record.error or "no reason given")
     facts = _facts([cell], [cell]) | {
-        "status": "unreliable" if doubt else status,
+        "status": "unreliable" if doubt else record.status,
         "error": doubt or error,
         "converged": {True: "yes", False: "no", None: ""}[record.converged],
         "cell": record.id,
@@ -283,11 +280,7 @@ def per_image(records: Iterable[Record]) -> pd.DataFrame:
     cells = list(cells_of(list(records), as_recorded=True))
     for cell in cells:
         record = cell.record
-        shared = cell.name.columns() | {
-            "status": record.status,
-            "error": record.error or "",
-            "cell": record.id,
-        }
+        shared = cell.name.columns() | {"status": record.status, "error": record.error or "", "cell": record.id}
         shared |= {"floor": cell.floor, "accuracy": record.utility.accuracy if record.utility else np.nan}
         if cell.figures is None:
             rows.append(shared)

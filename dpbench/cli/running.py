@@ -12,8 +12,9 @@ from rich.console import Console
 
 from dpbench.executors.executor import Means
 from dpbench.executors.times import Trace
-from dpbench.machine.cache import LIMIT, default_cache, parse_size, prune
+from dpbench.machine.cache import LIMIT, default_cache, prune
 from dpbench.machine.devices import choose_device
+from dpbench.machine.memory import parse_size
 from dpbench.machine.writing import write_changed
 from dpbench.protocols.known import loaded
 from dpbench.records.collected import heads_of
@@ -24,10 +25,10 @@ from dpbench.records.repeats import Repeats, content_of
 from dpbench.report.page import write_page
 from dpbench.reporting.display import Display
 from dpbench.reporting.plots.plot_style import draw_or_say
+from dpbench.reporting.trackers import tracker
 from dpbench.running.options import Options
 from dpbench.running.protocol import Plan
 from dpbench.running.runner import execute, make_plan, times_of
-from dpbench.running.trackers import tracker
 from dpbench.running.watching import Several
 from dpbench.text.shown_text import ERROR_LIMIT, clean
 from dpbench.viewing.reports import NAME, report_of
@@ -60,7 +61,7 @@ def run_suite(
         console: takes display, table and lines.
         means: workers, threads, a time limit.
         profile: say afterwards where the time went.
-        trackers: further programs that follow the run, see `dpbench.running.trackers`.
+        trackers: further programs that follow the run, see `dpbench.reporting.trackers`.
         repeats: where what a finished run shows is kept, for when it is asked for again.
 
     Returns:

@@ -24,7 +24,7 @@ from dpbench.plugins.registry import find_defense
 from dpbench.protocols.known import loaded
 from dpbench.protocols.sharing.pipeline import groups_of, mean_of_groups
 from dpbench.running.options import Options
-from dpbench.running.protocol import Shareable
+from dpbench.running.unit import Shareable
 from dpbench.service.quantisation import quantisation_of, understood
 from dpbench.service.release import checked_features, predict_in_batches, release_in_batches
 from dpbench.suite.cell import CellSpec

@@ -11,13 +11,13 @@ from typing import Any
 import pandas as pd
 
 from dpbench.board.columns import Layout, Row, arguments_of, with_arguments
-from dpbench.board.comparisons import Scale
 from dpbench.errors import DpbenchError
 from dpbench.gate.reproduction import records_of
 from dpbench.protocols.boards import read
 from dpbench.protocols.known import AnyProtocol, of_run
 from dpbench.records.archive import is_archive
 from dpbench.records.record import Envelope
+from dpbench.running.yardstick import Yardstick
 
 OWN = "own"
 """`origin` of a row from one's own run on the scale of the board that it stands in."""
@@ -57,7 +57,7 @@ def beside(protocol: AnyProtocol, records: Sequence[Envelope], own: pd.DataFrame
     Raises:
         DpbenchError: the published board is of another protocol, or has no scale; the run holds no row.
     """
-    if protocol.scale is None:
+    if protocol.yardstick is None:
         raise DpbenchError("--beside: such boards have no scale that rows of another run could stand on; leave it out")
     if published.is_dir() or is_archive(published):
         theirs = of_run(published)
@@ -69,17 +69,17 @@ def beside(protocol: AnyProtocol, records: Sequence[Envelope], own: pd.DataFrame
     if layout is not protocol.boards.layout:
         raise DpbenchError(f"--beside {published}: expected a board of the protocol {protocol.name!r}, like the run")
     if "cell" in board:
-        return set_beside(own, board, layout, protocol.scale)
+        return set_beside(own, board, layout, protocol.yardstick)
     if of_board is None:
         of_board = protocol.newest(protocol.store.all(records_of(published)))
-    return set_beside(own, board, layout, protocol.scale, protocol.members(records), protocol.members(of_board))
+    return set_beside(own, board, layout, protocol.yardstick, protocol.members(records), protocol.members(of_board))
 
 
 def set_beside(
     own: pd.DataFrame,
     published: pd.DataFrame,
     layout: Layout,
-    scale: Scale,
+    yardstick: Yardstick,
     own_ids: Ids | None = None,
     published_ids: Ids | None = None,
 ) -> Beside:
@@ -92,7 +92,7 @@ def set_beside(
         own: the board of the run.
         published: from a CSV file, or of records.
         layout: how both name their rows.
-        scale: what makes the scale of such boards.
+        yardstick: what makes the scale of such boards.
         own_ids: of the rows of `own`; by default what their column `cell` says.
         published_ids: likewise of `published`.
 
@@ -101,28 +101,28 @@ def set_beside(
     """
     if own.empty:
         raise DpbenchError("--beside: the run holds no row; run the suite first")
-    known = _references(published[_measured(published)], layout, scale, published_ids)
-    here = _references(own, layout, scale, own_ids)
+    known = _references(published[_measured(published)], layout, yardstick, published_ids)
+    here = _references(own, layout, yardstick, own_ids)
     notes: list[str] = []
     parts = [published if "origin" in published else published.assign(origin=MEASURED)]
     emptied = {"tied": ""} if "tied" in own else {}
-    for scope, rows in own.groupby(list(scale.scope), sort=False):
+    for scope, rows in own.groupby(list(yardstick.scope), sort=False):
         called = " ".join(str(name) for name in scope[:3])
         there, why = _place(here.get(scope, {}), known)
         if there is None:
-            left = [name for name in scale.columns if name in rows and not name.endswith(("_low", "_high"))]
+            left = [name for name in yardstick.columns if name in rows and not name.endswith(("_low", "_high"))]
             notes.append(f"{called}: {why}; {', '.join(left)} left out, other figures are of a run of its own")
-            rows = rows.assign(origin=ELSEWHERE, **emptied, **_without(rows, scale))
+            rows = rows.assign(origin=ELSEWHERE, **emptied, **_without(rows, yardstick))
         else:
             same = published[
-                (published[list(scale.scope)].astype(str) == list(there)).all(axis=1) & _measured(published)
+                (published[list(yardstick.scope)].astype(str) == list(there)).all(axis=1) & _measured(published)
             ]
-            notes += [f"{called}: {line}" for line in scale.differences(rows, same)]
-            named = dict(zip(scale.scope, there, strict=True))
-            rows = rows[~scale.is_reference(rows)].assign(origin=OWN, **emptied, **named)
+            notes += [f"{called}: {line}" for line in yardstick.differences(rows, same)]
+            named = dict(zip(yardstick.scope, there, strict=True))
+            rows = rows[~yardstick.is_reference(rows)].assign(origin=OWN, **emptied, **named)
             notes.append(f"{called}: {len(rows)} rows set into the board, on its scale")
         parts.append(rows)
-    board = scale.arranged(pd.concat(parts, ignore_index=True))
+    board = yardstick.arranged(pd.concat(parts, ignore_index=True))
     return Beside(with_arguments(board, {**arguments_of(published), **arguments_of(own)}), notes)
 
 
@@ -130,22 +130,24 @@ def _measured(board: pd.DataFrame) -> Any:
     return board["origin"] == MEASURED if "origin" in board else pd.Series(True, index=board.index)
 
 
-def _without(rows: pd.DataFrame, scale: Scale) -> dict[str, Any]:
-    emptied: dict[str, Any] = dict.fromkeys((name for name in scale.columns if name in rows), float("nan"))
-    return emptied | {name: "" for name in scale.words if name in rows}
+def _without(rows: pd.DataFrame, yardstick: Yardstick) -> dict[str, Any]:
+    emptied: dict[str, Any] = dict.fromkeys((name for name in yardstick.columns if name in rows), float("nan"))
+    return emptied | {name: "" for name in yardstick.words if name in rows}
 
 
 Scope = tuple[str, ...]
 
 
-def _references(board: pd.DataFrame, layout: Layout, scale: Scale, ids: Ids | None) -> dict[Scope, dict[str, str]]:
+def _references(
+    board: pd.DataFrame, layout: Layout, yardstick: Yardstick, ids: Ids | None
+) -> dict[Scope, dict[str, str]]:
     """Scope -> id of each record that makes its scale -> what its row is called there."""
     label = next(name for name in ("attack", "condition") if name in layout.key)
     found: dict[Scope, dict[str, str]] = defaultdict(dict)
-    for row in board[scale.is_reference(board)].to_dict("records"):
+    for row in board[yardstick.is_reference(board)].to_dict("records"):
         named = {str(column): value for column, value in row.items()}
         members = [str(named.get("cell", ""))] if ids is None else ids.get(layout.name_of(named), ())
-        scope = tuple(str(named[column]) for column in scale.scope)
+        scope = tuple(str(named[column]) for column in yardstick.scope)
         found[scope] |= {one: str(named[label]) for one in members if one}
     return found
 

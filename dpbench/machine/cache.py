@@ -14,7 +14,6 @@ import itertools
 import json
 import os
 import re
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ import platformdirs
 
 from dpbench.errors import DpbenchError, reason
 from dpbench.machine.locks import Lock, SharedLock, held
-from dpbench.machine.writing import Unwritable, write_atomically
+from dpbench.machine.writing import Unwritable, put_whole, write_atomically
 
 if TYPE_CHECKING:  # torch is imported where tensors are read: to look into the folder needs none
     from torch import Tensor
@@ -97,20 +96,9 @@ def _share(path: Path, progress: Callable[[str], None]) -> None:
     """Give an artefact to the other machines; where that fails they make it themselves."""
     for files, name, here in _shared(path):
         try:
-            _put(files, here, name)
+            put_whole(files, here, name)
         except Exception as error:
             progress(f"{name} cannot be written: {reason(error)}")
-
-
-def _put(files: Any, here: Path, name: str) -> None:
-    """Copy a file, so that its name never stands for half of it: object stores do so, folders need a new name."""
-    if not hasattr(files, "local_file"):
-        files.put_file(str(here), name)
-        return
-    folder, _, last = name.rpartition("/")
-    temporary = f"{folder}/.{secrets.token_hex(4)}-{last}"
-    files.put_file(str(here), temporary)
-    files.mv(temporary, name)
 
 
 @contextlib.contextmanager
@@ -229,20 +217,6 @@ SHARED_POLL_SECONDS = 2.0
 
 LIMIT = "DPBENCH_CACHE_SIZE"
 """The environment variable that says how large the cache may be after a run, such as `20GB`; without it, any size."""
-
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-
-
-def parse_size(text: str) -> int:
-    """`20GB` -> bytes.
-
-    Raises:
-        DpbenchError: it is no size.
-    """
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?B?)", text.strip().upper())
-    if found is None or found[2] not in UNITS:
-        raise DpbenchError(f"{text!r} is no size; expected a number with B, KB, MB, GB or TB, such as 20GB")
-    return int(float(found[1]) * UNITS[found[2]])
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -140,3 +141,18 @@ def release_memory() -> None:
 def optimised_at_once(image_shape: tuple[int, int, int]) -> int:
     """How many images (3,H,W) are optimised at once: 1,024 at 32x32, fewer in proportion to their area, at least 1."""
     return max(1, 1024 * 32 * 32 // (image_shape[1] * image_shape[2]))
+
+
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def parse_size(text: str) -> int:
+    """`20GB` -> bytes.
+
+    Raises:
+        DpbenchError: it is no size.
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?B?)", text.strip().upper())
+    if found is None or found[2] not in UNITS:
+        raise DpbenchError(f"{text!r} is no size; expected a number with B, KB, MB, GB or TB, such as 20GB")
+    return int(float(found[1]) * UNITS[found[2]])

@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import psutil
 
@@ -204,3 +204,14 @@ def _lives(process: int, *, since: float) -> bool:
         return False
     except psutil.Error:
         return True
+
+
+def put_whole(files: Any, here: Path, name: str) -> None:
+    """Copy a file, so that its name never stands for half of it: object stores do so, folders need a new name."""
+    if not hasattr(files, "local_file"):
+        files.put_file(str(here), name)
+        return
+    folder, _, last = name.rpartition("/")
+    temporary = f"{folder}/.{secrets.token_hex(4)}-{last}"
+    files.put_file(str(here), temporary)
+    files.mv(temporary, name)

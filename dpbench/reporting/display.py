@@ -13,7 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dpbench.running.protocol import Plan, R, U
+from dpbench.running.protocol import Plan, R
+from dpbench.running.unit import U
 from dpbench.running.watching import State
 from dpbench.text.shown_text import ERROR_LIMIT, clean
 

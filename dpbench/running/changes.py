@@ -10,7 +10,8 @@ from typing import Any
 from dpbench.contract.spec import PluginSpec
 from dpbench.plugins.image_sets import content_of
 from dpbench.records.record import Envelope
-from dpbench.running.protocol import Protocol, U
+from dpbench.running.protocol import Protocol
+from dpbench.running.unit import U
 
 
 def changes(protocol: Protocol[U, Any], to_run: Iterable[U], measured: Iterable[U]) -> list[str]:

@@ -25,8 +25,9 @@ from dpbench.machine.devices import choose_device, compile_loops, compute_exactl
 from dpbench.machine.locks import Lock
 from dpbench.machine.writing import Unwritable
 from dpbench.records.record_files import readable
-from dpbench.running.protocol import Lab, Plan, R, U
+from dpbench.running.protocol import Lab, Plan, R
 from dpbench.running.tasks import MAKING, taken_by, tasks_of
+from dpbench.running.unit import U
 from dpbench.running.watching import State, Watcher
 
 CLAIMS = ".claims"

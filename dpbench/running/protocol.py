@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import abc
 import functools
-import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dpbench.board.columns import BoardKind, Row
-from dpbench.board.comparisons import Scale
 from dpbench.board.rows import BoardRow
-from dpbench.cells.prepare import Prepared
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
 from dpbench.data.spec import DatasetSpec
@@ -33,30 +30,11 @@ from dpbench.machine.writing import write_atomically
 from dpbench.records.record import Envelope
 from dpbench.records.store import Store
 from dpbench.running.options import Options
-from dpbench.suite.cell import CellSpec
+from dpbench.running.unit import Progress, Shareable, U
+from dpbench.running.yardstick import Yardstick
 from dpbench.suite.words import ssim_text
 from dpbench.text.shown_text import clean
 
-Progress = Callable[[str], None]
-
-
-class Unit(typing.Protocol):
-    """One part of a suite, with a record of its own: a cell, a training, an attack."""
-
-    @property
-    def id(self) -> str:
-        """Readable, file-safe, with a hash of everything that affects the result."""
-
-    @property
-    def identity(self) -> str:
-        """The hash at the end of the id. No plug-in is imported for it."""
-
-    @property
-    def version_free_id(self) -> str:
-        """As `identity`, without the versions of its plug-ins and their files: equal before and after they change."""
-
-
-U = TypeVar("U", bound=Unit)
 R = TypeVar("R", bound=Envelope)
 
 
@@ -104,21 +82,6 @@ class Plan(Planned[U], Generic[U, R]):
         return [unit for unit in self.units if unit.id not in self.finished]
 
 
-@dataclass(frozen=True)
-class Shareable:
-    """Private images behind one defense, whose released features may be written to a file.
-
-    Attributes:
-        name: in words.
-        cell: backbone, split point, defense and seed.
-        prepare: a device and a cache folder -> what loads the images and fits the networks.
-    """
-
-    name: str
-    cell: CellSpec
-    prepare: Callable[[torch.device, Path], Prepared]
-
-
 class Lab(abc.ABC, Generic[U]):
     """Measures units, one after another, on one device; keeps what they share."""
 
@@ -161,7 +124,7 @@ class Protocol(abc.ABC, Generic[U, R]):
         suite: the content of a suite file.
         store: where its records lie.
         boards: how its boards name their rows and are read, for the gate.
-        scale: what of a board must be the same for rows of another run to stand beside it; None: that cannot be said.
+        yardstick: what its boards are set against; None: rows of two runs do not stand together.
         plots: what a `.png` of `dpbench leaderboard` may show, the first by default.
     """
 
@@ -171,7 +134,7 @@ class Protocol(abc.ABC, Generic[U, R]):
     suite: ClassVar[type[Spec]]
     store: ClassVar[Store[Any]]
     boards: ClassVar[BoardKind]
-    scale: ClassVar[Scale | None] = None
+    yardstick: ClassVar[Yardstick | None] = None
     plots: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod

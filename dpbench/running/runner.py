@@ -27,7 +27,8 @@ from dpbench.records.record_files import readable
 from dpbench.running.changes import Exchanged, changes, said
 from dpbench.running.driving import Driver, RunJob
 from dpbench.running.options import Options
-from dpbench.running.protocol import Plan, Protocol, R, U
+from dpbench.running.protocol import Plan, Protocol, R
+from dpbench.running.unit import U
 from dpbench.running.watching import Nobody, Watcher
 from dpbench.suite import preflight
 from dpbench.suite.overrides import changed, matches_any

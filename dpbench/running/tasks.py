@@ -8,7 +8,8 @@ from typing import Any
 from dpbench.executors.executor import Task
 from dpbench.executors.graph import Graph, Ties
 from dpbench.executors.times import Spent
-from dpbench.running.protocol import Plan, Protocol, R, U
+from dpbench.running.protocol import Plan, Protocol, R
+from dpbench.running.unit import U
 
 MAKING = "make {}"
 """The kind of a task that makes this, beside the kinds of units."""

@@ -55,8 +55,9 @@ def prune(
     days: Annotated[float | None, typer.Option(min=0, help="Remove what was not used for so many days.")] = None,
 ) -> None:
     """Remove what was least recently used. It is made again when a run needs it."""
-    from dpbench.machine.cache import default_cache, parse_size
+    from dpbench.machine.cache import default_cache
     from dpbench.machine.cache import prune as remove
+    from dpbench.machine.memory import parse_size
 
     if size is None and days is None:
         raise DpbenchError("dpbench cache prune needs --size or --days, such as --size 10GB")

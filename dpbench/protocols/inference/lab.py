@@ -8,7 +8,8 @@ from dpbench.cells.kept_images import keep_images
 from dpbench.cells.pipeline import Pipeline
 from dpbench.executors.stages import Stages
 from dpbench.records.record import Memory
-from dpbench.running.protocol import Lab, Plan, Progress
+from dpbench.running.protocol import Lab, Plan
+from dpbench.running.unit import Progress
 from dpbench.suite import preflight
 from dpbench.suite.cell import CellSpec
 from dpbench.suite.words import label, words_for

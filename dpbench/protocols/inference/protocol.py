@@ -12,7 +12,6 @@ import torch
 from rich.console import Console
 
 from dpbench.board.columns import BoardKind, Row, assert_free
-from dpbench.board.comparisons import CELL_SCALE, Scale
 from dpbench.board.files import CELL_BOARDS, as_text, write_board
 from dpbench.board.leaderboard import build_board, build_rows, per_image
 from dpbench.board.rows import BoardRow
@@ -32,6 +31,7 @@ from dpbench.protocols.doubts import clamped, missing_metrics, not_converged
 from dpbench.protocols.inference.consistency import contradictions
 from dpbench.protocols.inference.lab import CellLab
 from dpbench.protocols.inference.report import report_of_cells
+from dpbench.protocols.inference.yardstick import CELL_YARDSTICK
 from dpbench.records.record import APART, Record
 from dpbench.records.store import CELLS, Store, newest
 from dpbench.report.content import Report
@@ -45,7 +45,9 @@ from dpbench.reporting.plots.plot_style import PLOTTED
 from dpbench.reporting.plots.tradeoff_plot import write_tradeoff
 from dpbench.reporting.table import print_table
 from dpbench.running.options import Options
-from dpbench.running.protocol import Planned, Progress, Protocol, Shareable
+from dpbench.running.protocol import Planned, Protocol
+from dpbench.running.unit import Progress, Shareable
+from dpbench.running.yardstick import Yardstick
 from dpbench.service.costs import MULTIPLY_ADDS
 from dpbench.suite import preflight
 from dpbench.suite.cell import CellSpec
@@ -65,7 +67,7 @@ class Inference(Protocol[CellSpec, Record]):
     suite: ClassVar[type[Spec]] = Suite
     store: ClassVar[Store[Any]] = CELLS
     boards: ClassVar[BoardKind] = CELL_BOARDS
-    scale: ClassVar[Scale | None] = CELL_SCALE
+    yardstick: ClassVar[Yardstick | None] = CELL_YARDSTICK
     plots: ClassVar[tuple[str, ...]] = ("tradeoff", "pareto", "budgets", "depth")
 
     def plan(self, suite: Suite, options: Options, progress: Progress) -> Planned[CellSpec]:

@@ -12,7 +12,6 @@ import torch
 from rich.console import Console
 
 from dpbench.board.columns import BoardKind, Row, assert_free
-from dpbench.board.comparisons import Scale
 from dpbench.cells.kept_images import keep_images
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
@@ -28,7 +27,7 @@ from dpbench.protocols.sharing.benefit import Benefit
 from dpbench.protocols.sharing.pipeline import SharedPipeline
 from dpbench.protocols.sharing.plan import plan_sharing
 from dpbench.protocols.sharing.records import SHARED, SharingRecord, latest
-from dpbench.protocols.sharing.reporting.board import SHARING_SCALE, build_sharing_board, members_of
+from dpbench.protocols.sharing.reporting.board import SHARING_YARDSTICK, build_sharing_board, members_of
 from dpbench.protocols.sharing.reporting.columns import COLUMNS, SHARING_BOARDS
 from dpbench.protocols.sharing.reporting.paper import write_sharing_paper
 from dpbench.protocols.sharing.reporting.plots import write_benefit, write_transfer
@@ -42,7 +41,9 @@ from dpbench.records.store import Store
 from dpbench.report.content import Report
 from dpbench.report.page import write_page
 from dpbench.running.options import Options
-from dpbench.running.protocol import Lab, Plan, Planned, Progress, Protocol, Shareable
+from dpbench.running.protocol import Lab, Plan, Planned, Protocol
+from dpbench.running.unit import Progress, Shareable
+from dpbench.running.yardstick import Yardstick
 from dpbench.suite import preflight
 from dpbench.suite.overrides import overrides
 from dpbench.suite.suite import PluginEntry, entries
@@ -57,7 +58,7 @@ class Sharing(Protocol[Unit, SharingRecord]):
     suite: ClassVar[type[Spec]] = SharingSuite
     store: ClassVar[Store[Any]] = SHARED
     boards: ClassVar[BoardKind] = SHARING_BOARDS
-    scale: ClassVar[Scale | None] = SHARING_SCALE
+    yardstick: ClassVar[Yardstick | None] = SHARING_YARDSTICK
     plots: ClassVar[tuple[str, ...]] = ("benefit", "transfer")
 
     def plan(self, suite: SharingSuite, options: Options, progress: Progress) -> Planned[Unit]:
@@ -226,20 +227,17 @@ class Sharing(Protocol[Unit, SharingRecord]):
         found: dict[str, Shareable] = {}
         for unit in self.plan(suite, options, progress).units:
             world = unit.world
-            shared = dict(unit.applied) if isinstance(unit, Training) else {}
-            if isinstance(unit, OnShared):
-                shared = {unit.sender: unit.defense}
+            shared = {unit.sender: unit.defense} if isinstance(unit, OnShared) else dict(unit.applied)
             cells = (
-                {"public": world.cell()}
+                {f"public | seed {world.seed}": world.cell()}
                 if undefended
                 else {
-                    f"{entity} | {setting_text(defense)}": world.cell(entity, defense=defense)
+                    f"{entity} | {setting_text(defense)} | seed {world.seed}": world.cell(entity, defense=defense)
                     for entity, defense in shared.items()
                     if entity != unit.receiver
                 }
             )
             for name, cell in cells.items():
-                name = f"{name} | seed {world.seed}"
                 found.setdefault(name, Shareable(name, cell, functools.partial(_entered, world)))
         return list(found.values())
 
@@ -275,21 +273,19 @@ class SharingLab(Lab[Unit]):
     def make(self, unit: Unit, name: str, progress: Progress) -> None:
         """See `Lab`."""
         world = self.pipeline.world
-        if name == "backbone":
-            world.backbone(world.public_cell(), progress)
-        elif name == "judge":
-            world.judge(world.public_cell(), progress)
+        make = {"backbone": world.backbone, "judge": world.judge}.get(name)
+        if make is not None:
+            make(world.public_cell(), progress)
 
     def measure(self, unit: Unit, plan: Plan[Unit, Any], stages: Stages, progress: Progress) -> dict[str, Any]:
         """See `Lab`."""
         if isinstance(unit, Training):
-            trained = Benefit(self.pipeline).run(unit, stages, progress)
-            _, _, weights = self.pipeline.world.backbone(self.pipeline.world.public_cell(), progress)
-            files = self.pipeline.world.data_files(self.pipeline.world.public_cell())
+            world = self.pipeline.world
+            cell = world.public_cell()
             return {
-                "trained": trained,
-                "data_files": files,
-                "backbone_weights": weights,
+                "trained": Benefit(self.pipeline).run(unit, stages, progress),
+                "data_files": world.data_files(cell),
+                "backbone_weights": world.backbone(cell, progress)[2],
                 "refinement_version": refinement.VERSION,
             }
         assert isinstance(unit, OnShared)

@@ -5,12 +5,12 @@ import sharing_records
 from record_factory import make_record, victim_hashes
 
 from dpbench.board.columns import CELL_LAYOUT
-from dpbench.board.comparisons import CELL_SCALE
 from dpbench.board.files import read_board, write_board
 from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
 from dpbench.gate.beside import ELSEWHERE, OWN, set_beside
 from dpbench.protocols.boards import read
+from dpbench.protocols.inference.yardstick import CELL_YARDSTICK
 from dpbench.protocols.sharing.records import SHARED
 from dpbench.reporting.plots.tradeoff_plot import write_tradeoff
 
@@ -37,7 +37,7 @@ def published(tmp_path):
 
 def test_rows_on_the_scale_of_the_board_are_set_among_its_own_and_marked(published, tmp_path):
     own = build_board(reference(dataset="mine/leaves") + defended("mine", 0.3, dataset="mine/leaves"))
-    found = set_beside(own, published, CELL_LAYOUT, CELL_SCALE)
+    found = set_beside(own, published, CELL_LAYOUT, CELL_YARDSTICK)
     added = found.board[found.board["origin"] == OWN]
     assert list(added["defense"].unique()) == ["mine"]
     assert (found.board["origin"] == "measured").sum() == len(published)
@@ -59,7 +59,7 @@ def test_rows_on_the_scale_of_the_board_are_set_among_its_own_and_marked(publish
     ],
 )
 def test_rows_on_another_scale_lose_their_leakage_and_the_reason_is_said(published, records, why):
-    found = set_beside(build_board(records), published, CELL_LAYOUT, CELL_SCALE)
+    found = set_beside(build_board(records), published, CELL_LAYOUT, CELL_YARDSTICK)
     added = found.board[found.board["origin"] == ELSEWHERE]
     assert "mine" in set(added["defense"])
     assert added["leakage"].isna().all()
@@ -69,19 +69,19 @@ def test_rows_on_another_scale_lose_their_leakage_and_the_reason_is_said(publish
 
 def test_another_fit_of_the_network_is_said(published):
     own = build_board(reference(correct=[True] * 4 + [False] * 6) + defended("mine"))
-    (first, *_) = set_beside(own, published, CELL_LAYOUT, CELL_SCALE).notes
+    (first, *_) = set_beside(own, published, CELL_LAYOUT, CELL_YARDSTICK).notes
     assert "another fit of the network: undefended accuracy" in first
 
 
 def test_own_rows_are_drawn(published, tmp_path):
     own = build_board(reference() + defended("mine", 0.3))
-    write_tradeoff(set_beside(own, published, CELL_LAYOUT, CELL_SCALE).board, tmp_path / "plot.svg")
+    write_tradeoff(set_beside(own, published, CELL_LAYOUT, CELL_YARDSTICK).board, tmp_path / "plot.svg")
     assert (tmp_path / "plot.svg").stat().st_size
 
 
 def test_a_run_without_rows_is_refused(published):
     with pytest.raises(DpbenchError, match="holds no row"):
-        set_beside(published[:0], published, CELL_LAYOUT, CELL_SCALE)
+        set_beside(published[:0], published, CELL_LAYOUT, CELL_YARDSTICK)
 
 
 def test_the_verb_sets_a_run_beside_a_board(published, tmp_path, dpbench):

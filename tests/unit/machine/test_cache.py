@@ -11,6 +11,7 @@ import torch
 from dpbench.errors import DpbenchError
 from dpbench.machine import cache as artefacts
 from dpbench.machine.locks import Lock, held
+from dpbench.machine.memory import parse_size
 
 
 def make(value: float = 1.0):
@@ -97,9 +98,9 @@ def test_what_was_not_used_goes_first(tmp_path, dpbench, monkeypatch):
 
 @pytest.mark.parametrize(("text", "size"), [("20GB", 2 * 10**10), ("1.5 mb", 1500000), ("7", 7)])
 def test_sizes(text, size):
-    assert artefacts.parse_size(text) == size
+    assert parse_size(text) == size
     with pytest.raises(DpbenchError, match="is no size"):
-        artefacts.parse_size(text + "x")
+        parse_size(text + "x")
 
 
 def on_machine(name, tmp_path, monkeypatch):

@@ -13,7 +13,6 @@ import pandas as pd
 
 from dpbench.board.cells import grouped
 from dpbench.board.columns import Row, decimals_of, own_metrics, with_arguments
-from dpbench.board.comparisons import Scale
 from dpbench.contract.spec import PluginSpec
 from dpbench.contract.threat import UNDEFENDED
 from dpbench.metrics.intervals import Floats, bounds, interval_columns, over_seeds, percentiles, resampled_shares
@@ -30,6 +29,7 @@ from dpbench.protocols.sharing.reporting.columns import (
 from dpbench.protocols.sharing.reporting.leaks import Leaks, with_failures
 from dpbench.protocols.sharing.suite import CONDITIONS, Refinement
 from dpbench.protocols.sharing.units import Attacked, Training
+from dpbench.running.yardstick import Yardstick
 from dpbench.suite.names import arguments_text, plugin_names, short_name, values_of
 
 REFERENCES = ("own", "clean-images", "clean-features", FLOOR)
@@ -90,7 +90,7 @@ def is_reference(board: pd.DataFrame) -> pd.Series[bool]:
     return board["condition"].isin(REFERENCES)
 
 
-SHARING_SCALE = Scale(
+SHARING_YARDSTICK = Yardstick(
     scope=SUBJECT,
     is_reference=is_reference,
     columns=tuple(f"{name}{end}" for name in ("gain", "share_kept", "leakage") for end in ("", "_low", "_high")),

@@ -7,9 +7,10 @@ from typing import Literal, get_args
 
 import pandas as pd
 
-from dpbench.board.columns import BoardKind, CsvTable, Layout, Row, assert_free, own_metrics
+from dpbench.board.columns import BoardKind, CsvTable, Layout, Row, arguments_of, assert_free, own_metrics
 from dpbench.board.files import NAMED
 from dpbench.errors import DpbenchError
+from dpbench.suite.names import varying
 
 FIGURES = ("ssim", "psnr_db", "lpips")
 """Metrics of the worst case over all attacks that have a column and an interval each."""
@@ -78,6 +79,18 @@ def sharing_row_name(row: Row) -> str:
     dataset, backbone, split_point, receiver, senders, condition, defense, arguments = row[:8]
     setting = " ".join(part for part in (condition, defense, arguments) if part)
     return f"{receiver} trains on {senders} | {backbone} {split_point} | {setting} ({dataset})"
+
+
+def varied_arguments(rows: pd.DataFrame) -> dict[object, dict[str, str]]:
+    """Row -> the parameters in which settings of its defense differ -> value."""
+    known = arguments_of(rows)
+    given = {place: known.get(text, {}) for place, text in rows["defense_args"].items()}
+    short: dict[object, dict[str, str]] = {}
+    for _, same in rows.groupby("defense", sort=False):
+        varied = varying([given[place] for place in same.index])
+        for place in same.index:
+            short[place] = {name[1]: given[place][name] for name in varied if name in given[place]}
+    return short
 
 
 def read_sharing_board(table: CsvTable) -> pd.DataFrame:

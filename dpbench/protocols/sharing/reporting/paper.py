@@ -9,8 +9,7 @@ from typing import Any
 import pandas as pd
 
 from dpbench.board.caveats import leakage_lines
-from dpbench.protocols.sharing.reporting.columns import DECIMALS, FLOOR, NUMBERS, SUBJECT
-from dpbench.protocols.sharing.reporting.row_labels import varied_arguments
+from dpbench.protocols.sharing.reporting.columns import DECIMALS, FLOOR, NUMBERS, SUBJECT, varied_arguments
 from dpbench.protocols.sharing.reporting.table import TRAINED_ON
 from dpbench.reporting.longtable import Group, figure, tex, write_longtable
 from dpbench.reporting.paper_table import chosen_rows

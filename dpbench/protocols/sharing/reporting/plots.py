@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dpbench.errors import DpbenchError
-from dpbench.protocols.sharing.reporting.columns import FLOOR
-from dpbench.protocols.sharing.reporting.row_labels import varied_arguments
+from dpbench.protocols.sharing.reporting.columns import FLOOR, varied_arguments
 from dpbench.protocols.sharing.reporting.transfer import matrices
 from dpbench.report.content import Plot
 from dpbench.report.plots import METRICS, escaped, layout, points

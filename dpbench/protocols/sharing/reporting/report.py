@@ -13,9 +13,8 @@ import pandas as pd
 from dpbench.board.caveats import NO_PRIVACY, leakage_lines
 from dpbench.contract.threat import UNDEFENDED
 from dpbench.protocols.sharing.records import SharingRecord
-from dpbench.protocols.sharing.reporting.columns import FLOOR, KNOWLEDGE, SUBJECT
+from dpbench.protocols.sharing.reporting.columns import FLOOR, KNOWLEDGE, SUBJECT, varied_arguments
 from dpbench.protocols.sharing.reporting.plots import gain_and_leak, transfers
-from dpbench.protocols.sharing.reporting.row_labels import varied_arguments
 from dpbench.protocols.sharing.reporting.table import TRAINED_ON
 from dpbench.protocols.sharing.reporting.transfer import build_transfer
 from dpbench.protocols.sharing.units import Attacked

@@ -16,9 +16,8 @@ from dpbench.board.columns import own_metrics
 from dpbench.errors import DpbenchError
 from dpbench.machine.writing import write_atomically
 from dpbench.protocols.sharing.records import SharingRecord
-from dpbench.protocols.sharing.reporting.columns import FLOOR, SUBJECT, columns_with
+from dpbench.protocols.sharing.reporting.columns import FLOOR, SUBJECT, columns_with, varied_arguments
 from dpbench.protocols.sharing.reporting.plots import write_benefit, write_transfer
-from dpbench.protocols.sharing.reporting.row_labels import varied_arguments
 from dpbench.protocols.sharing.reporting.transfer import build_transfer, matrices
 from dpbench.reporting.plots.plot_style import LABELS
 from dpbench.suite.names import arguments_text

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from dpbench.cells.kept_images import keep_images
 from dpbench.errors import DpbenchError
 from dpbench.records.pictures import LARGEST_STEPS, frames_of, steps_path
-from dpbench.running.trackers import points_of, tracker
+from dpbench.reporting.trackers import points_of, tracker
 from dpbench.running.watching import Nobody, Several
 
 

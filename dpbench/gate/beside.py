@@ -108,7 +108,7 @@ def set_beside(
     emptied = {"tied": ""} if "tied" in own else {}
     for scope, rows in own.groupby(list(yardstick.scope), sort=False):
         called = " ".join(str(name) for name in scope[:3])
-        there, why = _place(here.get(scope, {}), known)
+        there, why = _place(here.get(tuple(map(str, scope)), {}), known)
         if there is None:
             left = [name for name in yardstick.columns if name in rows and not name.endswith(("_low", "_high"))]
             notes.append(f"{called}: {why}; {', '.join(left)} left out, other figures are of a run of its own")

@@ -94,7 +94,7 @@ class Portfolio:
     pairs: tuple[Pair, ...]
 
 
-def portfolio(records: Iterable[Record]) -> Portfolio:
+def portfolio(records: Sequence[Record]) -> Portfolio:
     """What each attack of some records is worth.
 
     Returns:

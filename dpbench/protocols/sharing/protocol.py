@@ -227,7 +227,8 @@ class Sharing(Protocol[Unit, SharingRecord]):
         found: dict[str, Shareable] = {}
         for unit in self.plan(suite, options, progress).units:
             world = unit.world
-            shared = {unit.sender: unit.defense} if isinstance(unit, OnShared) else dict(unit.applied)
+            shared = {unit.sender: unit.defense} if isinstance(unit, OnShared) else {}
+            shared |= unit.applied if isinstance(unit, Training) else {}
             cells = (
                 {f"public | seed {world.seed}": world.cell()}
                 if undefended

@@ -27,15 +27,18 @@ def cost_columns(attacks: Sequence[Attack]) -> dict[str, Any]:
     bits = [record.release_bits for record in records if record.release_bits is not None]
     costs = [record.cost for record in records if record.cost is not None]
     times = [record.client_ms for record in records if record.client_ms is not None]
-    coded = [cost.coded_bits for cost in costs if cost.coded_bits is not None]
-    if costs:
-        row["client_multiply_adds"] = max(cost.multiply_adds for cost in costs)
-        row["added_multiply_adds"] = max(cost.added_multiply_adds for cost in costs)
-        row["added_parameters"] = max(cost.added_parameters for cost in costs)
+    counts = {
+        "client_multiply_adds": [cost.multiply_adds for cost in costs],
+        "added_multiply_adds": [cost.added_multiply_adds for cost in costs],
+        "added_parameters": [cost.added_parameters for cost in costs],
+        "coded_bits": [cost.coded_bits for cost in costs],
+    }
+    for name, values in counts.items():
+        known = [value for value in values if value is not None]
+        if known:
+            row[name] = max(known)
     if bits and costs:
         row["release_bits"] = max(bits)
-    if coded:
-        row["coded_bits"] = max(coded)
     if times:
         row["client_ms"] = statistics.median_low(times)
     return row

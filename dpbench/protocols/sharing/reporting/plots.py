@@ -224,7 +224,8 @@ def transfers(transfer: pd.DataFrame) -> Iterator[Plot]:
             heat |= told | {"zmin": 0, "zmax": 1, "colorscale": "Viridis", "name": label, "colorbar": {"thickness": 12}}
             axes: dict[str, Any] = {"xaxis": {"title": {"text": "judged on the features released by"}}}
             axes |= {"yaxis": {"title": {"text": "prepared on"}, "autorange": "reversed"}}
-            figures[label] = {"data": [heat], "layout": {"title": {"text": escaped(f"{names}: {label}")}, **axes}}
+            axes |= {"title": {"text": escaped(f"{names}: {label}")}}
+            figures[label] = {"data": [heat], "layout": axes}
         about = (
             "An attack prepared on one fit of the defense, and judged on what another fit released: where it gets as "
             "far as on its own fit, secrecy of the fit protects nothing. A lighter field leaks more."

@@ -120,6 +120,7 @@ MEANINGS: dict[str, str] = {
     **{f"{name}_spread": "standard deviation over seeds" for name in ("accuracy", "ssim", "leakage")},
     **{f"{name}_chance": _CHANCE for name in ("reid", "identity", "link")},
     "judge_accuracy": "top-1 of the judge on the true images",
+    "information_bits": "the most that releases tell of an image on average, in bits: a guarantee",
     "epsilon": "differential privacy of one image at this delta: a guarantee",
     "delta": "see epsilon",
     "seconds": "wall time of all stages",

@@ -214,11 +214,11 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(tiny, tmp_path, dpbench, monkeypa
     calls = []
     original = driving.work
 
-    def interrupted(*arguments):
+    def interrupted(*arguments, **options):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return original(*arguments)
+        return original(*arguments, **options)
 
     monkeypatch.setattr(driving, "work", interrupted)
     outcome = dpbench("run", tiny, "--device", "cpu", "--output", tmp_path / "run")

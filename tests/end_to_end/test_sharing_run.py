@@ -543,7 +543,7 @@ def test_what_users_get_wrong_is_refused_in_one_line(tiny, run, dpbench, tmp_pat
 
 
 def test_boards_are_derived_from_records_alone(run, dpbench, tmp_path):
-    for name in ("x.csv", "x.md", "x.html", "x.png", "x.svg"):
+    for name in ("x.csv", "x.md", "x.html", "x.png", "x.svg", "x.tex"):
         outcome = dpbench("leaderboard", run, "--output", tmp_path / name)
         assert outcome.status == 0, outcome.err
         assert (tmp_path / name).stat().st_size > 100
@@ -551,8 +551,8 @@ def test_boards_are_derived_from_records_alone(run, dpbench, tmp_path):
     for name in ("t.csv", "t.md", "t.png"):
         assert dpbench("leaderboard", run, "--plot", "transfer", "--output", tmp_path / name).status == 0
     assert (tmp_path / "t.csv").read_bytes() == (run / "transfer.csv").read_bytes()
-    for name in ("x.tex", "x.jpg", "x"):
-        refused(dpbench("leaderboard", run, "--output", tmp_path / name), "ends in .csv or .md")
+    for name in ("x.jpg", "x"):
+        refused(dpbench("leaderboard", run, "--output", tmp_path / name), "ends in .csv, .md or .tex")
         assert not (tmp_path / name).exists()
     refused(dpbench("leaderboard", run, "--plot", "benfit", "--output", tmp_path / "y.png"), "did you mean 'benefit'")
 

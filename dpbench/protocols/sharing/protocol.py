@@ -141,10 +141,8 @@ class Sharing(Protocol[Unit, SharingRecord]):
 
     def is_finished(self, record: SharingRecord, unit: Unit, *, audit: bool) -> bool:
         """By the recipe of now."""
-        return (
-            record.refinement_version in (None, refinement.VERSION)
-            and record.unit.version_free_id == unit.version_free_id
-        )
+        same_recipe = record.refinement_version in (None, refinement.VERSION)
+        return same_recipe and record.unit.version_free_id == unit.version_free_id
 
     def lab(self, device: torch.device, cache: Path, batch_size: int | None, *, audit: bool) -> SharingLab:
         """See `Protocol`."""

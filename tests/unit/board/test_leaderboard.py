@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -355,8 +355,8 @@ def test_formats(tmp_path: Path) -> None:
     assert notes == ["Intervals of a single seed leave out" + note for note in [notes[0].partition(" leave out")[2]]]
     assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
     body = texts["html"].partition('<table id="cells"')[2].partition("</table>")[0]
-    rows = ElementTree.fromstring(f"<table{body}</table>").findall(".//tr")
-    assert [len(r) for r in rows] == [len(COLUMNS)] * (len(board) + 1)
+    rows = [row.partition("</tr>")[0] for row in re.split(r"<tr\b", body)[1:]]
+    assert [len(re.findall(r"<t[dh]\b", row)) for row in rows] == [len(COLUMNS)] * (len(board) + 1)
     assert "it | broke at &lt;layer&gt;_1" in body
     assert not list(tmp_path.glob(".*"))
 

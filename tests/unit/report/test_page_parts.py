@@ -8,6 +8,7 @@ from record_factory import make_record
 from dpbench.board.columns import ORDER
 from dpbench.contract.defense import Defense
 from dpbench.protocols.sharing.reporting.columns import COLUMNS as SHARING_COLUMNS
+from dpbench.protocols.sharing.reporting.columns import OPTIONAL_COLUMNS
 from dpbench.report import page, plots
 from dpbench.report.boards import commands
 from dpbench.report.content import Cell, Column, Line, Table
@@ -132,7 +133,7 @@ def test_values_of_a_table_are_text_and_figures_are_sorted_by_what_they_say():
 
 
 def test_every_column_of_a_board_is_explained():
-    assert {column for column in (*ORDER, *SHARING_COLUMNS) if not meaning_of(column)} == set()
+    assert {column for column in (*ORDER, *SHARING_COLUMNS, *OPTIONAL_COLUMNS) if not meaning_of(column)} == set()
     assert meaning_of("gain_low") == "lower end of the 95% interval of gain"
     assert meaning_of("mine") == meaning_of("mine_low") == ""
 

@@ -156,7 +156,9 @@ def _answer(names: Any, rows: pd.DataFrame, *, alone: bool) -> Answer:
         head = "Best defense behind which the features are still worth training on: "
         if _standing(best, rows) != "held":
             head = "No defense was found to hold whose features are still worth training on. The best of them is "
-        parts.append(f"{head}{_setting(best)}, {_worth(best)}; {_leak(best, floor)}.")
+        said = {str(rows.at[place, "defense_args"]): short for place, short in varied_arguments(rows).items()}
+        name = f"{best['defense']} {arguments_text(said[str(best['defense_args'])])}".strip()
+        parts.append(f"{head}{name}, {_worth(best)}; {_leak(best, floor)}.")
     for row in rows[rows["condition"].isin(list(INSTEAD)) & rows["gain"].notna()].to_dict("records"):
         parts.append(f"{INSTEAD[str(row['condition'])]} would give {_worth(row)}; what that leaks was not measured.")
     if knew := _measured(rows):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dpbench.data.images import decode_files, find_images
 from dpbench.errors import DpbenchError
-from dpbench.service.quantisation import EXACT, FLOATS, INTEGERS, expected_types
+from dpbench.service.quantisation import EXACT, FLOATS, INTEGERS, expected_types, scaled
 from dpbench.service.release import release_bits
 
 FEATURES, SCALE, ZERO_POINT, NAMES = "features", "scale", "zero_point", "names"
@@ -94,7 +94,16 @@ def read_dump(path: Path, *, scale: float | None = None, zero_point: float | Non
         raise DpbenchError(
             f"{path}: scale {_shown(step)} and zero point {_shown(zero)}; expected finite numbers and a scale above 0"
         )
-    return Dump(_meant(path, features, step, zero), features.dtype, bits, _names(path, metadata, len(features)))
+    meant = scaled(
+        features,
+        step,
+        zero,
+        lambda furthest: DpbenchError(
+            f"{path}: some integers are {furthest:.0f} steps from their zero point; expected at most {EXACT}, "
+            "which is what float32 tells apart"
+        ),
+    )
+    return Dump(meant, features.dtype, bits, _names(path, metadata, len(features)))
 
 
 def _by_channel(path: Path, name: str, value: Tensor, features: Tensor) -> Tensor:
@@ -114,20 +123,6 @@ def _by_channel(path: Path, name: str, value: Tensor, features: Tensor) -> Tenso
 
 def _shown(value: Tensor) -> str:
     return f"{float(value):g}" if not value.ndim else f"{float(value.min()):g} to {float(value.max()):g}"
-
-
-def _meant(path: Path, features: Tensor, step: Tensor, zero: Tensor) -> Tensor:
-    """Integers (N, ...) as float32 `step * (q - zero)`."""
-    meant = torch.empty(features.shape)
-    for integers, into in zip(features.split(CHECKED), meant.split(CHECKED), strict=True):
-        steps = integers.double() - zero
-        if (furthest := float(steps.abs().max())) > EXACT:
-            raise DpbenchError(
-                f"{path}: some integers are {furthest:.0f} steps from their zero point; expected at most {EXACT}, "
-                "which is what float32 tells apart"
-            )
-        into.copy_(steps * step)
-    return meant
 
 
 def images_for(dump: Dump, folder: Path, size: int, *, path: Path) -> Tensor:

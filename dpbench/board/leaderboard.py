@@ -7,6 +7,7 @@ dpbench/guide/how-it-is-measured.md, for people who read boards and not code.
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -229,6 +230,7 @@ def _cost(setting: Sequence[Cell]) -> dict[str, Any]:
     if not having:
         return {}
     first, cost = having[0], having[0].cost
+    times = [record.client_ms for record in having if record.client_ms is not None]
     assert cost is not None
     return {
         "client_multiply_adds": cost.multiply_adds,
@@ -236,13 +238,8 @@ def _cost(setting: Sequence[Cell]) -> dict[str, Any]:
         "added_parameters": cost.added_parameters,
         "coded_bits": cost.coded_bits,
         "client_share": first.released.get("client_share"),
-        "client_ms": _median([record.client_ms for record in having if record.client_ms is not None]),
+        "client_ms": statistics.median_low(times) if times else np.nan,
     }
-
-
-def _median(values: Sequence[float]) -> float:
-    """Of the values themselves, so that it is one that was measured."""
-    return sorted(values)[(len(values) - 1) // 2] if values else np.nan
 
 
 def _utility(cells: Sequence[Cell]) -> Utility | None:

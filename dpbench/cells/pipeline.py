@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -54,6 +54,9 @@ class Pipeline:
         DpbenchError: a batch size below 1.
     """
 
+    prepared_by: ClassVar[type[Prepared]] = Prepared
+    exposed_by: ClassVar[type[Exposure]] = Exposure
+
     def __init__(
         self, device: torch.device, cache_dir: Path, batch_size: int | None = None, *, audit: bool = False
     ) -> None:
@@ -61,8 +64,8 @@ class Pipeline:
             raise DpbenchError(f"batch_size = {batch_size} is not usable; expected 1 or more, or None for auto")
         self.device = device
         self.cache_dir = cache_dir
-        self.prepared: Prepared = Prepared(device, cache_dir, batch_size, audit=audit)
-        self.exposure = Exposure(self.prepared, self._known_client)
+        self.prepared = self.prepared_by(device, cache_dir, batch_size, audit=audit)
+        self.exposure = self.exposed_by(self.prepared, self._known_client)
 
     @property
     def batches(self) -> Batches:

@@ -88,8 +88,6 @@ def _downloaded(folder: Path) -> Iterator[tuple[Path, str]]:
 
 def _hash_of(path: Path, like: str) -> str:
     """In hex, of the kind that has so many digits."""
-    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size) if len(like) == 40 else hashlib.sha256()
+    begun = hashlib.sha1(b"blob %d\0" % path.stat().st_size) if len(like) == 40 else hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, lambda: begun).hexdigest()

@@ -61,7 +61,7 @@ def beside(protocol: AnyProtocol, records: Sequence[Envelope], own: pd.DataFrame
         raise DpbenchError("--beside: such boards have no scale that rows of another run could stand on; leave it out")
     if published.is_dir() or is_archive(published):
         theirs = of_run(published)
-        of_board = theirs.newest(theirs.store.all(published))
+        of_board = theirs.store.counted([published], theirs.newest)
         board, layout = theirs.board(of_board), theirs.boards.layout
     else:
         of_board = None
@@ -71,7 +71,7 @@ def beside(protocol: AnyProtocol, records: Sequence[Envelope], own: pd.DataFrame
     if "cell" in board:
         return set_beside(own, board, layout, protocol.yardstick)
     if of_board is None:
-        of_board = protocol.newest(protocol.store.all(records_of(published)))
+        of_board = protocol.store.counted([records_of(published)], protocol.newest)
     return set_beside(own, board, layout, protocol.yardstick, protocol.members(records), protocol.members(of_board))
 
 

@@ -6,7 +6,6 @@ image and digest anew is found by running the suite again alone.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from dpbench.contract.attack import Attack
 from dpbench.data.images import content_hash
 from dpbench.errors import DpbenchError
 from dpbench.gate.provenance import FILE, contradictions_of, is_entry
+from dpbench.machine.plugin_files import file_hash
 from dpbench.metrics.table import BUILT_IN
 from dpbench.protocols.known import AnyProtocol, of_run
 from dpbench.records.archive import is_archive
@@ -158,10 +158,6 @@ class _Images:
     count: int = 0
 
 
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _images(run_dir: Path, record: Envelope) -> _Images:
     """Are pictures and reconstructions there, are they the ones of the record, and do they give its figures?"""
     found = _Images()
@@ -170,13 +166,13 @@ def _images(run_dir: Path, record: Envelope) -> _Images:
         name = path.relative_to(run_dir).as_posix()
         if not path.is_file():
             found.messages.append(f"{name} is gone")
-        elif name in record.kept and _hash(path) != record.kept[name]:
+        elif name in record.kept and file_hash(path) != record.kept[name]:
             found.messages.append(f"{name} is not the file that was written with it")
         elif record.kept and name not in record.kept:
             found.messages.append(f"{name} was not written with it")
     steps = steps_path(run_dir, record.id)
     logged = steps.relative_to(run_dir).as_posix()
-    if logged in record.kept and not (steps.is_file() and _hash(steps) == record.kept[logged]):
+    if logged in record.kept and not (steps.is_file() and file_hash(steps) == record.kept[logged]):
         found.messages.append(f"{logged} is gone, or not the file that was written with it")
     if not tensors.is_file():
         return found

@@ -6,18 +6,15 @@ import copy
 from typing import Any, TypeVar
 
 import pydantic
-import torch
 
-from dpbench.border.host import Guest
-from dpbench.border.wire import Message
 from dpbench.contract.attack import Attack
 from dpbench.contract.defense import Defense
 from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec
 from dpbench.errors import DpbenchError, is_interrupt, reason, unknown
 from dpbench.machine.process_state import preserved
-from dpbench.plugins.registry import find, find_attack, find_defense, sort_of
-from dpbench.plugins.sources import brings_code, files_of
+from dpbench.plugins.registry import find, find_attack, find_defense
+from dpbench.plugins.sources import files_of
 from dpbench.text.limits import fields_of, limits_of
 
 P = TypeVar("P", bound=Plugin)
@@ -50,32 +47,6 @@ def configure(cls: type[P], arguments: dict[str, Any]) -> P:
         if is_interrupt(error):
             raise
         raise DpbenchError(f"{cls.name} cannot be made with {arguments}: {reason(error)}") from error
-
-
-def assert_ready(plugin: Plugin, image_shape: tuple[int, int, int] | None) -> None:
-    """Ask a plug-in, where its code runs, whether what it needs is at hand and suits images of this shape.
-
-    Args:
-        plugin: configured.
-        image_shape: (3, H, W) of the images; None where there are none.
-
-    Raises:
-        DpbenchError: what it says is missing, or does not fit.
-    """
-    from dpbench.plugins.stand_in import StandIn
-
-    if not isinstance(plugin, StandIn) and not brings_code(plugin):
-        plugin.assert_at_hand()
-        if isinstance(plugin, Attack) and image_shape is not None:
-            plugin.assert_fits(image_shape)
-        return
-    sort, reference = sort_of(type(plugin)), plugin.reference if isinstance(plugin, StandIn) else plugin.name
-    asked = {"sort": sort, "reference": reference, "arguments": plugin.model_dump(mode="json"), "at_hand": True}
-    guest = Guest(f"{sort} {reference!r}", torch.device("cpu"))
-    try:
-        guest.request(Message("configure", asked | {"image_shape": image_shape and list(image_shape)}))
-    finally:
-        guest.close()
 
 
 def limits(cls: type[Plugin]) -> dict[str, str]:

@@ -237,12 +237,25 @@ def configured(cls: type[StandIn], arguments: dict[str, Any], *, at_hand: bool =
         DpbenchError: a value out of its range, or something that is not at hand.
     """
     sort = sort_of(cls)
-    guest = Guest(f"{sort} {cls.reference!r}", torch.device("cpu"))
-    try:
-        asked = {"sort": sort, "reference": cls.reference, "arguments": arguments, "at_hand": at_hand}
-        accepted = guest.request(Message("configure", asked)).fields.get("arguments")
-    finally:
-        guest.close()
+    accepted = asked_apart(sort, cls.reference, arguments, at_hand=at_hand)
     if not isinstance(accepted, dict) or set(accepted) - set(cls.model_fields):
         raise DpbenchError(f"{sort} {cls.reference!r} has other parameters than it said")
     return accepted
+
+
+def asked_apart(
+    sort: str,
+    reference: str,
+    arguments: dict[str, Any],
+    *,
+    at_hand: bool,
+    image_shape: tuple[int, int, int] | None = None,
+) -> Any:
+    """The parameters that a plug-in accepts in a process of its own, when it is asked all this."""
+    guest = Guest(f"{sort} {reference!r}", torch.device("cpu"))
+    try:
+        asked = {"sort": sort, "reference": reference, "arguments": arguments, "at_hand": at_hand}
+        answer = guest.request(Message("configure", asked | {"image_shape": image_shape and list(image_shape)}))
+        return answer.fields.get("arguments")
+    finally:
+        guest.close()

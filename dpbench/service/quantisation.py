@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -59,15 +60,37 @@ def dequantised(released: Tensor, scale: float, zero_point: float) -> Tensor:
     """
     if released.is_floating_point():
         return released
+    return scaled(
+        released,
+        scale,
+        zero_point,
+        lambda furthest: DpbenchError(
+            f"the defense released integers up to {furthest:.0f} steps from their zero point; expected at most "
+            f"{EXACT}: attackers read float32, and must see what the server sees"
+        ),
+    )
+
+
+def scaled(
+    released: Tensor,
+    scale: float | Tensor,
+    zero_point: float | Tensor,
+    too_far: Callable[[float], DpbenchError],
+) -> Tensor:
+    """Integers (N, ...) as float32 `scale * (q - zero_point)`.
+
+    Args:
+        released: of any integer type.
+        scale: one number, or some that broadcast against an image's integers.
+        zero_point: likewise.
+        too_far: what to raise where float32 does not tell integers apart, given how far the furthest is.
+    """
     meant = torch.empty(released.shape, device=released.device)
     # a few images at once: in float64 all of them might not fit
     for integers, into in zip(released.split(AT_ONCE), meant.split(AT_ONCE), strict=True):
         steps = integers.double() - zero_point
         if (furthest := float(steps.abs().max())) > EXACT:
-            raise DpbenchError(
-                f"the defense released integers up to {furthest:.0f} steps from their zero point; expected at most "
-                f"{EXACT}: attackers read float32, and must see what the server sees"
-            )
+            raise too_far(furthest)
         into.copy_(steps * scale)
     return meant
 

@@ -19,7 +19,7 @@ from dpbench.models import weights as sources
 from dpbench.models.adapters import encoder
 from dpbench.models.spec import BackboneSpec
 from dpbench.plugins import image_sets
-from dpbench.plugins.configuring import assert_ready
+from dpbench.plugins.apart.telling import assert_ready
 from dpbench.suite.suite import BackboneEntry
 
 

@@ -205,7 +205,14 @@ def run(
         splits=split or [],
         victims=victims,
     )
-    means = Means(executor or "", workers, threads, timeout, address or "", compile_)
+    means = Means(
+        executor=executor or "",
+        workers=workers,
+        threads=threads,
+        timeout=timeout,
+        address=address or "",
+        compiled=compile_,
+    )
     status = run_suite(
         suite,
         options,

@@ -8,11 +8,14 @@ from typing import Any
 from torch import Tensor
 
 from dpbench.border.wire import Message
+from dpbench.contract.attack import Attack
 from dpbench.contract.defense import Defense
 from dpbench.contract.images import LabelledImages
 from dpbench.contract.plugin import Plugin
 from dpbench.errors import DpbenchError
-from dpbench.plugins.stand_in import StandIn
+from dpbench.plugins.registry import sort_of
+from dpbench.plugins.sources import brings_code
+from dpbench.plugins.stand_in import StandIn, asked_apart
 from dpbench.service.fitting import Recipe
 
 
@@ -72,3 +75,23 @@ def shows(progress: Callable[[str], None]) -> Callable[[Message], Message]:
         return message
 
     return show
+
+
+def assert_ready(plugin: Plugin, image_shape: tuple[int, int, int] | None) -> None:
+    """Ask a plug-in, where its code runs, whether what it needs is at hand and suits images of this shape.
+
+    Args:
+        plugin: configured.
+        image_shape: (3, H, W) of the images; None where there are none.
+
+    Raises:
+        DpbenchError: what it says is missing, or does not fit.
+    """
+    if isinstance(plugin, StandIn) or brings_code(plugin):
+        reference = plugin.reference if isinstance(plugin, StandIn) else plugin.name
+        arguments = plugin.model_dump(mode="json")
+        asked_apart(sort_of(type(plugin)), reference, arguments, at_hand=True, image_shape=image_shape)
+        return
+    plugin.assert_at_hand()
+    if isinstance(plugin, Attack) and image_shape is not None:
+        plugin.assert_fits(image_shape)

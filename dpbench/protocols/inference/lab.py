@@ -63,10 +63,6 @@ class CellLab(Lab[CellSpec]):
             **result.envelope,
             "utility": result.utility,
             "released": result.released,
-            "release_bits": result.release_bits,
-            "cost": result.cost,
-            "client_ms": result.client_ms,
-            "link": result.link,
             "guarantees": result.guarantees,
             "kept": keep_images(plan.output, unit.id, result, title=label(unit), frames=result.frames),
         }

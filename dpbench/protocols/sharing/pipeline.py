@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from dpbench.cells.exposure import Exposure
 from dpbench.cells.pipeline import Pipeline
-from dpbench.cells.prepare import Progress, undefended_spec
+from dpbench.cells.prepare import Prepared, Progress, undefended_spec
 from dpbench.cells.result import Released
 from dpbench.contract.defense import ProtectedModel
 from dpbench.contract.images import LabelledImages
@@ -32,23 +32,34 @@ LARGEST_BANK = 2048
 BANK_BATCH = 64
 
 
+class SharedExposure(Exposure):
+    """Figures of what is shared for training, whatever the attack."""
+
+    def guarantees(
+        self, cell: CellSpec, protected: ProtectedModel, victims: Tensor, progress: Progress
+    ) -> tuple[Guarantees | None, str]:
+        """None: bounds are about one release to a server; boards of this protocol have no column for them."""
+        return None, ""
+
+    def link(self, cell: CellSpec, released: Released, progress: Progress) -> Link | None:
+        """As of any cell, by who knows the sender's client or the public one: another fit releases something else."""
+        assert isinstance(cell, EntityCell)
+        if cell.knowledge == "own" or cell.prepared_on is not None:
+            return None
+        return super().link(cell, released, progress)
+
+
 class SharedPipeline(Pipeline):
-    """Attacks the very tensors that the receiver trains on.
+    """Attacks the very tensors that the receiver trains on; made as any pipeline."""
 
-    Args:
-        device: where every tensor lives.
-        cache_dir: fitted networks and decoded images.
-        batch_size: at most so many images in a network at once; None: `auto_batch_size`.
-        audit: every plug-in runs behind the border, dpbench's own too.
-    """
+    prepared_by: ClassVar[type[Prepared]] = World
+    exposed_by: ClassVar[type[Exposure]] = SharedExposure
 
-    def __init__(
-        self, device: torch.device, cache_dir: Path, batch_size: int | None = None, *, audit: bool = False
-    ) -> None:
-        super().__init__(device, cache_dir, batch_size, audit=audit)
-        self.world = World(device, cache_dir, batch_size, audit=audit)
-        self.prepared = self.world
-        self.exposure = SharedExposure(self.world, self._known_client)
+    @property
+    def world(self) -> World:
+        """Images, networks and defended models of all entities."""
+        assert isinstance(self.prepared, World)
+        return self.prepared
 
     def shared(self, sender: str, defense: PluginSpec, progress: Progress) -> tuple[Tensor, Tensor]:
         """What a sender shares: features (N, ...) of all its images, released once, and their labels (N,).
@@ -109,23 +120,6 @@ class SharedPipeline(Pipeline):
         if len(known) == 1:
             return known[0]
         return Several([model for model, _ in known]), content_hash(["several", *(key for _, key in known)])
-
-
-class SharedExposure(Exposure):
-    """Figures of what is shared for training, whatever the attack."""
-
-    def guarantees(
-        self, cell: CellSpec, protected: ProtectedModel, victims: Tensor, progress: Progress
-    ) -> tuple[Guarantees | None, str]:
-        """None: bounds are about one release to a server; boards of this protocol have no column for them."""
-        return None, ""
-
-    def link(self, cell: CellSpec, released: Released, progress: Progress) -> Link | None:
-        """As of any cell, by who knows the sender's client or the public one: another fit releases something else."""
-        assert isinstance(cell, EntityCell)
-        if cell.knowledge == "own" or cell.prepared_on is not None:
-            return None
-        return super().link(cell, released, progress)
 
 
 def groups_of(labels: Tensor, together: int, generator: torch.Generator) -> list[Tensor]:

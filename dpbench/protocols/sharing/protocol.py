@@ -291,9 +291,5 @@ class SharingLab(Lab[Unit]):
         result = self.pipeline.run(unit.cell(), stages, progress)
         return {
             **result.envelope,
-            "release_bits": result.release_bits,
-            "cost": result.cost,
-            "client_ms": result.client_ms,
-            "link": result.link,
             "kept": keep_images(plan.output, unit.id, result, title=unit.label, frames=result.frames),
         }

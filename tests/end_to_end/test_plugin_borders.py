@@ -1,31 +1,21 @@
 """What a plug-in does to what it is lent, to itself and to the process reaches no other cell, and no cache."""
 
+import shutil
 import textwrap
 
 import pytest
 import safetensors
 import safetensors.torch
+from tiny_suite import tiny_suite
 
+import dpbench as package
 from dpbench.records import store
 
-SUITE = """
-name = "tiny"
-victims = 4
-threat_models = ["weights"]
-[dataset]
-image_size = 32
-private = 96
-auxiliary = 64
-test = 64
-[judge]
-name = "resnet14t"
-epochs = 1
-[[backbones]]
-name = "resnet10t"
-weights = "fit"
-epochs = 0
-split_points = ["layer1"]
-"""
+
+def suite(defenses, attacks):
+    images = {"private": 96, "auxiliary": 64}
+    return tiny_suite(defenses, attacks, threat_models=["weights"], dataset=images, backbone={"epochs": 0})
+
 
 PLUGINS = """
     from typing import ClassVar
@@ -200,9 +190,21 @@ PLUGINS = """
 """
 
 
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """A cache that holds the images, the backbone and the judge, and nothing of a defense of these plug-ins."""
+    folder = tmp_path_factory.mktemp("fitted")
+    (folder / "tiny.toml").write_text(suite(["none"], ["mean-image"]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DPBENCH_CACHE", str(folder / "cache"))
+        package.run(str(folder / "tiny.toml"), output=folder / "run", device="cpu")
+    return folder / "cache"
+
+
 @pytest.fixture
-def run(tmp_path, dpbench, monkeypatch):
+def run(fitted, tmp_path, dpbench, monkeypatch):
     """Records of a suite with these plug-ins, in their order: `run(["none"], ["Guess"])`."""
+    shutil.copytree(fitted, tmp_path / "cache")
     monkeypatch.setenv("DPBENCH_CACHE", str(tmp_path / "cache"))
     plugins = tmp_path / "plugins.py"
     plugins.write_text(textwrap.dedent(PLUGINS))
@@ -211,9 +213,7 @@ def run(tmp_path, dpbench, monkeypatch):
         return f"{plugins}:{name}" if name[0].isupper() else name
 
     def call(defenses, attacks=("Guess",), output="run"):
-        tables = [f'[[defenses]]\nname = "{named(name)}"\n' for name in defenses]
-        tables += [f'[[attacks]]\nname = "{named(name)}"\n' for name in attacks]
-        (tmp_path / "tiny.toml").write_text(SUITE + "".join(tables))
+        (tmp_path / "tiny.toml").write_text(suite(map(named, defenses), map(named, attacks)))
         outcome = dpbench("run", tmp_path / "tiny.toml", "--device", "cpu", "--output", tmp_path / output)
         records = store.CELLS.all(tmp_path / output)
         found = {tuple(spec.name.rpartition(":")[2] for spec in (r.cell.defense, r.cell.attack)): r for r in records}

@@ -11,6 +11,7 @@ import torch
 from dpbench_attacks.decoder import Decoder
 from dpbench_defenses.resynthesis import Resynthesis
 from PIL import Image
+from tiny_suite import table, tiny_sharing
 
 import dpbench as dpbench_package
 from dpbench.api import plan
@@ -29,56 +30,29 @@ from dpbench.records import store
 
 BOARDS = Path(__file__).resolve().parents[2] / "leaderboards"
 
-TINY = """
-protocol = "sharing"
-name = "tiny-sharing"
-seeds = [0]
-victims = 6
-receivers = ["clinic"]
-conditions = ["own", "own-longer", "clean-images", "clean-features", "sender-tail", "soft-labels",
-              "defended-features", "shuffled-labels", "equal-noise"]
-[dataset]
-private = 84
-auxiliary = 64
-test = 40
-[backbone]
-name = "resnet10t"
-weights = "fit"
-epochs = 1
-split_points = ["layer1"]
-[[entities]]
-name = "clinic"
-images = 24
-[[entities]]
-name = "hospital"
-images = 48
-[refinement]
-steps = 2
-batch_size = 8
-[[defenses]]
-name = "gaussian"
-std = 1.0
-[[defenses]]
-name = "dpm"
-epochs = 1
-[[attacks]]
-name = "mean-image"
-[[attacks]]
-name = "decoder"
-steps = 4
-width = 16
-blocks = 1
-[transfer]
-fits = 3
-[transfer.defense]
-name = "dpm"
-epochs = 1
-[transfer.attack]
-name = "decoder"
-steps = 4
-width = 16
-blocks = 1
-"""
+DECODER = {"name": "decoder", "steps": 4, "width": 16, "blocks": 1}
+CONDITIONS = (
+    *("own", "own-longer", "clean-images", "clean-features", "sender-tail", "soft-labels"),
+    *("defended-features", "shuffled-labels", "equal-noise"),
+)
+DPM = {"name": "dpm", "epochs": 1}
+
+
+def suite(defense=DPM):
+    return tiny_sharing(
+        [{"name": "gaussian", "std": 1.0}, defense],
+        ["mean-image", DECODER],
+        entities={"clinic": 24, "hospital": 48},
+        dataset={"private": 84, "auxiliary": 64, "test": 40},
+        backbone={"epochs": 1},
+        refinement={"steps": 2, "batch_size": 8},
+        victims=6,
+        conditions=CONDITIONS,
+    )
+
+
+TRANSFER = table("[transfer]", {"fits": 3}) + table("[transfer.defense]", DPM) + table("[transfer.attack]", DECODER)
+TINY = suite() + TRANSFER
 
 
 @pytest.fixture(scope="session")
@@ -435,8 +409,7 @@ def test_only_runs_a_part_of_it(tiny, dpbench, tmp_path, run):
 
 def test_a_defense_may_be_fitted_on_the_public_images(tmp_path, cache, dpbench):
     path = tmp_path / "public.toml"
-    resynthesis = '"resynthesis"\nfit_on = "public"'
-    path.write_text(TINY[: TINY.index("[transfer]")].replace('"dpm"', resynthesis))
+    path.write_text(suite({"name": "resynthesis", "epochs": 1, "fit_on": "public"}))
     wanted = [unit for unit in plan(str(path), output=tmp_path).units if "resynthesis" in unit.label]
     training = of_kind(Training, wanted, condition="defended-features")[0]
     pipeline = SharedPipeline(torch.device("cpu"), cache)
@@ -463,7 +436,7 @@ def test_a_defense_may_be_fitted_on_the_public_images(tmp_path, cache, dpbench):
 def test_means_of_a_class_are_shared_and_attacked(tmp_path, cache, monkeypatch):
     monkeypatch.setenv("DPBENCH_CACHE", str(cache))
     path = tmp_path / "mix.toml"
-    path.write_text(TINY[: TINY.index("[transfer]")].replace('"dpm"\nepochs = 1', '"mix"'))
+    path.write_text(suite("mix"))
     wanted = [unit for unit in plan(str(path), output=tmp_path).units if "mix" in unit.label]
     pipeline = SharedPipeline(torch.device("cpu"), cache)
     world = pipeline.world

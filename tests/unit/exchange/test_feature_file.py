@@ -7,6 +7,7 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
+from tiny_suite import tiny_suite
 
 from dpbench.errors import DpbenchError
 from dpbench.exchange.entropy import fresh_generator
@@ -274,25 +275,6 @@ PLUGIN = """
         def fit(self, model, private, *, generator, progress):
             model.secret_buffer.copy_(torch.tensor([981.25, 982.25, 983.25]))
 """
-SUITE = """
-name = "tiny"
-[dataset]
-image_size = 16
-private = 40
-auxiliary = 20
-test = 20
-[[backbones]]
-name = "resnet10t"
-weights = "fit"
-epochs = 0
-split_points = ["layer1"]
-[[defenses]]
-name = "{plugin}:Secretive"
-shift = 0.7654321
-word = "abracadabra"
-[[attacks]]
-name = "mean-image"
-"""
 
 
 def test_the_header_holds_neither_parameters_nor_weights(path, tmp_path):
@@ -300,7 +282,9 @@ def test_the_header_holds_neither_parameters_nor_weights(path, tmp_path):
     plugin.parent.mkdir()
     plugin.write_text(textwrap.dedent(PLUGIN))
     suite = tmp_path / "tiny.toml"
-    suite.write_text(SUITE.format(plugin=plugin))
+    secretive = {"name": f"{plugin}:Secretive", "shift": 0.7654321, "word": "abracadabra"}
+    images = {"image_size": 16, "private": 40, "auxiliary": 20, "test": 20}
+    suite.write_text(tiny_suite([secretive], dataset=images, judge=None, backbone={"epochs": 0}))
     header = export_features(str(suite), path, device="cpu")
     assert (header.defense, header.defense_version, header.count) == ("secretive", 7, 40)
     with safetensors.safe_open(path, framework="pt") as file:

@@ -28,6 +28,7 @@ from dpbench.service.fitting import Recipe, assemble
 from dpbench.service.same_release import assert_same_in_other_batches
 
 CPU = torch.device("cpu")
+CODING = Path(__file__).parents[2] / "contract" / "coding.py"
 
 
 def wires(largest=1 << 24):
@@ -188,6 +189,20 @@ def test_a_model_behind_the_border_is_the_one_before_it(tmp_path, recipe):
     assert torch.equal(*(torch.autograd.grad(y, x)[0] for y, x in ((one, pixels[0]), (other, pixels[1]))))
     tapped = remote.tapped(far, torch.float32).activations(images.new_ones(2, 64, 8, 8))
     assert [tap.shape[0] for tap in tapped] == [2] * len(tapped)
+
+
+def test_a_server_that_takes_images_one_by_one_is_read_behind_the_border(recipe):
+    code = registry.find_defense(f"{CODING}:KeyedNoise")
+    far = remote.RemoteModel(recipe, configure(code, {}), {}, CPU)
+    images = torch.rand(5, 3, 32, 32)
+    tapped = remote.tapped(far, torch.float32)
+    taps = tapped.activations(far.release(images, generator=torch.Generator()))
+    clean = assemble(recipe, configure(registry.find_defense("none"), {}), {}, CPU).features(images)
+    assert [tap.shape[0] for tap in taps] == [5] * len(taps)
+    distances = [(tap - clean).abs().median() for tap in taps if tap.shape == clean.shape]
+    assert min(distances[1:]) < 1e-3 < distances[0]  # the noise is off before the first layer of the tail
+    last = len(taps) - 1
+    assert torch.equal(tapped.activation(taps[0], last), taps[last])
 
 
 def test_a_defense_of_a_file_and_a_built_in_one_in_a_row_run_behind_the_border(tmp_path, recipe):

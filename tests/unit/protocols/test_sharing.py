@@ -11,6 +11,7 @@ from parsing import parse_sharing
 from PIL import Image
 from rich.console import Console
 from sharing_records import HASHES, attacked, trained, transferred
+from tiny_suite import tiny_sharing
 from torch import nn
 
 from dpbench.contract.defense import ProtectedModel, SplitModel
@@ -94,39 +95,15 @@ def test_more_images_than_there_are_is_refused():
         divided(owner("a", 600), owner("b", 500))
 
 
-BASE = """
-protocol = "sharing"
-name = "tiny"
-seeds = [0, 1]
-victims = 8
-receivers = ["clinic"]
-[dataset]
-private = 144
-auxiliary = 64
-test = 64
-[backbone]
-name = "resnet10t"
-weights = "fit"
-split_points = ["layer1"]
-[[entities]]
-name = "clinic"
-images = 32
-[[entities]]
-name = "hospital"
-images = 96
-[[defenses]]
-name = "gaussian"
-std = [0.5, 1.0]
-[[defenses]]
-name = "dpm"
-[[attacks]]
-name = "mean-image"
-[[attacks]]
-name = "decoder"
-[[attacks]]
-name = "rmle"
-victims = 4
-"""
+BASE = tiny_sharing(
+    [{"name": "gaussian", "std": [0.5, 1.0]}, "dpm"],
+    ["mean-image", "decoder", {"name": "rmle", "victims": 4}],
+    entities={"clinic": 32, "hospital": 96},
+    dataset={"private": 144, "auxiliary": 64, "test": 64},
+    name="tiny",
+    seeds=[0, 1],
+    victims=8,
+)
 TRANSFER = '[transfer]\nfits = 3\n[transfer.defense]\nname = "dpm"\n[transfer.attack]\nname = "decoder"\n'
 HOSPITAL = '[[entities]]\nname = "hospital"\nimages = 96\n'
 ATTACKS = BASE[BASE.index("[[attacks]]") :]

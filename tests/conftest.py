@@ -22,6 +22,13 @@ class Outcome:
     err: str
 
 
+def refused(outcome: Outcome, *words: str) -> None:
+    """One line that holds these words, and the status of bad input."""
+    assert outcome.status == 2, outcome
+    (line,) = outcome.err.strip().splitlines()
+    assert [word for word in words if word not in line] == [], line
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory) -> Path:
     """One cache for all tests of all workers: fitted networks are shared, the user's own cache is not touched."""

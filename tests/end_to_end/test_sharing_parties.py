@@ -17,11 +17,10 @@ from dpbench.protocols.sharing.pipeline import SharedPipeline
 from dpbench.protocols.sharing.units import Attacked, Training, Transferred
 
 
-@pytest.fixture(scope="module")
-def units(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sharing")
-    (folder / "tiny-sharing.toml").write_text(TINY)
-    return plan(str(folder / "tiny-sharing.toml"), output=folder / "run").units
+@pytest.fixture
+def units(tmp_path):
+    (tmp_path / "tiny-sharing.toml").write_text(TINY)
+    return plan(str(tmp_path / "tiny-sharing.toml"), output=tmp_path / "run").units
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,13 @@
 import json
 import math
 import os
-import subprocess
-import sys
 
 import kept_run
 import pytest
 from record_factory import make_record
 from sharing_records import attacked, trained
 
+from dpbench import load_records
 from dpbench.errors import DpbenchError
 from dpbench.protocols.sharing import records as sharing
 from dpbench.records import store
@@ -65,23 +64,8 @@ VERBS = {
 }
 
 
-CALL = """
-import sys
-from dpbench import load_records; from dpbench.cli import app as cli
-for verb in {verbs!r}:
-    sys.argv = ["dpbench", *verb]
-    try:
-        cli.main()
-    except SystemExit:
-        pass
-if {inference!r}:
-    load_records({run!r})
-print("read all")
-"""
-
-
 @pytest.mark.parametrize("protocol", VERBS)
-def test_nothing_that_reads_a_run_imports_a_plugin(tmp_path, protocol):
+def test_nothing_that_reads_a_run_imports_a_plugin(tmp_path, protocol, dpbench, monkeypatch):
     run, mark = tmp_path / "run", tmp_path / "ran"
     if protocol == "inference":
         kept_run.make_run(run, board=False)
@@ -92,15 +76,13 @@ def test_nothing_that_reads_a_run_imports_a_plugin(tmp_path, protocol):
             (folder / "payload.py").write_text(PAYLOAD.format(mark=str(mark)))
     for path in run.rglob("*.json"):
         forge(path, _foreign)
-    verbs = [
-        [word.replace("RUN", str(run)).replace("OUT", str(tmp_path / "out")) for word in verb]
-        for verb in VERBS[protocol]
-    ]
-    code = CALL.format(verbs=verbs, run=str(run), inference=protocol == "inference")
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.stdout.endswith("read all\n"), done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    assert "payload.py:X" in done.stdout  # it is named, by its name
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    done = [dpbench(*(word.replace("RUN", "run").replace("OUT", "out") for word in verb)) for verb in VERBS[protocol]]
+    if protocol == "inference":
+        load_records(run)
+    assert not any("Traceback" in outcome.err for outcome in done)
+    assert any("payload.py:X" in outcome.out for outcome in done)  # it is named, by its name
     assert not mark.exists()
 
 

@@ -148,5 +148,5 @@ def test_masked_entries_do_not_count() -> None:
 def test_many_victims_go_in_chunks() -> None:
     seen, _ = observe()
     seen = dataclasses.replace(seen, auxiliary=seen.auxiliary.at_most(4))
-    attack = RegularisedMaximumLikelihood(steps=2, decoder_steps=30, decoder_width=32, decoder_blocks=1)
+    attack = RegularisedMaximumLikelihood(steps=2, decoder_steps=2, decoder_width=16, decoder_blocks=1)
     check_images(attack.reconstruct(seen, generator=derive_generator(CPU, "attack")), seen)

@@ -11,7 +11,6 @@ from tiny_suite import tiny_suite
 import dpbench as package
 from dpbench.records import store
 
-
 PLUGINS = Path(__file__).with_name("spoiling.py")
 
 

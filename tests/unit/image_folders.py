@@ -13,6 +13,11 @@ from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 
 
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
 def noise(random, height=20, width=20):
     return random.integers(0, 256, (height, width, 3), dtype=np.uint8)
 

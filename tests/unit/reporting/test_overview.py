@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from image_folders import pixels
 from record_factory import make_record
 from safetensors.torch import save_file
 
@@ -16,11 +16,6 @@ from dpbench.errors import DpbenchError
 from dpbench.records.pictures import reconstructions_path, write_picture
 from dpbench.records.record import Record
 from dpbench.reporting.overview import write_overview
-
-
-def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def images(count: int, size: int = 32, seed: int = 0) -> torch.Tensor:

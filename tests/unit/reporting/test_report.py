@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 import pytest
+from image_folders import pixels
 from record_factory import make_grid, make_record
 from rich.console import Console
 

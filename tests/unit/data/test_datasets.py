@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from image_folders import all_hashes, check_parts, spec
+from image_folders import all_hashes, check_parts, divided_folder, flat_folder, spec
 
 from dpbench.data import datasets
 from dpbench.data.datasets import load_parts
@@ -46,10 +46,10 @@ def test_embedded_sets_share_no_image(tmp_path):
 
 
 @pytest.mark.parametrize("name", [*datasets.BUILT_IN, "flat", "split"])
-def test_an_attacker_may_have_nearly_all_of_a_data_set(name, request, tmp_path):
+def test_an_attacker_may_have_nearly_all_of_a_data_set(name, tmp_path):
     """With one private and one test image, as for auxiliary images of another data set than the victims'."""
-    name = name if name in datasets.BUILT_IN else request.getfixturevalue(name)
-    wanted = spec(name, private=1, auxiliary=30, test=1)
+    made = {"flat": flat_folder, "split": divided_folder}
+    wanted = spec(made[name](tmp_path) if name in made else name, private=1, auxiliary=30, test=1)
     parts = load_parts(wanted, cache=tmp_path / "cache")
     check_parts(parts, wanted)
     assert len(parts.auxiliary.labels.unique()) == len(parts.classes)

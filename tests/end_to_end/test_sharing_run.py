@@ -2,17 +2,19 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from conftest import finished_run, refused
+from conftest import refused
 from PIL import Image
 from shared_suite import TINY, of_kind, quiet
 
 import dpbench as dpbench_package
 from dpbench.api import plan
+from dpbench.cli import app as cli
 from dpbench.errors import DpbenchError
 from dpbench.metrics.grading import grade
 from dpbench.protocols.sharing.benefit import Benefit
@@ -34,7 +36,15 @@ def tiny(tmp_path_factory):
 @pytest.fixture(scope="session")
 def run(tiny, tmp_path_factory, cache):
     """The run directory of the finished suite."""
-    return finished_run(tiny, tmp_path_factory.mktemp("runs") / "sharing", cache)
+    output = tmp_path_factory.mktemp("runs") / "sharing"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DPBENCH_CACHE", str(cache))
+        arguments = ["dpbench", "run", str(tiny), "--device", "cpu", "--output", str(output)]
+        patch.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+    assert not stopped.value.code
+    return output
 
 
 @pytest.fixture

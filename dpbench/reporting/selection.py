@@ -119,4 +119,4 @@ def _attack_order(cells: pd.DataFrame) -> list[str]:
 
 def _floors(panel: pd.DataFrame) -> list[str]:
     """The floors among the attacks: a line below the table, since they ran on the undefended reference alone."""
-    return [str(attack) for attack in panel["attack"].unique() if str(attack).split()[0] in (FLOOR, *floors())]
+    return [str(attack) for attack in panel["attack"].unique() if str(attack).partition(" ")[0] in (FLOOR, *floors())]

@@ -89,7 +89,7 @@ def recognised_line(rows: pd.DataFrame) -> str:
     if found.empty:
         return ""
     named = [
-        f"{_setting(row)} ({_granted(row)}) {row['leakage']:.2f} and {row['reid_top1']:.0%}"
+        f"{_setting(row)} ({granted(row)}) {row['leakage']:.2f} and {row['reid_top1']:.0%}"
         for row in found.to_dict("records")
     ]
     return f"{NO_PRIVACY}. Hardly any leakage, and re-identified: {'; '.join(named)}"
@@ -103,7 +103,7 @@ def linked_line(rows: pd.DataFrame) -> str:
     found = rows[held & (rows["link_top1_low"] > rows["link_chance"])]
     if found.empty:
         return ""
-    named = [f"{_setting(row)} ({_granted(row)}) {row['link_top1']:.0%}" for row in found.to_dict("records")]
+    named = [f"{_setting(row)} ({granted(row)}) {row['link_top1']:.0%}" for row in found.to_dict("records")]
     return f"{NO_LINK}. Hardly any leakage, and named: {'; '.join(named)}"
 
 
@@ -111,7 +111,8 @@ def _setting(row: Mapping[Any, Any]) -> str:
     return f"{row['defense']} {row['defense_args']}".strip()
 
 
-def _granted(row: Mapping[Any, Any]) -> str:
+def granted(row: Mapping[Any, Any]) -> str:
+    """What the attacker of a row is granted, in words: `weights`, `query shifted releases=4`."""
     words = [row["threat_model"], *(["shifted"] if row["auxiliary"] == "shifted" else [])]
     words += [f"releases={row['releases']}"] if row["releases"] > 1 else []
     return " ".join([*words, *(["server trusted"] if row.get("server") == "trusted" else [])])

@@ -83,7 +83,10 @@ def commands(records: Sequence[Envelope], folder: Path | None) -> list[tuple[str
     place = shlex.quote(named)  # the commands are copied into a shell, and a stranger may have named the run
     suites = dict.fromkeys(record.suite for record in records)
     return [
-        *((f"dpbench run {shlex.quote(suite)}", "measures again; options it was started with are not recorded") for suite in suites),
+        *(
+            (f"dpbench run {shlex.quote(suite)}", "measures again; options it was started with are not recorded")
+            for suite in suites
+        ),
         (f"dpbench verify {place}", "do records, images and board fit together?"),
         (f"dpbench show {place}", "the pictures of every attack"),
         (f"dpbench leaderboard {place} --output board.csv", "the board as a table"),

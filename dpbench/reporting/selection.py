@@ -27,13 +27,6 @@ def headline(panel: pd.DataFrame) -> str:
     return [threat_model for threat_model in THREAT_MODELS if threat_model in present][-1]
 
 
-def granted(row: Mapping[str, Any]) -> str:
-    """What the attacker of a row is granted, in words: `weights`, `query shifted releases=4`."""
-    words = [str(row["threat_model"]), *(["shifted"] if row["auxiliary"] == "shifted" else [])]
-    words += [f"releases={row['releases']}"] if row["releases"] > 1 else []
-    return " ".join([*words, *(["server trusted"] if row.get("server") == "trusted" else [])])
-
-
 def server_of(rows: pd.DataFrame) -> pd.Series[str]:
     """Who holds the server's half in each row: `trusted`, or empty for the attacker."""
     return rows["server"] if "server" in rows else pd.Series("", index=rows.index)

@@ -1,4 +1,4 @@
-"""What strangers wrote in tables that others open: in a spreadsheet no text is a formula, in Markdown none is a link."""
+"""What strangers wrote, in tables that others open: no formula in a spreadsheet, no link or cell in Markdown."""
 
 from __future__ import annotations
 

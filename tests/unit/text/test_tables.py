@@ -1,4 +1,4 @@
-"""Tables that others open: whatever a stranger wrote is text in a spreadsheet and in Markdown, and is read as it was."""
+"""Tables that others open: what a stranger wrote is text in a spreadsheet and in Markdown, and is read as it was."""
 
 import csv
 import io
@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dpbench.text.curves import is_figure
+from dpbench.text.shown_text import drawn
 from dpbench.text.tables import csv_text, in_markdown, unmarked
 
 FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "'=1", "-", "--x"]
@@ -50,10 +51,16 @@ def test_a_cell_of_markdown_shows_nothing_but_its_text():
     assert in_markdown("0.50 [0.40, 0.60]") == "0.50 [0.40, 0.60]"
 
 
+def test_a_name_that_begins_with_an_underscore_has_its_place_in_a_legend():
+    assert (drawn("_mine"), drawn("mine_")) == (" _mine", "mine_")
+
+
 @pytest.mark.parametrize(
     ("value", "is_one"),
-    [(1, True), (0.5, True), (-(2**70), True), (10**400, False), (math.inf, False), (math.nan, False)]
-    + [(True, False), ("1", False), (None, False)],
+    [
+        *((1, True), (0.5, True), (-(2**70), True)),
+        *((10**400, False), (math.inf, False), (math.nan, False), (True, False), ("1", False), (None, False)),
+    ],
 )
 def test_figures(value, is_one):
     assert is_figure(value) is is_one

@@ -30,4 +30,8 @@ def test_tables_without_a_known_column_are_matched_by_their_texts():
     one = report(columns, [("a", None), ("1", 1.0)], [("b", None), ("2", 2.0)])
     other = report(columns, [("b", None), ("4", 4.0)], [("c", None), ("5", 5.0)])
     found = compare(one, other).pairs
-    assert [(pair.line.cells[0].text, pair.figures[0].change) for pair in found] == [("a", ""), ("b", "+2.00"), ("c", "")]
+    assert [(pair.line.cells[0].text, pair.figures[0].change) for pair in found] == [
+        ("a", ""),
+        ("b", "+2.00"),
+        ("c", ""),
+    ]

@@ -16,7 +16,7 @@ NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 
 def csv_text(table: pd.DataFrame) -> str:
     """A table as CSV; before a text that a spreadsheet would take for a formula stands `'`, as spreadsheets have it."""
-    texts = [column for column in table if table[column].dtype == object]
+    texts = table.select_dtypes(["object", "string"]).columns
     marked = table.assign(**{column: table[column].map(_marked) for column in texts})
     return str(marked.to_csv(index=False, lineterminator="\n"))
 

@@ -29,7 +29,7 @@ def test_an_attack_has_a_column_of_its_own_whatever_it_is_called():
 
 @pytest.mark.parametrize("name", [WORST_CASE, FLOOR])
 def test_no_attack_passes_for_a_row_that_is_derived(name):
-    board, text = printed(name, "decoder")
+    board, _ = printed(name, "decoder")
     assert (board["attack"] == WORST_CASE).sum() == 1
     assert (board["attack"] == FLOOR).sum() == 0
     assert f"{name} (attack)" in set(board["attack"])

@@ -224,7 +224,7 @@ def read_table(path: Path) -> CsvTable:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DpbenchError(f"board {path} cannot be read: {reason}; expected a .csv board") from error
-    told = re.match(r"sep=(.)\r?\n", text)  # what Excel writes and reads
+    told = re.match(r"sep=([,;\t])\r?\n", text)  # what Excel writes and reads
     if told:
         text = text[told.end() :]
     first = next((line for line in text.splitlines() if line.strip()), "")

@@ -62,6 +62,21 @@ def test_what_a_page_shows_can_be_typed(page):
     assert [(line, wrong) for line, of in COMMANDS if of == page and (wrong := strangers(line))] == []
 
 
+def verbs(command, path=("dpbench",)):
+    """Every verb in words, with the options that it has."""
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from verbs(inner, (*path, name))
+    yield " ".join(path), [name for option in command.params for name in option.opts if name.startswith("--")]
+
+
+def test_every_verb_and_option_stands_on_a_page():
+    text = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
+    missing = {verb: [name for name in options if name not in text] for verb, options in verbs(VERBS)}
+    general = missing.pop("dpbench")
+    assert {verb: names for verb, names in missing.items() if names or verb not in text} == {}
+    assert general == ["--version", "--show-completion"]
+
+
 @pytest.mark.parametrize(
     ("line", "wrong"),
     [

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dpbench.contract.dataset import Drawn, ImageSet, PartName
 from dpbench.data.folders import ClassFolders
-from dpbench.data.images import to_rgb
+from dpbench.data.images import content_hash, to_rgb
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.plugins import registry, sources
@@ -36,7 +36,7 @@ class Sizes:
     """How many images there are, and the side to which they are brought, in pixels.
 
     Attributes:
-        count: all of them, or where some are there to test on, those to train on.
+        count: all that differ, or where some are there to test on, those to train on.
         side: in pixels.
         to_test: those to test on; 0 where these are drawn from all.
     """
@@ -54,8 +54,8 @@ class Sizes:
         parts = {part: max(1, min(MOST[part], count)) for part, count in held.items()}
         if parts["test"] < victims:
             raise DpbenchError(
-                f"{self.count + self.to_test} images leave {parts['test']} to test on, fewer than victims={victims}; "
-                "give more images or fewer victims"
+                f"{self.count + self.to_test} different images leave {parts['test']} to test on, fewer than "
+                f"victims={victims}; give more images or fewer victims"
             )
         return DatasetSpec(name=name, image_size=self.side, **parts)
 
@@ -78,7 +78,8 @@ def given_images(given: Any, *, victims: int, image_size: int | None) -> Iterato
         side = image_size or 32
         if Path(name).expanduser().is_dir():
             found = ClassFolders.look_into(DatasetSpec(name=name, image_size=side, private=1, auxiliary=1, test=1))
-            yield Sizes(len(found.train), side, len(found.test or ())).spec(name, victims)
+            to_train, to_test = found.different()
+            yield Sizes(to_train, side, to_test).spec(name, victims)
         else:
             yield Sizes(10_000, side).spec(name, victims)
         return
@@ -94,7 +95,7 @@ def given_images(given: Any, *, victims: int, image_size: int | None) -> Iterato
 
 
 def _arrays(given: Any, image_size: int | None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images (N,3,S,S) uint8, and labels (N,)."""
+    """Images (N,3,S,S) uint8, and labels (N,); of images that are the same the first, as parts share none."""
     pair = isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], Tensor | np.ndarray)
     try:
         items = list(zip(*given, strict=True)) if pair else [given[place] for place in range(len(given))]
@@ -120,7 +121,11 @@ def _arrays(given: Any, image_size: int | None) -> tuple[NDArray[np.uint8], NDAr
             f"labels go up to {labels.max()}: the network would have a logit for each number below it; expected "
             f"classes that are numbered from 0, at most {LARGEST_LABEL}"
         )
-    return images.numpy(), labels
+    first: dict[str, int] = {}
+    for place, image in enumerate(images.numpy()):
+        first.setdefault(content_hash(image), place)
+    kept = list(first.values())
+    return images.numpy()[kept], labels[kept]
 
 
 def _pixels(image: Any, size: int | None) -> Tensor:

@@ -72,6 +72,8 @@ class Means:
             value = getattr(self, name)
             if value is not None and not value >= least:
                 raise DpbenchError(f"--{name} {value} is not usable; expected {'1 or more' if least else 'seconds'}")
+        if self.address and self.executor in ("", "here", "processes"):
+            raise DpbenchError(f"--address {self.address} is of a cluster; add --executor ray, or leave it out")
 
 
 class Lost(DpbenchError):

@@ -19,7 +19,6 @@ from dpbench.errors import DpbenchError
 from dpbench.machine.randomness import derive_generator
 from dpbench.metrics.guarantees import Guarantees
 from dpbench.metrics.linkage import Link
-from dpbench.plugins.configuring import defense_of
 from dpbench.protocols.sharing.units import EntityCell
 from dpbench.protocols.sharing.world import World
 from dpbench.service.quantisation import understood
@@ -73,7 +72,7 @@ class SharedPipeline(Pipeline):
 
     def released(self, cell: CellSpec, protected: ProtectedModel, progress: Progress) -> Released:
         """As of any cell; where a defense averages images of a class, each is given the mean of its group."""
-        together = defense_of(cell.defense).mixed_images
+        together = cell.defense.mixed_images
         if together == 1:
             return super().released(cell, protected, progress)
         images = self.world.parts(cell, progress).test
@@ -106,7 +105,7 @@ class SharedPipeline(Pipeline):
     ) -> tuple[ProtectedModel, str]:
         model = self.world.protected(cell, defense, progress, apart=apart)
         key = self.world.protected_key(cell, defense, progress)
-        together = defense_of(defense).mixed_images
+        together = defense.mixed_images
         if together == 1:
             return model, key
         known = self.world.auxiliary(cell, progress)

@@ -10,7 +10,6 @@ from dpbench.contract.attack import Attack
 from dpbench.contract.spec import PluginSpec
 from dpbench.contract.threat import UNDEFENDED, grants
 from dpbench.errors import DpbenchError
-from dpbench.plugins.configuring import defense_of
 from dpbench.plugins.registry import find_attack, find_defense
 from dpbench.protocols.sharing.reporting.columns import KNOWLEDGE, Knowledge
 from dpbench.protocols.sharing.suite import RIVALS, Condition, SharingAttack, SharingSuite
@@ -89,7 +88,7 @@ def _with(
     sent = {entity: spec for entity, spec in applied.items() if entity != receiver}
     defended = any(spec.name != UNDEFENDED for spec in sent.values())
     if defended:
-        teaches = not any(defense_of(spec).only_attacked for spec in sent.values())
+        teaches = not any(spec.only_attacked for spec in sent.values())
         conditions: list[Condition] = ["defended-features"] if teaches else []
         if teaches and any(spec.name in suite.controls.defenses for spec in sent.values()):
             conditions += ["shuffled-labels", "equal-noise"]

@@ -60,6 +60,7 @@ class Sharing(Protocol[Unit, SharingRecord]):
     boards: ClassVar[BoardKind] = SHARING_BOARDS
     yardstick: ClassVar[Yardstick | None] = SHARING_YARDSTICK
     plots: ClassVar[tuple[str, ...]] = ("benefit", "transfer")
+    tables: ClassVar[tuple[str, ...]] = ("transfer",)
 
     def plan(self, suite: SharingSuite, options: Options, progress: Progress) -> Planned[Unit]:
         """See `Protocol`."""

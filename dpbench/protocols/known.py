@@ -12,7 +12,7 @@ from dpbench.machine import plugin_files
 from dpbench.protocols.boards import KINDS
 from dpbench.protocols.inference.protocol import Inference
 from dpbench.protocols.sharing.protocol import Sharing
-from dpbench.records.archive import head_of, is_archive
+from dpbench.records.archive import ENDING, head_of, is_archive
 from dpbench.running.protocol import Protocol
 from dpbench.suite.files import beside, is_file, parse_toml, suite_text, validated
 from dpbench.text.shown_text import clean
@@ -126,6 +126,8 @@ def of_run(run_dir: Path) -> AnyProtocol:
             f"{run_dir} holds records of a protocol that is not known here, of the folder "
             f"{clean(head_of(run_dir).folder)!r}; make it known with `dpbench --protocol FILE:NAME`"
         )
+    if run_dir.is_file():
+        raise DpbenchError(f"{run_dir} is not a run directory, nor a file of records ({ENDING}); give one of the two")
     folders = " nor ".join(repr(protocol.store.folder) for protocol in _PROTOCOLS.values())
     raise DpbenchError(
         f"{run_dir} is not a run directory: it has neither a folder {folders}; expected what "

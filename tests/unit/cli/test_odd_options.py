@@ -44,6 +44,7 @@ def test_the_matrix_of_transfers_is_a_table_too(tmp_path, dpbench):
     [
         (("list", "suites", "smoky"), "unknown suite 'smoky'; did you mean 'smoke'?"),
         (("list", "attacks", "zzz*"), "unknown attack 'zzz*'"),
+        (("leaderboard", __file__, "--output", "x.csv"), "is not a run directory, nor a file of records (.jsonl.xz)"),
         (("run", "smoke", "--address", "auto"), "--address auto is of a cluster; add --executor ray"),
         (("run", "smoke", "--defense", "gaussian std=1 + laplace"), "all names before the first parameter"),
     ],

@@ -13,7 +13,17 @@ from dpbench.errors import DpbenchError
 from dpbench.plugins.registry import find_attack, find_defense
 from dpbench.protocols.sharing.reporting.columns import KNOWLEDGE, Knowledge
 from dpbench.protocols.sharing.suite import RIVALS, Condition, SharingAttack, SharingSuite
-from dpbench.protocols.sharing.units import THREAT_MODEL_OF, Attacked, OnShared, Training, Transferred, Unit, WorldSpec
+from dpbench.protocols.sharing.units import (
+    THREAT_MODEL_OF,
+    Attacked,
+    EntityCell,
+    OnShared,
+    Training,
+    Transferred,
+    Unit,
+    WorldSpec,
+    setting_text,
+)
 from dpbench.suite.ensembles import is_floor
 from dpbench.suite.grid import assert_belongs, own_metrics, plugin_settings
 from dpbench.suite.suite import PluginEntry
@@ -66,6 +76,20 @@ def plan_sharing(
     if metrics:
         units = [unit.model_copy(update={"metrics": metrics}) if isinstance(unit, OnShared) else unit for unit in units]
     return list({unit.id: unit for unit in units}.values())
+
+
+def shared_in(unit: Unit, *, undefended: bool) -> dict[str, EntityCell]:
+    """In words -> the cell of each entity that shares under a defense in a unit; or that of the public network."""
+    world = unit.world
+    if undefended:
+        return {f"public | seed {world.seed}": world.cell()}
+    shared = {unit.sender: unit.defense} if isinstance(unit, OnShared) else {}
+    shared |= unit.applied if isinstance(unit, Training) else {}
+    return {
+        f"{entity} | {setting_text(defense)} | seed {world.seed}": world.cell(entity, defense=defense)
+        for entity, defense in shared.items()
+        if entity != unit.receiver
+    }
 
 
 def _trainings_alone(suite: SharingSuite, world: WorldSpec, receiver: str) -> list[Unit]:

@@ -128,7 +128,7 @@ def test_a_program_that_cannot_begin_is_one_line(monkeypatch, tmp_path):
         raise RuntimeError("No API key configured")
 
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=refuse))
-    with pytest.raises(DpbenchError, match="--track wandb cannot begin: .*No API key.*; `wandb login`, or WANDB_MODE"):
+    with pytest.raises(DpbenchError, match=r"--track wandb cannot begin: .*No API key.*; `wandb login`, or WANDB_MODE"):
         tracker("wandb", tmp_path)
 
 

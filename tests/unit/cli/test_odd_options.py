@@ -6,10 +6,11 @@ from kept_run import make_run, make_sharing_run
 from dpbench.records.progress import Progress
 
 
-@pytest.fixture
-def run(tmp_path):
-    make_run(tmp_path / "run")
-    return tmp_path / "run"
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("odd") / "run"
+    make_run(folder)
+    return folder
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,10 @@ def test_weights_are_fetched_once_and_images_of_each_unit(tmp_path, monkeypatch)
     monkeypatch.setattr(preflight, "read_weights", lambda backbone, size: read.append((backbone.name, size)))
     monkeypatch.setattr(sharing.SharingLab, "enter", lambda self, unit, progress: entered.append(unit))
     lab = SharingLab(SharedPipeline(CPU, tmp_path))
-    units = [sharing_records.trained("own", [True]).unit, sharing_records.attacked("decoder", "query", [0.5]).unit]
+    units = [
+        sharing_records.trained("own", [True]).unit,
+        sharing_records.attacked("decoder", "query", [0.5], "gaussian").unit,
+    ]
     for unit in units:
         lab.fetch(unit, lambda text: None)
     assert (read, entered) == ([("resnet10t", 32)], units)

@@ -19,7 +19,6 @@ from dpbench.machine.writing import write_changed
 from dpbench.protocols.known import loaded
 from dpbench.records.collected import heads_of
 from dpbench.records.pictures import gone, lost_and_gone
-from dpbench.records.progress import Progress
 from dpbench.records.record import Envelope
 from dpbench.records.repeats import Repeats, content_of
 from dpbench.report.page import write_page
@@ -85,7 +84,7 @@ def run_suite(
     choose_device(device)  # before anything is written
     followers = [tracker(name, plan.output) for name in trackers if left or name not in TRACKERS]
     # several shares have one directory: whoever follows it sees all of them
-    Progress.begin(plan.output, plan.everything if options.shard else [unit.id for unit in plan.units])
+    settings["consists_of"] = plan.everything if options.shard else None
     with Display(console, plan) as display:
         trace = Trace() if profile else None
         records = execute(plan, **settings, watcher=Several(display, *followers), trace=trace)

@@ -88,7 +88,7 @@ register_protocol(Sharing())
 _load_installed()
 
 
-def loaded(suite: str | Spec) -> tuple[AnyProtocol, Any]:
+def loaded(suite: str | Path | Spec) -> tuple[AnyProtocol, Any]:
     """A suite with its protocol.
 
     Args:
@@ -98,7 +98,8 @@ def loaded(suite: str | Spec) -> tuple[AnyProtocol, Any]:
         DpbenchError: no such suite, a protocol that there is not, a TOML syntax error (with its line), an unknown key
             (with a suggestion), a value that does not fit.
     """
-    if isinstance(suite, str):
+    if isinstance(suite, str | Path):
+        suite = str(suite)
         content = parse_toml(suite_text(suite), origin=suite)
         if is_file(suite):
             content = beside(content, Path(suite).parent)

@@ -71,7 +71,9 @@ def _main(panel: pd.DataFrame) -> tuple[str, str, str]:
 def caveat_lines(panel: pd.DataFrame) -> list[str]:
     """What leakage in the table is made of where that has to be said, and who is re-identified in spite of it."""
     shown = panel[_of_tier(panel, _main(panel)) & (panel["attack"] == WORST_CASE)]
-    return [*leakage_lines(shown), *filter(None, [recognised_line(panel), linked_line(panel)])]
+    called = short_arguments(panel)
+    named = recognised_line(panel, called), linked_line(panel, called)
+    return [*leakage_lines(shown, called), *filter(None, named)]
 
 
 def _of_tier(rows: pd.DataFrame, tier: tuple[str, str, str]) -> pd.Series[bool]:

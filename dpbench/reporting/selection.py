@@ -64,7 +64,9 @@ def main_attacker(panel: pd.DataFrame) -> tuple[str, str, str]:
 def caveat_lines(panel: pd.DataFrame) -> list[str]:
     """What leakage in the table is made of where that has to be said, and who is re-identified in spite of it."""
     shown = panel[of_attacker(panel, main_attacker(panel)) & (panel["attack"] == WORST_CASE)]
-    return [*leakage_lines(shown), *filter(None, [recognised_line(panel), linked_line(panel)])]
+    called = short_arguments(panel)
+    named = recognised_line(panel, called), linked_line(panel, called)
+    return [*leakage_lines(shown, called), *filter(None, named)]
 
 
 def of_attacker(rows: pd.DataFrame, tier: tuple[str, str, str]) -> pd.Series[bool]:

@@ -127,6 +127,7 @@ class Protocol(abc.ABC, Generic[U, R]):
         boards: how its boards name their rows and are read, for the gate.
         yardstick: what its boards are set against; None: rows of two runs do not stand together.
         plots: what a `.png` of `dpbench leaderboard` may show, the first by default.
+        tables: those of them that are written as a table too.
     """
 
     name: ClassVar[str]
@@ -137,6 +138,7 @@ class Protocol(abc.ABC, Generic[U, R]):
     boards: ClassVar[BoardKind]
     yardstick: ClassVar[Yardstick | None] = None
     plots: ClassVar[tuple[str, ...]] = ()
+    tables: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def plan(self, suite: Any, options: Options, progress: Progress) -> Planned[U]:

@@ -54,9 +54,11 @@ class Server(http.server.ThreadingHTTPServer):
             raise DpbenchError(f"port {port} of {ADDRESS}: {error.strerror}; choose another with --port") from error
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that left before its answer came is nothing to tell; anything else is."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
+        """A browser that left before its answer was there is no error; anything else is a line."""
+        error = sys.exception()
+        if error is not None and not isinstance(error, ConnectionError):
+            debug(error)
+            print(f"dpbench: a page could not be sent: {clean(reason(error), ERROR_LIMIT)}", file=sys.stderr)
 
     @property
     def url(self) -> str:

@@ -201,11 +201,11 @@ class Inference(Protocol[CellSpec, Record]):
 
     def write(self, records: Sequence[Record], board: pd.DataFrame, output: Path, plot: str) -> int:
         """See `Protocol`."""
-        if output.suffix == ".tex":
+        if output.suffix.lower() == ".tex":
             return self.write_paper(board, output)
         if output.suffix.lower() == ".html":
             write_page(report_of_cells(board, records), output)
-        elif output.suffix not in PLOTTED:
+        elif output.suffix.lower() not in PLOTTED:
             write_board(board, output)
         elif plot == "tradeoff":
             write_tradeoff(board, output)

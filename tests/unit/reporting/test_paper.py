@@ -71,7 +71,7 @@ def test_rows_columns_and_labels_are_chosen(tmp_path, dpbench):
     assert "keeps its name" in dpbench(*arguments[:4], "--labels", "none=X").err
     assert "expected NAME=LABEL" in dpbench(*arguments[:4], "--labels", "gaussian").err
     assert (
-        "keeps the names of defenses"
+        "expected --output FILE in .png, .pdf, .svg, .tex"
         in dpbench(*arguments[:2], "--output", tmp_path / "x.csv", "--labels", "gaussian=X").err
     )
 

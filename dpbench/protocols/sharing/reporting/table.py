@@ -19,7 +19,7 @@ from dpbench.protocols.sharing.records import SharingRecord
 from dpbench.protocols.sharing.reporting.columns import FLOOR, SUBJECT, columns_with, varied_arguments
 from dpbench.protocols.sharing.reporting.plots import write_benefit, write_transfer
 from dpbench.protocols.sharing.reporting.transfer import build_transfer, matrices
-from dpbench.reporting.plots.plot_style import LABELS
+from dpbench.reporting.plots.plot_style import LABELS, PLOTTED
 from dpbench.suite.names import arguments_text
 from dpbench.text.shown_text import ERROR_LIMIT, clean
 from dpbench.text.tables import csv_text, in_markdown
@@ -70,7 +70,7 @@ def write_sharing_board(records: list[SharingRecord], board: pd.DataFrame, outpu
         if plot != "transfer" and table["leakage"].notna().any():
             text += f"\n{NO_PRIVACY[0].upper()}{NO_PRIVACY[1:]}.\n"
         write_atomically(output, lambda path: path.write_text(text, encoding="utf-8"))
-    elif output.suffix in (".png", ".pdf", ".svg"):
+    elif output.suffix.lower() in PLOTTED:
         (write_transfer if plot == "transfer" else write_benefit)(table, output)
     else:
         raise DpbenchError(

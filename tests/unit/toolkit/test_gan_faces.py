@@ -7,6 +7,7 @@ import torch
 from dpbench_attacks import gan_faces
 from dpbench_attacks.gan_faces import FaceGanInversion, all_grey
 from parsing import parse_suite
+from tiny_suite import tiny_suite
 from torch import nn
 
 from dpbench import api
@@ -76,26 +77,8 @@ def test_finds_what_it_painted():
     assert seen.notes["converged"] is True
 
 
-SUITE = """
-name = "tiny"
-victims = 4
-[dataset]
-private = 20
-auxiliary = 20
-test = 8
-[[backbones]]
-name = "resnet10t"
-weights = "fit"
-split_points = ["layer1"]
-[[defenses]]
-name = "none"
-[[attacks]]
-name = "gan-faces"
-"""
-
-
 def test_without_its_weights_it_is_refused_before_anything_runs(tmp_path, monkeypatch):
-    suite = parse_suite(SUITE, origin="tiny.toml")
+    suite = parse_suite(tiny_suite(attacks=["gan-faces"]), origin="tiny.toml")
     assert len(api.plan(suite, output=tmp_path).units) == 1
     absent = dataclasses.replace(carriers.FACE_GAN, module="no_such_package")
     monkeypatch.setattr(gan_faces, "FACE_GAN", absent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dpbench.errors import DpbenchError
+from dpbench.errors import DpbenchError, reason
 from dpbench.machine.devices import autocast
 from dpbench.models.checkpoints import misfit, read_checkpoint
 
@@ -28,18 +28,24 @@ POINTS = 40
 LONGEST = 1 << 20
 """Bytes of a configuration, at most."""
 
+PREDICTIONS = ("epsilon", "sample", "v_prediction")
+"""What a model may predict: the noise, the image, or the velocity of Salimans & Ho 2022."""
+
 
 def assert_diffusers() -> None:
-    """The package `diffusers` is installed.
+    """The package `diffusers` is installed, and what is used of it can be imported.
 
     Raises:
-        DpbenchError: it is not.
+        DpbenchError: it is not, or cannot.
     """
-    if importlib.util.find_spec("diffusers") is None:
+    try:
+        package = importlib.import_module("diffusers")
+        _ = package.UNet2DModel, package.DDIMScheduler  # it imports them only now
+    except Exception as error:  # a package that lacks another raises what it likes
         raise DpbenchError(
-            "the attack 'diffusion' needs the package diffusers, which is not installed; run "
-            "`pip install diffusers`, or leave the attack out"
-        )
+            f"the package diffusers is needed and cannot be imported ({reason(error)}); run "
+            "`pip install 'dpbench[diffusion]'`, or leave the attack out"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Denoiser:
     Attributes:
         network: noisy images and times -> what it predicts, as `diffusers` gives it.
         alphas: cumulative products, (times,): the share of the image's variance at each time.
-        predicts: `epsilon`, `sample` or `v_prediction`.
+        predicts: one of `PREDICTIONS`.
     """
 
     network: nn.Module
@@ -98,36 +104,58 @@ def linear_alphas(times: int = 1000) -> Tensor:
 
 
 def read_pipeline(weights: Path, config: Path, scheduler: Path, image_shape: tuple[int, int, int]) -> Denoiser:
-    """The pixel model of a pipeline's folder; its code, if any, is not looked at.
+    """The pixel model of a pipeline's folder, on the CPU and in eval mode; its code, if any, is not looked at.
 
     Raises:
-        DpbenchError: it is no `UNet2DModel` of three channels, for images of another size, or its files are damaged.
+        DpbenchError: it is no `UNet2DModel` of three channels, is for images of another size, does not denoise, or its
+            files are damaged.
     """
     from diffusers import DDIMScheduler, UNet2DModel
 
     told = read_config(config, "UNet2DModel")
     size = told.get("sample_size")
-    sides = (size, size) if isinstance(size, int) else tuple(size or ())
+    sides = tuple(size) if isinstance(size, list) else (size, size)
     if sides != image_shape[1:] or told.get("in_channels", 3) != 3 or told.get("out_channels", 3) != 3:
         raise DpbenchError(
             f"the diffusion model of {config} paints {told.get('out_channels', 3)} channels of {size}; expected 3 of "
             f"{image_shape[1]}x{image_shape[2]}: take one of that size, or none, to train one"
         )
     try:
-        network = UNet2DModel.from_config(told)
+        network: nn.Module = UNet2DModel.from_config(told)
         schedule = DDIMScheduler.from_config(read_config(scheduler, "Scheduler"))
+        alphas, predicts = schedule.alphas_cumprod.float(), str(schedule.config.prediction_type)
     except DpbenchError:
         raise
     except Exception as error:
         raise DpbenchError(
-            f"the diffusion model of {config} cannot be made: {type(error).__name__}: {error}"
+            f"the diffusion model of {config} and {scheduler.name} cannot be made ({reason(error)}); copy the folder "
+            "again, or save it with the diffusers that are installed"
         ) from error
+    if predicts not in PREDICTIONS:
+        raise DpbenchError(f"{scheduler} has prediction_type = {predicts!r}; expected one of {', '.join(PREDICTIONS)}")
+    if not (len(alphas) > 1 and bool(((alphas > 0) & (alphas < 1)).all()) and bool((alphas.diff() <= 0).all())):
+        raise DpbenchError(f"{scheduler} has no schedule in which noise grows from next to nothing; copy it again")
     state = read_checkpoint(weights).state
     wrong = misfit(state, network)
     if wrong:
         raise DpbenchError(f"{weights} does not fit {config}: {wrong}")
     network.load_state_dict(state)
-    return Denoiser(network, schedule.alphas_cumprod.float(), str(schedule.config.prediction_type))
+    denoiser = Denoiser(network.eval(), alphas, predicts)
+    _assert_denoises(denoiser, image_shape, weights)
+    return denoiser
+
+
+@torch.no_grad()
+def _assert_denoises(denoiser: Denoiser, image_shape: tuple[int, int, int], weights: Path) -> None:
+    try:
+        image, _ = denoiser.split(torch.zeros(1, *image_shape), len(denoiser.alphas) // 2)
+    except Exception as error:
+        raise DpbenchError(
+            f"the diffusion model of {weights} fails on an image {image_shape} ({reason(error)}); expected one that is "
+            "given noisy images and a time, and nothing else"
+        ) from error
+    if not bool(image.isfinite().all()):
+        raise DpbenchError(f"the diffusion model of {weights} gives values that are not finite; copy it again")
 
 
 def read_config(path: Path, kind: str) -> dict[str, Any]:

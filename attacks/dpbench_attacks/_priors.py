@@ -19,9 +19,7 @@ from dpbench.machine import plugin_files
 from dpbench.machine.devices import autocast, place
 from dpbench.machine.process_state import preserved
 from dpbench.models.checkpoints import misfit, read_checkpoint
-from dpbench.toolkit.release_match import ReleaseMatch
 from dpbench_attacks._gan_networks import Generator
-from dpbench_attacks._gan_search import normal
 from dpbench_attacks._gan_training import VERSION, GanTraining
 
 OUTSIDE = 0.05
@@ -86,16 +84,14 @@ class ChosenPrior(Attack, abc.ABC):
         if self.checkpoint is None:
             return
         if self.prior is None:
-            raise DpbenchError(
-                f'{self.name}: `checkpoint` is given without `prior`; name the generator: prior = "my_gan.py:build"'
-            )
+            raise DpbenchError('`checkpoint` is given without `prior`; name the generator: prior = "my_gan.py:build"')
         read_checkpoint(self.checkpoint)
 
     def assert_fits(self, image_shape: tuple[int, int, int]) -> None:
         """A generator of one's own paints images of this shape.
 
         Raises:
-            DpbenchError: it does not, or they are not finite or not in [0, 1].
+            DpbenchError: it does not, they are not finite or not in [0, 1], or no gradient leads to z where it is followed.
         """
         if self.prior is not None:
             self._own(image_shape, torch.device("cpu"))
@@ -104,7 +100,8 @@ class ChosenPrior(Attack, abc.ABC):
         """The generator, frozen and in eval mode.
 
         Raises:
-            DpbenchError: the user's own does not paint images of this size, finite and in [0,1].
+            DpbenchError: the user's own does not paint images of this size, finite and in [0,1], or no gradient leads to
+                z where it is followed.
         """
         if self.prior is not None:
             return self._own(seen.image_shape, seen.released.device)
@@ -170,21 +167,28 @@ class ChosenPrior(Attack, abc.ABC):
             )
         return network
 
-    @torch.no_grad()
     def _assert_paints(self, generator: Blocks, image_shape: tuple[int, int, int], device: torch.device) -> None:
+        follows = self.needs == "weights"
         z = torch.randn(2, generator.latent, generator=torch.Generator().manual_seed(0)).to(device)
+        z.requires_grad_(follows)
         wanted = (2, *image_shape)
         try:
-            images = z
-            for block in generator.blocks:
-                images = block(images)
-        except Exception as error:
+            with torch.set_grad_enabled(follows):
+                images = z
+                for block in generator.blocks:
+                    images = block(images)
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
             raise DpbenchError(
                 f"prior {self._shown} fails on z of shape {tuple(z.shape)}: {reason(error)}; fix {self._shown}"
             ) from error
         if not isinstance(images, Tensor) or tuple(images.shape) != wanted:
             came = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
             raise DpbenchError(f"prior {self._shown} paints {came} from two z; expected images {wanted}: resize in it")
+        if images.dtype != torch.float32:
+            kind = str(images.dtype).removeprefix("torch.")
+            raise DpbenchError(f"prior {self._shown} paints images of {kind}; expected float32: give images.float()")
         if not bool(images.isfinite().all()):
             raise DpbenchError(f"prior {self._shown} paints values that are not finite; check its weights")
         low, high = float(images.min()), float(images.max())
@@ -192,6 +196,19 @@ class ChosenPrior(Attack, abc.ABC):
             raise DpbenchError(
                 f"prior {self._shown} paints values from {low:.2f} to {high:.2f}; expected [0, 1]: rescale in it"
             )
+        if follows and not _leads_back(images, z):
+            raise DpbenchError(
+                f"prior {self._shown} lets no gradient through to z, and {self.name} follows gradients; make it "
+                "differentiable, or take 'gan-cma'"
+            )
+
+
+def _leads_back(images: Tensor, z: Tensor) -> bool:
+    """Whether there is a gradient of images by the z that they were painted from."""
+    try:
+        return torch.autograd.grad(images.sum(), z, allow_unused=True)[0] is not None
+    except RuntimeError:  # something on the way was detached, or written over
+        return False
 
 
 def dcgan_blocks(network: Generator) -> list[Block]:
@@ -216,23 +233,3 @@ def dcgan_blocks(network: Generator) -> list[Block]:
 
     doublings = [*network.early[2:], *network.late[:-2]]
     return [fast(block) for block in (entered, *doublings, to_image)]
-
-
-@torch.no_grad()
-def best_of_pool(
-    match: ReleaseMatch, network: Blocks, pool: int, size: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """The z (N, latent) of a pool nearest to each victim, and the mean distance (N,) of all of them."""
-    target = match.standardised(match.released)
-    lowest = torch.full((len(target),), torch.inf, device=target.device)
-    best = torch.zeros(len(target), network.latent, device=target.device)
-    first = torch.zeros(len(target), device=target.device)
-    for count in (min(size, pool - done) for done in range(0, pool, size)):
-        z = normal(count, network.latent, target.device, generator)
-        release = match.standardised(match.release(network(z), generator))
-        distance, chosen = (torch.cdist(target, release).square() / target.shape[1]).min(1)
-        first = first + torch.cdist(target, release).square().mean(1) / target.shape[1] * count / pool
-        better = distance < lowest
-        lowest = torch.where(better, distance, lowest)
-        best = torch.where(better[:, None], z[chosen], best)
-    return best, first

@@ -63,11 +63,15 @@ class FeatureOrientedReconstruction(Attack):
 
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """Fit the substitute and its decoder, then decode: (N,3,H,W) in [0,1]."""
-        released = pooled(victim_releases(seen))
+        releases = victim_releases(seen)
+        released = pooled(releases)
         heard = torch.cat([released, *([pooled([seen.overheard])] if seen.overheard is not None else [])])
         batch = min(self.batch_size, seen.auxiliary.training_batch(self.batch_size))
         own = self.model_dump(exclude={name for name in type(self).model_fields if name.startswith("decoder")})
-        identity = content_hash([own, batch, tuple(heard.shape), seen.image_shape, seen.server is not None])[:16]
+        # of releases that are pooled, it counts whose: others were heard once
+        pooling = [len(released)] if len(releases) > 1 else []
+        known = [own, batch, tuple(heard.shape), seen.image_shape, seen.server is not None, *pooling]
+        identity = content_hash(known)[:16]
         substitute = Substitute(tuple(heard.shape[1:]), seen.image_shape)
 
         def train(train_generator: torch.Generator) -> dict[str, Tensor]:

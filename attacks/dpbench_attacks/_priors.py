@@ -91,7 +91,7 @@ class ChosenPrior(Attack, abc.ABC):
         """A generator of one's own paints images of this shape.
 
         Raises:
-            DpbenchError: it does not, they are not finite or not in [0, 1], or no gradient leads to z where it is followed.
+            DpbenchError: it does not, they are not finite or not in [0, 1], or the gradient that is followed is not there.
         """
         if self.prior is not None:
             self._own(image_shape, torch.device("cpu"))
@@ -100,8 +100,8 @@ class ChosenPrior(Attack, abc.ABC):
         """The generator, frozen and in eval mode.
 
         Raises:
-            DpbenchError: the user's own does not paint images of this size, finite and in [0,1], or no gradient leads to
-                z where it is followed.
+            DpbenchError: the user's own does not paint images of this size, finite and in [0,1], or the gradient
+                that is followed is not there.
         """
         if self.prior is not None:
             return self._own(seen.image_shape, seen.released.device)

@@ -91,7 +91,7 @@ class ChosenPrior(Attack, abc.ABC):
         """A generator of one's own paints images of this shape.
 
         Raises:
-            DpbenchError: it does not, they are not finite or not in [0, 1], or the gradient that is followed is not there.
+            DpbenchError: it does not, they are not finite or not in [0, 1], or no gradient of them is there to follow.
         """
         if self.prior is not None:
             self._own(image_shape, torch.device("cpu"))

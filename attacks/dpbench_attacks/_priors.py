@@ -18,8 +18,9 @@ from dpbench.errors import DpbenchError, is_interrupt, reason, unknown
 from dpbench.machine import plugin_files
 from dpbench.machine.devices import autocast, place
 from dpbench.machine.process_state import preserved
+from dpbench.models.carriers import FACE_GAN, checked_file
 from dpbench.models.checkpoints import misfit, read_checkpoint
-from dpbench_attacks._gan_networks import Generator
+from dpbench_attacks._gan_networks import FaceGenerator, Generator, all_grey, trained_on_faces
 from dpbench_attacks._gan_training import VERSION, GanTraining
 
 OUTSIDE = 0.05
@@ -56,11 +57,14 @@ class Blocks:
 class ChosenPrior(Attack, abc.ABC):
     """Parameters that name a generator, and how it is made: see `gan-progressive`."""
 
+    ids_skip_default = ("faces",)
+
     prior: File | None = Field(
         None, description='a generator of your own, "my_gan.py:build": a function that returns it; else one is trained'
     )
     function: str = Field("build", description="of the file `prior`; what follows its colon")
     checkpoint: File | None = Field(None, description="weights of that generator: safetensors or a plain state dict")
+    faces: bool = Field(False, description="search the generator of `gan-faces`, trained on many faces beforehand")
     training_steps: int = Field(2000, ge=1, le=1_000_000, description="of the GAN that is trained, as in `gan`")
     width: int = Field(32, ge=4, le=256, description="likewise")
     latent: int = Field(64, ge=2, le=1024, description="likewise")
@@ -76,11 +80,15 @@ class ChosenPrior(Attack, abc.ABC):
         return given
 
     def assert_at_hand(self) -> None:
-        """The checkpoint holds tensors and nothing else, and there is a generator to load it into.
+        """One generator is named, its weights are at hand, and a checkpoint holds tensors and nothing else.
 
         Raises:
-            DpbenchError: it does not.
+            DpbenchError: it is not, they are not, or it does not.
         """
+        if self.faces and self.prior is not None:
+            raise DpbenchError(f"faces and prior = {self._shown!r} are two generators; leave one of them out")
+        if self.faces:
+            checked_file(FACE_GAN)
         if self.checkpoint is None:
             return
         if self.prior is None:
@@ -105,6 +113,11 @@ class ChosenPrior(Attack, abc.ABC):
         """
         if self.prior is not None:
             return self._own(seen.image_shape, seen.released.device)
+        if self.faces:
+            grey = all_grey(seen.auxiliary)
+            of_faces = trained_on_faces(seen.image_shape, grey=grey)
+            place(of_faces, seen.released.device).eval().requires_grad_(False)
+            return Blocks(of_faces.latent, face_blocks(of_faces), [FACE_GAN.sha256, grey])
         training = GanTraining.of(self)
         network = training.trained(seen)
         return Blocks(network.latent, dcgan_blocks(network), [training.model_dump(), VERSION])
@@ -191,7 +204,7 @@ class ChosenPrior(Attack, abc.ABC):
             raise DpbenchError(f"prior {self._shown} paints images of {kind}; expected float32: give images.float()")
         if not bool(images.isfinite().all()):
             raise DpbenchError(f"prior {self._shown} paints values that are not finite; check its weights")
-        low, high = float(images.min()), float(images.max())
+        low, high = map(float, images.detach().aminmax())
         if low < -OUTSIDE or high > 1 + OUTSIDE:
             raise DpbenchError(
                 f"prior {self._shown} paints values from {low:.2f} to {high:.2f}; expected [0, 1]: rescale in it"
@@ -224,12 +237,25 @@ def dcgan_blocks(network: Generator) -> list[Block]:
         features: Tensor = network.early[:2](network.start(z).unflatten(1, (-1, 4, 4)))
         return features
 
-    def fast(block: Block) -> Block:
-        def run(features: Tensor) -> Tensor:
-            with autocast(features.device):
-                return block(features).float()
-
-        return run
-
     doublings = [*network.early[2:], *network.late[:-2]]
-    return [fast(block) for block in (entered, *doublings, to_image)]
+    return [_fast(block) for block in (entered, *doublings, to_image)]
+
+
+def face_blocks(network: FaceGenerator) -> list[Block]:
+    """The blocks of the generator of faces: from z, two doublings, and what paints the image of (N,128,16,16)."""
+
+    def entered(z: Tensor) -> Tensor:
+        features: Tensor = network.main[:3](z[:, :, None, None])
+        return features
+
+    return [*map(_fast, (entered, network.main[3:6], network.main[6:9])), network.second_half]
+
+
+def _fast(block: Block) -> Block:
+    """The same block in the precision that is fast here; gives fp32."""
+
+    def run(features: Tensor) -> Tensor:
+        with autocast(features.device):
+            return block(features).float()
+
+    return run

@@ -106,6 +106,10 @@ def test_who_follows_no_gradient_needs_none(prior: Path) -> None:
     configure(GradientFreeGanInversion, {"prior": f"{prior}:detached"}).assert_fits(SHAPE)
 
 
+def test_two_generators(prior: Path) -> None:
+    refused(configure(GradientFreeGanInversion, {"prior": f"{prior}:fine", "faces": True}), "are two generators")
+
+
 def test_a_checkpoint_of_no_numbers_is_refused(prior: Path, tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_file({"mix.weight": torch.full((768, 4), float("nan")), "mix.bias": torch.zeros(768)}, path)

@@ -127,6 +127,7 @@ class FeatureOrientedReconstruction(Attack):
                 critic_optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 critic_optimizer.step()
+                critic.requires_grad_(False)  # it is followed, not trained
                 fooled = -critic(false).mean()
                 loss = (1 - self.mmd_weight) * fooled + self.mmd_weight * mmd(false, others)
                 if reader is not None and self.label_weight:
@@ -134,6 +135,7 @@ class FeatureOrientedReconstruction(Attack):
                     loss = loss + self.label_weight * reader(release, labels[chosen.to(labels.device)].to(device))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
+                critic.requires_grad_(True)
             nn.utils.clip_grad_norm_(substitute.parameters(), 1.0)
             optimizer.step()
             for schedule in schedules:

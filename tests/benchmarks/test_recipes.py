@@ -13,9 +13,10 @@ A sanity check, in minutes on 2 cores, and the published comparison, in about an
 
 `full`: the published step counts and our attacks as registered (UnSplit alone is short of its 1,000 rounds: 200), on 8
 victims, or as many as DPBENCH_RECIPES_VICTIMS says. Without it each recipe takes the reduced share of its steps in
-`RECIPES`, on 2 victims, models that both sides share are trained for 300 steps, and what is in `SMALL` of
+`RECIPES`, on 2 victims, the generator that both sides share is trained for 300 steps, and what is in `SMALL` of
 `recipes/setting.py` is measured at the budget `small`. Decoders are judged on 64 victims in both.
-DPBENCH_RECIPES_OUT=FILE appends each result as a line of JSON, as soon as it is there.
+DPBENCH_RECIPES_OUT=FILE appends each result as a line of JSON, as soon as it is there. DPBENCH_RECIPES_CACHE=FOLDER
+keeps the client and what both sides share, so that recipes can be run one by one (`-k drag_plain`).
 
 Not compared: PFO (known from its paper only).
 """
@@ -27,6 +28,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -130,11 +132,17 @@ RECIPES = {
         {"steps": 50, "recurrences": 4},
         more=lambda setting: setting.denoiser(VICTIMS),
     ),
-    "detokenizer_plain": Recipe(detokenizer_plain, "decoder-tokens", {"steps": 10_000}, {"steps": 100}, victims=64),
+    "detokenizer_plain": Recipe(
+        detokenizer_plain,
+        "decoder-tokens",
+        {"steps": 10_000},
+        {"steps": 200, "width": 256, "layers": 2, "batch": 64},
+        victims=64,
+    ),
     # the same access, another prior
     "dip_plain": Recipe(dip_plain, "rmle", {"steps": 20_000}, {"steps": 500}),
     "dip_itself": Recipe(dip_plain, "dip", {"steps": 20_000}, {"steps": 1000}),
-    "flow_plain": Recipe(flow_plain, "flow", {"epochs": 50, "steps": 10_000}, {"epochs": 6, "steps": 700}, victims=64),
+    "flow_plain": Recipe(flow_plain, "flow", {"epochs": 50, "steps": 10_000}, {"epochs": 6, "steps": 250}, victims=64),
     "fora_plain": Recipe(fora_plain, "fora", {"steps": 40_000}, {"steps": 1500}, victims=64, blind=True),
     "reorder_plain": Recipe(
         reorder_plain,
@@ -161,7 +169,7 @@ def rows(request):
 
 @pytest.fixture(scope="module")
 def setting(cache):
-    return Setting(cache / "datasets")
+    return Setting(Path(os.environ.get("DPBENCH_RECIPES_CACHE", cache)))
 
 
 @pytest.mark.parametrize("name", RECIPES)

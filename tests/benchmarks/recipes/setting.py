@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,13 +18,14 @@ from dpbench.contract.defense import ProtectedModel
 from dpbench.contract.images import LabelledImages
 from dpbench.data.datasets import load_parts
 from dpbench.data.spec import DatasetSpec
-from dpbench.machine import devices
+from dpbench.machine import cache, devices
 from dpbench.machine.randomness import derive_generator, seeded
 from dpbench.models import backbones, splitting, training
 from dpbench.models.spec import BackboneSpec
 from dpbench.plugins.configuring import configure
 from dpbench.plugins.registry import attacks
 from dpbench.service.release import WhiteBox
+from dpbench.text.hashing import content_hash
 
 FULL = os.environ.get("DPBENCH_RECIPES") == "full"
 CPU = torch.device("cpu")
@@ -33,10 +35,8 @@ SHAPE = (3, 32, 32)
 FEW = 8
 """Noise tensors that `FewNoises` draws from."""
 
-REDUCED: dict[str, dict[str, Any]] = {
-    name: {"training_steps": 300} for name in ("gan", "gan-progressive", "gan-cma", "diffusion")
-}
-"""Models that both sides share learn less without `full`."""
+REDUCED: dict[str, dict[str, Any]] = {name: {"training_steps": 300} for name in ("gan", "gan-progressive", "gan-cma")}
+"""The generator that both sides share learns less without `full`."""
 
 SMALL = ("dip", "diffusion", "decoder-tokens", "flow", "fora", "reorder", "mixture", "fuse")
 """Without `full` these are measured at the budget `small`."""
@@ -69,24 +69,35 @@ class Shuffled(ProtectedModel):
 class Setting:
     """A client fitted on private images, and attackers with the same auxiliary images and victims."""
 
-    def __init__(self, cache) -> None:
-        self.parts = load_parts(DATASET, cache=cache)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.parts = load_parts(DATASET, cache=folder / "datasets")
         with seeded(0, CPU):
             model = devices.place(self._empty_backbone(), CPU)
-            training.fit_classifier(
-                nn.Sequential(backbones.normalisation(model), model),
-                self.parts.private,
-                epochs=BACKBONE.epochs,
-                learning_rate=BACKBONE.learning_rate,
-                generator=derive_generator(CPU, "fit"),
-                progress=lambda text: None,
-            )
+            model.load_state_dict(self._kept("client", lambda: self._fitted(model)))
             self.split = self._split(model)
             # UnSplit knows the architecture only
             self.untrained_head = devices.place(self._split(self._empty_backbone()).client_head, CPU)
         self.remembered: dict[str, tuple[dict[str, Tensor], float]] = {}
+        self.priors: dict[str, dict[str, Tensor]] = {}
         self.owed_seconds = 0.0
         self._ours: dict[str, tuple[Tensor, float]] = {}
+
+    def _kept(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """What is made once and used by both sides."""
+        key = content_hash([name, DATASET.model_dump(), BACKBONE.model_dump()])
+        return cache.remember(self.folder, "recipes", key, make)
+
+    def _fitted(self, model: nn.Module) -> dict[str, Tensor]:
+        training.fit_classifier(
+            nn.Sequential(backbones.normalisation(model), model),
+            self.parts.private,
+            epochs=BACKBONE.epochs,
+            learning_rate=BACKBONE.learning_rate,
+            generator=derive_generator(CPU, "fit"),
+            progress=lambda text: None,
+        )
+        return dict(model.state_dict())
 
     def _empty_backbone(self) -> nn.Module:
         return backbones.create_backbone(BACKBONE, image_size=SHAPE[1], classes=len(self.parts.classes))
@@ -120,16 +131,21 @@ class Setting:
         )
 
     def _remember(self, name: str, train: Callable[..., dict[str, Tensor]], depends_on: str):
-        known = name in self.remembered
-        if not known:
-            started = time.perf_counter()
-            state = train(derive_generator(CPU, name, depends_on))
-            self.remembered[name] = state, time.perf_counter() - started
-        state, seconds = self.remembered[name]
-        if known and depends_on == "query":
+        started = time.perf_counter()
+
+        def make() -> dict[str, Tensor]:
+            return train(derive_generator(CPU, name, depends_on))
+
+        if depends_on == "auxiliary":
+            state = self.priors[name] = self._kept(name, make)
+            self.owed_seconds -= time.perf_counter() - started
+            return state
+        if name in self.remembered:
+            state, seconds = self.remembered[name]
             self.owed_seconds += seconds
-        if not known and depends_on == "auxiliary":
-            self.owed_seconds -= seconds
+            return state
+        state = make()
+        self.remembered[name] = state, time.perf_counter() - started
         return state
 
     def configured(self, name: str, arguments: dict[str, Any]) -> Attack:
@@ -159,8 +175,6 @@ class Setting:
         """The diffusion model that ours trained: for DRAG."""
         self.ours("diffusion", victims, ProtectedModel)
         network = small_unet(SHAPE, self.configured("diffusion", {}).width)
-        network.load_state_dict(
-            next(kept[0] for name, kept in self.remembered.items() if name.startswith("diffusion-"))
-        )
+        network.load_state_dict(next(kept for name, kept in self.priors.items() if name.startswith("diffusion-")))
         placed = devices.place(network, CPU).eval().requires_grad_(False)
         return {"denoiser": Denoiser(placed, linear_alphas(), "epsilon")}

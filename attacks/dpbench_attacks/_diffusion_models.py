@@ -115,10 +115,11 @@ def read_pipeline(weights: Path, config: Path, scheduler: Path, image_shape: tup
     told = read_config(config, "UNet2DModel")
     size = told.get("sample_size")
     sides = tuple(size) if isinstance(size, list) else (size, size)
-    if sides != image_shape[1:] or told.get("in_channels", 3) != 3 or told.get("out_channels", 3) != 3:
+    channels = told.get("in_channels", 3), told.get("out_channels", 3)
+    if sides != image_shape[1:] or channels != (3, 3):
         raise DpbenchError(
-            f"the diffusion model of {config} paints {told.get('out_channels', 3)} channels of {size}; expected 3 of "
-            f"{image_shape[1]}x{image_shape[2]}: take one of that size, or none, to train one"
+            f"the diffusion model of {config} takes {channels[0]} channels and paints {channels[1]}, of {size} pixels; "
+            f"expected 3 and 3, of {list(image_shape[1:])}: take one like that, or none, to train one"
         )
     try:
         network: nn.Module = UNet2DModel.from_config(told)

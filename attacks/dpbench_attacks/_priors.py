@@ -73,9 +73,15 @@ class ChosenPrior(Attack, abc.ABC):
     @model_validator(mode="before")
     @classmethod
     def _named_function(cls, given: Any) -> Any:
-        """`my_gan.py:build` names a file and a function in it."""
+        """`my_gan.py:build` names a file and a function in it.
+
+        Raises:
+            DpbenchError: `function` names another one.
+        """
         if isinstance(given, dict) and isinstance(given.get("prior"), str) and ".py:" in given["prior"]:
             file, _, function = given["prior"].rpartition(":")
+            if given.get("function", function) != function:
+                raise DpbenchError(f"prior and function name {function!r} and {given['function']!r}; leave one out")
             return given | {"prior": file, "function": function}
         return given
 
@@ -89,6 +95,10 @@ class ChosenPrior(Attack, abc.ABC):
             raise DpbenchError(f"faces and prior = {self._shown!r} are two generators; leave one of them out")
         if self.faces:
             checked_file(FACE_GAN)
+        if self.prior is None and self.function != "build":
+            raise DpbenchError(
+                f'function = {self.function!r} without `prior`; name its file: prior = "my_gan.py:build"'
+            )
         if self.checkpoint is None:
             return
         if self.prior is None:

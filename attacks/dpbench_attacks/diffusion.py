@@ -99,11 +99,20 @@ class GuidedDiffusion(Attack):
     @model_validator(mode="before")
     @classmethod
     def _pipeline(cls, given: Any) -> Any:
-        """`pipeline` stands for the three files in its folder."""
+        """`pipeline` stands for the three files in its folder.
+
+        Raises:
+            DpbenchError: one of them is not there.
+        """
         if not isinstance(given, dict) or not given.get("pipeline"):
             return given
         index = Path(str(given["pipeline"])).expanduser()
         index = index / "model_index.json" if index.is_dir() else index
+        lacks = [file for file in PIPELINE.values() if not (index.parent / file).is_file()]
+        if index.is_file() and lacks:
+            raise DpbenchError(
+                f"{index.parent} lacks {', '.join(lacks)}; expected what `save_pretrained` of a pipeline of pixels writes"
+            )
         files = {name: str(index.parent / file) for name, file in PIPELINE.items()}
         return files | given | {"pipeline": str(index)}
 

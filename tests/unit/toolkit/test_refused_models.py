@@ -110,6 +110,12 @@ def test_two_generators(prior: Path) -> None:
     refused(configure(GradientFreeGanInversion, {"prior": f"{prior}:fine", "faces": True}), "are two generators")
 
 
+def test_a_function_without_its_file_or_beside_another(prior: Path) -> None:
+    refused(configure(GradientFreeGanInversion, {"function": "fine"}), "without `prior`")
+    with pytest.raises(DpbenchError, match="name 'fine' and 'one'; leave one out"):
+        configure(GradientFreeGanInversion, {"prior": f"{prior}:fine", "function": "one"})
+
+
 def test_a_checkpoint_of_no_numbers_is_refused(prior: Path, tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_file({"mix.weight": torch.full((768, 4), float("nan")), "mix.bias": torch.zeros(768)}, path)
@@ -168,9 +174,9 @@ def spoil(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (told(UNET, sample_size=32), "paints 3 channels of 32; expected 3 of 16x16"),
-        (told(UNET, sample_size=None), "channels of None"),
-        (told(UNET, in_channels=1), "expected 3 of 16x16"),
+        (told(UNET, sample_size=32), r"takes 3 channels and paints 3, of 32 pixels; expected 3 and 3, of \[16, 16\]"),
+        (told(UNET, sample_size=None), "of None pixels"),
+        (told(UNET, in_channels=1), "takes 1 channels"),
         (told(UNET, block_out_channels="many"), "cannot be made"),
         (told(UNET, layers_per_block=2), "does not fit .*missing"),
         (told(UNET, _class_name=["unet.py", "Mine"]), "only models of pixels"),
@@ -187,6 +193,15 @@ def test_a_pipeline(change: Callable[[Path], None], message: str, saved: Path, t
     shutil.copytree(saved, folder)
     change(folder)
     refused(configure(GuidedDiffusion, {"pipeline": str(folder)}), message)
+
+
+@pytest.mark.parametrize("file", [WEIGHTS, UNET, SCHEDULER])
+def test_a_pipeline_that_lacks_a_file(file: str, saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pipeline"
+    shutil.copytree(saved, folder)
+    (folder / file).unlink()
+    with pytest.raises(DpbenchError, match=f"lacks {file}; expected what"):
+        configure(GuidedDiffusion, {"pipeline": str(folder)})
 
 
 def test_a_pipeline_that_fits_is_taken(saved: Path) -> None:

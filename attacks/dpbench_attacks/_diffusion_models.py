@@ -28,6 +28,13 @@ POINTS = 40
 LONGEST = 1 << 20
 """Bytes of a configuration, at most."""
 
+PIPELINE = {
+    "weights": "unet/diffusion_pytorch_model.safetensors",
+    "unet_config": "unet/config.json",
+    "scheduler_config": "scheduler/scheduler_config.json",
+}
+"""What is read of a pipeline's folder."""
+
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 """What a model may predict: the noise, the image, or the velocity of Salimans & Ho 2022."""
 
@@ -101,6 +108,23 @@ def small_unet(image_shape: tuple[int, int, int], width: int) -> nn.Module:
 def linear_alphas(times: int = 1000) -> Tensor:
     """The shares (times,) of Ho et al. 2020."""
     return (1 - torch.linspace(1e-4, 0.02, times)).cumprod(0)
+
+
+def pipeline_files(given: str) -> tuple[str, dict[str, str]]:
+    """The model_index.json of a pipeline that is given by it or by its folder, and the files of `PIPELINE`.
+
+    Raises:
+        DpbenchError: one of them is not there.
+    """
+    index = Path(given).expanduser()
+    index = index / "model_index.json" if index.is_dir() else index
+    files = {name: index.parent / file for name, file in PIPELINE.items()}
+    lacks = [PIPELINE[name] for name, path in files.items() if not path.is_file()]
+    if index.is_file() and lacks:
+        raise DpbenchError(
+            f"{index.parent} lacks {', '.join(lacks)}; expected what a pipeline of pixels writes by `save_pretrained`"
+        )
+    return str(index), {name: str(path) for name, path in files.items()}
 
 
 def read_pipeline(weights: Path, config: Path, scheduler: Path, image_shape: tuple[int, int, int]) -> Denoiser:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -24,10 +23,12 @@ from dpbench.toolkit.inversion import converged, initialise, total_variation, vi
 from dpbench.toolkit.release_match import ReleaseMatch, study_client
 from dpbench.toolkit.view import viewed
 from dpbench_attacks._diffusion_models import (
+    PIPELINE,
     POINTS,
     Denoiser,
     assert_diffusers,
     linear_alphas,
+    pipeline_files,
     read_pipeline,
     small_unet,
 )
@@ -38,13 +39,6 @@ CLIP = 0.02
 
 BETAS = (0.9, 0.999)
 """Of the moments of the gradients, as Adam keeps them."""
-
-PIPELINE = {
-    "weights": "unet/diffusion_pytorch_model.safetensors",
-    "unet_config": "unet/config.json",
-    "scheduler_config": "scheduler/scheduler_config.json",
-}
-"""What is read of a pipeline's folder."""
 
 
 @register
@@ -99,22 +93,11 @@ class GuidedDiffusion(Attack):
     @model_validator(mode="before")
     @classmethod
     def _pipeline(cls, given: Any) -> Any:
-        """`pipeline` stands for the three files in its folder.
-
-        Raises:
-            DpbenchError: one of them is not there.
-        """
+        """`pipeline` stands for the three files in its folder."""
         if not isinstance(given, dict) or not given.get("pipeline"):
             return given
-        index = Path(str(given["pipeline"])).expanduser()
-        index = index / "model_index.json" if index.is_dir() else index
-        lacks = [file for file in PIPELINE.values() if not (index.parent / file).is_file()]
-        if index.is_file() and lacks:
-            raise DpbenchError(
-                f"{index.parent} lacks {', '.join(lacks)}; expected what `save_pretrained` of a pipeline of pixels writes"
-            )
-        files = {name: str(index.parent / file) for name, file in PIPELINE.items()}
-        return files | given | {"pipeline": str(index)}
+        index, files = pipeline_files(str(given["pipeline"]))
+        return files | given | {"pipeline": index}
 
     def assert_at_hand(self) -> None:
         """`diffusers` is installed, and a model is given whole or not at all.

@@ -131,21 +131,21 @@ class Setting:
         )
 
     def _remember(self, name: str, train: Callable[..., dict[str, Tensor]], depends_on: str):
-        started = time.perf_counter()
+        started = time.process_time()
 
         def make() -> dict[str, Tensor]:
             return train(derive_generator(CPU, name, depends_on))
 
         if depends_on == "auxiliary":
             state = self.priors[name] = self._kept(name, make)
-            self.owed_seconds -= time.perf_counter() - started
+            self.owed_seconds -= time.process_time() - started
             return state
         if name in self.remembered:
             state, seconds = self.remembered[name]
             self.owed_seconds += seconds
             return state
         state = make()
-        self.remembered[name] = state, time.perf_counter() - started
+        self.remembered[name] = state, time.process_time() - started
         return state
 
     def configured(self, name: str, arguments: dict[str, Any]) -> Attack:
@@ -159,10 +159,10 @@ class Setting:
         """Images and seconds. What is trained for a client counts wherever it is used, a shared prior for no side."""
         key = f"{name} {arguments} {kind.__name__} {blind} {victims}"
         if key not in self._ours:
-            started, owed = time.perf_counter(), self.owed_seconds
+            started, owed = time.process_time(), self.owed_seconds
             seen = self.observe(victims, kind, blind=blind)
             images = self.configured(name, arguments).reconstruct(seen, generator=derive_generator(CPU, "ours", name))
-            seconds = time.perf_counter() - started + (self.owed_seconds - owed)
+            seconds = time.process_time() - started + (self.owed_seconds - owed)
             self._ours[key] = images, seconds
         return self._ours[key]
 

@@ -1,7 +1,7 @@
 """Which attacks are worth running: where one alone is the worst case, what it adds to the others, and what it costs.
 
-Attacks are compared setting by setting, victim by victim, by SSIM. Attackers who hold another client than the defended
-one (`static`) take no part; floors do, as what anyone can output.
+Attacks are compared setting by setting, victim by victim, by SSIM and by LPIPS. Attackers who hold another client than
+the defended one (`static`) take no part; floors do, as what anyone can output.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dpbench.board.worst_cases import Scope, figures
 from dpbench.contract.threat import THREAT_MODELS, UNDEFENDED, ThreatModel
 from dpbench.errors import DpbenchError
 from dpbench.metrics.intervals import Floats, bounds, mean_interval, resampled_means
+from dpbench.metrics.table import LOWER_IS_CLOSER
 from dpbench.records.record import Record
 from dpbench.suite.ensembles import ENSEMBLES
 from dpbench.suite.names import RowName, arguments_text, varying
@@ -28,18 +29,22 @@ from dpbench.text.shown_text import clean
 LEAST_SSIM = -1.0
 """What an attack that did not finish gets."""
 
+JUDGED = ("ssim", "lpips")
+"""By what an attack can be the worst case: structure, and what is seen. Ranks, gains and pairs are by the first."""
+
 
 @dataclass(frozen=True)
 class Contest:
-    """The attacks on one defense setting with no more than one rung of the threat ladder grants.
+    """The attacks on one defense setting with no more than one rung of the threat ladder grants, by one metric.
 
     Attributes:
         setting: the defense, in words.
         rung: the threat model.
         victims: those that all attacks share.
-        scores: attack -> SSIM per victim, (N,).
+        scores: attack -> how close it comes per victim, (N,); higher is closer, so LPIPS has its sign turned.
         floor: the best guess per victim, (N,); None where no floor ran.
         echoes: attacks that found nothing to do here, and give the very images of another: no rivals of that one.
+        metric: one of `JUDGED`.
     """
 
     setting: str
@@ -48,6 +53,7 @@ class Contest:
     scores: Mapping[str, Floats]
     floor: Floats | None
     echoes: frozenset[str] = frozenset()
+    metric: str = JUDGED[0]
 
     def best(self, attacks: Iterable[str]) -> Floats | None:
         """Per victim the best of some attacks and of the floors; None of nothing."""
@@ -99,10 +105,11 @@ def portfolio(records: Sequence[Record]) -> Portfolio:
 
     Returns:
         Columns of its table: `attack`, `needs` (the weakest threat model under which it ran), `settings` (that it was
-        tried on), `mean_rank`, `ssim`, `alone` (settings in which it alone is the worst case beyond chance), `gain`
-        (SSIM that it adds to the worst case of the others, mean over settings) with its 95% interval over victims,
-        `seconds_per_image` of the attack, without what an earlier one had trained for both, and `earns_on` (settings
-        in which it is alone so among attackers who are granted no more than it).
+        tried on), `mean_rank` by SSIM, `ssim`, `lpips` (NaN where no attack has it), `alone` (settings in which it
+        alone is the worst case beyond chance, by SSIM or by LPIPS), `gain` (SSIM that it adds to the worst case of
+        the others, mean over settings) with its 95% interval over victims, `seconds_per_image` of the attack, without
+        what an earlier one had trained for both, and `earns_on` (settings in which it is alone so among attackers who
+        are granted no more than it, with `(LPIPS)` where by that metric only).
 
     Raises:
         DpbenchError: no two attacks on one setting have finished.
@@ -115,8 +122,9 @@ def portfolio(records: Sequence[Record]) -> Portfolio:
     own = grouped([cell for cell in cells if cell.ok and not cell.floor], lambda cell: shown[cell])
     rows = [_row(str(attack), tried, contests) for attack, tried in own.items()]
     table = pd.DataFrame(rows).sort_values(["mean_rank", "attack"], kind="stable", ignore_index=True)
-    rungs = sorted({contest.rung for contest in contests}, key=THREAT_MODELS.index)
-    pairs = [nearest_pair([contest for contest in contests if contest.rung == rung]) for rung in rungs]
+    ranked = [contest for contest in contests if contest.metric == JUDGED[0]]
+    rungs = sorted({contest.rung for contest in ranked}, key=THREAT_MODELS.index)
+    pairs = [nearest_pair([contest for contest in ranked if contest.rung == rung]) for rung in rungs]
     return Portfolio(table, tuple(pair for pair in pairs if pair is not None))
 
 
@@ -141,7 +149,7 @@ def _missing(contests: Sequence[Contest], attacks: Sequence[str]) -> float:
 
 
 def _contests(cells: Sequence[Cell], shown: Mapping[Cell, str]) -> list[Contest]:
-    """One for each setting and each rung on which an attack of it ran."""
+    """Of each setting and each rung on which an attack of it ran, one by each metric that all of them have."""
     names = _setting_names([cell.name for cell in cells])
     contests = []
     for group in grouped(cells, lambda cell: cell.name.group).values():
@@ -153,34 +161,48 @@ def _contests(cells: Sequence[Cell], shown: Mapping[Cell, str]) -> list[Contest]
                     tier for tier in tiers if THREAT_MODELS.index(tier.threat_model) <= THREAT_MODELS.index(rung)
                 ]
                 members = [cell for cell in scope.members(setting, Tier.together(granted)) if cell.ok]
-                contest = _contest(names[setting[0].name], rung, members, shown)
-                contests += [] if contest is None else [contest]
+                contests += _by_each_metric(names[setting[0].name], rung, members, shown)
     return contests
 
 
-def _contest(setting: str, rung: ThreatModel, members: Sequence[Cell], shown: Mapping[Cell, str]) -> Contest | None:
-    """None where the members have no victim, or no SSIM, in common."""
+def _by_each_metric(
+    setting: str, rung: ThreatModel, members: Sequence[Cell], shown: Mapping[Cell, str]
+) -> list[Contest]:
+    """Nothing where the members have no victim, or no SSIM, in common."""
     victims = common(figures(members))
     by_attack = grouped(members, lambda cell: "" if cell.floor else shown[cell])
-    scores: dict[str, Floats] = {}
-    for attack, own in by_attack.items():
-        best = worst_case(figures(own))
-        if best is None or "ssim" not in best.values or not victims:
-            return None
-        scores[str(attack)] = best.restrict_to(victims).values["ssim"]
-    floor = scores.pop("", None)
-    return Contest(setting, rung, victims, scores, floor, _echoes(scores))
+    closest = {str(attack): worst_case(figures(own)) for attack, own in by_attack.items()}
+    scores: dict[str, dict[str, Floats]] = {}
+    for metric in JUDGED:
+        sign = -1.0 if metric in LOWER_IS_CLOSER else 1.0
+        found = {
+            attack: sign * best.restrict_to(victims).values[metric]
+            for attack, best in closest.items()
+            if best is not None and metric in best.values
+        }
+        if victims and len(found) == len(closest):
+            scores[metric] = found
+    if JUDGED[0] not in scores:
+        return []
+    floors = {metric: found.pop("", None) for metric, found in scores.items()}
+    echoes = _echoes(scores)
+    return [
+        Contest(setting, rung, victims, found, floors[metric], echoes, metric) for metric, found in scores.items()
+    ]
 
 
-def _echoes(scores: Mapping[str, Floats]) -> frozenset[str]:
-    """Attacks with the figures of another for every victim: of such twins the one that is pinned first is no echo."""
+def _echoes(scores: Mapping[str, Mapping[str, Floats]]) -> frozenset[str]:
+    """Attacks with all figures of another for every victim: of such twins the one that is pinned first is no echo."""
     pinned = list(dict.fromkeys(attack for ensemble in ENSEMBLES.values() for attack in ensemble))
-    order = sorted(scores, key=lambda attack: (pinned.index(attack) if attack in pinned else len(pinned), attack))
+    attacks = scores[JUDGED[0]]
+    order = sorted(attacks, key=lambda attack: (pinned.index(attack) if attack in pinned else len(pinned), attack))
     own: list[str] = []
     for attack in order:
-        if all(np.abs(scores[attack] - scores[other]).max() > EXACT for other in own):
+        if all(
+            any(np.abs(found[attack] - found[other]).max() > EXACT for found in scores.values()) for other in own
+        ):
             own.append(attack)
-    return frozenset(scores) - frozenset(own)
+    return frozenset(attacks) - frozenset(own)
 
 
 def _row(attack: str, cells: Sequence[Cell], contests: Sequence[Contest]) -> dict[str, object]:
@@ -188,25 +210,38 @@ def _row(attack: str, cells: Sequence[Cell], contests: Sequence[Contest]) -> dic
     needs = min((cell.tier.threat_model for cell in cells), key=THREAT_MODELS.index)
     whole = [
         max(same, key=lambda contest: THREAT_MODELS.index(contest.rung))
-        for same in grouped(entered, lambda contest: contest.setting).values()
+        for same in grouped(entered, lambda contest: (contest.setting, contest.metric)).values()
     ]
-    alone = [contest.setting for contest in whole if contest.is_alone(attack)]
-    earns = [contest.setting for contest in entered if contest.rung == needs and contest.is_alone(attack)]
-    gain, low, high = _gain(attack, whole)
+    by_ssim, by_lpips = ([contest for contest in whole if contest.metric == metric] for metric in JUDGED)
+    earns = _alone_by(attack, [contest for contest in entered if contest.rung == needs])
+    gain, low, high = _gain(attack, by_ssim)
     spent = [cell.record.seconds.get("attack", np.nan) / len(cell.record.victims) for cell in cells]
     return {
         "attack": attack,
         "needs": needs,
-        "settings": len(whole),
-        "mean_rank": _mean([contest.ranks()[attack] for contest in whole]),
-        "ssim": _mean([float(contest.scores[attack].mean()) for contest in whole]),
-        "alone": len(alone),
+        "settings": len(by_ssim),
+        "mean_rank": _mean([contest.ranks()[attack] for contest in by_ssim]),
+        "ssim": _mean([float(contest.scores[attack].mean()) for contest in by_ssim]),
+        "lpips": _mean([-float(contest.scores[attack].mean()) for contest in by_lpips]),
+        "alone": len(_alone_by(attack, whole)),
         "gain": gain,
         "gain_low": low,
         "gain_high": high,
         "seconds_per_image": _mean([one for one in spent if one == one]),
-        "earns_on": "; ".join(sorted(earns, key=lambda setting: (setting.split()[0] != UNDEFENDED, setting))),
+        "earns_on": "; ".join(
+            setting if JUDGED[0] in earns[setting] else f"{setting} (LPIPS)"
+            for setting in sorted(earns, key=lambda setting: (setting.split()[0] != UNDEFENDED, setting))
+        ),
     }
+
+
+def _alone_by(attack: str, contests: Sequence[Contest]) -> dict[str, set[str]]:
+    """Setting -> the metrics by which an attack alone is the worst case there; nothing of settings where it is not."""
+    found: dict[str, set[str]] = {}
+    for contest in contests:
+        if contest.is_alone(attack):
+            found.setdefault(contest.setting, set()).add(contest.metric)
+    return found
 
 
 def _gain(attack: str, contests: Sequence[Contest]) -> tuple[float, float, float]:

@@ -14,12 +14,13 @@ from dpbench.machine.writing import write_atomically
 from dpbench.text.shown_text import ERROR_LIMIT, clean
 from dpbench.tradeoffs.portfolio import Portfolio
 
-DECIMALS = {"mean_rank": 1, "ssim": 4, "gain": 4, "gain_low": 4, "gain_high": 4, "seconds_per_image": 2}
+DECIMALS = {"mean_rank": 1, "ssim": 4, "lpips": 4, "gain": 4, "gain_low": 4, "gain_high": 4, "seconds_per_image": 2}
 """Column -> decimals of its figures; the others are whole numbers and texts."""
 
 LEGEND = (
     "rank: place by mean SSIM among all attacks, mean over settings. alone: settings in which it alone is the worst "
-    "case beyond chance: its SSIM minus the best of all others together has a 95% interval, over victims, above 0. "
+    "case beyond chance: by SSIM, or by LPIPS, the best of all others together is further away, with a 95% interval "
+    "over victims that leaves out 0. "
     "gain: SSIM that it adds to the worst case of the others. earns its place: where it is alone so among attackers "
     "who are granted no more than it."
 )
@@ -30,11 +31,12 @@ def print_portfolio(found: Portfolio, console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("attack")
     table.add_column("needs")
-    for heading in ("rank", "SSIM", "alone", "gain", "s/image"):
+    for heading in ("rank", "SSIM", "LPIPS", "alone", "gain", "s/image"):
         table.add_column(heading, justify="right")
     table.add_column("earns its place on")
     for row in found.table.to_dict("records"):
-        figures_ = f"{row['mean_rank']:.1f}", f"{row['ssim']:.2f}", f"{row['alone']}/{row['settings']}"
+        lpips = "-" if row["lpips"] != row["lpips"] else f"{row['lpips']:.2f}"
+        figures_ = f"{row['mean_rank']:.1f}", f"{row['ssim']:.2f}", lpips, f"{row['alone']}/{row['settings']}"
         gain = f"{row['gain']:.3f} [{row['gain_low']:.3f}, {row['gain_high']:.3f}]"
         texts = [clean(row["attack"]), row["needs"], *figures_, gain, f"{row['seconds_per_image']:.2f}"]
         table.add_row(*map(Text, [*texts, clean(row["earns_on"], ERROR_LIMIT)]))

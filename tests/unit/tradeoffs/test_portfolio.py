@@ -140,6 +140,24 @@ def test_an_attack_that_gives_the_images_of_another_is_no_rival_of_it():
     assert [found[attack]["gain"] for attack in ("decoder", "mixture")] == [pytest.approx(0.5), 0]
 
 
+def test_an_attack_may_earn_its_place_by_what_is_seen_alone():
+    def judged(lpips: dict[str, float | None]) -> dict[str, dict[str, Any]]:
+        ssim = {"rmle": 0.9, "decoder": 0.6, "flow": 0.5}
+        return rows([record(attack, near(ssim[attack]), lpips=lpips[attack]) for attack in ssim])
+
+    sharper = judged({"rmle": 0.3, "decoder": 0.4, "flow": 0.1})
+    assert {attack: row["earns_on"] for attack, row in sharper.items()} == {
+        "rmle": "none",
+        "decoder": "",
+        "flow": "none (LPIPS)",
+    }
+    assert (sharper["flow"]["alone"], sharper["flow"]["gain"], sharper["flow"]["lpips"]) == (1, 0, 0.1)
+    assert judged({"rmle": 0.1, "decoder": 0.4, "flow": 0.3})["rmle"]["earns_on"] == "none"
+    lacking = judged({"rmle": None, "decoder": 0.4, "flow": 0.1})
+    assert lacking["flow"]["earns_on"] == ""
+    assert np.isnan(lacking["flow"]["lpips"])
+
+
 def test_an_attack_that_failed_is_missed_where_it_failed():
     failing = [one for one in records() if (one.cell.attack.name, one.cell.defense.name) != ("decoder", "gaussian")]
     failing.append(record("decoder", 0.5, threat_model="query", defense="gaussian", failed="out of memory"))
@@ -151,7 +169,7 @@ def test_an_attack_that_failed_is_missed_where_it_failed():
 def test_static_attackers_take_no_part_and_several_grants_are_one_attack():
     given = records()
     more = record("decoder", near(0.95), threat_model="static", defense="gaussian")
-    assert rows([*given, more]) == rows(given)
+    assert portfolio([*given, more]).table.equals(portfolio(given).table)
     shifted = record("decoder", near(0.2), threat_model="query", auxiliary="shifted", defense="gaussian")
     assert rows([*given, shifted])["decoder"]["mean_rank"] == 1.75
 

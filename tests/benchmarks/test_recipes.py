@@ -2,9 +2,9 @@
 
 Each recipe in `recipes/` is written from its formulas: one image at a time where it searches, its optimiser, its step
 count. Each test asserts that our attack, with the registry's defaults, gets an equal or better mean SSIM and mean LPIPS
-on the same victims; seconds of CPU time stand side by side and nothing is asserted about them. The client is the suite `quick`'s:
-resnet10t fitted on `leaves` (4,000 private images, 8 epochs), split at layer1, undefended where the recipe names no
-other; 2,500 auxiliary images.
+on the same victims; seconds of CPU time stand side by side, and nothing is asserted about them. The client is the suite
+`quick`'s: resnet10t fitted on `leaves` (4,000 private images, 8 epochs), split at layer1, undefended where the recipe
+names no other; 2,500 auxiliary images.
 
 A sanity check, in minutes on 2 cores, and the published comparison, in about an hour on one core:
 

@@ -51,7 +51,7 @@ def assert_diffusers() -> None:
     except Exception as error:  # a package that lacks another raises what it likes
         raise DpbenchError(
             f"the package diffusers is needed and cannot be imported ({reason(error)}); run "
-            "`pip install 'dpbench[diffusion]'`, or leave the attack out"
+            "`pip install diffusers`, or leave the attack out"
         ) from error
 
 

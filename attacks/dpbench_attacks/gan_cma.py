@@ -27,8 +27,8 @@ from dpbench.toolkit.inversion import (
 )
 from dpbench.toolkit.release_match import ReleaseMatch
 from dpbench.toolkit.view import viewed
-from dpbench_attacks._gan_search import POINTS, SEPARATE
-from dpbench_attacks._priors import Blocks, ChosenPrior, best_of_pool
+from dpbench_attacks._gan_search import POINTS, SEPARATE, best_of_pool
+from dpbench_attacks._priors import Blocks, ChosenPrior
 
 if TYPE_CHECKING:
     from cmaes import SepCMA
@@ -90,8 +90,8 @@ class GradientFreeGanInversion(ChosenPrior):
         seen.granted_query()
         network = self.chosen_generator(seen)
         match = study_answers(seen, self.draws)
-        starts, first = best_of_pool(match, network, self.pool, victims_per_batch(seen), generator)
-        images, last = self._search(match, network, starts, seen, generator)
+        starts, first = best_of_pool(match, network, self.pool, 1, victims_per_batch(seen), generator)
+        images, last = self._search(match, network, starts[:, 0], seen, generator)
         seen.notes["first_feature_loss"] = round(float(first.mean()), 5)
         seen.notes["final_feature_loss"] = round(float(last.mean()), 5)
         seen.notes["converged"] = converged(first, last, match.residual)

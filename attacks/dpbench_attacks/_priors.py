@@ -258,7 +258,8 @@ def face_blocks(network: FaceGenerator) -> list[Block]:
         features: Tensor = network.main[:3](z[:, :, None, None])
         return features
 
-    return [*map(_fast, (entered, network.main[3:6], network.main[6:9])), network.second_half]
+    doublings: list[Block] = [entered, network.main[3:6], network.main[6:9]]
+    return [*map(_fast, doublings), network.second_half]
 
 
 def _fast(block: Block) -> Block:

@@ -216,7 +216,7 @@ def test_without_diffusers(broken: bool, tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.delitem(sys.modules, "diffusers", raising=False)
     else:
         monkeypatch.setitem(sys.modules, "diffusers", None)
-    refused(GuidedDiffusion(), r"pip install diffusers")
+    refused(GuidedDiffusion(), "pip install diffusers")
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ class Sizes:
     def spec(self, name: str, victims: int) -> DatasetSpec:
         """The data set, divided."""
         shares = {part: share / (1 - SHARES["test"] * bool(self.to_test)) for part, share in SHARES.items()}
-        held = {part: int(share * self.count) for part, share in shares.items()}
+        held = {part: int(round(share * self.count, 6)) for part, share in shares.items()}  # 0.3 / 0.8 * 8 is 2.99...
         if self.to_test:
             held["test"] = self.to_test
         parts = {part: max(1, min(MOST[part], count)) for part, count in held.items()}

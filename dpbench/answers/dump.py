@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,9 @@ EXPECTED = (
     "a safetensors or .npz file of one array `features` (N, ...), of integers with `scale` and `zero_point` (in the "
     "file or as options)"
 )
+
+OF_ZIPS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+"""What reading an .npz raises that is damaged, encrypted, or compressed in a way that is not known."""
 
 CHECKED = 256
 """Images whose features are looked at at once."""
@@ -161,7 +165,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 return {name: torch.from_numpy(content[name]) for name in content.files}, {}
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError, *OF_ZIPS) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise DpbenchError(
             f"{path} is cut short, damaged or of another kind ({reason}); expected {EXPECTED}"

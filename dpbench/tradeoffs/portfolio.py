@@ -186,7 +186,9 @@ def _by_each_metric(
         return []
     floors = {metric: found.pop("", None) for metric, found in scores.items()}
     echoes = _echoes(scores)
-    return [Contest(setting, rung, victims, found, floors[metric], echoes, metric) for metric, found in scores.items()]
+    return [
+        Contest(setting, rung, victims, found, floors[metric], echoes, metric) for metric, found in scores.items()
+    ]
 
 
 def _echoes(scores: Mapping[str, Mapping[str, Floats]]) -> frozenset[str]:
@@ -196,7 +198,9 @@ def _echoes(scores: Mapping[str, Mapping[str, Floats]]) -> frozenset[str]:
     order = sorted(attacks, key=lambda attack: (pinned.index(attack) if attack in pinned else len(pinned), attack))
     own: list[str] = []
     for attack in order:
-        if all(any(np.abs(found[attack] - found[other]).max() > EXACT for found in scores.values()) for other in own):
+        if all(
+            any(np.abs(found[attack] - found[other]).max() > EXACT for found in scores.values()) for other in own
+        ):
             own.append(attack)
     return frozenset(attacks) - frozenset(own)
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dpbench.data.array_file import read_arrays
 from dpbench.errors import DpbenchError
 
 SCALE = 100.0
@@ -71,13 +69,11 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise DpbenchError(f"there is no file {path} of class embeddings; expected {EXPECTED}")
     try:
-        if zipfile.is_zipfile(path):
-            with np.load(path, allow_pickle=False) as content:
-                arrays = {name: torch.from_numpy(content[name]) for name in content.files}
-        else:
-            arrays = safetensors.torch.load_file(path)
-    except Exception as error:  # a damaged archive may raise anything from its readers
-        raise DpbenchError(f"class embeddings {path} are damaged or of another kind; expected {EXPECTED}") from error
+        arrays, _ = read_arrays(path)
+    except ValueError as error:
+        raise DpbenchError(
+            f"class embeddings {path} are damaged or of another kind ({error}); expected {EXPECTED}"
+        ) from error
     if not arrays or not all(map(_are_vectors, arrays.values())):
         raise DpbenchError(f"class embeddings {path} are not finite vectors; expected {EXPECTED}")
     return arrays

@@ -66,7 +66,7 @@ class SharedPipeline(Pipeline):
         """Which plug-ins of a unit run in processes of their own; of a training's defenses, whether all do."""
         if isinstance(unit, OnShared):
             return self.apart(unit.cell())
-        applied = unit.applied.values() if isinstance(unit, Training) else ()
+        applied = list(unit.applied.values()) if isinstance(unit, Training) else []
         defenses = map(defense_of, applied or [undefended_spec()])
         return ["defense"] if all(remote.crosses(one, self.prepared.audit) for one in defenses) else []
 

@@ -18,7 +18,7 @@ def suite(defenses=(), attacks=()):
         ["mean-image", DECODER, *attacks],
         victims=16,
         threat_models=["query"],
-        dataset={"image_size": 16, "auxiliary": 256, "test": 128},
+        dataset={"auxiliary": 256, "test": 128},
     )
 
 

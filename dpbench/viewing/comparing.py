@@ -18,9 +18,13 @@ Turn = Literal["worse", "better", ""]
 
 MORE: dict[str, Turn] = {
     "accuracy": "better",
-    **dict.fromkeys(("recovered?", "re-identified", "label read"), "worse"),
+    "recovered?": "worse",
+    "re-identified": "worse",
+    "label read": "worse",
 }
 """Title of a column -> what more of it is; of others that cannot be said here."""
+
+LESS: dict[Turn, Turn] = {"better": "worse", "worse": "better", "": ""}
 
 
 @dataclass(frozen=True)
@@ -107,5 +111,4 @@ def _difference(column: Column, one: Cell | None, other: Cell | None) -> Differe
     if text.strip("+-0. points") == "":
         return Difference(one, other, "same", "")
     more = MORE.get(column.title, "")
-    less: Turn = {"better": "worse", "worse": "better"}.get(more, "")  # type: ignore[assignment]
-    return Difference(one, other, text, more if change > 0 else less)
+    return Difference(one, other, text, more if change > 0 else LESS[more])

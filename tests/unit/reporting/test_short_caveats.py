@@ -15,8 +15,7 @@ def test_settings_that_leak_little_and_are_recognised_are_called_as_in_the_table
         for strength in (1.0, 2.0)
     ]
     floor = make_record(attack="mean-image", ssim=0.1, psnr_db=5.0, victims=40, reid_rank=50, gallery=100)
-    lines = caveat_lines(build_board([floor, make_record(ssim=0.9, psnr_db=30.0, **shared), *weak]))
-    line = next(line for line in lines if "Hardly any leakage" in line)
+    *_, line = caveat_lines(build_board([floor, make_record(ssim=0.9, psnr_db=30.0, **shared), *weak]))
     assert "re-identified: dpm strength=1.0 (weights)" in line
     assert "; dpm strength=2.0 (weights)" in line
     assert "epochs" not in line

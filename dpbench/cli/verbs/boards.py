@@ -109,8 +109,8 @@ def leaderboard(
     if output is None and not equal_accuracy:
         raise DpbenchError("leaderboard: expected --output FILE, --equal-accuracy or --portfolio")
     archived = output is not None and output.name.endswith(ENDING)
-    further = {"--claimed": claimed, "--beside": beside, "--equal-accuracy": equal_accuracy} if archived else {}
-    if ignored := next((option for option, given in further.items() if given), ""):
+    derived = {"--claimed": claimed, "--beside": beside, "--equal-accuracy": equal_accuracy} if archived else {}
+    if ignored := next((option for option, given in derived.items() if given), ""):
         raise DpbenchError(f"{ignored}: a file of records ({ENDING}) holds what was measured; leave it out")
     chosen = plot or next(iter(protocol.plots), "")
     if chosen not in protocol.plots and plot is not None:

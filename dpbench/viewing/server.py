@@ -56,7 +56,7 @@ class Server(http.server.ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that left before its answer was there is no error; anything else is a line."""
         error = sys.exception()
-        if error is not None and not isinstance(error, ConnectionError):
+        if error is not None and not isinstance(error, OSError):
             debug(error)
             print(f"dpbench: a page could not be sent: {clean(reason(error), ERROR_LIMIT)}", file=sys.stderr)
 

@@ -5,7 +5,6 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is loaded, here and in what the tests start
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,13 @@ class Outcome:
     status: int
     out: str
     err: str
+
+
+def refused(outcome: Outcome, *words: str) -> None:
+    """One line that holds these words, and the status of bad input."""
+    assert outcome.status == 2, outcome
+    (line,) = outcome.err.strip().splitlines()
+    assert [word for word in words if word not in line] == [], line
 
 
 @pytest.fixture(scope="session")
@@ -66,14 +72,22 @@ def dpbench(monkeypatch, capsys):
     return call
 
 
+def finished_run(suite: str | Path, output: Path, cache: Path) -> Path:
+    """The run directory of a finished `dpbench run SUITE`; for fixtures of more than one test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DPBENCH_CACHE", str(cache))
+        patch.setenv("COLUMNS", "120")
+        patch.setattr(sys, "argv", ["dpbench", "run", str(suite), "--device", "cpu", "--output", str(output)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+    assert not stopped.value.code
+    return output
+
+
 @pytest.fixture(scope="session")
 def smoke_run(tmp_path_factory, cache) -> Path:
     """The run directory of a finished `dpbench run smoke`."""
-    output = tmp_path_factory.mktemp("runs") / "smoke"
-    command = [sys.executable, "-m", "dpbench", "run", "smoke", "--device", "cpu", "--output", str(output)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(cache), check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return output
+    return finished_run("smoke", tmp_path_factory.mktemp("runs") / "smoke", cache)
 
 
 def environment(cache: Path, **more: str) -> dict[str, str]:

@@ -4,28 +4,22 @@ import subprocess
 import sys
 
 from conftest import environment
+from tiny_suite import tiny_suite
 
 from dpbench.records import store
 
-SMALL = """
-name = "small"
-victims = 8
-threat_models = ["weights"]
-[dataset]
-private = 64
-auxiliary = {images}
-test = {images}
-[judge]
-name = "resnet14t"
-epochs = 1
-[[backbones]]
-name = "resnet10t"
-weights = "fit"
-epochs = 0
-split_points = ["layer1"]
-[[defenses]]
-name = "none"
-"""
+
+def small_suite(images, *attacks, defense="none"):
+    """On so many auxiliary and as many test images."""
+    return tiny_suite(
+        [defense],
+        attacks,
+        victims=8,
+        threat_models=["weights"],
+        dataset={"private": 64, "auxiliary": images, "test": images},
+        backbone={"epochs": 0},
+    )
+
 
 MEASURE = """
 from pathlib import Path
@@ -39,14 +33,14 @@ finally:
     print("peak", int(status.split("VmHWM:")[1].split()[0]) * 1024)
 """
 
-FLOOR = '[[attacks]]\nname = "nearest-auxiliary"\n'
-WIDE = '[[attacks]]\nname = "rmle"\nvictims = 512\nsteps = 1\ndecoder_steps = 1\ntotal_variation = 0.1\nnearness = 0\n'
+FLOOR = "nearest-auxiliary"
+WIDE = {"name": "rmle", "victims": 512, "steps": 1, "decoder_steps": 1, "total_variation": 0.1, "nearness": 0}
 
 
 def peak_mib(tmp_path, images, *arguments, attack):
     """Of a run on so many auxiliary and as many test images, of which nothing is held in memory."""
     path = tmp_path / "suite.toml"
-    path.write_text(SMALL.format(images=images) + attack)
+    path.write_text(small_suite(images, attack))
     output = tmp_path / f"run-{images}-{'-'.join(arguments)}"
     command = [sys.executable, "-c", MEASURE, "run", str(path), "--device", "cpu", "--output", str(output), *arguments]
     done = subprocess.run(

@@ -94,7 +94,7 @@ def recognised_line(rows: pd.DataFrame, called: Called | None = None) -> str:
     if found.empty:
         return ""
     named = [
-        f"{_setting(row, called)} ({_granted(row)}) {row['leakage']:.2f} and {row['reid_top1']:.0%}"
+        f"{_setting(row, called)} ({granted(row)}) {row['leakage']:.2f} and {row['reid_top1']:.0%}"
         for row in found.to_dict("records")
     ]
     return f"{NO_PRIVACY}. Hardly any leakage, and re-identified: {'; '.join(named)}"
@@ -108,7 +108,7 @@ def linked_line(rows: pd.DataFrame, called: Called | None = None) -> str:
     found = rows[held & (rows["link_top1_low"] > rows["link_chance"])]
     if found.empty:
         return ""
-    named = [f"{_setting(row, called)} ({_granted(row)}) {row['link_top1']:.0%}" for row in found.to_dict("records")]
+    named = [f"{_setting(row, called)} ({granted(row)}) {row['link_top1']:.0%}" for row in found.to_dict("records")]
     return f"{NO_LINK}. Hardly any leakage, and named: {'; '.join(named)}"
 
 
@@ -117,7 +117,8 @@ def _setting(row: Mapping[Any, Any], called: Called | None) -> str:
     return f"{defense} {(called or {}).get((defense, arguments), arguments)}".strip()
 
 
-def _granted(row: Mapping[Any, Any]) -> str:
+def granted(row: Mapping[Any, Any]) -> str:
+    """What the attacker of a row is granted, in words: `weights`, `query shifted releases=4`."""
     words = [row["threat_model"], *(["shifted"] if row["auxiliary"] == "shifted" else [])]
     words += [f"releases={row['releases']}"] if row["releases"] > 1 else []
     return " ".join([*words, *(["server trusted"] if row.get("server") == "trusted" else [])])

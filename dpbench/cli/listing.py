@@ -18,6 +18,9 @@ from dpbench.plugins.configuring import limits
 from dpbench.plugins.registry import attacks, defenses, image_sets, metrics
 from dpbench.plugins.sources import is_own
 
+REQUIRED = "(to be given)"
+"""Stands for the default of a parameter that has none."""
+
 KINDS = ("attacks", "defenses", "metrics", "datasets", "backbones", "suites")
 
 NEEDS = {
@@ -57,7 +60,7 @@ def _plugin(cls: type[Plugin]) -> dict[str, Any]:
         "version": cls.version,
         "parameters": {
             name: {
-                "default": field.default,
+                "default": REQUIRED if field.is_required() else field.get_default(call_default_factory=True),
                 "about": field.description or "",
                 "range": limits(cls)[name],
             }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from dpbench.data.images import Pixels
 from dpbench.errors import DpbenchError, debug, reason, unknown
 from dpbench.records.pictures import frames_of
 from dpbench.records.record import Envelope
-from dpbench.text.curves import CURVES, MOST_CURVES, MOST_POINTS
+from dpbench.text.curves import CURVES, MOST_CURVES, MOST_POINTS, is_figure
 from dpbench.text.shown_text import ERROR_LIMIT, clean
 
 SHOWN = "shown"
@@ -83,15 +82,11 @@ def points_of(record: Envelope) -> Iterator[tuple[str, int, float]]:
     curves = record.notes.get(CURVES)
     for name, curve in list(curves.items())[:MOST_CURVES] if isinstance(curves, dict) else ():
         for point in curve[:MOST_POINTS] if isinstance(curve, list) else ():
-            if isinstance(point, list) and len(point) == 2 and all(_is_number(one) for one in point):
+            if isinstance(point, list) and len(point) == 2 and all(map(is_figure, point)):
                 yield f"curves/{clean(name, 60)}", int(point[0]), float(point[1])
     for name, values in record.fidelity.items():
         if values:
             yield f"mean/{clean(name, 60)}", 0, sum(values) / len(values)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _tensorboard(run_dir: Path) -> Tracker:

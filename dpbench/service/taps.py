@@ -55,6 +55,7 @@ class _Watch(TorchFunctionMode):
         if isinstance(value, list | tuple):
             for item in value:
                 self.look(item)
+            return
         if not isinstance(value, Tensor) or isinstance(value, nn.Parameter) or not value.is_floating_point():
             return
         if value.ndim == 0 or value.layout is not torch.strided:
@@ -168,12 +169,17 @@ class TappedServer:
 @contextmanager
 def _module_inputs(model: nn.Module, watch: _Watch) -> Iterator[None]:
     """Shows `watch` what enters and leaves modules: compiled ones call no torch function that could be seen."""
+
+    def look(value: Any) -> None:
+        with torch._C.DisableTorchFunction():  # or it would watch itself look
+            watch.look(value)
+
     handles = [
         handle
         for module in model.modules()
         for handle in (
-            module.register_forward_pre_hook(lambda _, args: watch.look(args)),
-            module.register_forward_hook(lambda _, args, outcome: watch.look(outcome)),
+            module.register_forward_pre_hook(lambda _, args: look(args)),
+            module.register_forward_hook(lambda _, args, outcome: look(outcome)),
         )
     ]
     try:

@@ -103,8 +103,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._explain(HTTPStatus.BAD_REQUEST, "Nothing to compare", str(error))
         except ValueError:
             self._explain(HTTPStatus.BAD_REQUEST, "Not understood", "the address cannot be read")
-        except (DpbenchError, OSError) as error:
-            self._explain(HTTPStatus.INTERNAL_SERVER_ERROR, "This cannot be shown", str(error))
+        except Exception as error:  # a run that changes while it is read may raise anything
+            debug(error)
+            self._explain(HTTPStatus.INTERNAL_SERVER_ERROR, "This cannot be shown", reason(error))
         else:
             # a report brings its own policy, which names its scripts
             policy = FRAMED if target.path == "/report" else PROTECTED + FRAMED

@@ -8,8 +8,8 @@ from typing import Any
 import piq
 import pytest
 import torch
+from attacked_clients import ConvHead, Silent, observe, psnr_db, run
 from coding import CODES, CodedModel, KeyedNoise, Rows
-from test_attacks import ConvHead, Silent, observe, psnr_db, run
 from torch import Tensor, nn
 from torch.nn import functional
 

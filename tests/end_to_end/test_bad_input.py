@@ -7,6 +7,7 @@ import textwrap
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import refused
 from PIL import Image
 from tiny_suite import SUITE
 
@@ -22,14 +23,6 @@ def suite(tmp_path):
         return path
 
     return write
-
-
-def refused(outcome, *words):
-    assert outcome.status == 2, outcome
-    lines = outcome.err.strip().splitlines()
-    assert len(lines) == 1, outcome.err
-    for word in words:
-        assert word in lines[0]
 
 
 @pytest.mark.parametrize(

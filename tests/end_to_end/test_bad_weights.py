@@ -6,6 +6,7 @@ import os
 import pytest
 import timm
 import torch
+from conftest import refused
 from tiny_suite import SUITE
 
 from dpbench.records import store
@@ -38,13 +39,6 @@ class Bomb:
 
     def __reduce__(self):
         return os.system, (f"touch {self.trace}",)
-
-
-def refused(outcome, *words):
-    assert outcome.status == 2, outcome
-    (line,) = outcome.err.strip().splitlines()
-    for word in words:
-        assert word in line
 
 
 def test_weights_files(suite, dpbench, tmp_path):

@@ -4,61 +4,26 @@ import json
 import sys
 
 import pytest
-from peak_memory import SMALL, assert_bounded_in_images
+from peak_memory import assert_bounded_in_images, small_suite
+from tiny_suite import tiny_suite
 
 from dpbench.machine import memory
 from dpbench.records import store
 
-EVERYTHING = """
-name = "everything"
-victims = 6
-releases = 2
-threat_models = ["weights"]
-[dataset]
-image_size = 16
-private = 130
-auxiliary = 150
-test = 100
-[judge]
-name = "resnet14t"
-epochs = 1
-[[backbones]]
-name = "resnet10t"
-weights = "fit"
-epochs = 1
-split_points = ["layer1"]
-{defenses}
-[[attacks]]
-name = "mean-image"
-[[attacks]]
-name = "random-image"
-[[attacks]]
-name = "class-mean"
-[[attacks]]
-name = "nearest-auxiliary"
-[[attacks]]
-name = "decoder"
-steps = 3
-width = 16
-blocks = 1
-[[attacks]]
-name = "rmle"
-steps = 2
-total_variation = 0.1
-nearness = 0
-decoder_steps = 3
-decoder_width = 16
-decoder_blocks = 1
-[[attacks]]
-name = "gan"
-training_steps = 2
-width = 8
-search_steps = 1
-refine_steps = 1
-pool = 64
-"""
+EVERY_KIND_OF_ATTACK = (
+    *("mean-image", "random-image", "class-mean", "nearest-auxiliary"),
+    {"name": "decoder", "steps": 3, "width": 16, "blocks": 1},
+    {
+        **{"name": "rmle", "steps": 2, "total_variation": 0.1, "nearness": 0},
+        **{"decoder_steps": 3, "decoder_width": 16, "decoder_blocks": 1},
+    },
+    {
+        **{"name": "gan", "training_steps": 2, "width": 8},
+        **{"search_steps": 1, "refine_steps": 1, "pool": 64},
+    },
+)
 
-DEFENSES = ["none", "clipped-gaussian", "dropout", "dpm"]
+DEFENSES = ("none", "clipped-gaussian", "dropout", {"name": "dpm", "epochs": 1})
 
 PLUGINS = '''
 import torch
@@ -118,8 +83,9 @@ def figures(run_dir):
 
 
 def test_what_is_streamed_gives_the_figures_of_what_fits(tmp_path, dpbench, monkeypatch):
-    tables = "".join(f'[[defenses]]\nname = "{name}"\n{"epochs = 1" * (name == "dpm")}\n' for name in DEFENSES)
-    path = suite(tmp_path, EVERYTHING.format(defenses=tables))
+    images = {"image_size": 16, "private": 130, "auxiliary": 150, "test": 100}
+    more = {"victims": 6, "releases": 2, "threat_models": ["weights"]}
+    path = suite(tmp_path, tiny_suite(DEFENSES, EVERY_KIND_OF_ATTACK, dataset=images, **more))
 
     def fresh(name):
         monkeypatch.setenv("DPBENCH_CACHE", str(tmp_path / f"cache-{name}"))
@@ -140,7 +106,7 @@ def test_peak_memory_does_not_grow_with_the_images(tmp_path):
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(tmp_path, dpbench, plugins):
-    path = suite(tmp_path, SMALL.format(images=70) + f'[[attacks]]\nname = "{plugins}:Hungry"\n')
+    path = suite(tmp_path, small_suite(70, f"{plugins}:Hungry"))
 
     def run(name, batch_size):
         outcome = dpbench("run", path, "--device", "cpu", "--output", tmp_path / name, "--batch-size", batch_size)
@@ -157,8 +123,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(tmp_path, dpbench, plugins):
 
 
 def test_a_fit_that_runs_out_of_memory_is_halved_for_every_cell(tmp_path, dpbench, plugins):
-    text = SMALL.format(images=70) + '[[attacks]]\nname = "mean-image"\n[[attacks]]\nname = "random-image"\n'
-    path = suite(tmp_path, text.replace('"none"', f'"{plugins}:Starving"'))
+    path = suite(tmp_path, small_suite(70, "mean-image", "random-image", defense=f"{plugins}:Starving"))
     assert dpbench("run", path, "--device", "cpu", "--output", tmp_path / "run").status == 0
     records = list(store.CELLS.all(tmp_path / "run"))
     assert [record.memory.batch_size for record in records] == [64] * len(records)
@@ -166,8 +131,7 @@ def test_a_fit_that_runs_out_of_memory_is_halved_for_every_cell(tmp_path, dpbenc
 
 
 def test_out_of_memory_with_one_image_is_a_failed_row(tmp_path, dpbench, plugins):
-    attacks = f'[[attacks]]\nname = "mean-image"\n[[attacks]]\nname = "{plugins}:Hungry"\nfits = 0\n'
-    path = suite(tmp_path, SMALL.format(images=70) + attacks)
+    path = suite(tmp_path, small_suite(70, "mean-image", {"name": f"{plugins}:Hungry", "fits": 0}))
     outcome = dpbench("run", path, "--device", "cpu", "--output", tmp_path / "run", "--batch-size", "4")
     assert outcome.status == 1
     by_attack = {record.cell.attack.name: record for record in store.CELLS.all(tmp_path / "run")}
@@ -190,7 +154,7 @@ def test_a_batch_size_that_is_none_is_one_line(dpbench, tmp_path, size):
 
 
 def test_records_of_before_are_read(tmp_path, dpbench):
-    path = suite(tmp_path, SMALL.format(images=70) + '[[attacks]]\nname = "mean-image"\n')
+    path = suite(tmp_path, small_suite(70, "mean-image"))
     assert dpbench("run", path, "--device", "cpu", "--output", tmp_path / "run").status == 0
     (file,) = (tmp_path / "run" / "records").glob("*.json")
     record = json.loads(file.read_text())

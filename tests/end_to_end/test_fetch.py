@@ -12,25 +12,17 @@ import safetensors.torch
 import timm
 from conftest import environment
 from huggingface_hub import constants
-from tiny_suite import SUITE, UNFITTED
+from tiny_suite import tiny_suite
 
 from dpbench.models.spec import BackboneSpec
 from dpbench.suite import preflight
-
-ATTACKED = """
-[[defenses]]
-name = "none"
-[[attacks]]
-name = "mean-image"
-"""
 
 
 def test_a_folder_holds_what_a_suite_needs(tmp_path, dpbench, image_folder, monkeypatch):
     for name in ("DPBENCH_CACHE", "HF_HOME", "TORCH_HOME"):
         monkeypatch.setenv(name, "elsewhere")  # set back at the end
     suite = tmp_path / "suite.toml"
-    numbers = SUITE.replace("private = 256", "private = 64").replace("auxiliary = 128", "auxiliary = 64")
-    suite.write_text(numbers.replace('"leaves"', f'"{image_folder}"'))
+    suite.write_text(tiny_suite(dataset={"name": image_folder, "private": 64, "auxiliary": 64}))
     folder = tmp_path / "for the cluster"
     outcome = dpbench("fetch", suite, "--output", folder)
     assert outcome.status == 0, outcome.err
@@ -49,8 +41,6 @@ def test_what_cannot_be_had_is_one_line(tmp_path, dpbench):
 
 
 NETWORK = "test_resnet.r160_in1k"
-
-PRETRAINED = UNFITTED.replace('"resnet10t"', f'"{NETWORK}"').replace('"fit"\nepochs = 0', '"pretrained"')
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
@@ -102,7 +92,8 @@ def hub(tmp_path, monkeypatch):
 def fetched(tmp_path, dpbench, hub):
     """Runs `dpbench fetch` of a suite whose network the hub has."""
     suite = tmp_path / "suite.toml"
-    suite.write_text('name = "hub"\nvictims = 2\n' + PRETRAINED + ATTACKED)
+    pretrained = {"name": NETWORK, "weights": "pretrained", "epochs": None}
+    suite.write_text(tiny_suite(judge={"name": "mobilenetv3_small_050"}, backbone=pretrained))
     return functools.partial(dpbench, "fetch", suite, "--output", tmp_path / "folder")
 
 

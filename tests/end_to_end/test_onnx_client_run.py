@@ -6,24 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from tiny_suite import SUITE
-
-PLUGINS = """
-[[defenses]]
-name = "none"
-[[defenses]]
-name = "gaussian"
-std = 0.5
-[[attacks]]
-name = "mean-image"
-[[attacks]]
-name = "decoder"
-steps = 2
-[[attacks]]
-name = "rmle"
-steps = 2
-victims = 1
-"""
+from tiny_suite import tiny_suite
 
 
 @pytest.fixture
@@ -41,12 +24,14 @@ def folder(tmp_path, monkeypatch):
         [numpy_helper.from_array(weight, "w")],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "c.onnx")
-    before, _, _ = SUITE.partition("[[defenses]]")
-    text = before.replace('name = "resnet10t"\nweights = "fit"\nepochs = 1', 'name = "c.onnx"').replace(
-        "layer1", "client"
+    text = tiny_suite(
+        ["none", {"name": "gaussian", "std": 0.5}],
+        ["mean-image", {"name": "decoder", "steps": 2}, {"name": "rmle", "steps": 2, "victims": 1}],
+        threat_models=["query", "weights"],
+        dataset={"private": 64},
+        backbone={"name": "c.onnx", "weights": None, "epochs": None, "split_points": ["client"]},
     )
-    text = text.replace("victims = 4", 'victims = 4\nthreat_models = ["query", "weights"]').replace("256", "64")
-    (tmp_path / "tiny.toml").write_text(text + PLUGINS)
+    (tmp_path / "tiny.toml").write_text(text)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

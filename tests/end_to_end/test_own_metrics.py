@@ -1,70 +1,35 @@
 """Metrics and data sets from files: what they make, what they may not, and that nothing of them goes unnoticed."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
+from tiny_suite import tiny_sharing, tiny_suite
 
+from dpbench.api import plan
 from dpbench.board.files import read_board
 from dpbench.errors import DpbenchError
 from dpbench.protocols.boards import read
 from dpbench.protocols.sharing.records import SHARED
 from dpbench.records import store
 
-SUITE = """
-name = "tiny"
-victims = 4
-{metrics}
-[dataset]
-name = "{data}"
-image_size = 32
-private = 32
-auxiliary = 16
-test = 16
-[[backbones]]
-name = "resnet10t"
-weights = "fit"
-epochs = 1
-split_points = ["layer1"]
-[[defenses]]
-name = "none"
-[[attacks]]
-name = "random-image"
-[[attacks]]
-name = "mean-image"
-"""
+IMAGES = {"image_size": 32, "private": 32, "auxiliary": 16, "test": 16}
 
-SHARING = """
-protocol = "sharing"
-name = "tiny-sharing"
-seeds = [0]
-victims = 4
-metrics = ["own.py:{metric}"]
-receivers = ["clinic"]
-conditions = ["own"]
-[dataset]
-image_size = 32
-private = 32
-auxiliary = 16
-test = 16
-[backbone]
-name = "resnet10t"
-weights = "fit"
-epochs = 1
-split_points = ["layer1"]
-[[entities]]
-name = "clinic"
-images = 8
-[[entities]]
-name = "hospital"
-images = 8
-[refinement]
-steps = 1
-batch_size = 8
-[[attacks]]
-name = "mean-image"
-"""
+
+def suite(metrics=(), data="leaves"):
+    named = {"metrics": [f"own.py:{name}" for name in metrics]} if metrics else {}
+    return tiny_suite(["none"], ["random-image", "mean-image"], dataset={"name": data, **IMAGES}, judge=None, **named)
+
+
+def sharing(metric):
+    return tiny_sharing(
+        entities={"clinic": 8, "hospital": 8},
+        dataset=IMAGES,
+        backbone={"epochs": 1},
+        refinement={"steps": 1, "batch_size": 8},
+        metrics=[f"own.py:{metric}"],
+        conditions=["own"],
+    )
+
 
 METRIC = """
 import torch
@@ -124,16 +89,21 @@ class Blobs(dpbench.ImageSet):
 
 
 @pytest.fixture
-def tiny(tmp_path, monkeypatch, dpbench):
-    """`tiny(metrics, data)` runs a suite -> the outcome."""
+def folder(tmp_path, monkeypatch):
+    """The working directory, with a file of metrics and one of a data set."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.py").write_text(METRIC)
     (tmp_path / "data.py").write_text(DATA)
     np.save(tmp_path / "table.npy", np.array([0, 150]))
+    return tmp_path
+
+
+@pytest.fixture
+def tiny(folder, dpbench):
+    """`tiny(metrics, data)` runs a suite -> the outcome."""
 
     def run(*metrics, data="leaves", arguments=()):
-        named = f"metrics = {json.dumps([f'own.py:{name}' for name in metrics])}" if metrics else ""
-        (tmp_path / "tiny.toml").write_text(SUITE.format(metrics=named, data=data))
+        (folder / "tiny.toml").write_text(suite(metrics, data))
         return dpbench("run", "tiny.toml", "--device", "cpu", "--output", "run", *arguments)
 
     return run
@@ -174,7 +144,7 @@ def test_metrics_of_ones_own_stand_beside_the_others_and_change_none(tiny, tmp_p
 def test_metrics_of_ones_own_in_a_sharing_suite(tmp_path, monkeypatch, dpbench):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.py").write_text(METRIC + '\nclass Gain(Absolute):\n    name = "gain"\n')
-    (tmp_path / "tiny.toml").write_text(SHARING.format(metric="Absolute"))
+    (tmp_path / "tiny.toml").write_text(sharing("Absolute"))
     done = dpbench("run", "tiny.toml", "--device", "cpu", "--output", "run")
     assert done.status == 0, done
     attack = next(record for record in SHARED.all(tmp_path / "run") if record.attacked)
@@ -184,7 +154,7 @@ def test_metrics_of_ones_own_in_a_sharing_suite(tmp_path, monkeypatch, dpbench):
     floor = board[board["condition"] == "floor"].iloc[0]
     assert floor["absolute"] == pytest.approx(np.mean(attack.fidelity["absolute"]), abs=1e-4)
     assert dpbench("verify", "run").status == 0
-    (tmp_path / "tiny.toml").write_text(SHARING.format(metric="Gain"))
+    (tmp_path / "tiny.toml").write_text(sharing("Gain"))
     refused = dpbench("run", "tiny.toml", "--device", "cpu", "--output", "other")
     assert refused.status == 2
     assert "cannot be called 'gain'" in refused.err
@@ -238,17 +208,10 @@ def test_an_edited_metric_is_measured_again(tiny, tmp_path):
         (["Loud"], "Input should be 'higher' or 'lower'"),
     ],
 )
-def test_a_metric_that_cannot_be_is_refused_in_a_line(metrics, message, tiny, tmp_path):
-    tiny()
+def test_a_metric_that_cannot_be_is_refused_in_a_line(metrics, message, folder):
     more = '\nclass Accuracy(Absolute):\n    name = "accuracy"\n\nclass Loud(Absolute):\n    closer = "up"\n'
-    path = tmp_path / "own.py"
-    path.write_text(METRIC + more)
-    # `tiny` writes its own file again: plan what is there now
-    (tmp_path / "tiny.toml").write_text(
-        SUITE.format(metrics=f"metrics = {json.dumps([f'own.py:{name}' for name in metrics])}", data="leaves")
-    )
-    from dpbench.api import plan
-
+    (folder / "own.py").write_text(METRIC + more)
+    (folder / "tiny.toml").write_text(suite(metrics))
     with pytest.raises(DpbenchError, match=message) as refused:
         plan("tiny.toml")
     assert "\n" not in str(refused.value)
@@ -275,9 +238,8 @@ def test_a_data_set_of_ones_own_is_used_hashed_and_asked_again(tiny, tmp_path):
         ("offset = np", 'raise dpbench.DpbenchError("only 3 images")\n        offset = np', "only 3 images"),
     ],
 )
-def test_a_data_set_that_cannot_be_is_refused_in_a_line(was, now, message, tiny, tmp_path):
-    tiny()
-    (tmp_path / "data.py").write_text(DATA.replace(was, now))
+def test_a_data_set_that_cannot_be_is_refused_in_a_line(was, now, message, tiny, folder):
+    (folder / "data.py").write_text(DATA.replace(was, now))
     done = tiny(data="data.py:Blobs")
     assert done.status == 2
     assert message in done.err

@@ -3,39 +3,24 @@
 from pathlib import Path
 
 import pytest
+from tiny_suite import tiny_suite
 
 import dpbench as package
 
 CHEATS = Path(__file__).with_name("cheating.py")
 
-SUITE = """
-name = "cheats"
-victims = 16
-threat_models = ["query"]
-[dataset]
-private = 256
-auxiliary = 256
-test = 128
-[judge]
-name = "resnet14t"
-epochs = 1
-[[backbones]]
-name = "resnet10t"
-weights = "fit"
-epochs = 1
-split_points = ["layer1"]
-[[defenses]]
-name = "none"
-{defenses}
-[[attacks]]
-name = "mean-image"
-[[attacks]]
-name = "decoder"
-steps = 12
-width = 16
-blocks = 1
-{attacks}
-"""
+DECODER = {"name": "decoder", "steps": 12, "width": 16, "blocks": 1}
+
+
+def suite(defenses=(), attacks=()):
+    return tiny_suite(
+        ["none", *defenses],
+        ["mean-image", DECODER, *attacks],
+        victims=16,
+        threat_models=["query"],
+        dataset={"image_size": 16, "auxiliary": 256, "test": 128},
+    )
+
 
 CAUGHT = {
     "FirstOnes": "something else",
@@ -53,16 +38,15 @@ BLIND = ("Stack", "Shelf")
 @pytest.fixture(scope="module")
 def boards(tmp_path_factory, cache):
     folder = tmp_path_factory.mktemp("cheats")
-    defenses = "".join(f'[[defenses]]\nname = "{CHEATS}:{name}"\n' for name in [*CAUGHT, *BLIND])
-    attacks = "".join(f'[[attacks]]\nname = "{CHEATS}:{name}"\n' for name in ("Thief", "Grey"))
+    suites = {
+        "d": suite(defenses=[f"{CHEATS}:{name}" for name in (*CAUGHT, *BLIND)]),
+        "a": suite(attacks=[f"{CHEATS}:{name}" for name in ("Thief", "Grey")]),
+    }
     boards = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DPBENCH_CACHE", str(cache))
-        for name, given in {
-            "d": {"defenses": defenses, "attacks": ""},
-            "a": {"defenses": "", "attacks": attacks},
-        }.items():
-            (folder / f"{name}.toml").write_text(SUITE.format(**given))
+        for name, text in suites.items():
+            (folder / f"{name}.toml").write_text(text)
             boards.append(package.run(str(folder / f"{name}.toml"), output=folder / name, device="cpu"))
     return boards
 
@@ -108,7 +92,7 @@ def test_an_attack_finds_no_victims_where_it_runs(attacked):
 
 def test_grading_happens_where_no_plugin_has_patched_it(attacked, cache, tmp_path, monkeypatch):
     monkeypatch.setenv("DPBENCH_CACHE", str(cache))
-    (tmp_path / "plain.toml").write_text(SUITE.format(defenses="", attacks=""))
+    (tmp_path / "plain.toml").write_text(suite())
     plain = package.run(str(tmp_path / "plain.toml"), output=tmp_path / "run", device="cpu")
     assert row(attacked, "none", "decoder")["ssim"] == row(plain, "none", "decoder")["ssim"]
 
@@ -120,7 +104,7 @@ def test_a_floor_that_a_plugin_declares_does_not_lift_the_zero(attacked):
 
 def test_an_audit_gives_the_figures_of_a_run_without(board, cache, tmp_path, monkeypatch):
     monkeypatch.setenv("DPBENCH_CACHE", str(cache))
-    (tmp_path / "plain.toml").write_text(SUITE.format(defenses='[[defenses]]\nname = "quantise"\nbits = 2', attacks=""))
+    (tmp_path / "plain.toml").write_text(suite([{"name": "quantise", "bits": 2}]))
     plain = package.run(str(tmp_path / "plain.toml"), output=tmp_path / "run", device="cpu")
     audited = package.run(str(tmp_path / "plain.toml"), output=tmp_path / "audit", device="cpu", audit=True)
     figures = ["defense", "attack", "threat_model", "status", "accuracy", "ssim", "psnr_db", "reid_top1", "leakage"]

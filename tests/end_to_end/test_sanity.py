@@ -3,75 +3,48 @@
 from pathlib import Path
 
 import pytest
+from tiny_suite import tiny_suite
 
 import dpbench as package
 
 SECRETS = Path(__file__).with_name("hiding.py")
 
-SUITE = """
-name = "sanity"
-victims = 12
-threat_models = ["weights"]
-[judge]
-name = "resnet14t"
-epochs = 1
-[dataset]
-image_size = 16
-private = 256
-auxiliary = 1000
-test = 128
-[[backbones]]
-name = "resnet10t"
-weights = "fit"
-epochs = 2
-split_points = ["layer1"]
-[[defenses]]
-name = "none"
-{defenses}
-"""
-
-ATTACKS = """
-[[attacks]]
-name = "mean-image"
-[[attacks]]
-name = "random-image"
-[[attacks]]
-name = "nearest-auxiliary"
-[[attacks]]
-name = "class-mean"
-[[attacks]]
-name = "decoder"
-steps = 105
-width = 64
-[[attacks]]
-name = "rmle"
-steps = 200
-decoder_steps = 105
-decoder_width = 64
-total_variation = [[0.01, 1.0]]
-nearness = 0
-"""
-
-SHORT = """
-[[attacks]]
-name = "decoder"
-steps = 10
-width = 16
-blocks = 1
-"""
+FLOORS = ("mean-image", "random-image", "nearest-auxiliary", "class-mean")
+DECODER = {"name": "decoder", "steps": 105, "width": 32}
+WHITE_BOX = {
+    **{"name": "rmle", "steps": 100, "decoder_steps": 105, "decoder_width": 32},
+    **{"total_variation": [[0.01, 1.0]], "nearness": 0},
+}
+SHORT = {"name": "decoder", "steps": 10, "width": 16, "blocks": 1}
 
 INVERTIBLE = ("Affine", "Deep")
 STRENGTHS = (2.0, 16.0)
 
 
-def run(folder, defenses, attacks):
-    path = folder / "sanity.toml"
-    path.write_text(SUITE.format(defenses=defenses) + attacks)
-    return package.run(str(path), output=folder / "run", device="cpu")
+@pytest.fixture(scope="module")
+def measure(tmp_path_factory, cache):
+    """The board of these defenses and attacks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DPBENCH_CACHE", str(cache))
+
+        def measured(defenses, attacks):
+            folder = tmp_path_factory.mktemp("sanity")
+            text = tiny_suite(
+                ["none", *defenses],
+                attacks,
+                victims=12,
+                threat_models=["weights"],
+                dataset={"image_size": 16, "auxiliary": 1000, "test": 128},
+                backbone={"epochs": 2},
+            )
+            (folder / "sanity.toml").write_text(text)
+            return package.run(str(folder / "sanity.toml"), output=folder / "run", device="cpu")
+
+        yield measured
 
 
 def secret(name):
-    return f'[[defenses]]\nname = "{SECRETS}:{name}"\n'
+    return f"{SECRETS}:{name}"
 
 
 def worst(board):
@@ -82,18 +55,19 @@ def worst(board):
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory, cache):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DPBENCH_CACHE", str(cache))
-        noise = f'[[defenses]]\nname = "gaussian"\nstd = {list(STRENGTHS)}\n'
-        defenses = noise + "".join(map(secret, [*INVERTIBLE, "Silent", "Hoarder"]))
-        board = run(tmp_path_factory.mktemp("sanity"), defenses, ATTACKS)
-    return worst(board)
+def secrets(measure):
+    return worst(measure(map(secret, INVERTIBLE), [*FLOORS, DECODER, WHITE_BOX]))
+
+
+@pytest.fixture(scope="module")
+def rows(measure):
+    noise = {"name": "gaussian", "std": STRENGTHS}
+    return worst(measure([noise, *map(secret, ["Silent", "Hoarder"])], [*FLOORS, DECODER]))
 
 
 @pytest.mark.parametrize("name", INVERTIBLE)
-def test_an_invertible_secret_hides_nothing(rows, name):
-    assert rows[f"hiding.py:{name}"].leakage >= 0.9
+def test_an_invertible_secret_hides_nothing(secrets, name):
+    assert secrets[f"hiding.py:{name}"].leakage >= 0.9
 
 
 def test_a_release_that_carries_nothing_sits_at_the_floor(rows):
@@ -117,10 +91,8 @@ TWO_FACES = {"TwoFaced": "with gradients", "Tired": "something else", "Rolled": 
 
 
 @pytest.fixture(scope="module")
-def two_faces(tmp_path_factory, cache):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DPBENCH_CACHE", str(cache))
-        return run(tmp_path_factory.mktemp("two-faces"), "".join(map(secret, TWO_FACES)), SHORT)
+def two_faces(measure):
+    return measure(map(secret, TWO_FACES), [SHORT])
 
 
 @pytest.mark.parametrize(("name", "words"), TWO_FACES.items())

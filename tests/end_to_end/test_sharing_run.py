@@ -1,25 +1,19 @@
-"""A suite of the protocol `sharing` as a user walks it; one tiny run serves nearly every test."""
+"""A run of the protocol `sharing` as a user walks it."""
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from dpbench_attacks.decoder import Decoder
-from dpbench_defenses.resynthesis import Resynthesis
+from conftest import finished_run, refused
 from PIL import Image
+from shared_suite import TINY, of_kind, quiet
 
 import dpbench as dpbench_package
 from dpbench.api import plan
-from dpbench.cells.observing import Observer
-from dpbench.cli import app as cli
 from dpbench.errors import DpbenchError
-from dpbench.exchange.exchange import export_features
-from dpbench.exchange.feature_file import read_features
-from dpbench.executors.stages import Stages
 from dpbench.metrics.grading import grade
 from dpbench.protocols.sharing.benefit import Benefit
 from dpbench.protocols.sharing.pipeline import SharedPipeline
@@ -28,57 +22,6 @@ from dpbench.protocols.sharing.units import Attacked, Training, Transferred
 from dpbench.records import store
 
 BOARDS = Path(__file__).resolve().parents[2] / "leaderboards"
-
-TINY = """
-protocol = "sharing"
-name = "tiny-sharing"
-seeds = [0]
-victims = 6
-receivers = ["clinic"]
-conditions = ["own", "own-longer", "clean-images", "clean-features", "sender-tail", "soft-labels",
-              "defended-features", "shuffled-labels", "equal-noise"]
-[dataset]
-private = 84
-auxiliary = 64
-test = 40
-[backbone]
-name = "resnet10t"
-weights = "fit"
-epochs = 1
-split_points = ["layer1"]
-[[entities]]
-name = "clinic"
-images = 24
-[[entities]]
-name = "hospital"
-images = 48
-[refinement]
-steps = 2
-batch_size = 8
-[[defenses]]
-name = "gaussian"
-std = 1.0
-[[defenses]]
-name = "dpm"
-epochs = 1
-[[attacks]]
-name = "mean-image"
-[[attacks]]
-name = "decoder"
-steps = 4
-width = 16
-blocks = 1
-[transfer]
-fits = 3
-[transfer.defense]
-name = "dpm"
-epochs = 1
-[transfer.attack]
-name = "decoder"
-steps = 4
-width = 16
-blocks = 1
-"""
 
 
 @pytest.fixture(scope="session")
@@ -91,15 +34,7 @@ def tiny(tmp_path_factory):
 @pytest.fixture(scope="session")
 def run(tiny, tmp_path_factory, cache):
     """The run directory of the finished suite."""
-    output = tmp_path_factory.mktemp("runs") / "sharing"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DPBENCH_CACHE", str(cache))
-        arguments = ["dpbench", "run", str(tiny), "--device", "cpu", "--output", str(output)]
-        patch.setattr(sys, "argv", arguments)
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-    assert not stopped.value.code
-    return output
+    return finished_run(tiny, tmp_path_factory.mktemp("runs") / "sharing", cache)
 
 
 @pytest.fixture
@@ -112,25 +47,9 @@ def pipeline(run, cache):
     return SharedPipeline(torch.device("cpu"), cache)
 
 
-def of_kind(kind, units, **having):
-    return [u for u in units if isinstance(u, kind) and all(getattr(u, k) == v for k, v in having.items())]
-
-
-def quiet(text):
-    """No progress to show."""
-
-
 def figures(run_dir):
     drop = {"seconds", "created", "client_ms"}
     return {record.id: record.model_dump_json(exclude=drop) for record in SHARED.all(run_dir)}
-
-
-def refused(outcome, *words):
-    assert outcome.status == 2, outcome
-    lines = outcome.err.strip().splitlines()
-    assert len(lines) == 1, outcome.err
-    for word in words:
-        assert word in lines[0]
 
 
 def test_a_row_of_the_board_comes_out_again(run, tmp_path, dpbench):
@@ -242,48 +161,6 @@ def test_a_training_by_an_older_recipe_is_redone(run, tiny, units, tmp_path):
     assert len(plan(str(tiny), output=copied).finished) == 29
 
 
-def test_the_features_attacked_are_the_features_trained_on(run, units, pipeline, monkeypatch):
-    """Bit by bit, of a defense that draws noise, whichever comes first."""
-    seen = []
-    original = Observer.observe
-
-    def observe(self, *arguments):
-        seen.append(original(self, *arguments))
-        return seen[-1]
-
-    trained_on = []
-    monkeypatch.setattr(Observer, "observe", observe)
-    monkeypatch.setattr(
-        "dpbench.protocols.sharing.benefit.refine",
-        lambda public, client, own, shared, *_, **__: trained_on.append(shared) or 1 / 0,
-    )
-    attack = next(u for u in of_kind(Attacked, units, knowledge="query") if u.defense.name == "gaussian")
-    training = next(
-        u for u in of_kind(Training, units, condition="defended-features") if u.applied["hospital"].name == "gaussian"
-    )
-
-    def attack_it(pipeline):
-        pipeline.run(attack.cell(), Stages(pipeline.device), quiet)
-
-    def train_on_it(pipeline):
-        with pytest.raises(ZeroDivisionError):  # nothing is trained here
-            Benefit(pipeline).run(training, Stages(pipeline.device), quiet)
-
-    for steps in ((attack_it, train_on_it), (train_on_it, attack_it)):
-        fresh = SharedPipeline(pipeline.device, pipeline.cache_dir)
-        fresh.world.enter(attack.world)
-        fresh.world.start(fresh.world.public_cell())
-        for step in steps:
-            step(fresh)
-    assert len(seen) == len(trained_on) == 2
-    assert len(trained_on[0].features) == 48
-    for observed, shared in zip(seen, trained_on, strict=True):
-        assert torch.equal(observed.released, shared.features[:6])
-        assert torch.equal(shared.features, trained_on[0].features)
-    clean, _ = fresh.shared("hospital", of_kind(Attacked, units)[0].defense, quiet)
-    assert (trained_on[0].features - clean).std() > 0.1  # there is noise
-
-
 def hashes_of(pipeline, owner):
     return set(pipeline.world._hashes(owner, quiet))
 
@@ -308,89 +185,6 @@ def test_the_attacker_never_has_an_image_of_the_sender(run, units, pipeline):
     unseen = pipeline.world.spec.model_copy(update={"public_images": False})
     pipeline.world.enter(unseen)
     assert len(pipeline.world.auxiliary(unseen.cell("hospital", "clinic"), quiet)) == 24
-
-
-def test_the_attacker_prepares_on_what_it_knows(units, pipeline):
-    world, unit = pipeline.world, next(u for u in of_kind(Attacked, units, knowledge="own") if u.defense.name == "dpm")
-    world.enter(unit.world)
-    world.start(world.public_cell())
-
-    def known(**changes):
-        return pipeline._known_client(unit.cell().model_copy(update=changes), quiet)
-
-    def key(owner, defense, fit=0):
-        return world.protected_key(unit.world.cell(owner, defense=defense, fit=fit), defense, quiet)
-
-    keys = {knowledge: known(knowledge=knowledge)[1] for knowledge in ("public", "own", "query", "weights")}
-    assert keys["own"] == key("clinic", unit.defense)
-    assert keys["query"] == keys["weights"] == key("hospital", unit.defense)
-    assert keys["public"] not in (keys["own"], keys["query"])
-    images = world.images_of("clinic", quiet).images[:4]
-    public, own, query = (known(knowledge=knowledge)[0] for knowledge in ("public", "own", "query"))
-    with torch.no_grad():
-        assert torch.equal(public.release(images), public.features(images))
-        assert not torch.allclose(own.release(images), query.release(images), atol=1e-3)
-    several, mixed = known(prepared_on=[1, 2])
-    assert len(several.fits) == 2
-    assert mixed not in keys.values()
-    assert known(prepared_on=[1])[1] == key("hospital", unit.defense, fit=1) != keys["query"]
-    assert known(prepared_on=[0])[1] == keys["query"]  # the fit that is shared
-
-
-def test_the_public_network_and_the_judge_have_seen_public_images_alone(units, pipeline):
-    pipeline.world.enter(units[0].world)
-    public = pipeline.world.parts(pipeline.world.public_cell(), quiet)
-    everything = pipeline.world.divided(quiet).parts
-    assert torch.equal(public.private.images[:], everything.auxiliary.images[:])
-    one = pipeline.world.backbone(units[0].world.cell("clinic"), quiet)[0]
-    assert one == pipeline.world.backbone(units[0].world.cell("hospital", "clinic"), quiet)[0]
-
-
-def test_every_fit_of_a_defense_is_another_and_on_the_images_of_its_owner(units, pipeline, monkeypatch):
-    unit = of_kind(Transferred, units)[0]
-    world = pipeline.world
-    world.enter(unit.world)
-    world.start(world.public_cell())
-    cells = [unit.cell().model_copy(update={"fit": fit}) for fit in range(3)]
-    cells.append(unit.world.cell("clinic", defense=unit.defense))
-    models = [world.protected(cell, unit.defense, quiet, apart=True) for cell in cells]
-    images = world.images_of("hospital", quiet).images[:8]
-    with torch.no_grad():
-        released = [model.release(images) for model in models]
-    for index, one in enumerate(released):
-        assert all((one - other).abs().mean() > 1e-3 for other in released[:index])
-    # who shares what it shares under fit 0: the fit that the transfers call 0
-    shared, labels = pipeline.shared("hospital", unit.defense, quiet)
-    assert torch.allclose(shared[:8], released[0], atol=1e-4)
-    assert torch.equal(labels, world.images_of("hospital", quiet).labels)
-
-    fitted = []
-    monkeypatch.setattr(
-        "dpbench.machine.cache.remember", lambda folder, kind, key, make, *_: make()
-    )  # nothing is at hand
-    monkeypatch.setattr(
-        type(suite_defense(unit)), "fit", lambda self, model, private, **_: fitted.append(private.images[:].clone())
-    )
-    monkeypatch.setattr(world, "backbone", lambda cell, progress: ("key", public_state(models[0]), ""))
-    for owner in ("hospital", "clinic"):
-        world.protected(unit.world.cell(owner, "clinic", defense=unit.defense), unit.defense, quiet, apart=True)
-    for owner, seen in zip(("hospital", "clinic"), fitted, strict=True):
-        assert torch.equal(seen, world.images_of(owner, quiet).images[:])
-
-
-def suite_defense(unit):
-    from dpbench.plugins.configuring import defense_of
-
-    return defense_of(unit.defense)
-
-
-def public_state(model):
-    """Any state of the unsplit network: a fit that is not made needs no weights."""
-    from dpbench.models import backbones
-    from dpbench.models.spec import BackboneSpec
-
-    spec = BackboneSpec(name="resnet10t", weights="fit")
-    return backbones.create_backbone(spec, image_size=32, classes=model.split.classes).state_dict()
 
 
 def test_the_pictures_show_the_victims(run, units, pipeline):
@@ -431,68 +225,6 @@ def test_only_runs_a_part_of_it(tiny, dpbench, tmp_path, run):
     outcome = dpbench("run", tiny, "--device", "cpu", "--output", attacks, "--only", "mean-image")
     assert outcome.status == 0, outcome.err
     assert "floor: SSIM" in outcome.out
-
-
-def test_a_defense_may_be_fitted_on_the_public_images(tmp_path, cache, dpbench):
-    path = tmp_path / "public.toml"
-    resynthesis = '"resynthesis"\nfit_on = "public"'
-    path.write_text(TINY[: TINY.index("[transfer]")].replace('"dpm"', resynthesis))
-    wanted = [unit for unit in plan(str(path), output=tmp_path).units if "resynthesis" in unit.label]
-    training = of_kind(Training, wanted, condition="defended-features")[0]
-    pipeline = SharedPipeline(torch.device("cpu"), cache)
-    world = pipeline.world
-    world.enter(training.world)
-    world.start(world.public_cell())
-    given = []
-    fit = Resynthesis.fit
-
-    def noted(self, model, private, **others):
-        given.append(private.images[:])
-        fit(self, model, private, **others)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Resynthesis, "fit", noted)
-        trained = Benefit(pipeline).run(training, Stages(pipeline.device), quiet)
-    assert trained.shared_images == 48
-    assert trained.equivalence["hospital"].distortion > 0
-    assert given
-    assert all(torch.equal(images, world.divided(quiet).parts.auxiliary.images[:]) for images in given)
-    refused(dpbench("run", "smoke", "--output", tmp_path / "run", "--defense", "resynthesis fit_on=public"), "sharing")
-
-
-def test_means_of_a_class_are_shared_and_attacked(tmp_path, cache, monkeypatch):
-    monkeypatch.setenv("DPBENCH_CACHE", str(cache))
-    path = tmp_path / "mix.toml"
-    path.write_text(TINY[: TINY.index("[transfer]")].replace('"dpm"\nepochs = 1', '"mix"'))
-    wanted = [unit for unit in plan(str(path), output=tmp_path).units if "mix" in unit.label]
-    pipeline = SharedPipeline(torch.device("cpu"), cache)
-    world = pipeline.world
-    world.enter(wanted[0].world)
-    world.start(world.public_cell())
-    training = of_kind(Training, wanted, condition="defended-features")[0]
-    trained = Benefit(pipeline).run(training, Stages(pipeline.device), quiet)
-    assert (trained.shared_images, trained.equivalence) == (48, {})
-    shared, labels = pipeline.shared("hospital", training.applied["hospital"], quiet)
-    alike = (shared.flatten(1)[:, None] == shared.flatten(1)[None]).all(2)
-    assert int(alike.sum(1).min()) >= 2
-    assert bool((labels[None].expand(48, 48)[alike] == labels[:, None].expand(48, 48)[alike]).all())
-    export_features(str(path), tmp_path / "means.safetensors", only="hospital | mix", device="cpu")
-    assert torch.equal(read_features(tmp_path / "means.safetensors").features, shared)
-    attack = of_kind(Attacked, wanted, knowledge="query")[0]
-    seen = []
-    reconstruct = Decoder.reconstruct
-
-    def noted(self, observation, **others):
-        seen.append(observation)
-        return reconstruct(self, observation, **others)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Decoder, "reconstruct", noted)
-        result = pipeline.run(attack.cell(), Stages(pipeline.device), quiet)
-    assert torch.equal(seen[0].released, shared[:6])
-    images = world.divided(quiet).parts.auxiliary.images[:4]
-    assert not torch.equal(seen[0].query(images), seen[0].query(images))  # mixed with others, anew each time
-    assert len(result.fidelity["ssim"]) == 6
 
 
 def test_a_unit_that_fails_is_a_record_and_the_others_go_on(tiny, run, units, dpbench, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from record_factory import victim_hashes
@@ -10,6 +11,7 @@ from dpbench.contract.spec import PluginSpec
 from dpbench.data.spec import DatasetSpec
 from dpbench.models.spec import BackboneSpec
 from dpbench.protocols.sharing.records import Equivalence, SharingRecord, Trained
+from dpbench.protocols.sharing.reporting.board import build_sharing_board
 from dpbench.protocols.sharing.suite import Condition, Knowledge, Owner, Refinement
 from dpbench.protocols.sharing.units import Attacked, Training, Transferred, Unit, WorldSpec
 from dpbench.suite.ensembles import is_floor
@@ -119,3 +121,52 @@ def transferred(prepared_on: list[int], judged_on: int, ssim: list[float] | None
         budget="small",
     )
     return record(unit, error, **_graded(ssim))
+
+
+HITS: dict[int, dict[Condition, int]] = {  # seed -> condition -> right on each of 40 test images, as many as said
+    0: {"own": 10, "clean-images": 30, "defended-features": 20, "own-longer": 12},
+    1: {"own": 8, "clean-images": 32, "defended-features": 20, "own-longer": 8},
+}
+
+
+def hits(number: int, images: int = 40) -> list[bool]:
+    """So many of the test images are right, the first ones."""
+    return [index < number for index in range(images)]
+
+
+def some_trainings() -> list[SharingRecord]:
+    """Of both seeds."""
+    return [
+        trained(condition, hits(number), seed=seed, defense="dpm" if condition == "defended-features" else None)
+        for seed, by_condition in HITS.items()
+        for condition, number in by_condition.items()
+    ]
+
+
+def rows(records: Iterable[SharingRecord]) -> dict[str, dict[str, Any]]:
+    """The board, by condition."""
+    board = build_sharing_board(records)
+    return {row["condition"]: row for row in board.to_dict("records")}
+
+
+DPM: dict[tuple[str, Knowledge], list[float]] = {
+    ("decoder", "public"): [0.2, 0.3, 0.1, 0.2],
+    ("decoder", "own"): [0.1, 0.5, 0.1, 0.1],
+    ("decoder", "query"): [0.2, 0.1, 0.6, 0.1],
+    ("rmle", "weights"): [0.1, 0.1, 0.1, 0.7],
+}
+
+
+UNDEFENDED = {"mean-image": [0.1, 0.1, 0.1, 0.15], "nearest-auxiliary": [0.15, 0.1, 0.1, 0.1], "decoder": [0.8] * 4}
+
+
+def some_attacks(**more: Any) -> list[SharingRecord]:
+    """On undefended features and on those of `dpm`."""
+    found = [attacked(name, "public", ssim, defense="none", **more) for name, ssim in UNDEFENDED.items()]
+    return found + [attacked(name, knowledge, ssim, defense="dpm", **more) for (name, knowledge), ssim in DPM.items()]
+
+
+def leaks(attacks: list[SharingRecord]) -> dict[str, dict[str, Any]]:
+    """The board of these attacks beside three trainings, by condition."""
+    trainings = [trained("own", hits(10)), trained("clean-features", hits(20))]
+    return rows([*trainings, trained("defended-features", hits(20), defense="dpm"), *attacks])

@@ -74,8 +74,12 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         raise DpbenchError(
             f"class embeddings {path} are damaged or of another kind ({error}); expected {EXPECTED}"
         ) from error
-    if not arrays or not all(
-        a.ndim in (1, 2) and a.numel() and bool(a.double().isfinite().all()) for a in arrays.values()
-    ):
+    if not arrays or not all(map(_are_vectors, arrays.values())):
         raise DpbenchError(f"class embeddings {path} are not finite vectors; expected {EXPECTED}")
     return arrays
+
+
+def _are_vectors(array: Tensor) -> bool:
+    """Whether it is one vector or several, of finite real numbers."""
+    whole = array.ndim in (1, 2) and array.numel() > 0 and not array.is_complex()
+    return whole and bool(array.double().isfinite().all())

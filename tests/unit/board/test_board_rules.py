@@ -1,43 +1,20 @@
-"""The rules of dpbench/guide/how-it-is-measured.md, one by one."""
+"""What a board says of an attacker, an ensemble, a defense: worst cases, reliability, guarantees, claims."""
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from board_pages import written
-from record_factory import make_record, victim_hashes
+from board_rows import SCALE, row, spread, worst
+from record_factory import make_record
 
 from dpbench.board.columns import FLOOR, WORST_CASE
-from dpbench.board.files import write_board
 from dpbench.board.leaderboard import build_board
 from dpbench.records.record import Record
 from dpbench.suite.ensembles import ENSEMBLES, ensemble_label
-
-
-def row(board: pd.DataFrame, **wanted: object) -> pd.Series:
-    found = board
-    for column, value in wanted.items():
-        found = found[found[column] == value]
-    assert len(found) == 1, found
-    return found.iloc[0]
-
-
-def worst(board: pd.DataFrame, **wanted: object) -> pd.Series:
-    return row(board, attack=WORST_CASE, **wanted)
-
-
-def spread(mean: float, count: int = 60, seed: int = 0, width: float = 0.1) -> list[float]:
-    return np.random.default_rng(seed).normal(mean, width, count).tolist()
-
-
-SCALE = [make_record(attack="mean-image", ssim=0.1), make_record(attack="decoder", ssim=0.9)]
-
-
-# worst case
 
 
 def test_a_worst_case_for_each_attacker_holds_all_that_is_granted_no_more() -> None:
@@ -139,9 +116,6 @@ def test_the_ensemble_has_its_name_only_when_it_is_whole() -> None:
     assert ensemble_label({"decoder": "v3"}, threat_model="query", weaker=["rmle"]) == "ensemble-v1"
 
 
-# leakage
-
-
 def test_leakage_is_relative_to_all_attacks_on_the_undefended_model() -> None:
     """Whatever attacked the defense: a row with a scale of its own showed more for a weaker attacker."""
     records = [*SCALE, make_record(attack="rmle", ssim=0.5), make_record(defense="dpm", attack="rmle", ssim=0.3)]
@@ -197,76 +171,6 @@ def test_a_defense_trained_on_mse_was_trained_on_psnr() -> None:
     assert (found.leakage, found.leakage_metrics) == (0.5, "psnr_db (trained on)")
 
 
-# comparisons
-
-
-def test_ties_are_paired_image_by_image() -> None:
-    base = spread(0.5, width=0.2)
-    records = [
-        make_record(attack="mean-image", ssim=0.1, victims=60),
-        make_record(ssim=0.95, victims=60),
-        make_record(defense="a", ssim=base, victims=60),
-        # a small difference on every image: well within the intervals, and yet real
-        make_record(defense="b", defense_args={"x": 1}, ssim=[value + 0.02 for value in base], victims=60),
-        # as large a difference, by other images
-        make_record(defense="c", ssim=spread(0.5, seed=3, width=0.2), victims=60),
-    ]
-    board = build_board(records)
-    assert worst(board, defense="a").tied == "c"
-    assert worst(board, defense="b").tied == "c"
-    assert worst(board, defense="c").tied == "a; b x=1"
-    assert worst(board, defense="none").tied == ""
-    assert (board[board.attack != WORST_CASE].tied == "").all()
-
-
-def test_ties_without_leakage_go_by_ssim_and_need_common_victims() -> None:
-    records = [make_record(defense="a"), make_record(defense="b")]
-    assert worst(build_board(records), defense="a").tied == "b"
-    records[1] = make_record(defense="b", victims=victim_hashes(4, first=9))
-    assert worst(build_board(records), defense="a").tied == ""
-
-
-# seeds
-
-
-def seeded(defense: str, means: dict[int, float], **more: object) -> list[Record]:
-    return [
-        make_record(defense=defense, seed=seed, ssim=spread(mean, seed=5, width=0.01), victims=60, **more)  # type: ignore[arg-type]
-        for seed, mean in means.items()
-    ]
-
-
-def test_several_seeds_have_a_row_together() -> None:
-    means = {0: 0.4, 1: 0.5, 10: 0.6}
-    floor = [make_record(attack="mean-image", ssim=0.1, victims=60, seed=seed) for seed in means]
-    board = build_board([*floor, *seeded("none", dict.fromkeys(means, 0.9)), *seeded("dpm", means)])
-    assert list(dict.fromkeys(board.seed)) == ["0", "1", "10", "all"]
-    for attack in (WORST_CASE, "decoder"):
-        dpm = row(board, defense="dpm", attack=attack, seed="all")
-        single = [row(board, defense="dpm", attack=attack, seed=str(seed)) for seed in means]
-        assert dpm.ssim == pytest.approx(np.mean([s.ssim for s in single]), abs=1e-4)
-        assert dpm.ssim_spread == pytest.approx(np.std([s.ssim for s in single], ddof=1), abs=1e-4)
-        assert dpm.leakage_spread == pytest.approx(np.std([s.leakage for s in single], ddof=1), abs=2e-4)
-        assert dpm.accuracy_spread == 0
-        # the seeds, not the images, make this interval wide
-        assert dpm.ssim_high - dpm.ssim_low > 5 * (single[0].ssim_high - single[0].ssim_low)
-        assert (dpm.images, dpm.status, dpm.cell) == (60, "ok", "")
-        assert all(np.isnan(s.ssim_spread) for s in single)
-    assert len(board[(board.seed == "all") & (board.attack == FLOOR)]) == 1
-
-
-def test_a_single_seed_has_no_row_together_and_a_failed_one_is_said() -> None:
-    assert set(build_board(SCALE).seed) == {"0"}
-    board = build_board([make_record(seed=0, ssim=0.4), make_record(seed=1, failed="no memory")])
-    together = row(board, attack="decoder", seed="all")
-    assert (together.status, together.ssim) == ("incomplete", 0.4)
-    assert together.error == "seed 1 failed: no memory"
-    assert np.isnan(together.ssim_spread)
-
-
-# unreliable
-
-
 def test_an_attack_that_gets_nothing_from_the_undefended_model_is_unreliable() -> None:
     records = [
         *SCALE,
@@ -305,9 +209,6 @@ def test_no_floor_no_verdict_but_no_convergence_is_one() -> None:
     assert (decoder.converged, decoder.error) == ("yes", "did not converge on the undefended model")
     assert row(board, defense="none", attack="decoder").converged == "no"
     assert row(board, attack="mean-image").converged == ""
-
-
-# guarantees, what is sent, claims
 
 
 def test_guarantees_and_release_bits() -> None:
@@ -363,14 +264,3 @@ def test_other_images_are_told_apart_by_where_they_come_from() -> None:
     board = build_board([make_record(**shifted, shifted="spectra"), make_record(**shifted, shifted="/home/me/faces")])  # type: ignore[arg-type]
     assert set(board.attack) == {WORST_CASE, "decoder shifted=spectra", "decoder shifted=faces"}
     assert set(build_board([make_record(**shifted)]).attack) == {WORST_CASE, "decoder"}  # type: ignore[arg-type]
-
-
-def test_order_of_records_is_nothing_with_seeds_tiers_and_claims(tmp_path: Path) -> None:
-    records = [*SCALE, *seeded("dpm", {0: 0.5, 1: 0.6}), *seeded("dpm", {0: 0.4, 1: 0.3}, auxiliary="shifted")]
-    records += [make_record(defense="dpm", attack="rmle", releases=4, seed=1, failed="no")]
-    contents = set()
-    for seed in range(3):
-        random.Random(seed).shuffle(records)
-        write_board(build_board(records, claimed=records[::-1]), tmp_path / "board.csv")
-        contents.add((tmp_path / "board.csv").read_bytes())
-    assert len(contents) == 1

@@ -1,4 +1,4 @@
-"""Leakage 1 is one thing in every row: the strongest undefended worst case of the same data, model and seed."""
+"""One scale for every row: who is granted less never shows more, and figures are compared with their like alone."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import pytest
+from board_rows import row, worst
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from record_factory import make_grid, make_record, victim_hashes
@@ -29,18 +28,6 @@ from dpbench.reporting.plots.tradeoff_plot import write_tradeoff
 from dpbench.reporting.table import print_table
 
 METRICS = {"ssim": (0.0, 1.0), "psnr_db": (8.0, 40.0), "lpips": (0.0, 0.9)}
-
-
-def row(board: pd.DataFrame, **wanted: object) -> pd.Series:
-    found = board
-    for column, value in wanted.items():
-        found = found[found[column] == value]
-    assert len(found) == 1, found
-    return found.iloc[0]
-
-
-def worst(board: pd.DataFrame, **wanted: object) -> pd.Series:
-    return row(board, attack=WORST_CASE, **wanted)
 
 
 @st.composite
@@ -144,9 +131,6 @@ def test_a_seed_in_which_the_strong_attack_failed_does_not_count_for_the_weak_on
     assert together["ssim"].nunique() == 2  # the other figures are what was measured
 
 
-# which metrics
-
-
 def test_leakage_says_what_it_is_made_of_and_is_compared_with_its_like_alone() -> None:
     full = {"psnr_db": 20.0, "lpips": 0.4}
     records = [make_record(attack="mean-image", ssim=0.1, psnr_db=10.0, lpips=0.8)]
@@ -195,9 +179,6 @@ def test_only_built_in_floors_set_the_zero() -> None:
     assert worst(beside, defense="dpm").ensemble == "decoder, mine.py:Guess"
     only = build_board([make_record(defense="dpm", attack="mine.py:Guess", ssim=0.7, floor=True)])
     assert worst(only, defense="dpm").ensemble == "mine.py:Guess"
-
-
-# who holds the server's half
 
 
 def test_who_holds_the_servers_half_is_part_of_a_rows_name(tmp_path: Path) -> None:
@@ -254,53 +235,6 @@ def test_an_attacker_without_the_servers_half_lends_its_attacks_to_one_who_has_i
     assert (found[""].ensemble, found["trusted"].ensemble) == ("decoder, rmle", "rmle")
 
 
-# names
-
-
-TEAMS = ("/home/me/team_a/defense.py:Mine", "/home/me/team_b/defense.py:Mine")
-
-
-def test_two_files_of_one_name_are_two_defenses() -> None:
-    """They once shared a worst case, and had an "all seeds" row that nobody ran."""
-    records = [make_record(attack="mean-image", ssim=0.1), make_record(ssim=0.9)]
-    for number, name in enumerate(TEAMS):
-        records += [make_record(defense=name, defense_source=f"v1-{number}", ssim=0.3 - 0.15 * number)]
-    board = build_board(records)
-    assert worst(board, defense="team_a/defense.py:Mine").ssim == 0.3
-    assert worst(board, defense="team_b/defense.py:Mine").ssim == 0.15
-    assert set(board["seed"]) == {"0"}
-    assert set(build_board(records[:-1])["defense"]) == {"none", "defense.py:Mine"}
-    with_seeds = build_board([*records, make_record(defense=TEAMS[0], defense_source="v1-0", ssim=0.3, seed=1)])
-    assert set(with_seeds[with_seeds["seed"] == "all"]["defense"]) == {"team_a/defense.py:Mine"}
-
-
-def test_two_files_of_one_name_are_two_attacks() -> None:
-    names = [name.replace("defense", "attack") for name in TEAMS]
-    records = [make_record(attack=name, source=f"v1-{n}", ssim=0.3) for n, name in enumerate(names)]
-    board = build_board([*records, make_record(ssim=0.9), make_record(attack="mean-image", ssim=0.1)])
-    assert {"team_a/attack.py:Mine", "team_b/attack.py:Mine"} < set(board["attack"])
-    assert worst(board).ensemble == "decoder, team_a/attack.py:Mine, team_b/attack.py:Mine"
-
-
-@pytest.mark.parametrize("name", ["./mine.py:X", "sub/../mine.py:X", "/home/me/mine.py:X", "C:\\work\\mine.py:X"])
-def test_one_file_under_several_spellings_is_one_plugin(name: str) -> None:
-    def named(spelling: str, **more: Any) -> Record:
-        return make_record(defense=spelling, defense_source="v1-0123456789ab", ssim=0.4, **more)
-
-    board = build_board([named("mine.py:X"), named(name, created="2030")])
-    assert list(board["attack"]) == [WORST_CASE, "decoder"]
-    assert set(board["defense"]) == {"mine.py:X"}
-    key = [CELL_LAYOUT.name_of(values) for values in build_board([named(name)]).to_dict("records")]
-    assert key == [CELL_LAYOUT.name_of(values) for values in build_board([named("mine.py:X")]).to_dict("records")]
-
-
-def test_an_edited_file_is_told_by_its_version() -> None:
-    records = [make_record(defense="mine.py:X", defense_source=f"v1-{digest}") for digest in ("aa", "bb")]
-    board = build_board(records)
-    assert set(board["defense"]) == {"mine.py:X"}
-    assert set(board["defense_args"]) == {"source=v1-aa", "source=v1-bb"}
-
-
 def test_an_attack_is_calibrated_by_its_own_version_and_images() -> None:
     floor, weak = make_record(attack="mean-image", ssim=0.3), {"attack": "rmle", "ssim": 0.3}
     records = [floor, make_record(ssim=0.9), make_record(**weak)]  # type: ignore[arg-type]
@@ -309,9 +243,6 @@ def test_an_attack_is_calibrated_by_its_own_version_and_images() -> None:
     for other in ({"source": "v2"}, {"auxiliary": "shifted"}):
         board = build_board([*records, make_record(defense="dpm", **weak, **other)])  # type: ignore[arg-type]
         assert worst(board, defense="dpm").status == "ok"
-
-
-# figures that are not there
 
 
 def test_bounds_and_figures_that_are_no_numbers_are_not_there() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from parsing import parse_suite
-from tiny_suite import UNFITTED
+from tiny_suite import unfitted_suite
 
 from dpbench.api import plan as make_plan
 from dpbench.records.record import Record
@@ -36,30 +36,15 @@ class Constant(Attack):
         return torch.full((len(seen.released), *seen.image_shape), self.value)
 """
 
-SUITE = """
-name = "combining"
-victims = 6
-threat_models = ["query", "weights"]
-{unfitted}[[defenses]]
-name = "none"
-[[defenses]]
-name = "gaussian"
-[[attacks]]
-name = "{file}:Average"
-victims = 4
-[[attacks]]
-name = "mean-image"
-[[attacks]]
-name = "{file}:Constant"
-value = [0.25, 0.75, -1.0]
-"""
-
 
 @pytest.fixture
 def suite(tmp_path: Path) -> str:
     file = tmp_path / "average.py"
     file.write_text(AVERAGE)
-    return SUITE.format(file=file, unfitted=UNFITTED)
+    average = {"name": f"{file}:Average", "victims": 4}
+    constants = {"name": f"{file}:Constant", "value": [0.25, 0.75, -1.0]}
+    attacks = [average, "mean-image", constants]
+    return unfitted_suite(["none", "gaussian"], attacks, victims=6, threat_models=["query", "weights"])
 
 
 def averages(records: list[Record]) -> list[Record]:

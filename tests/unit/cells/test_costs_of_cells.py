@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from parsing import parse_suite
-from tiny_suite import UNFITTED
+from tiny_suite import unfitted_suite
 
 from dpbench.api import plan as make_plan
 from dpbench.records.record import Record
@@ -69,30 +69,17 @@ class Grey(Attack):
         return torch.full((len(seen.released), *seen.image_shape), 0.5)
 """
 
-SUITE = """
-name = "costs"
-victims = 6
-threat_models = {tiers}
-{unfitted}[[defenses]]
-name = "none"
-{defenses}
-[[attacks]]
-name = "{attack}"
-"""
-
 
 @pytest.fixture
 def measure(tmp_path: Path, vouched):
     """Records of a suite with some defenses of the file, by defense and threat model."""
 
-    def run(*defenses: str, tiers: str, needs: str):
+    def run(*defenses: str, tiers: list[str], needs: str):
         (tmp_path / "own.py").write_text(DEFENSES)
         (tmp_path / "grey.py").write_text(ATTACK.replace("{needs}", needs))
-        tables = "".join(
-            f'[[defenses]]\nname = "{name if name.islower() else f"{tmp_path}/own.py:{name}"}"\n' for name in defenses
-        )
-        attack = f"{tmp_path}/grey.py:Grey"
-        text = SUITE.format(tiers=tiers, unfitted=UNFITTED, defenses=tables, attack=attack)
+        named = [name if name.islower() else f"{tmp_path}/own.py:{name}" for name in defenses]
+        attacks = [f"{tmp_path}/grey.py:Grey"]
+        text = unfitted_suite(["none", *named], attacks, victims=6, threat_models=tiers)
         records = execute(make_plan(parse_suite(text, origin="test"), output=tmp_path / "run"), device="cpu")
         assert {record.status for record in records} == {"ok"}, [record.error for record in records]
         return {(r.cell.defense.name.rpartition(":")[2], r.cell.threat_model): r for r in records}
@@ -108,7 +95,7 @@ def linked(record: Record) -> int:
 
 
 def test_records_say_what_the_client_costs_and_whom_it_names(measure):
-    found = measure("Own", "Everything", "Shy", "gaussian", tiers='["static", "query"]', needs="query")
+    found = measure("Own", "Everything", "Shy", "gaussian", tiers=["static", "query"], needs="query")
     none, own, everything, shy, gaussian = (
         found[name, "query"] for name in ("none", "Own", "Everything", "Shy", "gaussian")
     )
@@ -132,6 +119,6 @@ def test_records_say_what_the_client_costs_and_whom_it_names(measure):
 
 
 def test_whoever_may_ask_nothing_compares_nothing(measure):
-    found = measure("gaussian", tiers='["observe"]', needs="nothing")
+    found = measure("gaussian", tiers=["observe"], needs="nothing")
     assert found["gaussian", "observe"].link is None
     assert found["gaussian", "observe"].cost is not None

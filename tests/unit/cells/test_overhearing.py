@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from parsing import parse_suite
-from tiny_suite import UNFITTED
+from tiny_suite import unfitted_suite
 
 from dpbench.api import plan as make_plan
 from dpbench.running.runner import execute
@@ -24,16 +24,6 @@ class Listener(Attack):
         return torch.full((len(seen.released), *seen.image_shape), 0.5)
 """
 
-SUITE = """
-name = "listening"
-victims = 6
-threat_models = ["{tier}"]
-{unfitted}[[defenses]]
-name = "gaussian"
-[[attacks]]
-name = "{file}:Listener"
-"""
-
 
 @pytest.mark.parametrize(
     ("tier", "needs", "granted", "overheard"),
@@ -42,7 +32,8 @@ name = "{file}:Listener"
 def test_whoever_may_ask_nothing_holds_the_releases_of_others(tier, needs, granted, overheard, tmp_path: Path) -> None:
     file = tmp_path / "listener.py"
     file.write_text(LISTENER.replace("{needs}", needs))
-    suite = parse_suite(SUITE.format(file=file, tier=tier, unfitted=UNFITTED), origin="test")
+    text = unfitted_suite(["gaussian"], [f"{file}:Listener"], victims=6, threat_models=[tier])
+    suite = parse_suite(text, origin="test")
     (record,) = execute(make_plan(suite, output=tmp_path / "run"), device="cpu")
     assert record.status == "ok", record.error
     assert record.notes["granted"] == granted

@@ -1,4 +1,4 @@
-"""The file in which features are shared: what goes in comes out, nothing else goes in, nothing broken comes out."""
+"""Files of features: what is written is what is read, what was changed is found, and nothing secret is in them."""
 
 import json
 import textwrap
@@ -7,9 +7,9 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
+from tiny_suite import tiny_suite
 
 from dpbench.errors import DpbenchError
-from dpbench.exchange.entropy import fresh_generator
 from dpbench.exchange.exchange import export_features
 from dpbench.exchange.feature_file import METADATA_KEY, read_features, write_features
 from dpbench.exchange.feature_header import Cut, FeatureHeader, Network, features_digest, layout_of
@@ -26,7 +26,11 @@ NETWORK = Network(
     class_names=("a", "b", "c"),
     weights_hash="0123456789abcdef",
 )
+
+
 FEATURES = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+
+
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
 
 
@@ -274,25 +278,6 @@ PLUGIN = """
         def fit(self, model, private, *, generator, progress):
             model.secret_buffer.copy_(torch.tensor([981.25, 982.25, 983.25]))
 """
-SUITE = """
-name = "tiny"
-[dataset]
-image_size = 16
-private = 40
-auxiliary = 20
-test = 20
-[[backbones]]
-name = "resnet10t"
-weights = "fit"
-epochs = 0
-split_points = ["layer1"]
-[[defenses]]
-name = "{plugin}:Secretive"
-shift = 0.7654321
-word = "abracadabra"
-[[attacks]]
-name = "mean-image"
-"""
 
 
 def test_the_header_holds_neither_parameters_nor_weights(path, tmp_path):
@@ -300,7 +285,9 @@ def test_the_header_holds_neither_parameters_nor_weights(path, tmp_path):
     plugin.parent.mkdir()
     plugin.write_text(textwrap.dedent(PLUGIN))
     suite = tmp_path / "tiny.toml"
-    suite.write_text(SUITE.format(plugin=plugin))
+    secretive = {"name": f"{plugin}:Secretive", "shift": 0.7654321, "word": "abracadabra"}
+    images = {"image_size": 16, "private": 40, "auxiliary": 20, "test": 20}
+    suite.write_text(tiny_suite([secretive], dataset=images, judge=None, backbone={"epochs": 0}))
     header = export_features(str(suite), path, device="cpu")
     assert (header.defense, header.defense_version, header.count) == ("secretive", 7, 40)
     with safetensors.safe_open(path, framework="pt") as file:
@@ -313,22 +300,3 @@ def test_the_header_holds_neither_parameters_nor_weights(path, tmp_path):
     assert [secret for secret in secrets if secret in text] == []
     weights = torch.tensor([981.25, 982.25, 983.25]).numpy().tobytes()
     assert weights not in path.read_bytes()
-
-
-def test_fresh_noise_is_noise_and_never_the_same():
-    first, second = (torch.randn(20_000, generator=fresh_generator(torch.device("cpu"))) for _ in range(2))
-    for noise in (first, second):
-        assert abs(noise.mean()) < 0.05
-        assert abs(noise.std() - 1) < 0.05
-    assert abs((first * second).mean()) < 0.05
-    assert not torch.equal(first[:100], second[:100])
-
-
-def test_fresh_noise_comes_from_more_than_a_seed():
-    generator = fresh_generator(torch.device("cpu"))
-    state = generator.get_state()
-    seeded = torch.Generator().manual_seed(generator.initial_seed()).get_state()
-    # nearly every byte of the 624 words of 32 bits differs from what any seed gives
-    assert int((state != seeded).sum()) > 624 * 4 * 0.9
-    again = torch.Generator().set_state(state)
-    assert torch.equal(torch.rand(2000, generator=generator), torch.rand(2000, generator=again))

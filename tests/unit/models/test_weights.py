@@ -1,19 +1,17 @@
 """Where weights come from: a file, timm, a package, or fitted; decided without a network."""
 
 import os
-import subprocess
-import sys
-import textwrap
 
 import pytest
 import safetensors.torch
 import timm
 import torch
+from huggingface_hub import constants
 
 from dpbench.contract.spec import PluginSpec
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
-from dpbench.models import carriers, weights
+from dpbench.models import backbones, carriers, weights
 from dpbench.models.spec import BackboneSpec
 from dpbench.suite.cell import CellSpec
 
@@ -36,39 +34,25 @@ def test_pretrained_is_refused_where_timm_has_none():
         weights.choose(BackboneSpec(name="efficientnet_b8", weights="pretrained"))
 
 
-OFFLINE = """
-    import pathlib, sys, safetensors.torch, timm, torch
-    from dpbench.models import backbones, weights
-    from dpbench.models.spec import BackboneSpec
-
-    torch.manual_seed(1)
-    truth = timm.create_model("resnet10t")
-    repository = pathlib.Path(sys.argv[1]) / "hub" / "models--timm--resnet10t.c3_in1k"
+def test_weights_in_the_cache_of_the_hub_are_found_and_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        truth = timm.create_model("resnet10t")
+    repository = tmp_path / "models--timm--resnet10t.c3_in1k"
     snapshot = repository / "snapshots" / ("0" * 40)
     snapshot.mkdir(parents=True)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0" * 40)
     safetensors.torch.save_file(truth.state_dict(), snapshot / "model.safetensors")
-
     spec = BackboneSpec(name="resnet10t")
-    source = weights.choose(spec)
-    assert source.pretrained, source
+    assert weights.choose(spec).pretrained
     same = backbones.create_backbone(spec, image_size=32, classes=1000, pretrained=True)
     assert torch.equal(same.fc.weight, truth.fc.weight)
     other = backbones.create_backbone(spec, image_size=32, classes=7, pretrained=True)
     assert torch.equal(other.conv1[0].weight, truth.conv1[0].weight)
     assert other.fc.weight.shape == (7, 512)
-"""
-
-
-def test_weights_in_the_cache_of_the_hub_are_found_and_loaded(tmp_path):
-    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    environment.pop("HF_HUB_CACHE", None)
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(OFFLINE), str(tmp_path)],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
 
 
 def test_a_carrier_comes_after_timm_s_own_file_and_before_a_download(monkeypatch):

@@ -1,139 +1,27 @@
-"""Processes of their own: messages that cannot run code, functions and gradients across them, how they end."""
+"""Plug-ins in processes of their own: the same figures, what they may not, how they end."""
 
-import io
-import json
 import math
-import struct
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 import torch
-from torch import nn
 
-from dpbench.border.calls import Calls, Remote
-from dpbench.border.crowd import Crowd
 from dpbench.border.host import Guest
-from dpbench.border.wire import Ended, Message, Wire
-from dpbench.contract.defense import ProtectedModel, SplitModel
+from dpbench.border.wire import Message
 from dpbench.errors import DpbenchError
 from dpbench.models.spec import BackboneSpec
 from dpbench.plugins import registry, sources
 from dpbench.plugins.apart import remote
 from dpbench.plugins.configuring import configure
 from dpbench.service.fitting import Recipe, assemble
-from dpbench.service.same_release import assert_same_in_other_batches
 
 CPU = torch.device("cpu")
 
 
-def wires(largest=1 << 24):
-    """A pair that hears what it says."""
-    stream = io.BytesIO()
-    return Wire(stream, stream, largest=largest), stream
-
-
-@pytest.mark.parametrize(
-    "tensor",
-    [
-        torch.rand(2, 3, 4, 5),
-        torch.rand(2, 3, 4, 5).contiguous(memory_format=torch.channels_last),
-        torch.rand(4, 6)[:, ::2],
-        torch.tensor(7, dtype=torch.int8),
-        torch.empty(0, 3),
-        torch.rand(3, dtype=torch.float64),
-        torch.rand(3).bfloat16(),
-        torch.tensor([True, False]),
-    ],
-    ids=["plain", "channels last", "strided", "number", "empty", "double", "half", "bool"],
-)
-def test_tensors_cross_as_they_lie(tensor):
-    wire, stream = wires()
-    wire.send(Message("x", {"a": [1, None, "ü"]}, {"t": tensor, "again": tensor}))
-    stream.seek(0)
-    message = wire.receive()
-    assert (message.kind, message.fields) == ("x", {"a": [1, None, "ü"]})
-    for came in message.tensors.values():
-        assert came.dtype == tensor.dtype
-        assert torch.equal(came, tensor)
-        assert came.stride() == (tensor.stride() if tensor.ndim == 4 else tensor.contiguous().stride())
-
-
-def framed(text: bytes, blob: bytes = b"") -> bytes:
-    return struct.pack("<QQ", len(text), len(blob)) + text + blob
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"abc",
-        struct.pack("<QQ", 1 << 60, 0),
-        struct.pack("<QQ", 2, 1 << 60) + b"{}",
-        framed(b"{}"),
-        framed(b"[1]"),
-        framed(b"\xff\xfe"),
-        framed(b"[" * 100_000),
-        framed(json.dumps({"kind": 1, "fields": {}, "layouts": {}}).encode()),
-        framed(json.dumps({"kind": "x", "fields": {}, "layouts": {}}).encode(), b"no tensors"),
-        framed(json.dumps({"kind": "x", "fields": {}, "layouts": {}}).encode(), b"\x80\x04cos\nsystem\n."),
-    ],
-)
-def test_what_is_no_message_is_refused(content):
-    with pytest.raises(Ended):
-        Wire(io.BytesIO(content), io.BytesIO(), largest=1 << 20).receive()
-
-
-class Loop:
-    """A line to functions in this process."""
-
-    def __init__(self, functions):
-        self.calls = Calls(functions, CPU)
-
-    def request(self, message):
-        return self.calls.answer(message)
-
-
-def noisy(x, generator=None):
-    return x.sin() + 0.1 * torch.randn(x.shape, generator=generator)
-
-
-def test_calls_give_values_gradients_and_draws_as_here():
-    far = Remote(Loop({"f": noisy, "two": lambda x: (x * 2, (x > 0).float()), "at": lambda x, place: x + place}), CPU)
-    here, there = (torch.linspace(-1, 1, 6).view(2, 3).requires_grad_(True) for _ in range(2))
-    generators = [torch.Generator().manual_seed(3) for _ in range(2)]
-    for _ in range(2):  # the generator moves on
-        one, other = noisy(here, generator=generators[0]), far("f", there, generators[1])
-        assert torch.equal(one, other)
-    assert torch.equal(*(torch.autograd.grad(y.square().sum(), x)[0] for y, x in ((one, here), (other, there))))
-    doubled, flags = far("two", there)
-    assert doubled.requires_grad
-    assert not flags.requires_grad
-    assert torch.equal(far("at", there, place=3), there + 3)
-    with torch.no_grad():
-        assert not far("f", there, generators[1]).requires_grad
-    with pytest.raises(DpbenchError, match="nothing called 'g' is granted"):
-        far("g", there)
-
-
-def test_results_that_nobody_holds_are_forgotten():
-    loop = Loop({"f": torch.sin})
-    far = Remote(loop, CPU)
-    x = torch.ones(2, requires_grad=True)
-    for _ in range(5):
-        far("f", x).sum().backward()
-    far("f", x.detach())
-    assert len(loop.calls._graphs) <= 1
-
-
-def test_what_is_called_gets_a_copy():
-    far = Remote(Loop({"f": lambda x: x.mul_(0)}), CPU)
-    x = torch.ones(2)
-    far("f", x)
-    assert torch.equal(x, torch.ones(2))
+CODING = Path(__file__).parents[2] / "contract" / "coding.py"
 
 
 DEFENSE = """
@@ -188,6 +76,20 @@ def test_a_model_behind_the_border_is_the_one_before_it(tmp_path, recipe):
     assert torch.equal(*(torch.autograd.grad(y, x)[0] for y, x in ((one, pixels[0]), (other, pixels[1]))))
     tapped = remote.tapped(far, torch.float32).activations(images.new_ones(2, 64, 8, 8))
     assert [tap.shape[0] for tap in tapped] == [2] * len(tapped)
+
+
+def test_a_server_that_takes_images_one_by_one_is_read_behind_the_border(recipe):
+    code = registry.find_defense(f"{CODING}:KeyedNoise")
+    far = remote.RemoteModel(recipe, configure(code, {}), {}, CPU)
+    images = torch.rand(5, 3, 32, 32)
+    tapped = remote.tapped(far, torch.float32)
+    taps = tapped.activations(far.release(images, generator=torch.Generator()))
+    clean = assemble(recipe, configure(registry.find_defense("none"), {}), {}, CPU).features(images)
+    assert [tap.shape[0] for tap in taps] == [5] * len(taps)
+    distances = [(tap - clean).abs().median() for tap in taps if tap.shape == clean.shape]
+    assert min(distances[1:]) < 1e-3 < distances[0]  # the noise is off before the first layer of the tail
+    last = len(taps) - 1
+    assert torch.equal(tapped.activation(taps[0], last), taps[last])
 
 
 def test_a_defense_of_a_file_and_a_built_in_one_in_a_row_run_behind_the_border(tmp_path, recipe):
@@ -277,11 +179,9 @@ def test_global_state_of_a_plugin_is_its_own(tmp_path, recipe):
 
 def test_a_process_ends_with_whoever_asked_for_it():
     code = """
-        import torch
-        from dpbench.border.host import Guest
-        guest = Guest("x", torch.device("cpu"))
-        print(guest._child.pid, flush=True)
         import os
+        from dpbench.border import nursery
+        print(nursery.fresh().pid, flush=True)
         os._exit(1)  # without a word
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
@@ -308,65 +208,3 @@ def test_guests_are_refused_what_they_are_not_granted():
     with pytest.raises(DpbenchError, match="KeyError"):
         guest.request(Message("no such thing"))
     assert guest.close() == -9
-
-
-class Counting(nn.Module):
-    """A client that tires after some calls."""
-
-    def __init__(self, after):
-        super().__init__()
-        self.after = after
-
-    def __call__(self, images, generator=None):
-        self.after -= 1
-        return images.flatten(1) * (1 if self.after >= 0 else 0)
-
-
-def test_the_crowd_finds_out_who_serves_attackers_otherwise():
-    crowd = Crowd(torch.rand(8, 3, 4, 4), torch.Generator().manual_seed(0))
-    honest = Counting(10**9)
-    for _ in range(40):
-        crowd.released(torch.rand(6, 3, 4, 4), torch.Generator().manual_seed(1), honest)
-    assert 0 < len(crowd.witnesses) < 40
-    for _ in range(60):
-        crowd.asked(torch.rand(6, 3, 4, 4), None, honest)
-    tired = Counting(5)
-
-    def ask_often():
-        for _ in range(200):
-            crowd.asked(torch.rand(6, 3, 4, 4), None, tired)
-
-    with pytest.raises(DpbenchError, match="serves attackers something else"):
-        ask_often()
-
-
-class Batchwise(ProtectedModel):
-    """A release that may depend on the batch."""
-
-    name: ClassVar[str] = "batchwise"
-
-    def __init__(self, how):
-        super().__init__(SplitModel(nn.Identity(), nn.Identity(), split_point="x", image_shape=(3, 8, 8), classes=2))
-        self.how = how
-
-    def transform(self, features, *, generator=None):
-        noise = torch.randn(features.shape, generator=generator)
-        return {
-            "alone": features + noise,
-            "plain": features,
-            "centred": features - features.mean(0),
-            "noisier": features + noise * (1 if len(features) == 64 else 3),
-            "large": features if len(features) > 50 else features * 0,
-            "mask": features * (noise > 0),
-        }[self.how]
-
-
-@pytest.mark.parametrize("how", ["alone", "plain", "mask"])
-def test_releases_that_look_at_one_image_each_pass(how):
-    assert_same_in_other_batches(Batchwise(how), torch.rand(64, 3, 8, 8), seed=5)
-
-
-@pytest.mark.parametrize("how", ["centred", "noisier", "large"])
-def test_releases_that_depend_on_the_batch_are_refused(how):
-    with pytest.raises(DpbenchError, match="releases something else in batches of"):
-        assert_same_in_other_batches(Batchwise(how), torch.rand(64, 3, 8, 8), seed=5)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from parsing import parse_suite
+from tiny_suite import tiny_suite
 from torch import nn
 
 from dpbench.cells.observing import Answers
@@ -140,27 +141,11 @@ class OnDevice(Defense):
 def test_a_cell_with_a_defense_that_sends_int8(tmp_path):
     (tmp_path / "sent.py").write_text(PLUGIN)
     suite = parse_suite(
-        f"""
-        name = "integers"
-        victims = 4
-        [dataset]
-        image_size = 16
-        private = 40
-        auxiliary = 40
-        test = 20
-        [judge]
-        name = "resnet14t"
-        epochs = 1
-        [[backbones]]
-        name = "resnet10t"
-        weights = "fit"
-        epochs = 0
-        split_points = ["layer1"]
-        [[defenses]]
-        name = "{tmp_path}/sent.py:OnDevice"
-        [[attacks]]
-        name = "mean-image"
-        """,
+        tiny_suite(
+            [f"{tmp_path}/sent.py:OnDevice"],
+            dataset={"image_size": 16, "private": 40, "auxiliary": 40, "test": 20},
+            backbone={"epochs": 0},
+        ),
         origin="test",
     )
     (cell,) = plan(suite, data_fingerprint=fingerprint(suite.dataset), split_names=[["layer1"]])

@@ -22,6 +22,7 @@ from dpbench.protocols.sharing.reporting.transfer import build_transfer, matrice
 from dpbench.reporting.plots.plot_style import LABELS, PLOTTED
 from dpbench.suite.names import arguments_text
 from dpbench.text.shown_text import ERROR_LIMIT, clean
+from dpbench.text.tables import csv_text, in_markdown
 
 TRAINED_ON = {
     "own": "own data only",
@@ -65,7 +66,7 @@ def write_sharing_board(records: list[SharingRecord], board: pd.DataFrame, outpu
     if output.suffix == ".csv":
         write_csv(table, output)
     elif output.suffix == ".md":
-        text = str(_readable(table).to_markdown(index=False, disable_numparse=True)) + "\n"
+        text = str(_readable(table).map(in_markdown).to_markdown(index=False, disable_numparse=True)) + "\n"
         if plot != "transfer" and table["leakage"].notna().any():
             text += f"\n{NO_PRIVACY[0].upper()}{NO_PRIVACY[1:]}.\n"
         write_atomically(output, lambda path: path.write_text(text, encoding="utf-8"))
@@ -81,7 +82,7 @@ def write_sharing_board(records: list[SharingRecord], board: pd.DataFrame, outpu
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """A table as a CSV file, atomically."""
-    text = str(table.to_csv(index=False, lineterminator="\n"))
+    text = csv_text(table)
     write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
 
 

@@ -22,7 +22,7 @@ from dpbench.running.watching import Watcher
 
 
 def run(
-    suite: str | Spec = "quick",
+    suite: str | Path | Spec = "quick",
     *,
     data: str | None = None,
     output: Path | str | None = None,
@@ -100,7 +100,7 @@ def _means(workers: int | None, threads: int | None, timeout: float | None, give
     return Means(executor=Here.name, threads=threads)
 
 
-def plan(suite: str | Spec = "quick", *, weights: str | Path | None = None, **options: Any) -> Plan[Any, Any]:
+def plan(suite: str | Path | Spec = "quick", *, weights: str | Path | None = None, **options: Any) -> Plan[Any, Any]:
     """What `run` would do: the units of a suite, and which are finished. Computes nothing.
 
     Args:

@@ -9,10 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dpbench.contract.images import LabelledImages
 from dpbench.machine.devices import autocast
+from dpbench.models.carriers import read_face_generator
 
 SMALLEST = 4
 LARGEST = 128
+GREY = 1.5 / 255
+"""Channels that differ by no more than rounding are one."""
 
 
 class Generator(nn.Module):
@@ -147,6 +151,22 @@ class FaceGenerator(nn.Module):
             return images
         smaller = min(self.image_size) < images.shape[2]
         return functional.interpolate(images, self.image_size, mode="bilinear", align_corners=False, antialias=smaller)
+
+
+def trained_on_faces(image_shape: tuple[int, int, int], *, grey: bool) -> FaceGenerator:
+    """The trained generator of faces for images (N, *image_shape); see `FaceGenerator`.
+
+    Raises:
+        DpbenchError: its weights are not at hand.
+    """
+    network = FaceGenerator(image_shape, grey=grey)
+    network.load_state_dict(read_face_generator())
+    return network
+
+
+def all_grey(known: LabelledImages) -> bool:
+    """Whether none of the images has a colour."""
+    return all(float((chunk.amax(1) - chunk.amin(1)).max()) <= GREY for chunk in known.images.split(256) if len(chunk))
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -72,7 +72,7 @@ class PriorSearch(Attack):
         """The images of every victim, (N,3,H,W) in [0,1]; notes how far it came."""
         size = victims_per_batch(seen)
         everyone = torch.arange(len(seen.released), device=seen.released.device)
-        starts, first = self._best_of_pool(match, network, everyone, size, generator)
+        starts, first = best_of_pool(match, network, self.pool, self.restarts, size, generator)
         images, last = [], []
         chunks = everyone.split(size)
         for i, chunk in enumerate(chunks):
@@ -83,34 +83,6 @@ class PriorSearch(Attack):
             last.append(distance)
         match.note(seen.notes, first, torch.cat(last))
         return torch.cat(images)
-
-    @torch.no_grad()
-    def _best_of_pool(
-        self,
-        match: ReleaseMatch,
-        network: Prior,
-        victims: Tensor,
-        size: int,
-        generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor]:
-        """The z (N, restarts, latent) of the pool nearest to each victim, and the mean distance (N,) of its first z."""
-        device = match.released.device
-        keep = min(self.restarts, self.pool)
-        target = match.standardised(match.released)
-        lowest = torch.full((len(victims), keep), torch.inf, device=device)
-        kept = torch.zeros(len(victims), keep, network.latent, device=device)
-        first = torch.zeros(len(victims), device=device)
-        for count in _counts(self.pool, size):
-            z = normal(count, network.latent, device, generator)
-            release = match.standardised(match.release(network(z), generator))
-            # squared distances of all pairs; masks are ignored here: this only ranks the starts
-            distance = torch.cdist(target, release).square() / target.shape[1]
-            first = first + distance.mean(1) * count / self.pool
-            ranked = torch.cat([lowest, distance], 1)
-            lowest, chosen = ranked.topk(keep, dim=1, largest=False)
-            candidates = torch.cat([kept, z.expand(len(victims), -1, -1)], 1)
-            kept = candidates.gather(1, chosen[:, :, None].expand(-1, -1, network.latent))
-        return kept, first
 
     def _search(
         self,
@@ -223,5 +195,48 @@ def normal(count: int, latent: int, device: torch.device, generator: torch.Gener
     return torch.randn(count, latent, generator=generator, device=generator.device).to(device)
 
 
-def _counts(total: int, size: int) -> list[int]:
-    return [min(size, total - done) for done in range(0, total, size)]
+class Paints(Protocol):
+    """What makes images of z.
+
+    Attributes:
+        latent: dimensions of z.
+    """
+
+    latent: int
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """(N, latent) -> images (N,3,H,W) in [0,1]."""
+
+
+@torch.no_grad()
+def best_of_pool(
+    match: ReleaseMatch, network: Paints, pool: int, keep: int, size: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The z of a pool of random ones that are nearest to each victim.
+
+    Args:
+        match: holds what the victims released.
+        network: paints.
+        pool: how many z are tried.
+        keep: how many of them each victim keeps, at most.
+        size: so many images at once.
+        generator: draws them, and feeds the draws of a stochastic client.
+
+    Returns:
+        The nearest z (N, keep, latent), and the mean distance (N,) of all.
+    """
+    keep = min(keep, pool)
+    target = match.standardised(match.released)
+    lowest = torch.full((len(target), keep), torch.inf, device=target.device)
+    kept = torch.zeros(len(target), keep, network.latent, device=target.device)
+    mean = torch.zeros(len(target), device=target.device)
+    for count in (min(size, pool - done) for done in range(0, pool, size)):
+        z = normal(count, network.latent, target.device, generator)
+        release = match.standardised(match.release(network(z), generator))
+        # squared distances of all pairs; masks are ignored here: this only ranks the starts
+        distance = torch.cdist(target, release).square() / target.shape[1]
+        mean = mean + distance.mean(1) * count / pool
+        lowest, chosen = torch.cat([lowest, distance], 1).topk(keep, dim=1, largest=False)
+        candidates = torch.cat([kept, z.expand(len(target), -1, -1)], 1)
+        kept = candidates.gather(1, chosen[:, :, None].expand(-1, -1, network.latent))
+    return kept, mean

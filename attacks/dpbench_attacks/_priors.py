@@ -18,10 +18,9 @@ from dpbench.errors import DpbenchError, is_interrupt, reason, unknown
 from dpbench.machine import plugin_files
 from dpbench.machine.devices import autocast, place
 from dpbench.machine.process_state import preserved
+from dpbench.models.carriers import FACE_GAN, checked_file
 from dpbench.models.checkpoints import misfit, read_checkpoint
-from dpbench.toolkit.release_match import ReleaseMatch
-from dpbench_attacks._gan_networks import Generator
-from dpbench_attacks._gan_search import normal
+from dpbench_attacks._gan_networks import FaceGenerator, Generator, all_grey, trained_on_faces
 from dpbench_attacks._gan_training import VERSION, GanTraining
 
 OUTSIDE = 0.05
@@ -58,11 +57,14 @@ class Blocks:
 class ChosenPrior(Attack, abc.ABC):
     """Parameters that name a generator, and how it is made: see `gan-progressive`."""
 
+    ids_skip_default = ("faces",)
+
     prior: File | None = Field(
         None, description='a generator of your own, "my_gan.py:build": a function that returns it; else one is trained'
     )
     function: str = Field("build", description="of the file `prior`; what follows its colon")
     checkpoint: File | None = Field(None, description="weights of that generator: safetensors or a plain state dict")
+    faces: bool = Field(False, description="search the generator of `gan-faces`, trained on many faces beforehand")
     training_steps: int = Field(2000, ge=1, le=1_000_000, description="of the GAN that is trained, as in `gan`")
     width: int = Field(32, ge=4, le=256, description="likewise")
     latent: int = Field(64, ge=2, le=1024, description="likewise")
@@ -71,31 +73,43 @@ class ChosenPrior(Attack, abc.ABC):
     @model_validator(mode="before")
     @classmethod
     def _named_function(cls, given: Any) -> Any:
-        """`my_gan.py:build` names a file and a function in it."""
+        """`my_gan.py:build` names a file and a function in it.
+
+        Raises:
+            DpbenchError: `function` names another one.
+        """
         if isinstance(given, dict) and isinstance(given.get("prior"), str) and ".py:" in given["prior"]:
             file, _, function = given["prior"].rpartition(":")
+            if given.get("function", function) != function:
+                raise DpbenchError(f"prior and function name {function!r} and {given['function']!r}; leave one out")
             return given | {"prior": file, "function": function}
         return given
 
     def assert_at_hand(self) -> None:
-        """The checkpoint holds tensors and nothing else, and there is a generator to load it into.
+        """One generator is named, its weights are at hand, and a checkpoint holds tensors and nothing else.
 
         Raises:
-            DpbenchError: it does not.
+            DpbenchError: it is not, they are not, or it does not.
         """
+        if self.faces and self.prior is not None:
+            raise DpbenchError(f"faces and prior = {self._shown!r} are two generators; leave one of them out")
+        if self.faces:
+            checked_file(FACE_GAN)
+        if self.prior is None and self.function != "build":
+            raise DpbenchError(
+                f'function = {self.function!r} without `prior`; name its file: prior = "my_gan.py:build"'
+            )
         if self.checkpoint is None:
             return
         if self.prior is None:
-            raise DpbenchError(
-                f'{self.name}: `checkpoint` is given without `prior`; name the generator: prior = "my_gan.py:build"'
-            )
+            raise DpbenchError('`checkpoint` is given without `prior`; name the generator: prior = "my_gan.py:build"')
         read_checkpoint(self.checkpoint)
 
     def assert_fits(self, image_shape: tuple[int, int, int]) -> None:
         """A generator of one's own paints images of this shape.
 
         Raises:
-            DpbenchError: it does not, or they are not finite or not in [0, 1].
+            DpbenchError: it does not, they are not finite or not in [0, 1], or no gradient of them is there to follow.
         """
         if self.prior is not None:
             self._own(image_shape, torch.device("cpu"))
@@ -104,10 +118,16 @@ class ChosenPrior(Attack, abc.ABC):
         """The generator, frozen and in eval mode.
 
         Raises:
-            DpbenchError: the user's own does not paint images of this size, finite and in [0,1].
+            DpbenchError: the user's own does not paint images of this size, finite and in [0,1], or the gradient
+                that is followed is not there.
         """
         if self.prior is not None:
             return self._own(seen.image_shape, seen.released.device)
+        if self.faces:
+            grey = all_grey(seen.auxiliary)
+            of_faces = trained_on_faces(seen.image_shape, grey=grey)
+            place(of_faces, seen.released.device).eval().requires_grad_(False)
+            return Blocks(of_faces.latent, face_blocks(of_faces), [FACE_GAN.sha256, grey])
         training = GanTraining.of(self)
         network = training.trained(seen)
         return Blocks(network.latent, dcgan_blocks(network), [training.model_dump(), VERSION])
@@ -170,28 +190,48 @@ class ChosenPrior(Attack, abc.ABC):
             )
         return network
 
-    @torch.no_grad()
     def _assert_paints(self, generator: Blocks, image_shape: tuple[int, int, int], device: torch.device) -> None:
+        follows = self.needs == "weights"
         z = torch.randn(2, generator.latent, generator=torch.Generator().manual_seed(0)).to(device)
+        z.requires_grad_(follows)
         wanted = (2, *image_shape)
         try:
-            images = z
-            for block in generator.blocks:
-                images = block(images)
-        except Exception as error:
+            with torch.set_grad_enabled(follows):
+                images = z
+                for block in generator.blocks:
+                    images = block(images)
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
             raise DpbenchError(
                 f"prior {self._shown} fails on z of shape {tuple(z.shape)}: {reason(error)}; fix {self._shown}"
             ) from error
         if not isinstance(images, Tensor) or tuple(images.shape) != wanted:
             came = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
             raise DpbenchError(f"prior {self._shown} paints {came} from two z; expected images {wanted}: resize in it")
+        if images.dtype != torch.float32:
+            kind = str(images.dtype).removeprefix("torch.")
+            raise DpbenchError(f"prior {self._shown} paints images of {kind}; expected float32: give images.float()")
         if not bool(images.isfinite().all()):
             raise DpbenchError(f"prior {self._shown} paints values that are not finite; check its weights")
-        low, high = float(images.min()), float(images.max())
+        low, high = map(float, images.detach().aminmax())
         if low < -OUTSIDE or high > 1 + OUTSIDE:
             raise DpbenchError(
                 f"prior {self._shown} paints values from {low:.2f} to {high:.2f}; expected [0, 1]: rescale in it"
             )
+        if follows and not _leads_back(images, z):
+            raise DpbenchError(
+                f"prior {self._shown} lets no gradient through to z, and {self.name} follows gradients; make it "
+                "differentiable, or take 'gan-cma'"
+            )
+
+
+def _leads_back(images: Tensor, z: Tensor) -> bool:
+    """Whether there is a gradient of images by the z that they were painted from."""
+    try:
+        return torch.autograd.grad(images.sum(), z, allow_unused=True)[0] is not None
+    except RuntimeError:  # something on the way was detached, or written over
+        return False
 
 
 def dcgan_blocks(network: Generator) -> list[Block]:
@@ -207,32 +247,26 @@ def dcgan_blocks(network: Generator) -> list[Block]:
         features: Tensor = network.early[:2](network.start(z).unflatten(1, (-1, 4, 4)))
         return features
 
-    def fast(block: Block) -> Block:
-        def run(features: Tensor) -> Tensor:
-            with autocast(features.device):
-                return block(features).float()
-
-        return run
-
     doublings = [*network.early[2:], *network.late[:-2]]
-    return [fast(block) for block in (entered, *doublings, to_image)]
+    return [_fast(block) for block in (entered, *doublings, to_image)]
 
 
-@torch.no_grad()
-def best_of_pool(
-    match: ReleaseMatch, network: Blocks, pool: int, size: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """The z (N, latent) of a pool nearest to each victim, and the mean distance (N,) of all of them."""
-    target = match.standardised(match.released)
-    lowest = torch.full((len(target),), torch.inf, device=target.device)
-    best = torch.zeros(len(target), network.latent, device=target.device)
-    first = torch.zeros(len(target), device=target.device)
-    for count in (min(size, pool - done) for done in range(0, pool, size)):
-        z = normal(count, network.latent, target.device, generator)
-        release = match.standardised(match.release(network(z), generator))
-        distance, chosen = (torch.cdist(target, release).square() / target.shape[1]).min(1)
-        first = first + torch.cdist(target, release).square().mean(1) / target.shape[1] * count / pool
-        better = distance < lowest
-        lowest = torch.where(better, distance, lowest)
-        best = torch.where(better[:, None], z[chosen], best)
-    return best, first
+def face_blocks(network: FaceGenerator) -> list[Block]:
+    """The blocks of the generator of faces: from z, two doublings, and what paints the image of (N,128,16,16)."""
+
+    def entered(z: Tensor) -> Tensor:
+        features: Tensor = network.main[:3](z[:, :, None, None])
+        return features
+
+    doublings: list[Block] = [entered, network.main[3:6], network.main[6:9]]
+    return [*map(_fast, doublings), network.second_half]
+
+
+def _fast(block: Block) -> Block:
+    """The same block in the precision that is fast here; gives fp32."""
+
+    def run(features: Tensor) -> Tensor:
+        with autocast(features.device):
+            return block(features).float()
+
+    return run

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 from torch.nn import functional
 
@@ -14,6 +16,18 @@ from dpbench.machine.devices import compiled
 from dpbench.models.training import one_cycle
 from dpbench.toolkit.inversion import Curve, total_variation
 from dpbench.toolkit.release_match import ReleaseMatch
+
+Weights = Annotated[
+    tuple[Annotated[float, Field(ge=0)], ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, int | float) else value),
+]
+"""Of a regulariser: one number, or several to choose from."""
+
+Pair = tuple[float, float]
+"""Weights of total variation and of nearness."""
+
+START: Pair = (0.0, float("inf"))
+"""What a search would give that may not leave its start."""
 
 COARSEST = 2
 """Pixels on the shorter side of the top of the pyramid."""

@@ -23,8 +23,8 @@ class Decoder(InverseTraining, Attack):
     inversion attacks against collaborative inference", section 5 (black box). Differs from both: residual blocks
     and pixel-shuffle (Shi et al. 2016) in place of transposed convolutions; a linear path beside them; where one
     linear map from all values to all pixels does better, as with values in a secret order, that map, refined by
-    such a network; L1 plus structural dissimilarity in place of MSE, and LPIPS where it is asked for (DeePSiM,
-    Dosovitskiy & Brox 2016b, without its adversary); AdamW with a one-cycle schedule; features whitened over
+    such a network; L1 plus structural dissimilarity in place of MSE, and LPIPS and an adversary where they are asked
+    for (DeePSiM, Dosovitskiy & Brox 2016b); AdamW with a one-cycle schedule; features whitened over
     channels. The client is queried anew for every batch, with random flips, so a stochastic defense gives new noise
     in each epoch and the network learns to see through it. Where the victims were released several times, it is
     queried as often and learns from pooled releases. A training that did not converge is repeated once at a lower

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -24,11 +23,12 @@ from dpbench.toolkit.inversion import converged, initialise, total_variation, vi
 from dpbench.toolkit.release_match import ReleaseMatch, study_client
 from dpbench.toolkit.view import viewed
 from dpbench_attacks._diffusion_models import (
+    PIPELINE,
     POINTS,
     Denoiser,
     assert_diffusers,
     linear_alphas,
-    read_config,
+    pipeline_files,
     read_pipeline,
     small_unet,
 )
@@ -39,13 +39,6 @@ CLIP = 0.02
 
 BETAS = (0.9, 0.999)
 """Of the moments of the gradients, as Adam keeps them."""
-
-PIPELINE = {
-    "weights": "unet/diffusion_pytorch_model.safetensors",
-    "unet_config": "unet/config.json",
-    "scheduler_config": "scheduler/scheduler_config.json",
-}
-"""What is read of a pipeline's folder."""
 
 
 @register
@@ -103,13 +96,11 @@ class GuidedDiffusion(Attack):
         """`pipeline` stands for the three files in its folder."""
         if not isinstance(given, dict) or not given.get("pipeline"):
             return given
-        index = Path(str(given["pipeline"])).expanduser()
-        index = index / "model_index.json" if index.is_dir() else index
-        files = {name: str(index.parent / file) for name, file in PIPELINE.items()}
-        return files | given | {"pipeline": str(index)}
+        index, files = pipeline_files(str(given["pipeline"]))
+        return files | given | {"pipeline": index}
 
     def assert_at_hand(self) -> None:
-        """`diffusers` is installed, and what the files of a model hold is what is expected.
+        """`diffusers` is installed, and a model is given whole or not at all.
 
         Raises:
             DpbenchError: it is not.
@@ -117,12 +108,17 @@ class GuidedDiffusion(Attack):
         assert_diffusers()
         given = [name for name in PIPELINE if getattr(self, name) is not None]
         if given and len(given) < len(PIPELINE):
-            raise DpbenchError(f"diffusion: {', '.join(given)} without the rest; give all of {', '.join(PIPELINE)}")
-        if self.weights is not None and self.unet_config is not None and self.scheduler_config is not None:
-            if self.weights.suffix != ".safetensors":
-                raise DpbenchError(f"diffusion: weights = {self.weights.name!r}; expected a safetensors file")
-            read_config(self.unet_config, "UNet2DModel")
-            read_config(self.scheduler_config, "Scheduler")
+            raise DpbenchError(f"{', '.join(given)} without the rest; give all of {', '.join(PIPELINE)}, or `pipeline`")
+        if self.weights is not None and self.weights.suffix != ".safetensors":
+            raise DpbenchError(f"weights = {self.weights.name!r}; expected a safetensors file")
+
+    def assert_fits(self, image_shape: tuple[int, int, int]) -> None:
+        """A model of one's own denoises images of this shape.
+
+        Raises:
+            DpbenchError: it does not, or its files are not what is expected.
+        """
+        self._own_denoiser(image_shape)
 
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """Make the model and the decoder, then denoise from its images on: (N,3,H,W) in [0,1]."""
@@ -217,9 +213,9 @@ class GuidedDiffusion(Attack):
     def _denoiser(self, seen: Observation) -> Denoiser:
         """The user's model, or one that is trained on the auxiliary images (or remembered)."""
         device = seen.released.device
-        if self.weights is not None and self.unet_config is not None and self.scheduler_config is not None:
-            given = read_pipeline(self.weights, self.unet_config, self.scheduler_config, seen.image_shape)
-            place(given.network, device).eval().requires_grad_(False)
+        given = self._own_denoiser(seen.image_shape)
+        if given is not None:
+            place(given.network, device).requires_grad_(False)
             return given
         network = small_unet(seen.image_shape, self.width)
         batch = seen.auxiliary.training_batch(self.batch_size)
@@ -231,6 +227,12 @@ class GuidedDiffusion(Attack):
         network.load_state_dict(seen.remember(f"diffusion-{content_hash(identity)[:16]}", train, "auxiliary"))
         place(network, device).eval().requires_grad_(False)
         return Denoiser(network, linear_alphas(), "epsilon")
+
+    def _own_denoiser(self, image_shape: tuple[int, int, int]) -> Denoiser | None:
+        """The user's model, on the CPU; None where none is given."""
+        if self.weights is None or self.unet_config is None or self.scheduler_config is None:
+            return None
+        return read_pipeline(self.weights, self.unet_config, self.scheduler_config, image_shape)
 
     def _train(
         self, network: nn.Module, seen: Observation, batch: int, generator: torch.Generator

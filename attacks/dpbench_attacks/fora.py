@@ -63,11 +63,15 @@ class FeatureOrientedReconstruction(Attack):
 
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """Fit the substitute and its decoder, then decode: (N,3,H,W) in [0,1]."""
-        released = pooled(victim_releases(seen))
+        releases = victim_releases(seen)
+        released = pooled(releases)
         heard = torch.cat([released, *([pooled([seen.overheard])] if seen.overheard is not None else [])])
         batch = min(self.batch_size, seen.auxiliary.training_batch(self.batch_size))
         own = self.model_dump(exclude={name for name in type(self).model_fields if name.startswith("decoder")})
-        identity = content_hash([own, batch, tuple(heard.shape), seen.image_shape, seen.server is not None])[:16]
+        # of releases that are pooled, it counts whose: others were heard once
+        pooling = [len(released)] if len(releases) > 1 else []
+        known = [own, batch, tuple(heard.shape), seen.image_shape, seen.server is not None, *pooling]
+        identity = content_hash(known)[:16]
         substitute = Substitute(tuple(heard.shape[1:]), seen.image_shape)
 
         def train(train_generator: torch.Generator) -> dict[str, Tensor]:
@@ -123,6 +127,7 @@ class FeatureOrientedReconstruction(Attack):
                 critic_optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 critic_optimizer.step()
+                critic.requires_grad_(False)  # it is followed, not trained
                 fooled = -critic(false).mean()
                 loss = (1 - self.mmd_weight) * fooled + self.mmd_weight * mmd(false, others)
                 if reader is not None and self.label_weight:
@@ -130,6 +135,7 @@ class FeatureOrientedReconstruction(Attack):
                     loss = loss + self.label_weight * reader(release, labels[chosen.to(labels.device)].to(device))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
+                critic.requires_grad_(True)
             nn.utils.clip_grad_norm_(substitute.parameters(), 1.0)
             optimizer.step()
             for schedule in schedules:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from torch import Tensor
 
 from dpbench.contract.attack import Attack, Observation
@@ -20,18 +20,7 @@ from dpbench.toolkit.inverse_training import InverseTraining
 from dpbench.toolkit.inversion import converged, pooled, victim_releases, victims_per_batch
 from dpbench.toolkit.release_match import ReleaseMatch, study_client
 from dpbench.toolkit.view import viewed
-from dpbench_attacks._pyramid_search import PyramidSearch
-
-Weights = Annotated[
-    tuple[float, ...], BeforeValidator(lambda value: (value,) if isinstance(value, int | float) else value)
-]
-"""One number, or several to choose from."""
-
-Pair = tuple[float, float]
-"""Weights of total variation and of nearness."""
-
-START: Pair = (0.0, float("inf"))
-"""What a search would give that may not leave its start."""
+from dpbench_attacks._pyramid_search import START, Pair, PyramidSearch, Weights
 
 PICKS = 10
 """Blends are means of so many picks, with repetition: weights are tenths."""

@@ -9,17 +9,13 @@ from pydantic import Field
 from torch import Tensor
 
 from dpbench.contract.attack import Observation
-from dpbench.contract.images import LabelledImages
 from dpbench.machine.devices import place
-from dpbench.models.carriers import FACE_GAN, checked_file, read_face_generator
+from dpbench.models.carriers import FACE_GAN, checked_file
 from dpbench.plugins.registry import register
 from dpbench.toolkit.release_match import study_client
 from dpbench.toolkit.view import viewed
-from dpbench_attacks._gan_networks import FaceGenerator
+from dpbench_attacks._gan_networks import FaceGenerator, all_grey, trained_on_faces
 from dpbench_attacks._gan_search import SEPARATE, PriorSearch
-
-GREY = 1.5 / 255
-"""Channels that differ by no more than rounding are one."""
 
 
 @register
@@ -60,11 +56,4 @@ class FaceGanInversion(PriorSearch):
         Raises:
             DpbenchError: its weights are not at hand.
         """
-        network = FaceGenerator(image_shape, grey=grey)
-        network.load_state_dict(read_face_generator())
-        return network
-
-
-def all_grey(known: LabelledImages) -> bool:
-    """Whether none of the images has a colour."""
-    return all(float((chunk.amax(1) - chunk.amin(1)).max()) <= GREY for chunk in known.images.split(256) if len(chunk))
+        return trained_on_faces(image_shape, grey=grey)

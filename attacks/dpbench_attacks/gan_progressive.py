@@ -29,8 +29,8 @@ from dpbench.toolkit.inversion import (
 )
 from dpbench.toolkit.release_match import ReleaseMatch, study_client
 from dpbench.toolkit.view import viewed
-from dpbench_attacks._gan_search import NOISE_SMOOTHING, SEPARATE, normal
-from dpbench_attacks._priors import Blocks, ChosenPrior, best_of_pool
+from dpbench_attacks._gan_search import NOISE_SMOOTHING, SEPARATE, best_of_pool, normal
+from dpbench_attacks._priors import Blocks, ChosenPrior
 
 ENCODER_WIDTH = 64
 ENCODER_BATCH = 32
@@ -80,7 +80,8 @@ class ProgressiveGanInversion(ChosenPrior):
         match = study_client(seen, draws=self.draws, generator=generator, separate=SEPARATE)
         smoothness = self.total_variation * (1 + (NOISE_SMOOTHING - 1) * match.noise)
         size = victims_per_batch(seen)
-        starts, first = best_of_pool(match, network, self.pool, size, generator)
+        pool, first = best_of_pool(match, network, self.pool, 1, size, generator)
+        starts = pool[:, 0]
         if self.encoder_steps:
             starts = self._nearer(match, network, starts, self._encoded(seen, network), size, generator)
         images, last = [], []

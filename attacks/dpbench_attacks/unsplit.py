@@ -77,6 +77,15 @@ class UnSplit(Attack):
     substitutes: int = Field(3, ge=1, le=64, description="that are tried, from other weights each")
     heard: int = Field(16, ge=0, le=4096, description="releases of others that are explained beside the victims'")
 
+    def assert_fits(self, image_shape: tuple[int, int, int]) -> None:
+        """The architecture is one of timm's, takes images of this shape, and can be split there.
+
+        Raises:
+            DpbenchError: it is not, does not, or cannot.
+        """
+        if self.architecture:
+            self._client(image_shape)
+
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """Fit images and substitutes in turn: (N,3,H,W) in [0,1]."""
         victims = pooled(victim_releases(seen))
@@ -153,26 +162,33 @@ class UnSplit(Attack):
         if not self.architecture:
             network = Substitute(shape, seen.image_shape).network
         else:
-            name, colon, point = self.architecture.rpartition(":")
-            if not colon:
-                raise DpbenchError(
-                    f"unsplit: architecture = {self.architecture!r}; expected a timm model and its split point, such "
-                    'as "resnet10t:layer1"'
-                )
             seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
             with seeded(seed, device):
-                model = create_backbone(BackboneSpec(name=name), image_size=seen.image_shape[1], classes=2)
-                split = split_model(model, point, image_shape=seen.image_shape, classes=2, name=name)
-            network = split.client_head
+                network = self._client(seen.image_shape)
             with torch.no_grad():
                 came = tuple(network(torch.zeros(2, *seen.image_shape)).shape[1:])
             if came != shape:
                 raise DpbenchError(
-                    f"unsplit: {self.architecture} gives features {came}, what was released is {shape}; name the "
-                    "client's architecture and split point, or leave `architecture` empty"
+                    f"architecture = {self.architecture!r} gives features {came}, what was released is {shape}; name "
+                    "the client's architecture and split point, or leave `architecture` empty"
                 )
         initialise(network, generator)
         return place(network, device).eval()
+
+    def _client(self, image_shape: tuple[int, int, int]) -> nn.Module:
+        """The client's half of `architecture`, untrained: images (N, *image_shape) -> features.
+
+        Raises:
+            DpbenchError: it is no timm model with a split point, for images of this shape.
+        """
+        name, colon, point = self.architecture.rpartition(":")
+        if not (colon and name) or BackboneSpec(name=name).own:
+            raise DpbenchError(
+                f"architecture = {self.architecture!r}; expected a timm model and its split point, such as "
+                '"resnet10t:layer1"'
+            )
+        model = create_backbone(BackboneSpec(name=name), image_size=image_shape[1], classes=2)
+        return split_model(model, point, image_shape=image_shape, classes=2, name=name).client_head
 
 
 def dominant(features: Tensor, size: tuple[int, ...]) -> Tensor:

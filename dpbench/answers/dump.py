@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import safetensors
 import torch
 from torch import Tensor
 
+from dpbench.data.array_file import read_arrays
 from dpbench.data.images import decode_files, find_images
 from dpbench.errors import DpbenchError
 from dpbench.service.quantisation import EXACT, FLOATS, INTEGERS, expected_types, scaled
@@ -156,16 +155,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise DpbenchError(f"there is no file {path}; expected {EXPECTED}")
     try:
-        if zipfile.is_zipfile(path):
-            with np.load(path, allow_pickle=False) as content:
-                return {name: torch.from_numpy(content[name]) for name in content.files}, {}
-        with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise DpbenchError(
-            f"{path} is cut short, damaged or of another kind ({reason}); expected {EXPECTED}"
-        ) from error
+        return read_arrays(path)
+    except ValueError as error:
+        raise DpbenchError(f"{path} is cut short, damaged or of another kind ({error}); expected {EXPECTED}") from error
 
 
 def _names(path: Path, metadata: dict[str, str], count: int) -> tuple[str, ...]:

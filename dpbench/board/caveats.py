@@ -27,6 +27,9 @@ NOT_CONVERGED = {False: "the attack did not converge", True: "a static attack th
 LOW = 0.1
 """Leakage below this looks like none: readers are told where victims are re-identified all the same."""
 
+Called = Mapping[tuple[str, str], str]
+"""Defense and its parameters -> those by which it is called; of what follows, None: all."""
+
 SCOPE = ["dataset", "backbone", "split_point", "seed", "origin"]
 
 
@@ -67,7 +70,7 @@ def _listed(names: list[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def leakage_lines(rows: pd.DataFrame) -> list[str]:
+def leakage_lines(rows: pd.DataFrame, called: Called | None = None) -> list[str]:
     """What leakage of these rows is made of, where that is not all metrics, or not the same for all of them."""
     if "leakage_metrics" not in rows:
         return []
@@ -77,25 +80,27 @@ def leakage_lines(rows: pd.DataFrame) -> list[str]:
         return []
     lines = []
     for label in labels:
-        settings = dict.fromkeys(_setting(row) for row in having[having["leakage_metrics"] == label].to_dict("records"))
+        settings = dict.fromkeys(
+            _setting(row, called) for row in having[having["leakage_metrics"] == label].to_dict("records")
+        )
         whose = f" of {'; '.join(settings)}" if len(labels) > 1 else ""
         lines.append(f"leakage{whose}: from {made_of(label)}; compare it with leakage from the same metrics only")
     return lines
 
 
-def recognised_line(rows: pd.DataFrame) -> str:
+def recognised_line(rows: pd.DataFrame, called: Called | None = None) -> str:
     """Which of these rows hide the picture and not who it is; empty where none does."""
     found = rows[recognised(rows) & (rows["attack"] == WORST_CASE) & (rows["defense"] != UNDEFENDED)]
     if found.empty:
         return ""
     named = [
-        f"{_setting(row)} ({_granted(row)}) {row['leakage']:.2f} and {row['reid_top1']:.0%}"
+        f"{_setting(row, called)} ({granted(row)}) {row['leakage']:.2f} and {row['reid_top1']:.0%}"
         for row in found.to_dict("records")
     ]
     return f"{NO_PRIVACY}. Hardly any leakage, and re-identified: {'; '.join(named)}"
 
 
-def linked_line(rows: pd.DataFrame) -> str:
+def linked_line(rows: pd.DataFrame, called: Called | None = None) -> str:
     """Which of these rows hide the picture and not which one it is; empty where none does."""
     if "link_top1" not in rows:
         return ""
@@ -103,15 +108,17 @@ def linked_line(rows: pd.DataFrame) -> str:
     found = rows[held & (rows["link_top1_low"] > rows["link_chance"])]
     if found.empty:
         return ""
-    named = [f"{_setting(row)} ({_granted(row)}) {row['link_top1']:.0%}" for row in found.to_dict("records")]
+    named = [f"{_setting(row, called)} ({granted(row)}) {row['link_top1']:.0%}" for row in found.to_dict("records")]
     return f"{NO_LINK}. Hardly any leakage, and named: {'; '.join(named)}"
 
 
-def _setting(row: Mapping[Any, Any]) -> str:
-    return f"{row['defense']} {row['defense_args']}".strip()
+def _setting(row: Mapping[Any, Any], called: Called | None) -> str:
+    defense, arguments = row["defense"], row["defense_args"]
+    return f"{defense} {(called or {}).get((defense, arguments), arguments)}".strip()
 
 
-def _granted(row: Mapping[Any, Any]) -> str:
+def granted(row: Mapping[Any, Any]) -> str:
+    """What the attacker of a row is granted, in words: `weights`, `query shifted releases=4`."""
     words = [row["threat_model"], *(["shifted"] if row["auxiliary"] == "shifted" else [])]
     words += [f"releases={row['releases']}"] if row["releases"] > 1 else []
     return " ".join([*words, *(["server trusted"] if row.get("server") == "trusted" else [])])

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dpbench.contract.metric import MetricFacts
+from dpbench.contract.threat import DERIVED
 from dpbench.errors import DpbenchError
 from dpbench.metrics.table import BUILT_IN, CALIBRATED, ON_BOARDS
 
@@ -114,11 +115,9 @@ FURTHER_PER_IMAGE = ("floor", "victim", "victim_hash", "correct", "reid_rank", "
 
 GUARANTEES = ("mse_bound", "epsilon", "delta")
 
-WORST_CASE = "worst-case"
-"""What the `attack` column says in the row that takes the best reconstruction per image."""
-
-FLOOR = "floor"
-"""What the `attack` column says in the row that takes the best guess per image: the zero of the scale."""
+WORST_CASE, FLOOR = DERIVED
+"""What the `attack` column says in the row that takes the best reconstruction per image, and in the one that takes the
+best guess: the zero of the scale."""
 
 
 def own_metrics(board: pd.DataFrame) -> dict[str, MetricFacts]:

@@ -34,6 +34,7 @@ from dpbench.errors import DpbenchError
 from dpbench.metrics.table import CALIBRATED
 from dpbench.metrics.table import RANGES as METRIC_RANGES
 from dpbench.text.shown_text import LIMIT, clean
+from dpbench.text.tables import csv_text, in_markdown, unmarked
 
 
 def _text(value: float, decimals: int) -> str:
@@ -109,22 +110,20 @@ def _with_interval(text: pd.DataFrame, metric: str) -> list[str]:
     return [f"{mean} [{low}, {high}]" if mean and low else mean for mean, low, high in parts]
 
 
-def _csv(board: pd.DataFrame) -> str:
-    return str(as_text(board).to_csv(index=False, lineterminator="\n"))
+def board_csv(board: pd.DataFrame) -> str:
+    """A board of cells as its CSV file has it."""
+    return csv_text(as_text(board))
 
 
 def _markdown(board: pd.DataFrame) -> str:
     from dpbench.board.caveats import caveats  # as above
 
-    page = _readable(board)
-    for column in page.columns:
-        for mark, escaped in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("*", "\\*"), ("`", "\\`")):
-            page[column] = page[column].str.replace(mark, escaped, regex=False)
+    page = _readable(board).map(in_markdown)
     table = str(page.to_markdown(index=False, disable_numparse=True))
     return "\n\n".join([table, *caveats(board)]) + "\n"
 
 
-_WRITERS = {".csv": _csv, ".md": _markdown}
+_WRITERS = {".csv": board_csv, ".md": _markdown}
 
 ENDINGS = (*_WRITERS, ".html", ".tex")
 """Of boards; a page is written by `dpbench.report.page`, a table for a paper by `dpbench.reporting.paper_table`."""
@@ -225,7 +224,7 @@ def read_table(path: Path) -> CsvTable:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DpbenchError(f"board {path} cannot be read: {reason}; expected a .csv board") from error
-    told = re.match(r"sep=(.)\r?\n", text)  # what Excel writes and reads
+    told = re.match(r"sep=([,;\t])\r?\n", text)  # what Excel writes and reads
     if told:
         text = text[told.end() :]
     first = next((line for line in text.splitlines() if line.strip()), "")
@@ -234,7 +233,7 @@ def read_table(path: Path) -> CsvTable:
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True))
     except csv.Error as error:
         raise DpbenchError(f"board {path} is not a CSV table: {error}; {_AGAIN}") from error
-    filled = [[value.strip() for value in line] for line in lines if any(value.strip() for value in line)]
+    filled = [[unmarked(value.strip()) for value in line] for line in lines if any(value.strip() for value in line)]
     if not filled:
         raise DpbenchError(f"board {path} is not a CSV table: it is empty; {_AGAIN}")
     header, rows = [name.casefold() for name in filled[0]], filled[1:]

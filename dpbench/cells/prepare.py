@@ -208,7 +208,7 @@ class Prepared(Kept):
 
         def load(key: str, batch_size: int) -> ProtectedModel:
             progress(f"defense {defense_spec.name}")
-            private = self._fitted_on(cell, defense, progress).at_most(batch_size)
+            private = self._fitted_on(cell, defense_spec, progress).at_most(batch_size)
             made: list[ProtectedModel] = []
 
             def fit() -> cache.State:
@@ -237,7 +237,7 @@ class Prepared(Kept):
         slot = "undefended" if defense_spec.name == UNDEFENDED else "protected"
         return self._keep_fitted(slot, about, LARGEST_FIT, load)
 
-    def _fitted_on(self, cell: CellSpec, defense: Defense, progress: Progress) -> LabelledImages:
+    def _fitted_on(self, cell: CellSpec, defense: PluginSpec, progress: Progress) -> LabelledImages:
         """The images that a defense is fitted on.
 
         Raises:

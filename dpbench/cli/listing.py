@@ -13,9 +13,13 @@ from rich.text import Text
 from dpbench.contract.attack import Attack
 from dpbench.contract.metric import Metric
 from dpbench.contract.plugin import Plugin
+from dpbench.errors import unknown
 from dpbench.plugins.configuring import limits
 from dpbench.plugins.registry import attacks, defenses, image_sets, metrics
 from dpbench.plugins.sources import is_own
+
+REQUIRED = "(to be given)"
+"""Stands for the default of a parameter that has none."""
 
 KINDS = ("attacks", "defenses", "metrics", "datasets", "backbones", "suites")
 
@@ -30,6 +34,9 @@ def listing(kind: str, pattern: str = "") -> list[dict[str, Any]]:
     """Entries of one kind whose name matches a shell pattern: JSON values.
 
     Backbones with a pattern show their split points, which takes a moment for each.
+
+    Raises:
+        DpbenchError: no name matches.
     """
     if kind == "backbones":
         return _backbones(pattern)
@@ -40,7 +47,10 @@ def listing(kind: str, pattern: str = "") -> list[dict[str, Any]]:
         "datasets": _datasets,
         "suites": _suites,
     }[kind]()
-    return [entry for entry in entries if fnmatch.fnmatchcase(entry["name"], pattern or "*")]
+    found = [entry for entry in entries if fnmatch.fnmatchcase(entry["name"], pattern or "*")]
+    if pattern and not found:
+        raise unknown(kind.removesuffix("s"), pattern, [entry["name"] for entry in entries])
+    return found
 
 
 def _plugin(cls: type[Plugin]) -> dict[str, Any]:
@@ -50,7 +60,7 @@ def _plugin(cls: type[Plugin]) -> dict[str, Any]:
         "version": cls.version,
         "parameters": {
             name: {
-                "default": field.default,
+                "default": REQUIRED if field.is_required() else field.get_default(call_default_factory=True),
                 "about": field.description or "",
                 "range": limits(cls)[name],
             }
@@ -86,7 +96,6 @@ def _suites() -> list[dict[str, Any]]:
 
 
 def _backbones(pattern: str) -> list[dict[str, Any]]:
-    from dpbench.errors import unknown
     from dpbench.models.backbones import backbone_names, describe_split_points
 
     names = backbone_names(pattern or "*")

@@ -19,13 +19,12 @@ from dpbench.machine.writing import write_changed
 from dpbench.protocols.known import loaded
 from dpbench.records.collected import heads_of
 from dpbench.records.pictures import gone, lost_and_gone
-from dpbench.records.progress import Progress
 from dpbench.records.record import Envelope
 from dpbench.records.repeats import Repeats, content_of
 from dpbench.report.page import write_page
 from dpbench.reporting.display import Display
 from dpbench.reporting.plots.plot_style import draw_or_say
-from dpbench.reporting.trackers import tracker
+from dpbench.reporting.trackers import TRACKERS, tracker
 from dpbench.running.options import Options
 from dpbench.running.protocol import Plan
 from dpbench.running.runner import execute, make_plan, times_of
@@ -82,10 +81,10 @@ def run_suite(
     for line in plan.changed:
         _say(console, line)
     settings: dict[str, Any] = {"device": device, "batch_size": batch_size, "audit": options.audit, "means": means}
-    followers = [tracker(name, plan.output) for name in trackers]
     choose_device(device)  # before anything is written
+    followers = [tracker(name, plan.output) for name in trackers if left or name not in TRACKERS]
     # several shares have one directory: whoever follows it sees all of them
-    Progress.begin(plan.output, plan.everything if options.shard else [unit.id for unit in plan.units])
+    settings["consists_of"] = plan.everything if options.shard else None
     with Display(console, plan) as display:
         trace = Trace() if profile else None
         records = execute(plan, **settings, watcher=Several(display, *followers), trace=trace)

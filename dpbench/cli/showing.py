@@ -96,8 +96,11 @@ def write_shown(directory: Path, found: Sequence[Shown], output: Path) -> None:
     """The picture of one attack, or a row for each of several.
 
     Raises:
-        DpbenchError: what it takes is gone from the run, the victims differ, or the file cannot be written.
+        DpbenchError: another ending than .png, what it takes is gone from the run, the victims differ, or the file
+            cannot be written.
     """
+    if output.suffix.lower() != ".png":
+        raise DpbenchError(f"--output {output}: a picture of reconstructions ends in .png")
     if is_archive(directory):
         raise DpbenchError(f"{directory} holds records alone, no images; give the run directory that they are of")
     if len(found) == 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import keyword
 import re
 import shlex
 from importlib import resources
@@ -16,6 +17,9 @@ SERVICES = ("github", "gitlab")
 
 KINDS = {"suite": "suite.toml", "defense": "defense.txt", "attack": "attack.txt", "metric": "metric.txt"}
 """What a file can be begun with -> its template."""
+
+LONGEST_METRIC, LONGEST_NAME = 32, 64
+"""Characters of a metric's name, and of others."""
 
 CLONE = "pip install ./dpbench"
 """Where nothing is known of its origin: from a clone in the repository, such as a git submodule."""
@@ -85,7 +89,7 @@ def begin(kind: str, path: Path) -> str:
     values = {
         "file": re.sub(r"[^\w. -]", "_", path.name),
         "class": class_name(path),
-        "name": ("_" if kind == "metric" else "-").join(words),
+        "name": _name(kind, words),
     }
     if kind == "suite":
         from dpbench.suite.ensembles import NEWEST  # it brings torch
@@ -106,7 +110,14 @@ def how_to_try(kind: str, path: Path) -> str:
 
 def class_name(path: Path) -> str:
     """`my_defense.py` -> `MyDefense`."""
-    return "".join(word.capitalize() for word in _words(path))
+    name = "".join(word.capitalize() for word in _words(path))
+    return f"My{name}" if keyword.iskeyword(name) else name  # None, True, False
+
+
+def _name(kind: str, words: list[str]) -> str:
+    """`my-defense`; of a metric, which heads a column, `my_metric`."""
+    sign, most = ("_", LONGEST_METRIC) if kind == "metric" else ("-", LONGEST_NAME)
+    return sign.join(words)[:most].rstrip(sign)
 
 
 def _words(path: Path) -> list[str]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dpbench.contract.images import LabelledImages, keep_frame
 from dpbench.contract.plugin import Plugin
-from dpbench.contract.threat import Budget, Needs
+from dpbench.contract.threat import DERIVED, Budget, Needs
 from dpbench.errors import DpbenchError
 from dpbench.text.curves import CURVES, keep_point
 
@@ -197,6 +197,11 @@ class Attack(Plugin, abc.ABC):
         if cls.needs not in get_args(Needs):
             known = ", ".join(map(repr, get_args(Needs)))
             raise DpbenchError(f"{cls.__name__}.needs is {cls.needs!r}; expected one of: {known}")
+        if getattr(cls, "name", None) in DERIVED:
+            raise DpbenchError(
+                f"the name of {cls.__name__} is {cls.name!r}, which boards call rows that are made of several attacks; "
+                "choose another"
+            )
 
     def at_budget(self, budget: Budget) -> Self:
         """The same attack with its parameters scaled; whole numbers stay whole, and at least 1."""

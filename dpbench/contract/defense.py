@@ -171,27 +171,6 @@ class Defense(Plugin, abc.ABC):
     only_in: ClassVar[str] = ""
     """Name of the only protocol in which it means something, such as `inference`; empty: of any."""
 
-    @property
-    def mixed_images(self) -> int:
-        """How many images of a class are shared as one, the mean of their releases: its parameter `images_per_release`.
-
-        The protocol `sharing` averages; 1 for defenses without such a parameter.
-        """
-        return int(getattr(self, "images_per_release", 1))
-
-    @property
-    def only_attacked(self) -> bool:
-        """Whether nobody can train on its releases: its parameter `form` is "code".
-
-        The protocol `sharing` attacks such releases, and trains no partner on them.
-        """
-        return getattr(self, "form", "") == "code"
-
-    @property
-    def fits_on_public(self) -> bool:
-        """Whether its parameter `fit_on` asks for public images, see `fit`."""
-        return getattr(self, "fit_on", "private") == "public"
-
     @abc.abstractmethod
     def build(self, split: SplitModel) -> ProtectedModel:
         """The protected model, not yet fitted. Must not touch data or draw random numbers that matter."""

@@ -74,6 +74,36 @@ class PluginSpec(Spec):
             return [self._with_files(f"{name}.{place}", inner, instead) for place, inner in enumerate(value)]
         return value
 
+    def stated(self, parameter: str) -> list[Any]:
+        """The values of a parameter: none or one, and of defenses in a row that of each that has it."""
+        of_one = f"_{parameter}"
+        return [
+            value
+            for name, value in self.arguments.items()
+            if name == parameter or (PLUS in self.name and name.endswith(of_one))
+        ]
+
+    @property
+    def mixed_images(self) -> int:
+        """How many images of a class are shared as one, the mean of their releases: its `images_per_release`.
+
+        The protocol `sharing` averages; 1 for defenses without such a parameter.
+        """
+        return int(max(self.stated("images_per_release"), default=1))
+
+    @property
+    def only_attacked(self) -> bool:
+        """Whether nobody can train on what is released: its `form` is "code".
+
+        The protocol `sharing` attacks such releases, and trains no partner on them.
+        """
+        return "code" in self.stated("form")
+
+    @property
+    def fits_on_public(self) -> bool:
+        """Whether its `fit_on` asks for public images, see `Defense.fit`."""
+        return "public" in self.stated("fit_on")
+
     @property
     def version_free(self) -> dict[str, Any]:
         """As JSON without what identifies code and files: equal for the same request before and after a change."""

@@ -26,6 +26,9 @@ Budget = Literal["small", "standard", "large"]
 UNDEFENDED = "none"
 """The name of the defense that does nothing: the reference of every board, and what `static` attackers know."""
 
+DERIVED = ("worst-case", "floor")
+"""What boards call the best of several attacks, and of several floors: no attack has such a name."""
+
 THREAT_MODELS: tuple[ThreatModel, ...] = get_args(ThreatModel)
 """Weakest first, as the next two."""
 

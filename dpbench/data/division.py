@@ -233,15 +233,15 @@ def assert_enough(spec: DatasetSpec, train: Labels, test: Labels | None, classes
         )
 
 
-def assert_disjoint(decoded: Decoded) -> None:
-    """The contract that every figure stands on."""
+def assert_disjoint(decoded: Decoded, *, advice: str) -> None:
+    """The contract that every figure stands on; `advice` says what to do where it is broken."""
     for one, other in itertools.combinations(PARTS, 2):
         assert_disjoint_hashes(
             one,
             decoded.parts[one].hashes,
             other,
             decoded.parts[other].hashes,
-            advice="Delete the cached data set and run again; if it comes back, this is a bug in dpbench",
+            advice=advice,
         )
 
 

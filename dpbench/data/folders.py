@@ -83,6 +83,14 @@ class ClassFolders:
             total.update(content)
         return total.hexdigest()
 
+    def different(self) -> tuple[int, int]:
+        """How many images there are to train on and to test on; files of the same content are one image."""
+        test = {self._content(path) for path, _ in self.test or []}
+        return len({self._content(path) for path, _ in self.train} - test), len(test)
+
+    def _content(self, path: str) -> bytes:
+        return hashlib.sha256(_read(f"{self.root}{os.sep}{path}")).digest()
+
     def pools(self, size: int) -> tuple[Pool, Pool | None, tuple[str, ...]]:
         """Training and test pool, and the names of the classes."""
         return self._pool(self.train, size), None if self.test is None else self._pool(self.test, size), self.classes

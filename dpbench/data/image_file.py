@@ -137,6 +137,7 @@ def read_images(path: Path, spec: DatasetSpec) -> StoredSet | None:
         about = stored["about"]
         pixels = npy.open_memmap(path, mode="r")
         # a flipped bit would otherwise pass for a label
+        classes = tuple(map(str, about["classes"]))
         if stored["digest"] != json_hash(about) or pixels.dtype != np.uint8:
             return None
         if pixels.shape != (firsts["end"], 3, spec.image_size, spec.image_size):
@@ -153,4 +154,4 @@ def read_images(path: Path, spec: DatasetSpec) -> StoredSet | None:
                 files[name].pixels(places[first : first + CHECKED])
     except (DpbenchError, OSError, ValueError, KeyError, TypeError):
         return None
-    return StoredSet(Decoded(parts, tuple(about["classes"])), files)
+    return StoredSet(Decoded(parts, classes), files)

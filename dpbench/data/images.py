@@ -135,7 +135,7 @@ def from_pillow(image: Image.Image, size: int) -> Pixels:
     # MPO is what Pillow calls a JPEG with further pictures behind it; what was never a file has no format
     if image.format not in (*FORMATS, "MPO", None):
         raise DpbenchError(f"its format is {image.format}, expected {', '.join(FORMATS)}: convert it")
-    rgb = _to_rgb(ImageOps.exif_transpose(image))
+    rgb = to_rgb(ImageOps.exif_transpose(image))
     short = min(rgb.size)
     left, top = (rgb.width - short) // 2, (rgb.height - short) // 2
     # crop and resize in one step: a picture of 10,000 x 1 pixels must not become one of 320,000 x 32
@@ -143,7 +143,12 @@ def from_pillow(image: Image.Image, size: int) -> Pixels:
     return np.ascontiguousarray(np.asarray(square, np.uint8).transpose(2, 0, 1))
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode as RGB of 8 bits: see `to_uint8_array`.
+
+    Raises:
+        DpbenchError: its pixels are floating-point numbers, or no 16 bits hold them.
+    """
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I"):
@@ -220,7 +225,7 @@ def find_images(root: str, below: str) -> Found:
             path, linked = f"{folder}{os.sep}{entry.name}", entry.is_symlink()
             if _is_folder(entry):
                 (links if linked else folders).append(path)
-            elif is_image(entry.name) and (linked or entry.is_file()):  # a link to nowhere is named when it is read
+            elif is_image(entry.name) and _may_be_read(entry):
                 target = os.path.realpath(entry.path) if linked else f"{real}{os.sep}{entry.name}"
                 files.append((linked, path, target))
             else:
@@ -265,6 +270,13 @@ def in_words(others: collections.Counter[str]) -> str:
     kinds = [f"{count} {ending}" for ending, count in sorted(others.items(), key=lambda item: (-item[1], item[0]))]
     more = [f"{len(kinds) - SHOWN} more endings"] if len(kinds) > SHOWN else []
     return f"{total} file{'s' * (total > 1)} of no known ending of images ({', '.join([*kinds[:SHOWN], *more])})"
+
+
+def _may_be_read(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file, or a link to one or to nowhere, which is named when it is read; no pipe or device."""
+    if not entry.is_symlink():
+        return entry.is_file()
+    return os.path.isfile(entry.path) or not os.path.exists(entry.path)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

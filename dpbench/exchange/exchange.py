@@ -19,7 +19,6 @@ from dpbench.exchange.feature_header import Cut, FeatureHeader, Network, assert_
 from dpbench.machine.cache import default_cache
 from dpbench.machine.devices import choose_device, compute_exactly
 from dpbench.machine.randomness import derive_generator
-from dpbench.plugins.configuring import defense_of
 from dpbench.plugins.registry import find_defense
 from dpbench.protocols.known import loaded
 from dpbench.protocols.sharing.pipeline import groups_of, mean_of_groups
@@ -105,7 +104,7 @@ def export_features(
     )
     released = (release_in_batches(protected, window, generator, order) for window in windows)
     features = torch.cat([checked_features(window).cpu() for window in released])
-    if (together := defense_of(cell.defense).mixed_images) > 1:
+    if (together := cell.defense.mixed_images) > 1:
         # the groups of the run, each time: what another grouping shows beside them would undo the means
         drawn = derive_generator(prepared.device, prepared.protected_key(cell, cell.defense, progress), "mix")
         groups = groups_of(private.labels, together, drawn)

@@ -45,6 +45,10 @@ class Job(abc.ABC):
         """What carries out tasks in this process, one after another; devices are looked up here."""
 
 
+LONGEST_SECONDS = 1e6
+"""A longer limit than eleven days is none, and the system could not wait for it."""
+
+
 @dataclass(frozen=True)
 class Means:
     """With what a suite is run; nothing here changes what a cell is.
@@ -55,7 +59,7 @@ class Means:
         workers: tasks at once, from 1; None: one for each GPU where there are several, else this process alone.
         threads: that compute in each task; None: all cores in one process, 1 where `workers` are asked for. Another
             number rounds sums in another order, and fits other networks.
-        timeout: seconds that a task may take; None: any time.
+        timeout: seconds that a task may take, to `LONGEST_SECONDS`; None: any time.
         address: of a cluster, for executors that use one; empty: as the executor finds it, or one on this machine.
         compiled: optimisation loops are compiled, see `dpbench.machine.devices.compiled`; sums round in another order.
     """
@@ -68,10 +72,14 @@ class Means:
     compiled: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("workers", 1), ("threads", 1), ("timeout", 0)):
+        for name in ("workers", "threads"):
             value = getattr(self, name)
-            if value is not None and not value >= least:
-                raise DpbenchError(f"--{name} {value} is not usable; expected {'1 or more' if least else 'seconds'}")
+            if value is not None and value < 1:
+                raise DpbenchError(f"--{name} {value} is not usable; expected 1 or more")
+        if self.timeout is not None and not 0 < self.timeout <= LONGEST_SECONDS:
+            raise DpbenchError(f"--timeout {self.timeout:g} is not usable; expected seconds, to {LONGEST_SECONDS:g}")
+        if self.address and self.executor in ("", "here", "processes"):
+            raise DpbenchError(f"--address {self.address} is of a cluster; add --executor ray, or leave it out")
 
 
 class Lost(DpbenchError):

@@ -35,6 +35,7 @@ class Side:
         layout: how the board names its rows.
         records: of a run directory; empty for a CSV file.
         protocol: of a run directory.
+        unfinished: what a run directory has yet to measure, in words.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class Side:
     layout: Layout
     records: Sequence[Envelope] = ()
     protocol: Protocol[Any, Any] | None = None
+    unfinished: str = ""
 
     @cached_property
     def rows(self) -> Mapping[Row, BoardRow]:
@@ -57,11 +59,13 @@ def load_side(path: Path) -> Side:
     """
     if not path.is_dir() and not is_archive(path):
         return Side(path, *read(path))
+    from dpbench.protocols.doubts import unfinished
     from dpbench.protocols.known import of_run
 
     protocol = of_run(path)
     records = protocol.store.counted([path], protocol.newest)
-    return Side(path, protocol.board(records), protocol.boards.layout, records, protocol)
+    left = unfinished(protocol, path) if path.is_dir() else ""
+    return Side(path, protocol.board(records), protocol.boards.layout, records, protocol, left)
 
 
 @dataclass(frozen=True)

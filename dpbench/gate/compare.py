@@ -216,7 +216,8 @@ def _compare_row(
             if not pd.isna(found.get(metric)) and expected["status"] != "failed":
                 tally.empty[metric].append(row)
             continue
-        why = _other_leakage(found, expected) if metric == "leakage" else ""
+        there = metric == "leakage" and not pd.isna(found.get(metric))
+        why = _other_leakage(found, expected) if there else ""
         if why:
             tally.leakage[why].append(row)
             continue

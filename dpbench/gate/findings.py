@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from dpbench.board.columns import CELL_LAYOUT, Layout, Row
 from dpbench.contract.metric import MetricFacts
@@ -47,6 +47,14 @@ class Tolerance(BaseModel):
     identity_top1: float = Field(0.05, ge=0, description="likewise")
     link_top1: float = Field(0.05, ge=0, description="likewise")
     accuracy: float = Field(0.01, ge=0, description="0.01 is one percentage point")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _finite(cls, given: float, info: ValidationInfo) -> float:
+        """With a tolerance that is no number, or infinite, the gate would always say the same."""
+        if not math.isfinite(given):
+            raise DpbenchError(f"{option(str(info.field_name))} {given}: expected a finite number from 0")
+        return given
 
     def of(self, metric: str, own: Mapping[str, MetricFacts]) -> float:
         """How much worse the mean of a metric may be; one that is not dpbench's own says so itself."""

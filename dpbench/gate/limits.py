@@ -67,12 +67,14 @@ class Verdict:
         settings: how many were judged.
         by: what was held against the limits.
         notes: what else a reader should know, a line each.
+        unfinished: what of the run is not measured yet, in words: then the answer is no.
     """
 
     judged: list[Judged]
     settings: int
     by: str
     notes: list[str]
+    unfinished: str = ""
 
     @property
     def beyond(self) -> list[Judged]:
@@ -81,8 +83,8 @@ class Verdict:
 
     @property
     def answer(self) -> Literal["YES", "NO"]:
-        """Whether all figures stay within their limits."""
-        return "NO" if self.beyond else "YES"
+        """Whether everything was measured, and all figures stay within their limits."""
+        return "NO" if self.beyond or self.unfinished else "YES"
 
     @property
     def line(self) -> str:
@@ -90,6 +92,8 @@ class Verdict:
         if self.beyond:
             first, more = self.beyond[0], len(self.beyond) - 1
             return clean(f"NO: {first.setting}: {first.said}") + (f"; and {more} more" if more else "")
+        if self.unfinished:
+            return f"NO: {self.unfinished}; the same `dpbench run` goes on"
         figures = len({one.figure for one in self.judged})
         what = f"{self.settings} setting{'s stay' if self.settings > 1 else ' stays'} within"
         how = "whole 95% intervals" if self.by == "interval" else "means alone"
@@ -102,7 +106,13 @@ class Verdict:
 
 
 def judge(
-    board: pd.DataFrame, layout: Layout, allowed: Sequence[Limit], *, defense: str = "*", by: str = "interval"
+    board: pd.DataFrame,
+    layout: Layout,
+    allowed: Sequence[Limit],
+    *,
+    defense: str = "*",
+    by: str = "interval",
+    unfinished: str = "",
 ) -> Verdict:
     """Judge every worst case of every defended setting.
 
@@ -116,6 +126,7 @@ def judge(
         allowed: the limits.
         defense: a shell pattern on the name of the defense, or on the name with its parameters as shown or all of them.
         by: see `BY`.
+        unfinished: what of the run is not measured yet, in words; a worst case without it may be too low.
 
     Raises:
         DpbenchError: there is nothing to judge.
@@ -136,7 +147,8 @@ def judge(
     ]
     judged = _per_setting(sorted(judged, key=lambda one: (one.holds, one.mean is None, -one.excess)))
     settings = {(place(row), str(row["defense"]), str(row["defense_args"])) for row, _ in chosen}
-    return Verdict(judged, len(settings), by, _notes(picked, chosen))
+    left = [unfinished] if unfinished and any(not one.holds for one in judged) else []  # else the verdict says it
+    return Verdict(judged, len(settings), by, left + _notes(picked, chosen), unfinished)
 
 
 def _per_setting(judged: Sequence[Judged]) -> list[Judged]:

@@ -155,7 +155,8 @@ def write_junit(result: Comparison, path: Path) -> None:
     suite = ET.SubElement(root, "testsuite", {"name": "dpbench check", **counts})
     for row in result.rows:
         of_row = [finding for finding in result.findings if row in finding.rows]
-        names = {"classname": clean(".".join(row[:3])), "name": clean(result.layout.said(row)), "time": "0"}
+        said = {"classname": ".".join(row[:3]), "name": result.layout.said(row)}
+        names = {key: _xml(clean(text)) for key, text in said.items()} | {"time": "0"}
         case = ET.SubElement(suite, "testcase", names)
         worse = [finding for finding in of_row if finding.fails]
         if worse:
@@ -175,5 +176,5 @@ def write_junit(result: Comparison, path: Path) -> None:
 
 
 def _xml(text: str) -> str:
-    """Without the control characters that XML cannot hold."""
+    """Without the characters that XML cannot hold."""
     return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from dpbench.contract.attack import Attack
 from dpbench.contract.defense import Defense
 from dpbench.contract.plugin import Plugin
 from dpbench.data.spec import DatasetSpec
-from dpbench.errors import DpbenchError, unknown
+from dpbench.errors import DpbenchError
 from dpbench.machine.environment import same_machine
 from dpbench.plugins.configuring import attack_of, defense_of
 from dpbench.plugins.registry import find
@@ -114,7 +115,8 @@ class Reproduced:
     def verdict(self) -> str:
         """The outcome in one line."""
         if self.failed:
-            return f"not reproduced: {self.name}: {len(self.failed)} {self.unit}s failed"
+            count = len(self.failed)
+            return f"not reproduced: {self.name}: {count} {self.unit}{'s' if count > 1 else ''} failed"
         inside = sum(figure.inside for figure in self.figures)
         said = f"{self.name}: {inside} of {len(self.figures)} figures within their published intervals"
         return f"reproduced: {said}" if self.holds else f"not reproduced: {said}"
@@ -213,7 +215,12 @@ def _named(
     else:
         found = [at for at, name in enumerate(names) if row in members.get(name, ())]
         if "cell" in table or not found:
-            raise unknown("row", row, [*filter(None, cells), *(one for ids in members.values() for one in ids)])
+            known = {*filter(None, cells), *(one for ids in members.values() for one in ids)}
+            near = difflib.get_close_matches(row, known, n=1)
+            raise DpbenchError(
+                f"--row {row}: expected a number from 1 to {len(values)}, or the id of a {protocol.unit} on the board"
+                + (f", such as {near[0]}" if near else "")
+            )
         chosen = found[0]
     name = names[chosen]
     if name not in members:

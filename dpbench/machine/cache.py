@@ -247,14 +247,16 @@ class Kept:
         """
         return None if self.kind == "datasets" else _read(self.path, lambda text: None) is not None
 
-    def remove(self) -> None:
-        """Remove it and its provenance, unless somebody makes it just now; it is made again when it is needed."""
+    def remove(self) -> bool:
+        """Remove it and its provenance; False where it stays, as somebody makes it just now, or the disk keeps it."""
         lock = Lock(self.path.with_suffix(".lock"))
-        if lock.take():
-            for path in (self.path, self.path.with_suffix(".json")):
-                with contextlib.suppress(OSError):
-                    path.unlink(missing_ok=True)
-            lock.release()
+        if not lock.take():
+            return False
+        for path in (self.path, self.path.with_suffix(".json")):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+        lock.release()
+        return not self.path.exists()
 
 
 def kept(cache: Path) -> Iterator[Kept]:
@@ -291,7 +293,7 @@ def prune(cache: Path, *, size: int | None = None, unused_since: float | None = 
     for one in everything:
         if not (size is not None and total > size) and not (unused_since is not None and one.used < unused_since):
             continue
-        one.remove()
-        total -= one.size
-        removed.append(one)
+        if one.remove():
+            total -= one.size
+            removed.append(one)
     return removed

@@ -68,7 +68,7 @@ def identity_ranks(
     batch_size: int = 64,
     gallery_size: int | None = None,
 ) -> Tensor:
-    """How many other classes have an enrolled image at least as near as the victim's class has; 0 is identified.
+    """How many other enrolled classes have an image at least as near as the victim's class has; 0 is identified.
 
     Closed-set identification as biometrics has it: the enrolled images are *other* pictures of the same people.
     Nearness and ties are those of `reidentification_ranks`.
@@ -97,7 +97,8 @@ def identity_ranks(
             among = shown.expand(len(places), -1)
             nearest[places] = nearest[places].scatter_reduce(1, among, similarity, "amax")
     own = nearest.gather(1, labels[:, None])
-    return (~(nearest < own - TIE)).sum(dim=1) - 1
+    # of the enrolled classes alone: numbers between theirs may stand for nobody
+    return (~(nearest[:, of_enrolled.unique()] < own - TIE)).sum(dim=1) - 1
 
 
 def _directions(images: Tensor) -> Tensor:

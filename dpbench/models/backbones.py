@@ -37,8 +37,8 @@ class Normalise(nn.Module):
 
 def normalisation(model: nn.Module) -> Normalise:
     """The layer that a timm model wants before it: the mean and deviation of its pre-training."""
-    config: dict[str, Any] = getattr(model, "default_cfg", None) or {}
-    return Normalise(config.get("mean") or (0.5,) * 3, config.get("std") or (0.5,) * 3)
+    mean, std = builder.stated_normalisation(getattr(model, "default_cfg", None) or {})
+    return Normalise(tuple(mean.tolist()), tuple(std.tolist()))
 
 
 def create_backbone(

@@ -211,16 +211,15 @@ def _all_begin(state: State, prefix: str) -> bool:
 
 def _classes(content: object) -> tuple[str, ...]:
     """Names of the classes by row, where a checkpoint states them in a usual form."""
-    stated = (
-        next((content[name] for name in CLASS_NAMES if content.get(name)), ()) if isinstance(content, Mapping) else ()
-    )
+    given = [content.get(name) for name in CLASS_NAMES] if isinstance(content, Mapping) else []
+    stated = next((one for one in given if isinstance(one, Mapping | list | tuple) and one), ())
     if isinstance(stated, Mapping):
         # name -> row, or row -> name
         by_row = {row: name for name, row in stated.items() if isinstance(row, int)} or dict(stated)
         if sorted(by_row, key=str) != sorted(range(len(by_row)), key=str):
             return ()
         stated = [by_row[row] for row in range(len(by_row))]
-    return tuple(stated) if isinstance(stated, list | tuple) and all(isinstance(one, str) for one in stated) else ()
+    return tuple(stated) if all(isinstance(one, str) for one in stated) else ()
 
 
 def _read(path: Path) -> Any:

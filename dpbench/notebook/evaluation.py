@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from dpbench.protocols.known import DEFAULT
 from dpbench.running.options import Options
 from dpbench.running.runner import execute, make_plan
 from dpbench.suite.ensembles import ENSEMBLES, NEWEST, floors
+from dpbench.suite.files import validated
 from dpbench.suite.suite import PluginEntry, Suite
 
 if TYPE_CHECKING:
@@ -89,6 +91,8 @@ def evaluate(
     Raises:
         DpbenchError: something that cannot be measured; a cell that fails is a row of the board.
     """
+    if not isinstance(victims, int) or victims < 1:
+        raise DpbenchError(f"victims = {victims!r}; expected a whole number, 1 or more")
     given = [defense] if isinstance(defense, str | type) or not isinstance(defense, Sequence) else list(defense)
     ensemble, named = _attacks(attacks)
     with ExitStack() as stack:
@@ -96,18 +100,19 @@ def evaluate(
         network = stack.enter_context(given_network(backbone, split, fit=bool(fit), epochs=epochs))
         defenses, attackers = stack.enter_context(holding(given, named))
         others = [PluginEntry(name=UNDEFENDED), *(entry for entry in defenses if entry.name != UNDEFENDED)]
-        suite = Suite(
-            name="evaluation",
-            seeds=[seed],
-            threat_models=THREAT_MODELS,
-            budget=budget,
-            victims=victims,
-            dataset=dataset.model_copy(update={"seed": seed}),
-            backbones=[network],
-            defenses=others,
-            ensemble=ensemble,
-            attacks=attackers,
-        )
+        content = {
+            "name": "evaluation",
+            "seeds": [seed],
+            "threat_models": THREAT_MODELS,
+            "budget": budget,
+            "victims": victims,
+            "dataset": dataset.model_copy(update={"seed": seed}),
+            "backbones": [network],
+            "defenses": others,
+            "ensemble": ensemble,
+            "attacks": attackers,
+        }
+        suite = validated(Suite, content, origin="evaluate")
         place = Path(output) if output is not None else _place()
         plan = make_plan(DEFAULT, suite, Options(output=place))
         with ProgressBar(plan, progress) as bar:
@@ -116,13 +121,11 @@ def evaluate(
     return Results(place)
 
 
-_KEPT: list[tempfile.TemporaryDirectory[str]] = []
-"""Run directories that nobody named; they go when Python ends."""
-
-
 def _place() -> Path:
-    _KEPT.append(tempfile.TemporaryDirectory(prefix="dpbench-evaluation-"))
-    return Path(_KEPT[-1].name) / "evaluation"
+    """A run directory that nobody named; it goes when Python ends."""
+    folder = tempfile.TemporaryDirectory(prefix="dpbench-evaluation-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name) / "evaluation"
 
 
 def _attacks(given: str | Sequence[Held]) -> tuple[str | None, list[Held]]:

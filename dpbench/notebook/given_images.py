@@ -12,10 +12,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from dpbench.contract.dataset import Drawn, ImageSet, PartName
 from dpbench.data.folders import ClassFolders
+from dpbench.data.images import content_hash, to_rgb
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.plugins import registry, sources
@@ -26,21 +28,34 @@ MOST = {"private": 4000, "auxiliary": 2000, "test": 500}
 SHARES = {"private": 0.5, "auxiliary": 0.3, "test": 0.2}
 """Of fewer images, how they are divided."""
 
+LARGEST_LABEL = 99_999
+
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many images there are, and the side to which they are brought, in pixels."""
+    """How many images there are, and the side to which they are brought, in pixels.
+
+    Attributes:
+        count: all that differ, or where some are there to test on, those to train on.
+        side: in pixels.
+        to_test: those to test on; 0 where these are drawn from all.
+    """
 
     count: int
     side: int
+    to_test: int = 0
 
     def spec(self, name: str, victims: int) -> DatasetSpec:
         """The data set, divided."""
-        parts = {part: max(1, min(MOST[part], int(share * self.count))) for part, share in SHARES.items()}
+        shares = {part: share / (1 - SHARES["test"] * bool(self.to_test)) for part, share in SHARES.items()}
+        held = {part: int(round(share * self.count, 6)) for part, share in shares.items()}  # 0.3 / 0.8 * 8 is 2.99...
+        if self.to_test:
+            held["test"] = self.to_test
+        parts = {part: max(1, min(MOST[part], count)) for part, count in held.items()}
         if parts["test"] < victims:
             raise DpbenchError(
-                f"{self.count} images leave {parts['test']} to test on, fewer than victims={victims}; give more images "
-                "or fewer victims"
+                f"{self.count + self.to_test} different images leave {parts['test']} to test on, fewer than "
+                f"victims={victims}; give more images or fewer victims"
             )
         return DatasetSpec(name=name, image_size=self.side, **parts)
 
@@ -63,8 +78,8 @@ def given_images(given: Any, *, victims: int, image_size: int | None) -> Iterato
         side = image_size or 32
         if Path(name).expanduser().is_dir():
             found = ClassFolders.look_into(DatasetSpec(name=name, image_size=side, private=1, auxiliary=1, test=1))
-            count = len(found.train) + len(found.test or ())
-            yield Sizes(count, side).spec(name, victims)
+            to_train, to_test = found.different()
+            yield Sizes(to_train, side, to_test).spec(name, victims)
         else:
             yield Sizes(10_000, side).spec(name, victims)
         return
@@ -80,13 +95,13 @@ def given_images(given: Any, *, victims: int, image_size: int | None) -> Iterato
 
 
 def _arrays(given: Any, image_size: int | None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images (N,3,S,S) uint8, and labels (N,)."""
+    """Images (N,3,S,S) uint8, and labels (N,); of images that are the same the first, as parts share none."""
     pair = isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], Tensor | np.ndarray)
     try:
         items = list(zip(*given, strict=True)) if pair else [given[place] for place in range(len(given))]
         images = torch.stack([_pixels(image, image_size) for image, _ in items])
         labels = np.array([int(label) for _, label in items], dtype=np.int64)
-    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+    except (TypeError, ValueError, IndexError, RuntimeError, DpbenchError) as error:
         raise DpbenchError(
             f"images are {type(given).__name__}, which cannot be read as images and labels ({error}); expected a "
             "folder, (images, labels), or a data set of pairs: an image in [0, 1] or of PIL, and a whole number"
@@ -101,13 +116,22 @@ def _arrays(given: Any, image_size: int | None) -> tuple[NDArray[np.uint8], NDAr
         raise DpbenchError(
             "labels are of one class, or negative; expected whole numbers from 0, of two classes or more"
         )
-    return images.numpy(), labels
+    if labels.max() > LARGEST_LABEL:
+        raise DpbenchError(
+            f"labels go up to {labels.max()}: the network would have a logit for each number below it; expected "
+            f"classes that are numbered from 0, at most {LARGEST_LABEL}"
+        )
+    first: dict[str, int] = {}
+    for place, image in enumerate(images.numpy()):
+        first.setdefault(content_hash(image), place)
+    kept = list(first.values())
+    return images.numpy()[kept], labels[kept]
 
 
 def _pixels(image: Any, size: int | None) -> Tensor:
     """One image as (3,S,S) uint8."""
-    if hasattr(image, "convert"):  # of PIL
-        image = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    if isinstance(image, Image.Image):
+        image = np.asarray(to_rgb(image)).transpose(2, 0, 1)
     tensor = image.detach().cpu() if isinstance(image, Tensor) else torch.from_numpy(np.array(image))
     if tensor.is_floating_point():
         if not bool(((tensor >= 0) & (tensor <= 1)).all()):

@@ -34,11 +34,14 @@ def given_network(given: str | nn.Module, split: str | int, *, fit: bool, epochs
         epochs: of fitting.
 
     Raises:
-        DpbenchError: a module whose weights cannot be written, or that has no such part.
+        DpbenchError: neither of the two, a module whose weights cannot be written, or that has no such part.
     """
     if isinstance(given, str):
         yield BackboneEntry(name=given, weights="fit" if fit else "auto", epochs=epochs, split_points=[split])
         return
+    if not isinstance(given, nn.Module):
+        came = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
+        raise DpbenchError(f"backbone is {came}; expected a name of timm's, or a torch.nn.Module that is made already")
     names = [name for name, _ in given.named_modules() if name]
     if split not in names:
         raise DpbenchError(f"split {split!r} is no module of {type(given).__name__}; it has {', '.join(names[:40])}")
@@ -59,24 +62,28 @@ def given_network(given: str | nn.Module, split: str | int, *, fit: bool, epochs
 
 @contextmanager
 def _known_to_timm(name: str, network: nn.Module) -> Iterator[None]:
-    held = [network]
+    held, classifier = [network], _classifier(network)
 
     def create(pretrained: bool = False, **options: Any) -> nn.Module:
         if not held:
             raise DpbenchError(f"{name} was handed in for one evaluation, which is over")
-        made = copy.deepcopy(held[0])
+        made = _with_classes(copy.deepcopy(held[0]), classifier, options.get("num_classes"))
         overlay = options.get("pretrained_cfg_overlay") or {}
         if overlay.get("state_dict") is not None:
             made.load_state_dict(overlay["state_dict"])
         elif not pretrained:
             _draw_anew(made)
+        made.reset_classifier = types.MethodType(reset_classifier, made)  # type: ignore[assignment]
         made.pretrained_cfg = dict(overlay)  # type: ignore[assignment]
         made.default_cfg = {"mean": (0.0,) * 3, "std": (1.0,) * 3}  # type: ignore[assignment]
         return made.to("meta") if torch.get_default_device().type == "meta" else made
 
+    def reset_classifier(network: nn.Module, classes: int) -> None:
+        _with_classes(network, classifier, classes)
+
     create.__name__ = name
     home = types.ModuleType(f"dpbench_given_{name}")
-    home.default_cfgs = {name: {"classifier": _classifier(network)}}  # type: ignore[attr-defined]
+    home.default_cfgs = {name: {"classifier": classifier}}  # type: ignore[attr-defined]
     create.__module__ = home.__name__
     sys.modules[home.__name__] = home
     try:
@@ -95,6 +102,17 @@ def _draw_anew(network: nn.Module) -> None:
         reset: Any = getattr(module, "reset_parameters", None)
         if callable(reset):
             reset()
+
+
+def _with_classes(network: nn.Module, classifier: str, classes: int | None) -> nn.Module:
+    """The network with another last layer, where it was made for another number of classes."""
+    last = network.get_submodule(classifier)
+    assert isinstance(last, nn.Linear)
+    if classes is not None and classes != last.out_features:
+        parent, _, name = classifier.rpartition(".")
+        new = nn.Linear(last.in_features, classes, bias=last.bias is not None)
+        setattr(network.get_submodule(parent), name, new)
+    return network
 
 
 def _classifier(network: nn.Module) -> str:

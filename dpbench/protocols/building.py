@@ -35,5 +35,5 @@ class PlainUnit(Spec):
 
     @property
     def asked(self) -> str:
-        """See `dpbench.running.protocol.Unit`."""
+        """See `dpbench.running.unit.Unit`."""
         return self.id

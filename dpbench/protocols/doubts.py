@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
+from dpbench.records.progress import Progress
 from dpbench.records.record import Envelope
+from dpbench.running.protocol import Protocol
 
 
 def not_converged(records: Iterable[Envelope]) -> list[str]:
@@ -26,3 +30,13 @@ def missing_metrics(records: Iterable[Envelope], metrics: Iterable[str]) -> list
     """Why some of these metrics are not there, a line each."""
     missing = {pair for record in records for pair in record.missing_metrics.items() if pair[0] in metrics}
     return [f"no {metric}: {reason}" for metric, reason in sorted(missing)]
+
+
+def unfinished(protocol: Protocol[Any, Any], run_dir: Path) -> str:
+    """`25 of 40 cells of this run are not measured yet`; empty where all are, or the run does not say what it is of."""
+    progress = Progress.read(run_dir)
+    left = 0 if progress is None else progress.left(protocol.store.files(run_dir))
+    if progress is None or not left:
+        return ""
+    total = len(progress.units)
+    return f"{left} of {total} {protocol.unit}{'s' if total > 1 else ''} of this run are not measured yet"

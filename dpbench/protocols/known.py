@@ -12,7 +12,7 @@ from dpbench.machine import plugin_files
 from dpbench.protocols.boards import KINDS
 from dpbench.protocols.inference.protocol import Inference
 from dpbench.protocols.sharing.protocol import Sharing
-from dpbench.records.archive import head_of, is_archive
+from dpbench.records.archive import ENDING, head_of, is_archive
 from dpbench.running.protocol import Protocol
 from dpbench.suite.files import beside, is_file, parse_toml, suite_text, validated
 from dpbench.text.shown_text import clean
@@ -88,7 +88,7 @@ register_protocol(Sharing())
 _load_installed()
 
 
-def loaded(suite: str | Spec) -> tuple[AnyProtocol, Any]:
+def loaded(suite: str | Path | Spec) -> tuple[AnyProtocol, Any]:
     """A suite with its protocol.
 
     Args:
@@ -98,7 +98,8 @@ def loaded(suite: str | Spec) -> tuple[AnyProtocol, Any]:
         DpbenchError: no such suite, a protocol that there is not, a TOML syntax error (with its line), an unknown key
             (with a suggestion), a value that does not fit.
     """
-    if isinstance(suite, str):
+    if isinstance(suite, str | Path):
+        suite = str(suite)
         content = parse_toml(suite_text(suite), origin=suite)
         if is_file(suite):
             content = beside(content, Path(suite).parent)
@@ -126,6 +127,8 @@ def of_run(run_dir: Path) -> AnyProtocol:
             f"{run_dir} holds records of a protocol that is not known here, of the folder "
             f"{clean(head_of(run_dir).folder)!r}; make it known with `dpbench --protocol FILE:NAME`"
         )
+    if run_dir.is_file():
+        raise DpbenchError(f"{run_dir} is not a run directory, nor a file of records ({ENDING}); give one of the two")
     folders = " nor ".join(repr(protocol.store.folder) for protocol in _PROTOCOLS.values())
     raise DpbenchError(
         f"{run_dir} is not a run directory: it has neither a folder {folders}; expected what "

@@ -49,9 +49,17 @@ class Score:
 
 @dataclass
 class Scored:
-    """What was measured, and what was not: remarks, a line each; files that were written."""
+    """What was measured, and what was not.
+
+    Attributes:
+        scores: what was measured.
+        known: what records held already.
+        remarks: why nothing else was, a line each.
+        files: that were written.
+    """
 
     scores: list[Score] = field(default_factory=list)
+    known: list[Score] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
 
@@ -80,7 +88,8 @@ def score(run_dir: Path, names: Sequence[str], progress: Callable[[str], None] =
             progress(record.named.label)
             _score(run_dir, protocol, record, measures, found)
     for metric in dict.fromkeys(one.metric for one in found.scores):
-        found.files.append(_write(run_dir / "scores" / f"{metric}.csv", metric, found.scores))
+        both = sorted([*found.known, *found.scores], key=lambda one: one.record.id)
+        found.files.append(_write(run_dir / "scores" / f"{metric}.csv", metric, both))
     if any(one.recorded for one in found.scores):
         records = protocol.store.counted([run_dir], protocol.newest)
         text = protocol.as_csv(protocol.board(records))
@@ -121,7 +130,7 @@ def _score(run_dir: Path, protocol: AnyProtocol, record: Envelope, measures: Seq
     whole = len(victims) == len(record.victims)
     for one in measures:
         if len(record.fidelity.get(one.metric, [])) == len(record.victims):
-            found.remarks.append(f"{label}: {one.metric} is in its record already")
+            found.known.append(Score(record, one.metric, record.fidelity[one.metric], True))
             continue
         figures, missing = one.figures(images, victims)
         if one.metric not in figures:

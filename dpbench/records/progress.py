@@ -37,6 +37,11 @@ class Progress(BaseModel):
         text = json.dumps(cls(units=list(units), started=started).model_dump(), indent=1) + "\n"
         write_atomically(run_dir / NAME, lambda path: path.write_text(text, encoding="utf-8", newline="\n"))
 
+    def left(self, files: Iterable[Path]) -> int:
+        """How many of the units have no record among these files."""
+        there = {path.stem for path in files}
+        return sum(unit not in there for unit in self.units)
+
     @classmethod
     def read(cls, run_dir: Path) -> Progress | None:
         """What the run says of itself; None where it says nothing that can be read, as those of before."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,10 +79,14 @@ def environment(records: Sequence[Envelope]) -> list[tuple[str, str]]:
 def commands(records: Sequence[Envelope], folder: Path | None) -> list[tuple[str, str]]:
     """How to look further, and to measure again."""
     # a page may be handed on: where the run lies on this machine is nobody's business
-    place = "RUN" if folder is None else folder.name if folder.is_absolute() else str(folder)
+    named = "RUN" if folder is None else folder.name if folder.is_absolute() else str(folder)
+    place = shlex.quote(named)  # the commands are copied into a shell, and a stranger may have named the run
     suites = dict.fromkeys(record.suite for record in records)
     return [
-        *((f"dpbench run {suite}", "measures again; options it was started with are not recorded") for suite in suites),
+        *(
+            (f"dpbench run {shlex.quote(suite)}", "measures again; options it was started with are not recorded")
+            for suite in suites
+        ),
         (f"dpbench verify {place}", "do records, images and board fit together?"),
         (f"dpbench show {place}", "the pictures of every attack"),
         (f"dpbench leaderboard {place} --output board.csv", "the board as a table"),

@@ -15,7 +15,7 @@ from dpbench.records.record import Envelope
 from dpbench.report.content import Plot
 from dpbench.report.levels import against, number
 from dpbench.reporting.plots.marks import COLOURS, INK, SIGNS, symbol_of
-from dpbench.text.curves import CURVES
+from dpbench.text.curves import CURVES, is_figure
 from dpbench.text.shown_text import clean
 from dpbench.tradeoffs.fronts import front, of_one_leakage
 
@@ -250,7 +250,7 @@ def _steps(values: object) -> list[tuple[float, float]]:
     pairs = [
         value if isinstance(value, list) and len(value) == 2 else [place, value] for place, value in enumerate(values)
     ]
-    numbers = [isinstance(one, int | float) and math.isfinite(one) for pair in pairs for one in pair]
+    numbers = (is_figure(one) for pair in pairs for one in pair)
     return [(float(step), float(value)) for step, value in pairs] if all(numbers) else []
 
 

@@ -55,6 +55,7 @@ TEX = {
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    **{sign: f"{{{sign}}}" for sign in "[*"},  # after the end of a row it takes these for its own
 }
 
 Group = tuple[str, Sequence[Sequence[str]]]

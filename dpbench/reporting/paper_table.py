@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from dpbench.board.caveats import caveats
+from dpbench.board.caveats import caveats, granted
 from dpbench.board.columns import FLOOR, WORST_CASE, decimals_of, own_metrics
 from dpbench.errors import DpbenchError, unknown
 from dpbench.reporting.longtable import Group, figure, tex, write_longtable
 from dpbench.reporting.plots.plot_style import label_for
-from dpbench.reporting.selection import granted, short_arguments
+from dpbench.reporting.selection import PANEL, short_arguments
 
 COLUMNS = ("defense", "attacker", "accuracy", "ssim", "lpips", "reid_top1", "label_read", "leakage")
 
@@ -23,8 +23,6 @@ ROWS: dict[str, Callable[[pd.DataFrame], pd.Series[bool]]] = {
     "all": lambda board: board["attack"].notna(),
 }
 """What `--rows` may ask for: worst cases and the floor, single attacks, or both."""
-
-GROUP = ["dataset", "backbone", "split_point", "seed"]
 
 
 def write_paper_table(
@@ -86,7 +84,7 @@ def chosen_rows(
 
 def _groups(board: pd.DataFrame, columns: Sequence[str]) -> Iterator[Group]:
     decimals = decimals_of(own_metrics(board).values())
-    for names, rows in board.groupby(GROUP, sort=False):
+    for names, rows in board.groupby(list(PANEL), sort=False):
         dataset, backbone, split_point, seed = (tex(name) for name in names)
         seeds = "all seeds" if seed == "all" else f"seed {seed}"
         short = short_arguments(rows)

@@ -27,13 +27,6 @@ def headline(panel: pd.DataFrame) -> str:
     return [threat_model for threat_model in THREAT_MODELS if threat_model in present][-1]
 
 
-def granted(row: Mapping[str, Any]) -> str:
-    """What the attacker of a row is granted, in words: `weights`, `query shifted releases=4`."""
-    words = [str(row["threat_model"]), *(["shifted"] if row["auxiliary"] == "shifted" else [])]
-    words += [f"releases={row['releases']}"] if row["releases"] > 1 else []
-    return " ".join([*words, *(["server trusted"] if row.get("server") == "trusted" else [])])
-
-
 def server_of(rows: pd.DataFrame) -> pd.Series[str]:
     """Who holds the server's half in each row: `trusted`, or empty for the attacker."""
     return rows["server"] if "server" in rows else pd.Series("", index=rows.index)
@@ -58,7 +51,7 @@ def _by_grants(rows: pd.DataFrame, **first: pd.Series[bool]) -> list[int]:
     return list(numbered.sort_values(list(ranks), kind="stable").index)
 
 
-def _main(panel: pd.DataFrame) -> tuple[str, str, str]:
+def main_attacker(panel: pd.DataFrame) -> tuple[str, str, str]:
     """Threat model, images and server of the strongest attacker: what the columns without more words are about."""
     worst = panel[panel["attack"] == WORST_CASE]
     threat_model = headline(worst if len(worst) else panel)
@@ -70,11 +63,14 @@ def _main(panel: pd.DataFrame) -> tuple[str, str, str]:
 
 def caveat_lines(panel: pd.DataFrame) -> list[str]:
     """What leakage in the table is made of where that has to be said, and who is re-identified in spite of it."""
-    shown = panel[_of_tier(panel, _main(panel)) & (panel["attack"] == WORST_CASE)]
-    return [*leakage_lines(shown), *filter(None, [recognised_line(panel), linked_line(panel)])]
+    shown = panel[of_attacker(panel, main_attacker(panel)) & (panel["attack"] == WORST_CASE)]
+    called = short_arguments(panel)
+    named = recognised_line(panel, called), linked_line(panel, called)
+    return [*leakage_lines(shown, called), *filter(None, named)]
 
 
-def _of_tier(rows: pd.DataFrame, tier: tuple[str, str, str]) -> pd.Series[bool]:
+def of_attacker(rows: pd.DataFrame, tier: tuple[str, str, str]) -> pd.Series[bool]:
+    """Which rows are of the attacker of this threat model, these images and this server."""
     return (rows["threat_model"] == tier[0]) & (rows["auxiliary"] == tier[1]) & (server_of(rows) == tier[2])
 
 
@@ -84,7 +80,7 @@ def headlines(panel: pd.DataFrame) -> pd.DataFrame:
     if worst.empty:
         return worst
     settings = list(zip(worst["defense"], worst["defense_args"], strict=True))
-    last = {settings[place]: place for place in _by_grants(worst, common=_of_tier(worst, _main(panel)))}
+    last = {settings[place]: place for place in _by_grants(worst, common=of_attacker(worst, main_attacker(panel)))}
     return worst.iloc[[last[one] for one in dict.fromkeys(settings)]]
 
 
@@ -108,7 +104,7 @@ def short_arguments(panel: pd.DataFrame) -> dict[tuple[str, str], str]:
     return shown
 
 
-def _attack_order(cells: pd.DataFrame) -> list[str]:
+def attack_order(cells: pd.DataFrame) -> list[str]:
     """Weakest first: the strongest attack comes out beside the worst case.
 
     By the best mean SSIM over the settings, so that a failed cell does not move an attack.
@@ -117,6 +113,6 @@ def _attack_order(cells: pd.DataFrame) -> list[str]:
     return [str(name) for name in best.sort_index().sort_values(kind="stable").index]
 
 
-def _floors(panel: pd.DataFrame) -> list[str]:
+def floors_among(panel: pd.DataFrame) -> list[str]:
     """The floors among the attacks: a line below the table, since they ran on the undefended reference alone."""
-    return [str(attack) for attack in panel["attack"].unique() if str(attack).split()[0] in (FLOOR, *floors())]
+    return [str(attack) for attack in panel["attack"].unique() if str(attack).partition(" ")[0] in (FLOOR, *floors())]

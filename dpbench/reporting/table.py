@@ -18,11 +18,11 @@ from dpbench.reporting.selection import (
     PANEL,
     RECOGNITION,
     SHORT,
-    _attack_order,
-    _floors,
-    _main,
-    _of_tier,
+    attack_order,
     caveat_lines,
+    floors_among,
+    main_attacker,
+    of_attacker,
     short_arguments,
     strongest,
 )
@@ -44,7 +44,7 @@ LEGEND = (
 
 STATIC_LEGEND = " ~: the static attack did not converge, as one that does not know the defense well may."
 
-DEFENSE, WORST, STATIC = "defense", "worst", "worst static"
+DEFENSE, TOP, DROP, WORST, STATIC, LEAKAGE = "defense", "top-1", "drop", "worst", "worst static", "leakage"
 
 MARKS = {"incomplete": "*", "unreliable": "?"}
 
@@ -61,7 +61,7 @@ def print_table(board: pd.DataFrame, console: Console) -> None:
     for names, panel in board.groupby(list(PANEL), sort=False):
         dataset, backbone, split_point, seed = (clean(name) for name in names)
         seeds = "" if board["seed"].nunique() == 1 else ", all seeds" if seed == "all" else f", seed {seed}"
-        server = ", attackers without the server's half" if _main(panel)[2] == "trusted" else ""
+        server = ", attackers without the server's half" if main_attacker(panel)[2] == "trusted" else ""
         title = Text.assemble((dataset, "bold"), f", {backbone} split at ", (split_point, "bold"), seeds + server)
         columns, expendable, bold = _columns(panel)
         left_out: list[str] = []
@@ -91,7 +91,7 @@ def _floor_line(panel: pd.DataFrame) -> str:
     """`floor: 0.14 (mean-image 0.13, random-image 0.09)`: the zero of the scale, and what it is made of."""
     panel = panel[panel["origin"] == panel["origin"].iloc[0]]
     best = panel[panel["attack"] == FLOOR]
-    cells = panel[panel["attack"].isin(_floors(panel)) & (panel["attack"] != FLOOR)]
+    cells = panel[panel["attack"].isin(floors_among(panel)) & (panel["attack"] != FLOOR)]
     parts = [
         f"{attack} {_figure(strongest(rows), 'ssim')}"
         for attack, rows in cells[cells["defense"] == UNDEFENDED].groupby("attack", sort=False)
@@ -122,26 +122,27 @@ def _table(columns: dict[str, list[Text]], bold: str) -> Table:
 def _columns(panel: pd.DataFrame) -> tuple[dict[str, list[Text]], list[str], str]:
     """Heading -> one entry per defense setting; the headings that can be spared, first the most; the headline."""
     worst = panel[panel["attack"] == WORST_CASE]
-    cells = panel[~panel["attack"].isin([WORST_CASE, *_floors(panel)])]
-    if _main(panel)[0] != "static":
+    cells = panel[~panel["attack"].isin([WORST_CASE, *floors_among(panel)])]
+    if main_attacker(panel)[0] != "static":
         cells = cells[cells["threat_model"] != "static"]  # has its own column; the others see the defense
-    main = _main(panel)
-    attacks = _attack_order(cells)
+    main = main_attacker(panel)
     tiers = {
         " ".join([WORST, threat, *(["shifted"] if images == "shifted" else []), *([server] if server else [])]): tier
         for server in ("", "trusted")
         for images in reversed(AUXILIARY_DATA)
         for threat in reversed(THREAT_MODELS)
-        if (tier := (threat, images, server)) != main and _of_tier(worst, tier).any()
+        if (tier := (threat, images, server)) != main and of_attacker(worst, tier).any()
     }
     measured = worst.columns[worst.notna().any()]
     recognition = {heading: column for heading, column in RECOGNITION.items() if column in measured}
-    recognition |= {name: name for name in own_metrics(panel) if name in measured}
+    taken = {DEFENSE, TOP, DROP, WORST, LEAKAGE, *tiers, *recognition}
+    recognition |= {_apart(name, "metric", taken): name for name in own_metrics(panel) if name in measured}
+    attacks = {_apart(attack, "attack", taken | set(recognition)): attack for attack in attack_order(cells)}
     about = next((heading for heading, column in recognition.items() if column == headline_of(panel)), WORST)
-    shown = [*attacks, WORST, *tiers, *recognition, "leakage"]
+    shown = [*attacks, WORST, *tiers, *recognition, LEAKAGE]
     if about != WORST:
         shown = [about, *(heading for heading in shown if heading != about)]
-    columns: dict[str, list[Text]] = {heading: [] for heading in (DEFENSE, "top-1", "drop", *shown)}
+    columns: dict[str, list[Text]] = {heading: [] for heading in (DEFENSE, TOP, DROP, *shown)}
     varied = short_arguments(panel)
     above = ""
     setting = ["defense", "defense_args", "origin"]
@@ -150,28 +151,33 @@ def _columns(panel: pd.DataFrame) -> tuple[dict[str, list[Text]], list[str], str
         defense, arguments, origin = (str(name) for name in names)
         claimed = " (claimed)" if origin == "claimed" else ""
         columns[DEFENSE].append(Text(clean(f"{defense} {varied[defense, arguments]}") + claimed))
-        columns["top-1"].append(Text(_first(rows["accuracy"], lambda value: f"{value:.1%}")))
-        columns["drop"].append(Text(_first(rows["accuracy_drop"], lambda value: f"{100 * value:+.1f}")))
+        columns[TOP].append(Text(_first(rows["accuracy"], lambda value: f"{value:.1%}")))
+        columns[DROP].append(Text(_first(rows["accuracy_drop"], lambda value: f"{100 * value:+.1f}")))
         attacked = of_setting.get(names, cells[:0])
-        for attack in attacks:
-            columns[attack].append(_figure(strongest(attacked[attacked["attack"] == attack]), "ssim"))
+        for heading, attack in attacks.items():
+            columns[heading].append(_figure(strongest(attacked[attacked["attack"] == attack]), "ssim"))
         own = rows[rows["attack"] == WORST_CASE]
-        best = strongest(own[_of_tier(own, main)])
+        best = strongest(own[of_attacker(own, main)])
         columns[WORST].append(_figure(best, "ssim"))
         for heading, tier in tiers.items():
-            columns[heading].append(_figure(strongest(own[_of_tier(own, tier)]), "ssim"))
+            columns[heading].append(_figure(strongest(own[of_attacker(own, tier)]), "ssim"))
         for heading, column in recognition.items():
             columns[heading].append(_figure(best, column))
-        columns["leakage"].append(_figure(best, "leakage"))
+        columns[LEAKAGE].append(_figure(best, "leakage"))
         if len(best) and above and above in str(best["tied"].iloc[0]).split("; "):
             columns[about][-1].append("\u2248")
         above = f"{defense} {arguments}".strip()
     # leakage is never shown without re-identification, and the worst case last of all without that of an attacker who
     # does not know the defense: that the two differ is the point
     known = [heading for heading in tiers if heading != STATIC]
-    spared = [*attacks, *reversed(known), "drop", *(heading for heading in reversed(recognition) if heading != "re-id")]
+    spared = [*attacks, *reversed(known), DROP, *(heading for heading in reversed(recognition) if heading != "re-id")]
     spared += [heading for heading in tiers if heading == STATIC]
     return columns, [heading for heading in spared if heading != about], about
+
+
+def _apart(name: str, sort: str, taken: set[str]) -> str:
+    """The heading of a plug-in's column: its name, told apart from headings of the table's own."""
+    return f"{name} ({sort})" if name in taken else name
 
 
 def _first(figures: pd.Series[float], form: Callable[[float], str]) -> str:

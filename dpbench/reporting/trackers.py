@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import math
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from dpbench.data.images import Pixels
-from dpbench.errors import DpbenchError, unknown
+from dpbench.errors import DpbenchError, debug, reason, unknown
 from dpbench.records.pictures import frames_of
 from dpbench.records.record import Envelope
-from dpbench.text.curves import CURVES, MOST_CURVES, MOST_POINTS
-from dpbench.text.shown_text import clean
+from dpbench.text.curves import CURVES, MOST_CURVES, MOST_POINTS, is_figure
+from dpbench.text.shown_text import ERROR_LIMIT, clean
 
 SHOWN = "shown"
 """What the images are called that an attack showed while it ran."""
@@ -42,14 +42,18 @@ Take = Callable[[str, Points, dict[int, Pixels]], None]
 class _Tracking:
     """Hands on the points and images of new records.
 
+    A program that fails is told nothing more; the run goes on.
+
     Args:
+        name: what `--track` calls the program.
         run_dir: where their files lie.
-        take: the program that follows.
+        take: the program.
     """
 
-    def __init__(self, run_dir: Path, take: Take) -> None:
+    def __init__(self, name: str, run_dir: Path, take: Take) -> None:
+        self._name = name
         self._run_dir = run_dir
-        self._take = take
+        self._take: Take | None = take
 
     def started(self, part: object) -> None:
         """Nothing: only records are handed on."""
@@ -59,8 +63,15 @@ class _Tracking:
 
     def finished(self, part: object, state: str, record: Envelope) -> None:
         """Hand on what the attack logged, and the mean of each metric; of what was there already nothing."""
-        if state != "cached":
+        if state == "cached" or self._take is None:
+            return
+        try:
             self._take(clean(record.id), list(points_of(record)), frames_of(self._run_dir, record))
+        except Exception as error:  # whatever a program raises whose server or disk is gone
+            self._take = None
+            debug(error)
+            told = clean(reason(error), ERROR_LIMIT)
+            print(f"dpbench: --track {self._name} follows no longer: {told}; the run goes on", file=sys.stderr)
 
 
 def points_of(record: Envelope) -> Iterator[tuple[str, int, float]]:
@@ -71,15 +82,11 @@ def points_of(record: Envelope) -> Iterator[tuple[str, int, float]]:
     curves = record.notes.get(CURVES)
     for name, curve in list(curves.items())[:MOST_CURVES] if isinstance(curves, dict) else ():
         for point in curve[:MOST_POINTS] if isinstance(curve, list) else ():
-            if isinstance(point, list) and len(point) == 2 and all(_is_number(one) for one in point):
+            if isinstance(point, list) and len(point) == 2 and all(map(is_figure, point)):
                 yield f"curves/{clean(name, 60)}", int(point[0]), float(point[1])
     for name, values in record.fidelity.items():
         if values:
             yield f"mean/{clean(name, 60)}", 0, sum(values) / len(values)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _tensorboard(run_dir: Path) -> Tracker:
@@ -92,13 +99,18 @@ def _tensorboard(run_dir: Path) -> Tracker:
             for step, image in frames.items():
                 writer.add_image(SHOWN, image, step, dataformats="HWC")
 
-    return _Tracking(run_dir, take)
+    return _Tracking("tensorboard", run_dir, take)
 
 
 def _wandb(run_dir: Path) -> Tracker:
     wandb = _imported("wandb", "wandb", "wandb")
     run_dir.mkdir(parents=True, exist_ok=True)
-    run = wandb.init(project="dpbench", name=run_dir.name, dir=str(run_dir))
+    try:
+        run = wandb.init(project="dpbench", name=run_dir.resolve().name, dir=str(run_dir))
+    except Exception as error:  # no account, no network
+        raise DpbenchError(
+            f"--track wandb cannot begin: {reason(error)}; `wandb login`, or WANDB_MODE=offline"
+        ) from error
 
     def take(name: str, points: Points, frames: dict[int, Pixels]) -> None:
         run.define_metric(f"{name}/*", step_metric=f"{name}/step")
@@ -107,7 +119,7 @@ def _wandb(run_dir: Path) -> Tracker:
         for step, image in frames.items():
             run.log({f"{name}/{SHOWN}": wandb.Image(image, caption=f"step {step}"), f"{name}/step": step})
 
-    return _Tracking(run_dir, take)
+    return _Tracking("wandb", run_dir, take)
 
 
 TRACKERS: dict[str, Callable[[Path], Tracker]] = {"tensorboard": _tensorboard, "wandb": _wandb}
@@ -126,7 +138,7 @@ def tracker(name: str, run_dir: Path) -> Tracker:
     """What follows a run for `tensorboard`, in its folder `tensorboard/`, or for `wandb`, as its own settings say.
 
     Raises:
-        DpbenchError: another name, or its package is not installed.
+        DpbenchError: another name, its package is not installed, or it cannot begin.
     """
     if name not in TRACKERS:
         raise unknown("tracker", name, TRACKERS)

@@ -34,6 +34,7 @@ from dpbench.running.unit import Progress, Shareable, U
 from dpbench.running.yardstick import Yardstick
 from dpbench.suite.words import ssim_text
 from dpbench.text.shown_text import clean
+from dpbench.text.tables import csv_text
 
 R = TypeVar("R", bound=Envelope)
 
@@ -126,6 +127,7 @@ class Protocol(abc.ABC, Generic[U, R]):
         boards: how its boards name their rows and are read, for the gate.
         yardstick: what its boards are set against; None: rows of two runs do not stand together.
         plots: what a `.png` of `dpbench leaderboard` may show, the first by default.
+        tables: those of them that are written as a table too.
     """
 
     name: ClassVar[str]
@@ -136,6 +138,7 @@ class Protocol(abc.ABC, Generic[U, R]):
     boards: ClassVar[BoardKind]
     yardstick: ClassVar[Yardstick | None] = None
     plots: ClassVar[tuple[str, ...]] = ()
+    tables: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def plan(self, suite: Any, options: Options, progress: Progress) -> Planned[U]:
@@ -230,7 +233,7 @@ class Protocol(abc.ABC, Generic[U, R]):
 
     def as_csv(self, board: pd.DataFrame) -> str:
         """A board as `board.csv` has it."""
-        return str(board.to_csv(index=False, lineterminator="\n"))
+        return csv_text(board)
 
     def write(self, records: Sequence[R], board: pd.DataFrame, output: Path, plot: str) -> int:
         """A board or a plot as a file whose ending says what it is; returns how many rows it rests on."""

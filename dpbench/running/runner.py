@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from dpbench.machine.devices import assert_compiler, choose_device, gpu_count
 from dpbench.machine.environment import describe_environment
 from dpbench.machine.writing import sweep
 from dpbench.records.collected import Records, RecordsById, SharedParts
+from dpbench.records.progress import Progress
 from dpbench.records.record_files import readable
 from dpbench.running.changes import Exchanged, changes, said
 from dpbench.running.driving import Driver, RunJob
@@ -133,6 +134,7 @@ def execute(
     watcher: Watcher[U, R] | None = None,
     means: Means | None = None,
     trace: Trace | None = None,
+    consists_of: Iterable[str] | None = None,
 ) -> Sequence[R]:
     """Run the units that are not finished; one that fails is a record too, and the others go on.
 
@@ -144,6 +146,7 @@ def execute(
         watcher: follows the run.
         means: workers, threads, a time limit.
         trace: follows where the time goes.
+        consists_of: ids of the units of the whole run; None: those of the plan, which is no share of it.
 
     Returns:
         One record per unit of the plan, in its order; very many are read from their files, see
@@ -158,6 +161,7 @@ def execute(
     if means.compiled:
         assert_compiler(chosen)
     sweep([plan.output, default_cache()])
+    Progress.begin(plan.output, consists_of or [unit.id for unit in plan.units])
     records: Records[R, str] = plan.protocol.store.of_run(plan.output)
     for unit in plan.units:
         if unit.id in plan.finished:

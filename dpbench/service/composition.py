@@ -19,6 +19,8 @@ from dpbench.contract.defense import AdditiveNoise, Defense, ProtectedModel, Spl
 from dpbench.contract.feature_transform import TransformedModel
 from dpbench.contract.images import LabelledImages
 from dpbench.contract.spec import PLUS
+from dpbench.contract.threat import UNDEFENDED
+from dpbench.errors import DpbenchError
 from dpbench.service.quantisation import understood
 
 PROBED = 4
@@ -48,7 +50,9 @@ class Composition(Defense, abc.ABC):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        self.parts()
+        fitted_on = {getattr(part, "fit_on", None) for part in self.parts()} - {None}
+        if len(fitted_on) > 1:
+            raise DpbenchError("defenses in a row are fitted on the same images; give them one fit_on")
         return self
 
     def assert_at_hand(self) -> None:
@@ -88,8 +92,13 @@ def _labelled(progress: Callable[[str], None], name: str) -> Callable[[str], Non
 
 @functools.cache
 def composed(classes: tuple[type[Defense], ...]) -> type[Composition]:
-    """The class of these defenses in this order, configured by the parameters of all."""
+    """The class of these defenses in this order, configured by the parameters of all.
+
+    Raises:
+        DpbenchError: they cannot follow each other.
+    """
     name = PLUS.join(cls.name for cls in classes)
+    _refuse_order(name, classes)
     keys = _keys(classes)
     fields = {
         key: (cls.model_fields[field].annotation, cls.model_fields[field])
@@ -100,20 +109,29 @@ def composed(classes: tuple[type[Defense], ...]) -> type[Composition]:
     namespace: dict[str, Any] = {
         "__module__": __name__,
         "__doc__": f"Released in this order: {', then '.join(f'`{cls.name}`' for cls in classes)}.",
-        "__annotations__": {
-            "only_in": ClassVar[str],
-            **{key: annotation for key, (annotation, _) in fields.items()},
-        },
+        "__annotations__": {"only_in": ClassVar[str], **{key: annotation for key, (annotation, _) in fields.items()}},
         **{key: field for key, (_, field) in fields.items()},
         "name": name,
         "paper": "; ".join(dict.fromkeys(cls.paper for cls in classes if cls.paper)),
         "trained_on": tuple(dict.fromkeys(metric for cls in classes for metric in cls.trained_on)),
-        "only_in": next((only for cls in classes if (only := getattr(cls, "only_in", ""))), ""),
+        "only_in": next((cls.only_in for cls in classes if cls.only_in), ""),
         "ids_skip_default": tuple(skipped),
         "classes": classes,
         "keys": keys,
     }
     return types.new_class("Composed", (Composition,), exec_body=lambda body: body.update(namespace))
+
+
+def _refuse_order(name: str, classes: Sequence[type[Defense]]) -> None:
+    protocols = sorted({cls.only_in for cls in classes if cls.only_in})
+    if len(protocols) > 1:
+        named = " and ".join(f"{cls.name!r} of {cls.only_in!r}" for cls in classes if cls.only_in)
+        raise DpbenchError(f"defense {name!r}: {named} mean something in different protocols; use one of them")
+    if any(cls.name == UNDEFENDED for cls in classes):
+        raise DpbenchError(f"defense {name!r}: {UNDEFENDED!r} does nothing, before others or behind; leave it out")
+    mixing = next((cls.name for cls in classes[:-1] if "images_per_release" in cls.model_fields), None)
+    if mixing is not None:
+        raise DpbenchError(f"defense {name!r}: {mixing!r} averages what was released of several images; put it last")
 
 
 def _keys(classes: Sequence[type[Defense]]) -> tuple[dict[str, str], ...]:

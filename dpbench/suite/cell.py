@@ -47,7 +47,7 @@ class CellSpec(Spec):
     budget: Budget = "standard"
     victims: int = Field(ge=1)
     seed: Seed = 0
-    judge: JudgeSpec | None = Field(None, description="by default the one in `dpbench.metrics.recognition`")
+    judge: JudgeSpec | None = Field(None, description="by default the one in `dpbench.metrics.judge`")
     server: ServerRole = Field("attacker", description="who holds the server's half")
     combined: tuple[str, ...] = Field((), description="ids of the cells whose reconstructions the attack combines")
     metrics: tuple[PluginSpec, ...] = Field((), description="what is measured beside dpbench's own metrics")

@@ -101,14 +101,21 @@ def beside(content: dict[str, Any], folder: Path) -> dict[str, Any]:
             further = {key: _plugins_beside(value, folder) for key, value in content[table].items() if key != "name"}
             found[table] = _with(content[table], folder, "name", folders=True) | further
     if isinstance(content.get("backbones"), list):
-        found["backbones"] = [_with(entry, folder, "weights") for entry in content["backbones"]]
+        found["backbones"] = [_backbone_beside(entry, folder) for entry in content["backbones"]]
     if isinstance(content.get("backbone"), dict):
-        found["backbone"] = _with(content["backbone"], folder, "weights")
+        found["backbone"] = _backbone_beside(content["backbone"], folder)
     return found | {key: _plugins_beside(content[key], folder) for key in _PLUGINS if key in content}
 
 
 _PLUGINS = ("defenses", "attacks", "metrics", "entities", "transfer")
 """Keys of a suite file under which plug-ins are named, with parameters that may be files."""
+
+
+def _backbone_beside(table: Any, folder: Path) -> Any:
+    """A backbone whose network, server, weights and class embeddings may be files."""
+    for key in ("name", "server", "weights", "class_embeddings"):
+        table = _with(table, folder, key)
+    return table
 
 
 def _plugins_beside(value: Any, folder: Path) -> Any:

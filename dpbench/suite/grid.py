@@ -198,7 +198,7 @@ def assert_belongs(spec: PluginSpec, cls: type[Defense], protocol: str, *, publi
             f"defense {cls.name!r} is for suites of the protocol {cls.only_in!r} alone, this one has {protocol!r}; "
             "remove it"
         )
-    if spec.arguments.get("fit_on") == "public" and not public_images:
+    if spec.fits_on_public and not public_images:
         raise DpbenchError(
             f"defense {cls.name!r} has fit_on = 'public', but suites of the protocol {protocol!r} have no public "
             "images, as those of 'sharing' do; set fit_on = 'private'"

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from dpbench.contract.spec import PLUS, PluginSpec
+from dpbench.contract.threat import DERIVED
 from dpbench.data.spec import DatasetSpec
 from dpbench.suite.cell import CellSpec
 
@@ -79,7 +80,8 @@ def name_rows(cells: Sequence[CellSpec]) -> list[RowName]:
             split_point=cell.split_point,
             defense=plugins[cell.defense.name, cell.defense.source],
             defense_args=arguments_text(given),
-            attack=attacks[index],
+            # a stranger's record may have such a name, and no row of it is a worst case
+            attack=f"{attacks[index]} (attack)" if attacks[index] in DERIVED else attacks[index],
             threat_model=cell.threat_model,
             auxiliary=cell.auxiliary,
             releases=cell.releases,

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Sequence
 from typing import Any
 
-from dpbench.contract.spec import LARGEST_SEED
+from dpbench.contract.spec import LARGEST_SEED, PLUS
 from dpbench.contract.threat import BUDGETS
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError, unknown
@@ -142,6 +142,11 @@ def entry(text: str, option: str) -> dict[str, Any]:
         raise DpbenchError(f"{option} {text!r}: expected a name, then parameters, such as 'gaussian std=1.0'")
     table: dict[str, Any] = {"name": name}
     for part in _parts(rest):
+        if part == PLUS.strip():
+            raise DpbenchError(
+                f"{option} {text!r}: expected all names before the first parameter, as in 'topk + gaussian std=1.0'; a "
+                "parameter that several have goes by its defense: gaussian_std"
+            )
         key, equals, value = part.partition("=")
         if not equals or not key.isidentifier() or key in table:
             why = "is there twice" if key in table else "is no parameter"

@@ -93,6 +93,7 @@ def inputs(plugins: Iterable[PluginSpec], data: Iterable[DatasetSpec], backbone:
     if ":" in backbone.name:  # a network in a file of its own
         return None
     found = [] if backbone.weights == "fit" else [backbone.weights_file]
+    found += [Path(backbone.class_embeddings).expanduser()] if backbone.class_embeddings else []
     for spec in data:
         if spec.name not in BUILT_IN:
             folder = Path(spec.name).expanduser()

@@ -160,7 +160,7 @@ class Suite(Spec):
 
 
 def with_weights(suite: Suite, weights: str) -> Suite:
-    """The suite with other weights for its only backbone: a file, or one of `specs.WEIGHTS`.
+    """The suite with other weights for its only backbone: a file, or one of `dpbench.models.spec.WEIGHTS`.
 
     Raises:
         DpbenchError: the suite has several backbones.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from bisect import bisect_left
 from typing import Any
 
@@ -44,6 +45,13 @@ def _spread(curve: list[list[float]], count: int) -> list[list[float]]:
     steps = [point[0] for point in ordered]
     wanted = (first + (last - first) * index / (count - 1) for index in range(count))
     return [ordered[place] for place in dict.fromkeys(min(bisect_left(steps, step), len(steps) - 1) for step in wanted)]
+
+
+def is_figure(value: object) -> bool:
+    """Whether a value that somebody noted is a finite number that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max  # not of NaN
 
 
 def _number(name: str, figure: Any) -> float:

@@ -51,5 +51,6 @@ def _broken_up(text: str) -> str:
 
 
 def drawn(text: object, limit: int = LIMIT) -> str:
-    r"""`clean`, for matplotlib, which reads what stands between two `$` as mathematics."""
-    return clean(text, limit).replace("$", r"\$")
+    r"""`clean`, for matplotlib, which reads `$...$` as mathematics and leaves a label like `_x` out of legends."""
+    shown = clean(text, limit).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown

@@ -186,9 +186,7 @@ def _by_each_metric(
         return []
     floors = {metric: found.pop("", None) for metric, found in scores.items()}
     echoes = _echoes(scores)
-    return [
-        Contest(setting, rung, victims, found, floors[metric], echoes, metric) for metric, found in scores.items()
-    ]
+    return [Contest(setting, rung, victims, found, floors[metric], echoes, metric) for metric, found in scores.items()]
 
 
 def _echoes(scores: Mapping[str, Mapping[str, Floats]]) -> frozenset[str]:
@@ -198,9 +196,7 @@ def _echoes(scores: Mapping[str, Mapping[str, Floats]]) -> frozenset[str]:
     order = sorted(attacks, key=lambda attack: (pinned.index(attack) if attack in pinned else len(pinned), attack))
     own: list[str] = []
     for attack in order:
-        if all(
-            any(np.abs(found[attack] - found[other]).max() > EXACT for found in scores.values()) for other in own
-        ):
+        if all(any(np.abs(found[attack] - found[other]).max() > EXACT for found in scores.values()) for other in own):
             own.append(attack)
     return frozenset(attacks) - frozenset(own)
 
@@ -270,7 +266,7 @@ def _attack_names(cells: Sequence[Cell]) -> dict[Cell, str]:
 def _setting_names(names: Sequence[RowName]) -> dict[RowName, str]:
     """A defense with the parameters that tell its settings apart; with its place where there are several."""
     places = {name: dict(zip(("dataset", "backbone", "split", "seed"), name.group, strict=True)) for name in names}
-    told = varying(list(places.values()))
+    told = _needed(varying(list(places.values())), list(places.values()))
     found = {}
     for defense, same in grouped(names, lambda name: name.defense).items():
         peers = [dict(name.arguments) for name in same]
@@ -280,3 +276,15 @@ def _setting_names(names: Sequence[RowName]) -> dict[RowName, str]:
             words = f"{defense} {arguments_text({key: own[key] for key in differ if key in own})}".strip()
             found[name] = f"{words} ({place})" if place else words
     return found
+
+
+def _needed(keys: Sequence[str], places: Sequence[Mapping[str, str]]) -> list[str]:
+    """Those keys that tell the places apart: without a split point where each network has its own."""
+    needed = list(keys)
+    for key in reversed(keys):
+        others = [other for other in needed if other != key]
+        if len({tuple(place[other] for other in others) for place in places}) == len(
+            {tuple(place[other] for other in needed) for place in places}
+        ):
+            needed = others
+    return needed

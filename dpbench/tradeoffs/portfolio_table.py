@@ -12,6 +12,7 @@ from rich.text import Text
 from dpbench.errors import DpbenchError
 from dpbench.machine.writing import write_atomically
 from dpbench.text.shown_text import ERROR_LIMIT, clean
+from dpbench.text.tables import csv_text, in_markdown
 from dpbench.tradeoffs.portfolio import Portfolio
 
 DECIMALS = {"mean_rank": 1, "ssim": 4, "lpips": 4, "gain": 4, "gain_low": 4, "gain_high": 4, "seconds_per_image": 2}
@@ -66,9 +67,9 @@ def write_portfolio(found: Portfolio, path: Path) -> int:
     text = found.table.copy()
     for column, decimals in DECIMALS.items():
         text[column] = ["" if value != value else f"{value:.{decimals}f}" for value in text[column]]
-    content = str(text.to_csv(index=False, lineterminator="\n"))
+    content = csv_text(text)
     if path.suffix == ".md":
-        page = text.astype(str).map(lambda value: clean(value, ERROR_LIMIT).replace("|", "\\|"))
+        page = text.astype(str).map(lambda value: in_markdown(clean(value, ERROR_LIMIT)))
         lines = "".join(f"- {pair.line}\n" for pair in found.pairs)
         content = f"{page.to_markdown(index=False, disable_numparse=True)}\n\n{lines}"
     write_atomically(path, lambda temporary: temporary.write_text(content, encoding="utf-8", newline="\n"))

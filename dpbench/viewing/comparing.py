@@ -16,6 +16,16 @@ KEY = (
 
 Turn = Literal["worse", "better", ""]
 
+MORE: dict[str, Turn] = {
+    "accuracy": "better",
+    "recovered?": "worse",
+    "re-identified": "worse",
+    "label read": "worse",
+}
+"""Title of a column -> what more of it is; of others that cannot be said here."""
+
+LESS: dict[Turn, Turn] = {"better": "worse", "worse": "better", "": ""}
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -84,7 +94,9 @@ def _titled(report: Report, title: str) -> Gallery | None:
 
 def _by_name(table: Table) -> dict[tuple[str, ...], Line]:
     places = {column.title: place for place, column in enumerate(table.columns)}  # the last of a title counts
-    named = [places[title] for title in KEY if title in places]
+    named = [places[title] for title in KEY if title in places] or [
+        place for place, column in enumerate(table.columns) if not column.numeric
+    ]
     return {tuple(line.cells[place].text for place in named): line for line in table.lines}
 
 
@@ -98,5 +110,5 @@ def _difference(column: Column, one: Cell | None, other: Cell | None) -> Differe
     text = f"{100 * change:+.1f} points" if share else f"{change:+.2f}"
     if text.strip("+-0. points") == "":
         return Difference(one, other, "same", "")
-    more_is_worse = column.title != "accuracy"
-    return Difference(one, other, text, "worse" if (change > 0) == more_is_worse else "better")
+    more = MORE.get(column.title, "")
+    return Difference(one, other, text, more if change > 0 else LESS[more])

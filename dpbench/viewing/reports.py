@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpbench.errors import DpbenchError
+from dpbench.protocols.doubts import unfinished
 from dpbench.protocols.known import AnyProtocol, of_run
 from dpbench.records.record import Envelope
 from dpbench.report.boards import report_of_board
@@ -36,4 +38,6 @@ def report_of(protocol: AnyProtocol, records: Sequence[Envelope], board: pd.Data
     """The page of a protocol, or what can be said of any board where it has none."""
     title = ", ".join(dict.fromkeys(record.suite for record in records)) or directory.name
     found: Report | None = protocol.page(records, board, directory, title=title)
-    return report_of_board(board, records, title=title) if found is None else found
+    found = report_of_board(board, records, title=title) if found is None else found
+    left = unfinished(protocol, directory)
+    return replace(found, untested=[f"{left}.", *found.untested]) if left else found

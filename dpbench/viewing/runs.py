@@ -102,14 +102,13 @@ def _run(root: Path, folder: Path) -> Run | None:
         return None
     if not files and progress is None:
         return None  # a folder of runs that is called as records are: `dpbench run sharing` makes one
-    names = {path.stem for path in files}
     return Run(
         name=folder.relative_to(root).as_posix() if folder != root else folder.resolve().name or "run",
         folder=folder,
         protocol=protocol,
         files=files,
         planned=None if progress is None else len(progress.units),
-        done=0 if progress is None else sum(unit in names for unit in progress.units),
+        done=0 if progress is None else len(progress.units) - progress.left(files),
         changed=max(times, default=folder.stat().st_mtime),
     )
 

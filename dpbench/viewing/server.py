@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import http.server
+import sys
 import urllib.parse
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from dpbench.errors import DpbenchError
+from dpbench.errors import DpbenchError, debug, reason
 from dpbench.text.shown_text import ERROR_LIMIT, clean
 from dpbench.viewing.pages import Pages, Unfitting, Unfound, message
 
@@ -51,6 +52,13 @@ class Server(http.server.ThreadingHTTPServer):
             super().__init__((ADDRESS, port), Handler)
         except OSError as error:
             raise DpbenchError(f"port {port} of {ADDRESS}: {error.strerror}; choose another with --port") from error
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that left before its answer was there is no error; anything else is a line."""
+        error = sys.exception()
+        if error is not None and not isinstance(error, OSError):
+            debug(error)
+            print(f"dpbench: a page could not be sent: {clean(reason(error), ERROR_LIMIT)}", file=sys.stderr)
 
     @property
     def url(self) -> str:
@@ -95,8 +103,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._explain(HTTPStatus.BAD_REQUEST, "Nothing to compare", str(error))
         except ValueError:
             self._explain(HTTPStatus.BAD_REQUEST, "Not understood", "the address cannot be read")
-        except DpbenchError as error:
-            self._explain(HTTPStatus.INTERNAL_SERVER_ERROR, "This cannot be shown", str(error))
+        except Exception as error:  # a run that changes while it is read may raise anything
+            debug(error)
+            self._explain(HTTPStatus.INTERNAL_SERVER_ERROR, "This cannot be shown", reason(error))
         else:
             # a report brings its own policy, which names its scripts
             policy = FRAMED if target.path == "/report" else PROTECTED + FRAMED

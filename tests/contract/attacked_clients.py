@@ -44,7 +44,7 @@ TINY: dict[str, dict[str, Any]] = {
     "gan": {"training_steps": 20, "width": 8, "pool": 64, "restarts": 2, "search_steps": 3, "refine_steps": 60},
     "gan-faces": {"pool": 16, "restarts": 1, "search_steps": 2, "refine_steps": 60},
     "gan-progressive": {"training_steps": 20, "width": 8, "pool": 64, "steps": 12, "encoder_steps": 20},
-    "gan-cma": {"training_steps": 20, "width": 8, "pool": 64, "generations": 50},
+    "gan-cma": {"training_steps": 20, "width": 8, "pool": 64, "generations": 50, "correction": 0.3},
     "decoder-tokens": {"steps": 40, "width": 32, "layers": 1, "batch_size": 16},
     "diffusion": {"training_steps": 8, "width": 8, "steps": 4, "recurrences": 1, **DECODER},
     "unsplit": {"rounds": 2, "substitutes": 1, "image_steps": 5, "model_steps": 5},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -78,8 +79,8 @@ def score(
     """Measure a further metric of the images that a run keeps; no attack runs again.
 
     A run keeps the first 16 victims of each attack, in 8 bits. Their figures go to DIR/scores/METRIC.csv; where an
-    attack had no more victims, also into its record and into the board. Exit status: 0 done; 1 nothing was measured;
-    2 unusable input.
+    attack had no more victims, also into its record and into the board. Exit status: 0 done, or all records have it;
+    1 nothing could be measured; 2 unusable input.
     """
     from dpbench.protocols.scoring import score as measure
 
@@ -90,8 +91,10 @@ def score(
         whole = "" if one.recorded else f", of {len(one.record.victims)}: not in the record"
         said = f"{one.metric} {one.mean:.4f} over {len(one.figures)} victims{whole}"
         print(f"{clean(one.record.named.label)}: {said}")
+    for name, count in Counter(one.metric for one in found.known).items():
+        print(f"note: {clean(name)} is in {count} record{'s' if count > 1 else ''} already")
     for line in found.remarks:
         print(f"note: {clean(line, ERROR_LIMIT)}")
     for path in found.files:
         print(path)
-    raise typer.Exit(0 if found.scores else 1)
+    raise typer.Exit(0 if found.scores or found.known else 1)

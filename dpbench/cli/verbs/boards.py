@@ -108,14 +108,18 @@ def leaderboard(
         return
     if output is None and not equal_accuracy:
         raise DpbenchError("leaderboard: expected --output FILE, --equal-accuracy or --portfolio")
-    if output is not None and output.name.endswith(ENDING):
-        if claimed:
-            raise DpbenchError(f"--claimed: a file of records ({ENDING}) holds what was measured; leave it out")
-        print(f"{output}: {protocol.store.write_archive(directories, output, protocol.newest)} records")
-        return
+    archived = output is not None and output.name.endswith(ENDING)
+    derived = {"--claimed": claimed, "--beside": beside, "--equal-accuracy": equal_accuracy} if archived else {}
+    if ignored := next((option for option, given in derived.items() if given), ""):
+        raise DpbenchError(f"{ignored}: a file of records ({ENDING}) holds what was measured; leave it out")
     chosen = plot or next(iter(protocol.plots), "")
     if chosen not in protocol.plots and plot is not None:
         raise unknown("plot", chosen, protocol.plots)
+    drawn = None if plot in protocol.tables else plot
+    _refuse_elsewhere(output, {"--plot": drawn, "--labels": labels, "--rows": rows, "--columns": columns})
+    if output is not None and archived:
+        print(f"{output}: {protocol.store.write_archive(directories, output, protocol.newest)} records")
+        return
     for directory in claimed or []:
         if of_run(directory) is not protocol:
             raise DpbenchError(
@@ -135,7 +139,7 @@ def leaderboard(
     if output is None:
         return
     if labels:
-        _label(board, labels, output)
+        _label(board, labels)
     if rows is None and columns is None:
         written = protocol.write(records, board, output, chosen)
     else:
@@ -173,13 +177,20 @@ def _at_equal_accuracy(protocol: AnyProtocol, records: Sequence[Any], board: pd.
     return with_fronts(board, found)
 
 
-def _label(board: pd.DataFrame, labels: list[str], output: Path) -> None:
-    from dpbench.reporting.plots.plot_style import PLOTTED, with_labels
+def _refuse_elsewhere(output: Path | None, given: dict[str, object]) -> None:
+    """Refuse options of plots and of tables for a paper where no such file is written."""
+    from dpbench.reporting.plots.plot_style import PLOTTED
 
-    if output.suffix not in (*PLOTTED, ".tex"):
-        raise DpbenchError(
-            f"--labels: {output.name} keeps the names of defenses; expected {', '.join(PLOTTED)} or .tex"
-        )
+    for option in (option for option, value in given.items() if value):
+        wanted = {"--plot": PLOTTED, "--labels": (*PLOTTED, ".tex")}.get(option, (".tex",))
+        if output is None or output.suffix.lower() not in wanted:
+            came = "" if output is None else f", not {output.name}"
+            raise DpbenchError(f"{option}: expected --output FILE in {', '.join(wanted)}{came}; or leave it out")
+
+
+def _label(board: pd.DataFrame, labels: list[str]) -> None:
+    from dpbench.reporting.plots.plot_style import with_labels
+
     pairs = [label.partition("=") for label in labels]
     if wrong := [name for name, sign, label in pairs if not (name and sign and label)]:
         raise DpbenchError(f"--labels {wrong[0]}: expected NAME=LABEL")
@@ -189,8 +200,6 @@ def _label(board: pd.DataFrame, labels: list[str], output: Path) -> None:
 def _paper_table(
     protocol: AnyProtocol, board: pd.DataFrame, output: Path, rows: str | None, columns: str | None
 ) -> int:
-    if output.suffix != ".tex":
-        raise DpbenchError(f"--rows and --columns: {output.name} has all; expected a FILE in .tex")
     named = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
     return protocol.write_paper(board, output, rows, named)
 

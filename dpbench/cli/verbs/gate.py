@@ -56,8 +56,9 @@ def gate(
     """Yes or no: does every defended setting stay within these limits, under every attacker that was tried?
 
     The verdict is the first line, with the figure that is furthest beyond its limit; then every figure that is. One
-    that was not measured, or whose attacks failed, is beyond its limit. The undefended model is left aside unless it
-    is all there is, or --defense names it. Exit status: 0 YES, 1 NO, 2 unusable input, or nothing to judge.
+    that was not measured, or whose attacks failed, is beyond its limit; a run that is not finished is a NO. The
+    undefended model is left aside unless it is all there is, or --defense names it. Exit status: 0 YES, 1 NO,
+    2 unusable input, or nothing to judge.
     """
     from dpbench.gate.check import load_side
     from dpbench.gate.findings import limits
@@ -78,7 +79,7 @@ def gate(
         }
     )
     side = load_side(run)
-    found = judge(side.board, side.layout, allowed, defense=defense, by=by)
+    found = judge(side.board, side.layout, allowed, defense=defense, by=by, unfinished=side.unfinished)
     if as_json:
         import json
 
@@ -89,7 +90,7 @@ def gate(
             print(f"  {clean(f'{one.setting}: {one.said}{_by_whom(one)}')}")
         for note in found.notes:
             print(f"note: {clean(note)}")
-    raise typer.Exit(1 if found.beyond else 0)
+    raise typer.Exit(0 if found.answer == "YES" else 1)
 
 
 def _by_whom(judged: Judged) -> str:

@@ -45,7 +45,7 @@ def list_(
     if as_json:
         import json
 
-        print(json.dumps(entries, indent=1))
+        print(json.dumps(entries, indent=1, default=str))  # a default may be a path
     else:
         print_listing(entries, make_console())
 

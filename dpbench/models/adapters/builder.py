@@ -7,7 +7,7 @@ hashed as plug-in files are, with the modules of its folder that it imports and 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,15 +77,24 @@ def build(spec: BackboneSpec, *, image_size: int, classes: int) -> nn.Module:
 def _assert_normalises(config: Any, spec: BackboneSpec) -> None:
     """Refuse a normalisation that is none of three channels."""
     try:
-        stated = [torch.as_tensor(config.get(name) or 0.5).double().flatten() for name in ("mean", "std")]
+        mean, std = stated_normalisation(config)
     except (AttributeError, RuntimeError, TypeError, ValueError):
-        stated = []
-    sound = all(len(values) in (1, 3) and bool(values.isfinite().all()) for values in stated)
-    if not stated or not sound or not bool((stated[1] > 0).all()):
+        mean = std = torch.empty(0)
+    sound = all(len(values) in (1, 3) and bool(values.isfinite().all()) for values in (mean, std))
+    if not sound or not bool((std > 0).all()):
         raise DpbenchError(
             f"backbone {spec.name!r} has the default_cfg {str(config)[:80]!r}; expected {{'mean': (r, g, b), 'std': "
             "(r, g, b)}, finite, each std above 0"
         )
+
+
+def stated_normalisation(config: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of a `default_cfg`, each (1,) or (3,) float64; 0.5 where it states none, as timm has it."""
+    given = (config.get(name) for name in ("mean", "std"))
+    stated = ((0.5,) * 3 if one is None or one == () else one for one in given)
+    # on the CPU: networks are looked at where tensors have no values, too
+    mean, std = (torch.as_tensor(one, device="cpu").double().flatten() for one in stated)
+    return mean, std
 
 
 def _made(spec: BackboneSpec, image_size: int, classes: int) -> nn.Module:

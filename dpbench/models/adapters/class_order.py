@@ -31,6 +31,8 @@ def rows_for(order: ClassOrder, names: Sequence[str], stated: Sequence[str]) -> 
     if order == "auto":
         return None
     if order == "stated":
+        if list(stated) == list(names):
+            return None
         if sorted(stated) != sorted(names):
             raise DpbenchError(
                 f"class_order = 'stated', but the weights state {_some(stated)}, and the data has {_some(names)}; "
@@ -39,7 +41,11 @@ def rows_for(order: ClassOrder, names: Sequence[str], stated: Sequence[str]) -> 
         by_row = list(stated)
     else:
         by_row = sorted(names, key=natural_key if order == "natural" else None)
-    rows = [by_row.index(name) for name in names]
+    places: dict[str, list[int]] = {}
+    for row, name in enumerate(by_row):
+        places.setdefault(name, []).append(row)
+    # ImageNet has two classes called crane: the first of a name is the first of it in the other list, too
+    rows = [places[name].pop(0) for name in names]
     return rows if rows != sorted(rows) else None
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dpbench.data.array_file import read_arrays
 from dpbench.errors import DpbenchError
 
 SCALE = 100.0
@@ -72,15 +69,17 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise DpbenchError(f"there is no file {path} of class embeddings; expected {EXPECTED}")
     try:
-        if zipfile.is_zipfile(path):
-            with np.load(path, allow_pickle=False) as content:
-                arrays = {name: torch.from_numpy(content[name]) for name in content.files}
-        else:
-            arrays = safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise DpbenchError(f"class embeddings {path} are damaged or of another kind; expected {EXPECTED}") from error
-    if not arrays or not all(
-        a.ndim in (1, 2) and a.numel() and bool(a.double().isfinite().all()) for a in arrays.values()
-    ):
+        arrays, _ = read_arrays(path)
+    except ValueError as error:
+        raise DpbenchError(
+            f"class embeddings {path} are damaged or of another kind ({error}); expected {EXPECTED}"
+        ) from error
+    if not arrays or not all(map(_are_vectors, arrays.values())):
         raise DpbenchError(f"class embeddings {path} are not finite vectors; expected {EXPECTED}")
     return arrays
+
+
+def _are_vectors(array: Tensor) -> bool:
+    """Whether it is one vector or several, of finite real numbers."""
+    whole = array.ndim in (1, 2) and array.numel() > 0 and not array.is_complex()
+    return whole and bool(array.double().isfinite().all())

@@ -21,14 +21,13 @@ from dpbench.service.fitting import Recipe
 
 def who(plugin: Plugin) -> str:
     """A plug-in in words, for the process that holds it: `defense 'dpm'`."""
-    sort = "defense" if isinstance(plugin, Defense) else "attack"
-    return f"{sort} {plugin.reference if isinstance(plugin, StandIn) else plugin.name!r}"
+    return f"{sort_of(type(plugin))} {plugin.reference if isinstance(plugin, StandIn) else plugin.name!r}"
 
 
 def named(plugin: Plugin) -> dict[str, Any]:
     """Fields of a message that names a plug-in and its parameters."""
     return {
-        "sort": "defense" if isinstance(plugin, Defense) else "attack",
+        "sort": sort_of(type(plugin)),
         "reference": plugin.reference if isinstance(plugin, StandIn) else plugin.name,
         "arguments": plugin.model_dump(mode="json"),
     }
@@ -88,9 +87,7 @@ def assert_ready(plugin: Plugin, image_shape: tuple[int, int, int] | None) -> No
         DpbenchError: what it says is missing, or does not fit.
     """
     if isinstance(plugin, StandIn) or brings_code(plugin):
-        reference = plugin.reference if isinstance(plugin, StandIn) else plugin.name
-        arguments = plugin.model_dump(mode="json")
-        asked_apart(sort_of(type(plugin)), reference, arguments, at_hand=True, image_shape=image_shape)
+        asked_apart(**named(plugin), at_hand=True, image_shape=image_shape)
         return
     plugin.assert_at_hand()
     if isinstance(plugin, Attack) and image_shape is not None:

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from dpbench.board.columns import BoardKind, Row, assert_free
-from dpbench.board.files import CELL_BOARDS, as_text, write_board
+from dpbench.board.files import CELL_BOARDS, board_csv, write_board
 from dpbench.board.leaderboard import build_board, build_rows, per_image
 from dpbench.board.rows import BoardRow
 from dpbench.cells.pipeline import Pipeline
@@ -197,15 +197,15 @@ class Inference(Protocol[CellSpec, Record]):
 
     def as_csv(self, board: pd.DataFrame) -> str:
         """See `Protocol`."""
-        return str(as_text(board).to_csv(index=False, lineterminator="\n"))
+        return board_csv(board)
 
     def write(self, records: Sequence[Record], board: pd.DataFrame, output: Path, plot: str) -> int:
         """See `Protocol`."""
-        if output.suffix == ".tex":
+        if output.suffix.lower() == ".tex":
             return self.write_paper(board, output)
         if output.suffix.lower() == ".html":
             write_page(report_of_cells(board, records), output)
-        elif output.suffix not in PLOTTED:
+        elif output.suffix.lower() not in PLOTTED:
             write_board(board, output)
         elif plot == "tradeoff":
             write_tradeoff(board, output)

@@ -16,7 +16,6 @@ from dpbench.contract.images import LabelledImages
 from dpbench.contract.spec import PluginSpec
 from dpbench.executors.stages import Stages
 from dpbench.machine.randomness import derive_generator, derive_seed
-from dpbench.plugins.configuring import defense_of
 from dpbench.protocols.sharing import refinement
 from dpbench.protocols.sharing.pipeline import SharedPipeline
 from dpbench.protocols.sharing.records import Equivalence, Trained
@@ -72,7 +71,7 @@ class Benefit:
                     served, changed = self._logits(released, [partial(tail, foreign=foreign), public_tail], test, draws)
                     serves[entity] = _share(_hits(served, test))
                     # means of images are nobody's features: nothing says what the public tail reads from them
-                    if entity in senders and defense_of(defense).mixed_images == 1:
+                    if entity in senders and defense.mixed_images == 1:
                         distortion = self._distortion(public, released, test, draws)
                         equivalence[entity] = _equivalence(clean, changed, test, distortion)
         return Trained(

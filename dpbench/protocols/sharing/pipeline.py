@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -19,8 +19,9 @@ from dpbench.errors import DpbenchError
 from dpbench.machine.randomness import derive_generator
 from dpbench.metrics.guarantees import Guarantees
 from dpbench.metrics.linkage import Link
+from dpbench.plugins.apart import remote
 from dpbench.plugins.configuring import defense_of
-from dpbench.protocols.sharing.units import EntityCell
+from dpbench.protocols.sharing.units import EntityCell, OnShared, Training, Unit
 from dpbench.protocols.sharing.world import World
 from dpbench.service.quantisation import understood
 from dpbench.suite.cell import CellSpec
@@ -61,6 +62,14 @@ class SharedPipeline(Pipeline):
         assert isinstance(self.prepared, World)
         return self.prepared
 
+    def plugins_apart(self, unit: Unit) -> list[Literal["defense", "attack"]]:
+        """Which plug-ins of a unit run in processes of their own; of a training's defenses, whether all do."""
+        if isinstance(unit, OnShared):
+            return self.apart(unit.cell())
+        applied = list(unit.applied.values()) if isinstance(unit, Training) else []
+        defenses = map(defense_of, applied or [undefended_spec()])
+        return ["defense"] if all(remote.crosses(one, self.prepared.audit) for one in defenses) else []
+
     def shared(self, sender: str, defense: PluginSpec, progress: Progress) -> tuple[Tensor, Tensor]:
         """What a sender shares: features (N, ...) of all its images, released once, and their labels (N,).
 
@@ -73,7 +82,7 @@ class SharedPipeline(Pipeline):
 
     def released(self, cell: CellSpec, protected: ProtectedModel, progress: Progress) -> Released:
         """As of any cell; where a defense averages images of a class, each is given the mean of its group."""
-        together = defense_of(cell.defense).mixed_images
+        together = cell.defense.mixed_images
         if together == 1:
             return super().released(cell, protected, progress)
         images = self.world.parts(cell, progress).test
@@ -106,7 +115,7 @@ class SharedPipeline(Pipeline):
     ) -> tuple[ProtectedModel, str]:
         model = self.world.protected(cell, defense, progress, apart=apart)
         key = self.world.protected_key(cell, defense, progress)
-        together = defense_of(defense).mixed_images
+        together = defense.mixed_images
         if together == 1:
             return model, key
         known = self.world.auxiliary(cell, progress)

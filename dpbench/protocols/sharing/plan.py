@@ -10,11 +10,20 @@ from dpbench.contract.attack import Attack
 from dpbench.contract.spec import PluginSpec
 from dpbench.contract.threat import UNDEFENDED, grants
 from dpbench.errors import DpbenchError
-from dpbench.plugins.configuring import defense_of
 from dpbench.plugins.registry import find_attack, find_defense
 from dpbench.protocols.sharing.reporting.columns import KNOWLEDGE, Knowledge
 from dpbench.protocols.sharing.suite import RIVALS, Condition, SharingAttack, SharingSuite
-from dpbench.protocols.sharing.units import THREAT_MODEL_OF, Attacked, OnShared, Training, Transferred, Unit, WorldSpec
+from dpbench.protocols.sharing.units import (
+    THREAT_MODEL_OF,
+    Attacked,
+    EntityCell,
+    OnShared,
+    Training,
+    Transferred,
+    Unit,
+    WorldSpec,
+    setting_text,
+)
 from dpbench.suite.ensembles import is_floor
 from dpbench.suite.grid import assert_belongs, own_metrics, plugin_settings
 from dpbench.suite.suite import PluginEntry
@@ -69,6 +78,20 @@ def plan_sharing(
     return list({unit.id: unit for unit in units}.values())
 
 
+def shared_in(unit: Unit, *, undefended: bool) -> dict[str, EntityCell]:
+    """In words -> the cell of each entity that shares under a defense in a unit; or that of the public network."""
+    world = unit.world
+    if undefended:
+        return {f"public | seed {world.seed}": world.cell()}
+    shared = {unit.sender: unit.defense} if isinstance(unit, OnShared) else {}
+    shared |= unit.applied if isinstance(unit, Training) else {}
+    return {
+        f"{entity} | {setting_text(defense)} | seed {world.seed}": world.cell(entity, defense=defense)
+        for entity, defense in shared.items()
+        if entity != unit.receiver
+    }
+
+
 def _trainings_alone(suite: SharingSuite, world: WorldSpec, receiver: str) -> list[Unit]:
     conditions: tuple[Condition, ...] = ("own", "own-longer", "clean-images", "clean-features", *RIVALS)
     return [
@@ -89,7 +112,7 @@ def _with(
     sent = {entity: spec for entity, spec in applied.items() if entity != receiver}
     defended = any(spec.name != UNDEFENDED for spec in sent.values())
     if defended:
-        teaches = not any(defense_of(spec).only_attacked for spec in sent.values())
+        teaches = not any(spec.only_attacked for spec in sent.values())
         conditions: list[Condition] = ["defended-features"] if teaches else []
         if teaches and any(spec.name in suite.controls.defenses for spec in sent.values()):
             conditions += ["shuffled-labels", "equal-noise"]

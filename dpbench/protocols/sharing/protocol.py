@@ -25,7 +25,7 @@ from dpbench.protocols.doubts import clamped, missing_metrics, not_converged
 from dpbench.protocols.sharing import refinement
 from dpbench.protocols.sharing.benefit import Benefit
 from dpbench.protocols.sharing.pipeline import SharedPipeline
-from dpbench.protocols.sharing.plan import plan_sharing
+from dpbench.protocols.sharing.plan import plan_sharing, shared_in
 from dpbench.protocols.sharing.records import SHARED, SharingRecord, latest
 from dpbench.protocols.sharing.reporting.board import SHARING_YARDSTICK, build_sharing_board, members_of
 from dpbench.protocols.sharing.reporting.columns import COLUMNS, SHARING_BOARDS
@@ -37,6 +37,7 @@ from dpbench.protocols.sharing.reporting.transfer import build_transfer
 from dpbench.protocols.sharing.suite import SharingAttack, SharingSuite
 from dpbench.protocols.sharing.units import Attacked, OnShared, Training, Transferred, Unit, WorldSpec, setting_text
 from dpbench.protocols.sharing.world import World
+from dpbench.records.record import APART
 from dpbench.records.store import Store
 from dpbench.report.content import Report
 from dpbench.report.page import write_page
@@ -60,6 +61,7 @@ class Sharing(Protocol[Unit, SharingRecord]):
     boards: ClassVar[BoardKind] = SHARING_BOARDS
     yardstick: ClassVar[Yardstick | None] = SHARING_YARDSTICK
     plots: ClassVar[tuple[str, ...]] = ("benefit", "transfer")
+    tables: ClassVar[tuple[str, ...]] = ("transfer",)
 
     def plan(self, suite: SharingSuite, options: Options, progress: Progress) -> Planned[Unit]:
         """See `Protocol`."""
@@ -142,7 +144,9 @@ class Sharing(Protocol[Unit, SharingRecord]):
     def is_finished(self, record: SharingRecord, unit: Unit, *, audit: bool) -> bool:
         """By the recipe of now."""
         same_recipe = record.refinement_version in (None, refinement.VERSION)
-        return same_recipe and record.unit.version_free_id == unit.version_free_id
+        apart = APART if isinstance(unit, OnShared) else ("defense",)
+        as_asked = not audit or set(record.apart) == set(apart)
+        return same_recipe and as_asked and record.unit.version_free_id == unit.version_free_id
 
     def lab(self, device: torch.device, cache: Path, batch_size: int | None, *, audit: bool) -> SharingLab:
         """See `Protocol`."""
@@ -224,20 +228,8 @@ class Sharing(Protocol[Unit, SharingRecord]):
         """One for each entity and defense that it shares under, or the public network; of each seed."""
         found: dict[str, Shareable] = {}
         for unit in self.plan(suite, options, progress).units:
-            world = unit.world
-            shared = {unit.sender: unit.defense} if isinstance(unit, OnShared) else {}
-            shared |= unit.applied if isinstance(unit, Training) else {}
-            cells = (
-                {f"public | seed {world.seed}": world.cell()}
-                if undefended
-                else {
-                    f"{entity} | {setting_text(defense)} | seed {world.seed}": world.cell(entity, defense=defense)
-                    for entity, defense in shared.items()
-                    if entity != unit.receiver
-                }
-            )
-            for name, cell in cells.items():
-                found.setdefault(name, Shareable(name, cell, functools.partial(_entered, world)))
+            for name, cell in shared_in(unit, undefended=undefended).items():
+                found.setdefault(name, Shareable(name, cell, functools.partial(_entered, unit.world)))
         return list(found.values())
 
 
@@ -257,6 +249,7 @@ class SharingLab(Lab[Unit]):
     def __init__(self, pipeline: SharedPipeline) -> None:
         self.pipeline = pipeline
         self.device = pipeline.device
+        self._fetched = False
 
     def enter(self, unit: Unit, progress: Progress) -> None:
         """See `Lab`."""
@@ -265,9 +258,17 @@ class SharingLab(Lab[Unit]):
         world.start(world.public_cell())
         world.divided(progress)
 
+    def fetch(self, unit: Unit, progress: Progress) -> None:
+        """See `Lab`; a suite has one backbone."""
+        self.enter(unit, progress)
+        if not self._fetched:
+            progress(f"weights of {unit.world.backbone.name}")
+            preflight.read_weights(unit.world.backbone, unit.world.dataset.image_size)
+            self._fetched = True
+
     def describe(self, unit: Unit, plan: Plan[Unit, Any]) -> dict[str, Any]:
         """See `Lab`."""
-        return {"words": unit.words_by(setting_text)}
+        return {"words": unit.words_by(setting_text), "apart": self.pipeline.plugins_apart(unit)}
 
     def make(self, unit: Unit, name: str, progress: Progress) -> None:
         """See `Lab`."""

@@ -55,6 +55,9 @@ class SharingRecord(Envelope):
     unit: AnyUnit
     trained: Trained | None = Field(None, description="of a training")
     refinement_version: int | None = None
+    apart: list[Literal["defense", "attack"]] = Field(
+        default_factory=list, description="plug-ins that ran in processes of their own; of none in older records"
+    )
     release_bits: int | None = Field(None, description="bits of one shared release of one image, without a coder")
     cost: ClientCost | None = Field(None, description="of the sender's client, for one image; none in older records")
     client_ms: float | None = Field(

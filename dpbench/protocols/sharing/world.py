@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from dpbench.cells.prepare import Judge, Prepared, Progress
-from dpbench.contract.defense import Defense
 from dpbench.contract.images import LabelledImages
 from dpbench.contract.spec import PluginSpec
 from dpbench.data.datasets import Parts
@@ -123,7 +122,7 @@ class World(Prepared):
         divided = self.divided(progress)
         return [divided.parts.hashes["private"][place] for place in divided.places[owner].tolist()]
 
-    def _fitted_on(self, cell: CellSpec, defense: Defense, progress: Progress) -> LabelledImages:
+    def _fitted_on(self, cell: CellSpec, defense: PluginSpec, progress: Progress) -> LabelledImages:
         """The owner's images, or the public ones where a defense asks for those."""
         return self.divided(progress).parts.auxiliary if defense.fits_on_public else self.parts(cell, progress).private
 

@@ -9,7 +9,7 @@ import pandas as pd
 from dpbench.board.columns import FLOOR, WORST_CASE
 from dpbench.contract.threat import BUDGETS
 from dpbench.reporting.plots.plot_style import bars, panels, refuse_ending
-from dpbench.reporting.plots.tradeoff_plot import PANEL, UP, differing, plotted_rows, styles_of
+from dpbench.reporting.plots.tradeoff_plot import PLACE, UP, differing, plotted_rows, styles_of
 from dpbench.reporting.selection import short_arguments, strongest
 from dpbench.suite.ensembles import floors
 
@@ -36,7 +36,7 @@ def write_budgets(board: pd.DataFrame, path: Path) -> bool:
     if len(budgets) < 2:
         return False
     attacks = sorted(cells["attack"].unique())
-    places = list(cells.groupby(PANEL, sort=False))
+    places = list(cells.groupby(PLACE, sort=False))
     size, shape = (max(5.2, 4.3 * len(places)), 2.9 * len(attacks) + 1.0), (len(attacks), len(places))
     styles = styles_of(cells)
     with panels(path, size, shape, legend=2, sharex=True, sharey="row") as grid:

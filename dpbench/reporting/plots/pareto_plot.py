@@ -10,7 +10,7 @@ import pandas as pd
 from dpbench.board.columns import LOSSES
 from dpbench.contract.threat import UNDEFENDED
 from dpbench.reporting.plots.plot_style import bars, note, panels, refuse_ending
-from dpbench.reporting.plots.tradeoff_plot import PANEL, UP, by_strength, differing, plotted_rows, styles_of
+from dpbench.reporting.plots.tradeoff_plot import PLACE, UP, by_strength, differing, plotted_rows, styles_of
 from dpbench.tradeoffs.fronts import compared, front, hypervolume, points_of
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def write_pareto(board: pd.DataFrame, path: Path) -> bool:
     rows = compared(plotted_rows(board))
     if rows[rows["defense"] != UNDEFENDED].empty:
         return False
-    places = list(rows.groupby(PANEL, sort=False))
+    places = list(rows.groupby(PLACE, sort=False))
     costs = [ACCURACY, *(cost for cost in COSTS if cost in rows and _differs(places, cost))]
     side_by_side = len(places) == 1
     shape = (1, len(costs)) if side_by_side else (len(costs), len(places))

@@ -28,7 +28,8 @@ LABELS = {
     "ssim": "worst-case SSIM",
     "leakage": "leakage (0 floor, 1 undefended)\n0 is no privacy: see re-identification",
 }
-PANEL = ["dataset", "backbone", "split_point"]
+PLACE = ["dataset", "backbone", "split_point"]
+"""Columns that say what a panel of a plot is about."""
 
 
 def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
@@ -54,7 +55,7 @@ def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
     # a setting that always releases the same has one release, beside others with more; likewise with the server
     worst = worst.assign(holds_server=server_of(worst) == "")
     worst = worst.sort_values(["holds_server", "releases"], kind="stable").drop_duplicates(
-        [*PANEL, "defense", "defense_args", "threat_model", "seed"], keep="last"
+        [*PLACE, "defense", "defense_args", "threat_model", "seed"], keep="last"
     )
     worst = worst.sort_index()
     if worst.empty:
@@ -67,7 +68,7 @@ def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
     # leakage is made of SSIM among others: beside another headline SSIM says enough
     metrics = ["ssim", "leakage", "reid_top1"] if about in ("ssim", "leakage") else [about, "ssim"]
     metrics = [metric for metric in metrics if metric == "ssim" or worst[metric].notna().any()]
-    places = list(worst.groupby(PANEL, sort=False))
+    places = list(worst.groupby(PLACE, sort=False))
     # several split points: one column each; a single one: its metrics side by side
     side_by_side = len(places) == 1
     shape = (1, len(metrics)) if side_by_side else (len(metrics), len(places))
@@ -77,7 +78,7 @@ def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
     legend: dict[str, Any] = {"legend": int(width // 2.1), "order": _legend_order}
     with panels(path, (width, 3.5 * shape[0] + 1.0), shape, **legend, **sharing) as grid:
         for column, (names, panel) in enumerate(places):
-            same = [board[key] == name for key, name in zip(PANEL, names, strict=True)]
+            same = [board[key] == name for key, name in zip(PLACE, names, strict=True)]
             rows = board[same[0] & same[1] & same[2]]
             for line, metric in enumerate(metrics):
                 axes = grid[0, line] if side_by_side else grid[line, column]
@@ -102,7 +103,7 @@ def plotted_rows(board: pd.DataFrame) -> pd.DataFrame:
     board = legible(board[board["origin"] != "claimed"])
     own = board["origin"].str.startswith("own")
     board = board.assign(**{name: board[name].where(~own, board[name] + " (own)") for name in ("defense", NAMED)})
-    together = board.groupby(PANEL)["seed"].transform(lambda seeds: (seeds == "all").any()).astype(bool)
+    together = board.groupby(PLACE)["seed"].transform(lambda seeds: (seeds == "all").any()).astype(bool)
     return board[~together | (board["seed"] == "all")]
 
 

@@ -30,6 +30,16 @@ def decoder_plain(
     have reached the image's resolution), no activation after it (images are clamped at the end), no augmentation,
     the last epoch's weights, the last partial batch is used. The releases are queried once: for a deterministic client.
     """
+    network = train_decoder(seen, generator=generator, epochs=epochs, loss=loss)
+    with torch.no_grad():
+        output: Tensor = network(seen.released.float())
+    return output.clamp(0, 1)
+
+
+def train_decoder(
+    seen: Observation, *, generator: torch.Generator, epochs: int, loss: Loss = functional.mse_loss
+) -> nn.Sequential:
+    """The network of `decoder_plain`, trained and in eval mode."""
     images = seen.auxiliary.images
     with torch.no_grad():
         released = torch.cat([seen.granted_query()(batch).float() for batch in images.split(256)])
@@ -44,9 +54,7 @@ def decoder_plain(
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
-    with torch.no_grad():
-        output: Tensor = network.eval()(seen.released.float())
-    return output.clamp(0, 1)
+    return network.eval()
 
 
 def inverse_network(channels: int, widths: tuple[int, ...]) -> nn.Sequential:

@@ -130,3 +130,19 @@ def test_what_cannot_be_written_is_refused(tmp_path, dpbench):
 def test_how_to_try_it_is_a_line_to_copy(tmp_path):
     assert starting.how_to_try("suite", tmp_path / "a b.toml").endswith("a b.toml'")
     assert json.loads(starting.how_to_try("metric", tmp_path / "m.py").split("= ")[1].removesuffix(" in a suite"))
+
+
+@pytest.mark.parametrize(
+    ("file", "kind", "name", "cls"),
+    [
+        ("none.py", "attack", "none", "MyNone"),
+        ("a_metric_with_a_name_that_is_far_too_long.py", "metric", "a_metric_with_a_name_that_is_far", None),
+        (f"{'x' * 80}.toml", "suite", "x" * 64, None),
+    ],
+)
+def test_any_name_of_a_file_gives_names_that_can_be(tmp_path, file, kind, name, cls):
+    text = starting.begin(kind, tmp_path / file)
+    assert f'"{name}"' in text
+    if cls is not None:
+        assert starting.class_name(tmp_path / file) == cls
+        assert f"class {cls}(" in text

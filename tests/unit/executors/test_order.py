@@ -101,7 +101,17 @@ def test_executors_are_found_by_name_or_file(tmp_path):
         find_executor(f"{tmp_path}/broken.py:Wrong")
 
 
-@pytest.mark.parametrize(("means", "words"), [({"workers": 0}, "--workers 0"), ({"timeout": float("nan")}, "nan")])
+@pytest.mark.parametrize(
+    ("means", "words"),
+    [
+        ({"workers": 0}, "--workers 0"),
+        ({"timeout": float("nan")}, "nan"),
+        ({"timeout": 0.0}, "--timeout 0 is not usable; expected seconds, to 1e\\+06"),
+        ({"timeout": float("inf")}, "inf"),
+        ({"address": "auto"}, "add --executor ray"),
+        ({"address": "auto", "executor": "processes"}, "of a cluster"),
+    ],
+)
 def test_means_that_are_none_are_refused(means, words):
     with pytest.raises(DpbenchError, match=words):
         Means(**means)

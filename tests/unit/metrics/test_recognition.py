@@ -243,7 +243,16 @@ def test_what_shows_nothing_identifies_nobody():
         assert identity_ranks(nothing, victims.labels, enrolled).tolist() == [9] * 10
     absent = LabelledImages(enrolled.images[3:], enrolled.labels[3:])
     ranks = identity_ranks(victims.images, victims.labels, absent)
-    assert ranks.tolist() == [9] + [0] * 9
+    assert ranks.tolist() == [8] + [0] * 9  # of nine classes: a record holds no larger rank
+
+
+def test_numbers_that_stand_for_no_enrolled_class_are_not_counted():
+    enrolled, victims = people(10, 3), people(10, 1, seed=5)
+    few = LabelledImages(enrolled.images[:6], enrolled.labels[:6] + 40)
+    ranks = identity_ranks(victims.images[:3], torch.tensor([40, 41, 3]), few)
+    assert ranks.tolist() == [0, 0, 1]
+    nothing = torch.full_like(victims.images[:2], torch.nan)
+    assert identity_ranks(nothing, torch.tensor([40, 41]), few).tolist() == [1, 1]
 
 
 def test_noise_identifies_by_chance():

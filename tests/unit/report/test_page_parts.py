@@ -1,6 +1,7 @@
 """What pages are made of: words for figures, marks of defenses, curves, fronts, and the library that draws."""
 
 import math
+from pathlib import Path
 
 import pytest
 from record_factory import make_record
@@ -107,6 +108,7 @@ def test_a_curve_of_a_stranger_has_a_name_that_a_page_can_choose():
         {"curves": {"loss": [1, "x"]}},
         {"curves": {"loss": [[1, None], [2, 3]]}},
         {"curves": {"loss": [1.0, math.inf]}},
+        {"loss": [10**400, 1]},
         {"fallbacks": []},
         {"fallbacks": ["a", "b"]},
     ],
@@ -141,3 +143,9 @@ def test_every_column_of_a_board_is_explained():
 def test_commands_do_not_say_where_a_run_lies(tmp_path):
     assert str(tmp_path) not in str(commands([make_record()], tmp_path / "quick"))
     assert "dpbench verify quick" in str(commands([make_record()], tmp_path / "quick"))
+
+
+def test_commands_that_are_copied_into_a_shell_run_nothing_else():
+    record = make_record().model_copy(update={"suite": "quick; echo $(id)"})
+    lines = [command for command, _ in commands([record], Path("a run; id"))]
+    assert lines[:2] == ["dpbench run 'quick; echo $(id)'", "dpbench verify 'a run; id'"]

@@ -12,6 +12,7 @@ from dpbench.board.leaderboard import build_board
 from dpbench.errors import DpbenchError
 from dpbench.protocols.sharing.records import SHARED
 from dpbench.records.store import CELLS
+from dpbench.reporting.longtable import tex
 from dpbench.reporting.paper_table import COLUMNS, write_paper_table
 from dpbench.reporting.plots.plot_style import note, panels, with_labels
 from dpbench.reporting.plots.tradeoff_plot import write_tradeoff
@@ -70,7 +71,7 @@ def test_rows_columns_and_labels_are_chosen(tmp_path, dpbench):
     assert "keeps its name" in dpbench(*arguments[:4], "--labels", "none=X").err
     assert "expected NAME=LABEL" in dpbench(*arguments[:4], "--labels", "gaussian").err
     assert (
-        "keeps the names of defenses"
+        "expected --output FILE in .png, .pdf, .svg, .tex"
         in dpbench(*arguments[:2], "--output", tmp_path / "x.csv", "--labels", "gaussian=X").err
     )
 
@@ -191,3 +192,7 @@ def test_notes_beside_near_points_do_not_cover_each_other(tmp_path):
 def test_a_board_without_such_rows_is_refused(board, tmp_path):
     with pytest.raises(DpbenchError, match="nothing to write"):
         write_paper_table(board[:0], tmp_path / "x.tex")
+
+
+def test_no_text_is_taken_for_what_ends_a_row():
+    assert tex("[ours] * [x]") == "{[}ours] {*} {[}x]"

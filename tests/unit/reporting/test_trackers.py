@@ -110,6 +110,28 @@ def test_wandb_gets_each_point_at_its_step(monkeypatch, tmp_path):
     assert logged[-1] == {f"{found.id}/shown": ((8, 6, 3), "step 10"), f"{found.id}/step": 10}
 
 
+def test_a_program_that_fails_is_told_nothing_more_and_the_run_goes_on(monkeypatch, tmp_path, capsys):
+    def gone(told):
+        raise OSError(28, "No space left on device")
+
+    run = SimpleNamespace(define_metric=lambda *given, **named: None, log=gone)
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **given: run))
+    follower = tracker("wandb", tmp_path)
+    for _ in range(2):
+        follower.finished(None, "ok", record({}))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("dpbench: --track wandb follows no longer: OSError: [Errno 28] No space left on device")
+
+
+def test_a_program_that_cannot_begin_is_one_line(monkeypatch, tmp_path):
+    def refuse(**given):
+        raise RuntimeError("No API key configured")
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=refuse))
+    with pytest.raises(DpbenchError, match=r"--track wandb cannot begin: .*No API key.*; `wandb login`, or WANDB_MODE"):
+        tracker("wandb", tmp_path)
+
+
 def test_a_missing_package_is_one_line(monkeypatch, tmp_path, dpbench):
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)

@@ -1,8 +1,12 @@
 """Paths in a suite file are meant as seen from that file."""
 
+from pathlib import Path
+
 import pytest
 
+from dpbench.models.spec import BackboneSpec
 from dpbench.protocols.known import loaded
+from dpbench.suite import preflight
 from dpbench.suite.files import beside
 
 SUITE = """
@@ -71,3 +75,28 @@ def test_built_in_suites_know_no_folder(folder, monkeypatch):
     (folder / "torch").mkdir()
     _, suite = loaded("quick")
     assert suite.dataset.name == "leaves"
+
+
+def test_files_of_a_network_of_ones_own_lie_beside_the_suite(folder, monkeypatch):
+    for name in ("net.py", "tail.onnx", "classes.npz"):
+        (folder / name).write_text("")
+    monkeypatch.chdir(folder.parent)
+    given = {"name": "net.py:build", "server": "tail.onnx", "class_embeddings": "classes.npz", "weights": "auto"}
+    found = beside({"backbones": [given], "backbone": given}, Path("team"))
+    expected = {
+        "name": "team/net.py:build",
+        "server": "team/tail.onnx",
+        "class_embeddings": "team/classes.npz",
+        "weights": "auto",
+    }
+    assert found == {"backbones": [expected], "backbone": expected}
+    assert beside({"backbones": [{"name": "resnet50.a1_in1k"}]}, Path("team"))["backbones"] == [
+        {"name": "resnet50.a1_in1k"}
+    ]
+
+
+def test_what_a_finished_run_rests_on_holds_its_class_embeddings():
+    plain = BackboneSpec(name="resnet10t", weights="w.pth")
+    named = plain.model_copy(update={"head": "zero-shot", "class_embeddings": "classes.npz"})
+    assert preflight.inputs([], [], plain) == [Path("w.pth")]
+    assert preflight.inputs([], [], named) == [Path("w.pth"), Path("classes.npz")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,7 @@ def test_a_model_of_another_size_is_a_line(pipeline: Path) -> None:
     victims = smooth(2, seed="victims", shape=(3, 8, 8))
     seen = observed(ProtectedModel, victims, smooth(16, seed="auxiliary", shape=(3, 8, 8)))
     seen = type(seen)(**{**vars(seen), "image_shape": (3, 8, 8)})
-    with pytest.raises(DpbenchError, match=r"expected 3 of 8x8"):
+    with pytest.raises(DpbenchError, match=r"expected 3 and 3, of \[8, 8\]"):
         attack.reconstruct(seen, generator=derive_generator(CPU, "attack"))
 
 
@@ -63,18 +62,12 @@ def test_other_files_are_refused_when_a_run_is_planned(pipeline: Path, tmp_path:
     (tmp_path / "model_index.json").write_text("{}")
     (tmp_path / "unet" / "config.json").write_text(json.dumps({"_class_name": "UNet2DConditionModel"}))
     with pytest.raises(DpbenchError, match="only models of pixels"):
-        configure(GuidedDiffusion, {"pipeline": str(tmp_path)}).assert_at_hand()
+        configure(GuidedDiffusion, {"pipeline": str(tmp_path)}).assert_fits((3, 16, 16))
     (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(DpbenchError, match="there is no file"):
+    with pytest.raises(DpbenchError, match=r"lacks unet/diffusion_pytorch_model\.safetensors"):
         configure(GuidedDiffusion, {"pipeline": str(tmp_path)})
     with pytest.raises(DpbenchError, match="without the rest"):
         configure(GuidedDiffusion, {"unet_config": str(pipeline / "unet" / "config.json")}).assert_at_hand()
-
-
-def test_without_diffusers_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None)
-    with pytest.raises(DpbenchError, match="pip install diffusers"):
-        GuidedDiffusion().assert_at_hand()
 
 
 class Constant(nn.Module):

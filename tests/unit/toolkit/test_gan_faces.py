@@ -6,6 +6,7 @@ import pytest
 import torch
 from dpbench_attacks import gan_faces
 from dpbench_attacks.gan_faces import FaceGanInversion, all_grey
+from dpbench_attacks.gan_progressive import ProgressiveGanInversion
 from parsing import parse_suite
 from tiny_suite import tiny_suite
 from torch import nn
@@ -59,10 +60,9 @@ class Head(nn.Module):
         return nn.functional.leaky_relu(self.conv(images * 2 - 1), 0.5)
 
 
-def test_finds_what_it_painted():
-    victims, known = painted(3, grey=True, seed="victims"), painted(32, grey=True, seed="known")
+def of_painted(victims, known):
     client = ProtectedModel(SplitModel(Head(), nn.Identity(), split_point="x", image_shape=(3, 64, 64), classes=2))
-    seen = Observation(
+    return Observation(
         released=client.release(victims).detach(),
         image_shape=(3, 64, 64),
         auxiliary=LabelledImages(known, torch.zeros(32, dtype=torch.int64)),
@@ -70,11 +70,24 @@ def test_finds_what_it_painted():
         client=client.eval().requires_grad_(False),
         remember=lambda *_, **__: pytest.fail("nothing is trained"),
     )
+
+
+def test_finds_what_it_painted():
+    victims, known = painted(3, grey=True, seed="victims"), painted(32, grey=True, seed="known")
+    seen = of_painted(victims, known)
     attack = FaceGanInversion(pool=64, restarts=1, search_steps=10, refine_steps=60)
     found = attack.reconstruct(seen, generator=derive_generator(CPU, "attack"))
     assert float(ssim_unchecked(found, victims).mean()) > 0.9
     assert torch.equal(found[:, :1].expand_as(found), found)
     assert seen.notes["converged"] is True
+
+
+def test_its_generator_is_searched_block_by_block_too():
+    victims = painted(2, seed="victims")
+    seen = of_painted(victims, painted(16, seed="known"))
+    attack = ProgressiveGanInversion(faces=True, pool=64, steps=15, encoder_steps=0)
+    found = attack.reconstruct(seen, generator=derive_generator(CPU, "attack"))
+    assert float(ssim_unchecked(found, victims).mean()) > 0.8
 
 
 def test_without_its_weights_it_is_refused_before_anything_runs(tmp_path, monkeypatch):

@@ -184,6 +184,12 @@ def test_names_tell_variants_of_an_attack_and_places_apart():
     found = rows([*elsewhere, *others])
     assert set(found) == {"rmle", "unsplit"}
     assert found["rmle"]["earns_on"] == "none (layer1); none (layer3)"
+    networks = [
+        record(attack, ssim, backbone=backbone, split_point=split)
+        for backbone, split in (("resnet10t", "layer1"), ("vit", "blocks.0"))
+        for attack, ssim in (("rmle", 0.8), ("gan", 0.1))
+    ]
+    assert rows(networks)["rmle"]["earns_on"] == "none (resnet10t); none (vit)"
     strengths = [
         record(attack, ssim, defense="gaussian", defense_args={"std": std, "kind": "plain"})
         for std in (0.5, 1.0)

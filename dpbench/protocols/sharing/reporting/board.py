@@ -133,7 +133,7 @@ def _rows(records: Sequence[SharingRecord]) -> list[dict[str, Any]]:
         ordered += sorted(rows, key=_order)
     for unit in _only_attacked(records):
         sent = _sent(unit)
-        meant = any(spec.arguments.get("form") == "code" for spec in sent.values())
+        meant = any(spec.only_attacked for spec in sent.values())
         untrained = {"status": "incomplete", "error": "attacked, but no training on it is in these runs"}
         row = _named(unit, called) | ({"status": "ok"} if meant else untrained) | leaks.of(sent)
         row["members"] = leaks.members(sent)

@@ -19,9 +19,10 @@ from dpbench.protocols.sharing.records import SharingRecord
 from dpbench.protocols.sharing.reporting.columns import FLOOR, SUBJECT, columns_with, varied_arguments
 from dpbench.protocols.sharing.reporting.plots import write_benefit, write_transfer
 from dpbench.protocols.sharing.reporting.transfer import build_transfer, matrices
-from dpbench.reporting.plots.plot_style import LABELS
+from dpbench.reporting.plots.plot_style import LABELS, PLOTTED
 from dpbench.suite.names import arguments_text
 from dpbench.text.shown_text import ERROR_LIMIT, clean
+from dpbench.text.tables import csv_text, in_markdown
 
 TRAINED_ON = {
     "own": "own data only",
@@ -65,11 +66,11 @@ def write_sharing_board(records: list[SharingRecord], board: pd.DataFrame, outpu
     if output.suffix == ".csv":
         write_csv(table, output)
     elif output.suffix == ".md":
-        text = str(_readable(table).to_markdown(index=False, disable_numparse=True)) + "\n"
+        text = str(_readable(table).map(in_markdown).to_markdown(index=False, disable_numparse=True)) + "\n"
         if plot != "transfer" and table["leakage"].notna().any():
             text += f"\n{NO_PRIVACY[0].upper()}{NO_PRIVACY[1:]}.\n"
         write_atomically(output, lambda path: path.write_text(text, encoding="utf-8"))
-    elif output.suffix in (".png", ".pdf", ".svg"):
+    elif output.suffix.lower() in PLOTTED:
         (write_transfer if plot == "transfer" else write_benefit)(table, output)
     else:
         raise DpbenchError(
@@ -81,7 +82,7 @@ def write_sharing_board(records: list[SharingRecord], board: pd.DataFrame, outpu
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """A table as a CSV file, atomically."""
-    text = str(table.to_csv(index=False, lineterminator="\n"))
+    text = csv_text(table)
     write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
 
 

@@ -71,15 +71,18 @@ class View:
 def viewed(seen: Observation) -> Observation:
     """The same observation through the best view: releases, queries and client up to the tap that shows most.
 
-    Without a server it is `seen` itself. What was chosen is noted.
+    Without a server it is `seen` itself. What was chosen is noted. A static attacker prepared for features of the
+    undefended client: where it finds nothing of their shape, it is left with their mean, which tells no victim apart.
     """
     server = seen.server
-    if server is None or (seen.query is None and seen.client is None):
+    if seen.query is None and seen.client is None:
         return seen
+    if server is None:
+        return seen if seen.adaptive else _readable(seen)
     view, words = _chosen(seen, server) if seen.adaptive else _static(seen, server)
-    seen.notes["view"] = words
+    seen.notes["view"] = words or "release"
     if view.kind == "release":
-        return seen
+        return seen if words else _readable(seen)
 
     def through(released: Tensor) -> Tensor:
         return view.of(server, released)
@@ -99,6 +102,19 @@ def viewed(seen: Observation) -> Observation:
             f"{what}-{name}" if depends_on == "query" else what, train, depends_on, owner=owner
         ),
     )
+
+
+def _readable(seen: Observation) -> Observation:
+    """What a static attacker can give to what it prepared: the release, or the mean of undefended features."""
+    query, images = seen.granted_query(), seen.auxiliary.images[:IMAGES].to(seen.released.device)
+    with torch.no_grad():
+        shape = query(images[:1]).shape[1:]
+        if seen.released.shape[1:] == shape:
+            return seen
+        mean = query(images).mean(0, keepdim=True)
+    seen.notes["view"] = f"nothing of the shape {tuple(shape)} that was prepared for: the mean of such features"
+    guess = mean.expand(len(seen.released), *shape)
+    return replace(seen, released=guess, again=(guess,) * len(seen.again))
 
 
 class _Query:
@@ -188,6 +204,7 @@ def _best(taps: tuple[Tensor, ...], images: Tensor, clearly: float = CLEARLY) ->
 def _static(seen: Observation, server: Server) -> tuple[View, str]:
     """The view, and it in words, of a static attacker: the tap most like features of the undefended client.
 
+    No words where nothing has the shape of such features.
     How much of the victims' features can be composed of those of auxiliary images, and how much there is beside: an
     order that is not that of undefended features shows in both.
     """
@@ -217,7 +234,9 @@ def _static(seen: Observation, server: Server) -> tuple[View, str]:
     taps = server.activations(victims.to(seen.released.dtype))
     distances = [float((parts(tap) - normal).abs().sum()) if tap.shape[1:] == shape else math.inf for tap in taps]
     best = min(range(len(taps)), key=distances.__getitem__)
-    if not distances[best] < min(LIKE_FEATURES, distances[0] / 2):
+    if math.isinf(distances[best]):
+        return View(), ""
+    if math.isfinite(distances[0]) and not distances[best] < min(LIKE_FEATURES, distances[0] / 2):
         return View(), "release"
     view = View("tap", best)
     return view, _in_words(view, len(taps), tuple(shape))

@@ -1,9 +1,18 @@
 """Which view of the server is taken: a later layer only where the release hides what it shows."""
 
+import dataclasses
+import math
+from collections.abc import Callable
+
+import pytest
 import torch
+from dpbench_attacks.decoder import Decoder
+from tiny_observation import observed
 from torch.nn import functional
 
-from dpbench.toolkit.view import CLEARLY_OF_NOISE, View, _best
+from dpbench.contract.attack import Observation
+from dpbench.contract.defense import ProtectedModel
+from dpbench.toolkit.view import CLEARLY_OF_NOISE, View, _best, viewed
 
 
 def alike(count: int, side: int) -> torch.Tensor:
@@ -51,3 +60,54 @@ def test_a_layer_that_averages_noise_away_is_no_view():
     view, (of_release, of_layer) = _best((release, around), images, CLEARLY_OF_NOISE)
     assert of_layer < 0.8 * of_release
     assert view == View()
+
+
+class Way:
+    """A server that computes these from a release, one after the other."""
+
+    def __init__(self, *steps: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.steps = steps
+
+    def activations(self, released: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return released, *(step(released) for step in self.steps)
+
+    def activation(self, released: torch.Tensor, place: int) -> torch.Tensor:
+        return self.activations(released)[place]
+
+
+def answer(released: torch.Tensor) -> torch.Tensor:
+    return released.flatten(1).sum(1, keepdim=True)
+
+
+def static(server: Way | None, released: torch.Tensor) -> Observation:
+    images = torch.rand(24, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    seen = observed(ProtectedModel, images[:4], images[4:])
+    return dataclasses.replace(seen, released=released, server=server, adaptive=False, again=(released,))
+
+
+def test_a_static_attacker_takes_what_has_the_shape_it_prepared_for_however_far_it_is():
+    shape = static(None, torch.zeros(4, 1)).granted_query()(torch.zeros(1, 3, 16, 16)).shape[1:]
+    released = torch.rand(4, math.prod(shape), generator=torch.Generator().manual_seed(1)) + 7
+    found = viewed(static(Way(lambda code: 10 * code.unflatten(1, shape), answer), released))
+    assert torch.equal(found.released, 10 * released.unflatten(1, shape))
+    assert "tap 1 of 2" in found.notes["view"]
+
+
+@pytest.mark.parametrize("server", [None, Way(answer)])
+def test_a_static_attacker_that_can_read_nothing_guesses_the_same_for_all(server):
+    seen = static(server, torch.rand(4, 10, generator=torch.Generator().manual_seed(1)))
+    found = viewed(seen)
+    query = seen.granted_query()
+    mean = query(seen.auxiliary.images).mean(0)
+    assert found.released.shape == (4, *mean.shape)
+    assert all(torch.allclose(one, mean, atol=1e-6) for one in (*found.released, *found.again[0]))
+    assert "nothing of the shape" in found.notes["view"]
+    decoder = Decoder(steps=2, width=8, blocks=1, batch_size=4)
+    images = decoder.reconstruct(seen, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(images, images[:1].expand_as(images))
+
+
+def test_a_static_attacker_who_reads_releases_is_given_them_as_they_are():
+    seen = static(None, torch.zeros(4, 1))
+    readable = dataclasses.replace(seen, released=seen.granted_query()(seen.auxiliary.images[:4]))
+    assert viewed(readable) is readable

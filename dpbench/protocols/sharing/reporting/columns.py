@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import re
+from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
 import pandas as pd
 
 from dpbench.board.columns import BoardKind, CsvTable, Layout, Row, arguments_of, assert_free, own_metrics
-from dpbench.board.files import NAMED
+from dpbench.board.files import NAMED, RANGES
+from dpbench.contract.metric import MetricFacts
 from dpbench.errors import DpbenchError
 from dpbench.suite.names import varying
 
@@ -115,7 +118,22 @@ def read_sharing_board(table: CsvTable) -> pd.DataFrame:
             board[column] = pd.to_numeric(board[column].replace("", None))
         except (ValueError, TypeError) as error:
             raise DpbenchError(f"board {table.path}: {column}: {error}; expected numbers") from error
+        _refuse_what_cannot_be(board[column], f"board {table.path}", own)
     return board
+
+
+def _refuse_what_cannot_be(figures: pd.Series[float], where: str, own: Mapping[str, MetricFacts]) -> None:
+    """An error where a figure is not finite, or outside the range of what its column begins with."""
+    column = str(figures.name)
+    of_whom = re.sub("_(public|own|query|weights|low|high)", "", column)
+    anything = (-math.inf, math.inf)
+    low, high = own[of_whom].range if of_whom in own else RANGES.get(of_whom, anything)
+    for number, value in enumerate(figures.astype(float), start=1):
+        if math.isinf(value) or value < low or value > high:
+            raise DpbenchError(
+                f"{where}, data row {number}: {column} is {value:g}, which it cannot be; expected a number between "
+                f"{low:g} and {high:g}"
+            )
 
 
 SHARING_BOARDS = BoardKind(

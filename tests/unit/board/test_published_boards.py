@@ -16,14 +16,14 @@ TABLES = sorted(path.stem for path in BOARDS.glob("*.csv"))
 PACKED = sorted(path.name.removesuffix(".jsonl.xz") for path in RECORDS.glob("*.jsonl.xz"))
 MISSING = tomllib.loads((RECORDS / "MISSING.toml").read_text(encoding="utf-8"))
 LARGEST = 1 << 20
-OTHER_TABLES = {"portfolio": ["--portfolio"]}
-"""Tables of records that are no board -> the options that make them."""
+FURTHER = {"portfolio": ["--portfolio"], "defenses": ["--equal-accuracy"]}
+"""Tables that are not what a run writes of itself -> the options that make them."""
 
 
 def sources(table: str) -> tuple[Path, list[str]]:
     """The records of a table, and the options that derive it from them."""
     name = table.removesuffix("-transfer")
-    options = ["--plot", "transfer"] if name != table else OTHER_TABLES.get(table, [])
+    options = ["--plot", "transfer"] if name != table else FURTHER.get(table, [])
     return RECORDS / f"{name}.jsonl.xz", options
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from dpbench.board import cells
 from dpbench.contract.plugin import Plugin
+from dpbench.contract.spec import PLUS
 from dpbench.machine.environment import same_machine
 from dpbench.records.record import Record
 from dpbench.suite.words import built_in
@@ -25,7 +26,8 @@ def contradictions(records: Sequence[Record]) -> Iterator[tuple[str, str]]:
 
 def _within(record: Record) -> Iterator[str]:
     for sort, name in (("defense", record.cell.defense.name), ("attack", record.cell.attack.name)):
-        if name not in built_in(Plugin) and sort not in record.apart:
+        own = set(name.split(PLUS)) <= built_in(Plugin).keys()
+        if not own and sort not in record.apart:
             yield f"its {sort} {name!r} is none of dpbench's and ran where figures are made; run it again"
     if record.words is not None:
         split, defense = f"{record.cell.backbone.name} {record.cell.split_point}", record.words.defense

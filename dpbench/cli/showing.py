@@ -99,7 +99,8 @@ def write_shown(directory: Path, found: Sequence[Shown], output: Path) -> None:
         DpbenchError: another ending than .png, what it takes is gone from the run, the victims differ, or the file
             cannot be written.
     """
-    if output.suffix.lower() != ".png":
+    device_or_folder = output.exists() and not output.is_file()
+    if output.suffix.lower() != ".png" and not device_or_folder:
         raise DpbenchError(f"--output {output}: a picture of reconstructions ends in .png")
     if is_archive(directory):
         raise DpbenchError(f"{directory} holds records alone, no images; give the run directory that they are of")

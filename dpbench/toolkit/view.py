@@ -205,6 +205,7 @@ def _static(seen: Observation, server: Server) -> tuple[View, str]:
     """The view, and it in words, of a static attacker: the tap most like features of the undefended client.
 
     No words where nothing has the shape of such features.
+
     How much of the victims' features can be composed of those of auxiliary images, and how much there is beside: an
     order that is not that of undefended features shows in both.
     """

@@ -266,7 +266,7 @@ def _attack_names(cells: Sequence[Cell]) -> dict[Cell, str]:
 def _setting_names(names: Sequence[RowName]) -> dict[RowName, str]:
     """A defense with the parameters that tell its settings apart; with its place where there are several."""
     places = {name: dict(zip(("dataset", "backbone", "split", "seed"), name.group, strict=True)) for name in names}
-    told = _needed(varying(list(places.values())), list(places.values()))
+    told = _telling_apart(list(places.values()))
     found = {}
     for defense, same in grouped(names, lambda name: name.defense).items():
         peers = [dict(name.arguments) for name in same]
@@ -278,13 +278,14 @@ def _setting_names(names: Sequence[RowName]) -> dict[RowName, str]:
     return found
 
 
-def _needed(keys: Sequence[str], places: Sequence[Mapping[str, str]]) -> list[str]:
-    """Those keys that tell the places apart: without a split point where each network has its own."""
-    needed = list(keys)
-    for key in reversed(keys):
+def _telling_apart(places: Sequence[Mapping[str, str]]) -> list[str]:
+    """As few keys as tell the places apart: without a split point where each network has its own."""
+
+    def told(keys: Sequence[str]) -> int:
+        return len({tuple(place[key] for key in keys) for place in places})
+
+    needed = list(places[0]) if places else []
+    for key in reversed(needed):
         others = [other for other in needed if other != key]
-        if len({tuple(place[other] for other in others) for place in places}) == len(
-            {tuple(place[other] for other in needed) for place in places}
-        ):
-            needed = others
+        needed = others if told(others) == told(needed) else needed
     return needed

@@ -5,16 +5,11 @@ import os
 import numpy as np
 import pytest
 import torch
-from image_folders import flat_folder, refused, same, spec
+from image_folders import refused, same, spec
 
 from dpbench.data import images
 from dpbench.data.datasets import load_parts
 from dpbench.errors import DpbenchError
-
-
-@pytest.fixture
-def flat(tmp_path):
-    return flat_folder(tmp_path)
 
 
 def cache_file(cache):

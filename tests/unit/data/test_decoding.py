@@ -7,17 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image_folders import flat_folder, noise
+from image_folders import noise
 from PIL import Image
 
 from dpbench.data import images
 from dpbench.data.images import content_hash, to_uint8_array
 from dpbench.errors import DpbenchError
-
-
-@pytest.fixture
-def flat(tmp_path):
-    return flat_folder(tmp_path)
 
 
 def saved(image, ending="png", **options):

@@ -7,22 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image_folders import check_parts, divided_folder, fill, flat_folder, refused, same, spec
+from image_folders import check_parts, fill, refused, same, spec
 from PIL import Image
 
 from dpbench.data import datasets, division, images
 from dpbench.data.datasets import fingerprint, load_parts
 from dpbench.data.images import content_hash, to_uint8_array
-
-
-@pytest.fixture
-def flat(tmp_path):
-    return flat_folder(tmp_path)
-
-
-@pytest.fixture
-def split(tmp_path):
-    return divided_folder(tmp_path)
 
 
 def test_a_flat_folder(flat, tmp_path):

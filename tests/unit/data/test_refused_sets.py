@@ -5,22 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
-from image_folders import divided_folder, fill, flat_folder, refused, spec
+from image_folders import fill, refused, spec
 from PIL import Image
 
 from dpbench.data.datasets import fingerprint
 from dpbench.data.embedded import leaves
 from dpbench.errors import DpbenchError
-
-
-@pytest.fixture
-def flat(tmp_path):
-    return flat_folder(tmp_path)
-
-
-@pytest.fixture
-def split(tmp_path):
-    return divided_folder(tmp_path)
 
 
 def test_shared_images_are_refused(tmp_path, monkeypatch):

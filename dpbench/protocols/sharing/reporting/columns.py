@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import pandas as pd
 
 from dpbench.board.columns import BoardKind, CsvTable, Layout, Row, arguments_of, assert_free, own_metrics
-from dpbench.board.files import NAMED, RANGES
+from dpbench.board.files import NAMED, RANGES, assert_can_be
 from dpbench.contract.metric import MetricFacts
 from dpbench.errors import DpbenchError
 from dpbench.suite.names import varying
@@ -129,11 +129,8 @@ def _refuse_what_cannot_be(figures: pd.Series[float], where: str, own: Mapping[s
     anything = (-math.inf, math.inf)
     low, high = own[of_whom].range if of_whom in own else RANGES.get(of_whom, anything)
     for number, value in enumerate(figures.astype(float), start=1):
-        if math.isinf(value) or value < low or value > high:
-            raise DpbenchError(
-                f"{where}, data row {number}: {column} is {value:g}, which it cannot be; expected a number between "
-                f"{low:g} and {high:g}"
-            )
+        if not math.isnan(value):
+            assert_can_be(value, low, high, f"{where}, data row {number}: {column} is {value:g}")
 
 
 SHARING_BOARDS = BoardKind(

@@ -31,7 +31,7 @@ from dpbench.board.columns import (
     tidy,
 )
 from dpbench.errors import DpbenchError
-from dpbench.metrics.table import CALIBRATED
+from dpbench.metrics.table import CALIBRATED, assert_can_be
 from dpbench.metrics.table import RANGES as METRIC_RANGES
 from dpbench.text.shown_text import LIMIT, clean
 from dpbench.text.tables import csv_text, in_markdown, unmarked
@@ -279,20 +279,6 @@ def _figure(column: str, value: str, separator: str, where: str, ranges: Mapping
     low, high = ranges.get(stem if stem in MEANS or stem in ranges else column, NOT_NEGATIVE)
     assert_can_be(number, low, high, f"{where}: {column} is {value}", whole=column in COUNTS)
     return number
-
-
-def assert_can_be(number: float, low: float, high: float, said: str, *, whole: bool = False) -> None:
-    """Refuse a figure that is not finite or outside its range, and a count that is no whole number.
-
-    Raises:
-        DpbenchError: it begins with `said`, which names the figure and where it stands.
-    """
-    if math.isfinite(number) and low <= number <= high and not (whole and number != round(number)):
-        return
-    bounds = f" between {low:g} and {high:g}" if math.isfinite(high) else f" at least {low:g}"
-    expected = bounds if math.isfinite(low) else ", finite"
-    kind = "a whole number" if whole else "a number"
-    raise DpbenchError(f"{said}, which it cannot be; expected {kind}{expected}")
 
 
 def _refuse_interval(row: Mapping[str, float], where: str, means: Mapping[str, int]) -> None:

@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING, ClassVar
 
 from dpbench.contract.metric import Closer, Metric
+from dpbench.errors import DpbenchError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,3 +110,17 @@ def label_of(name: str) -> str:
 def range_of(name: str) -> tuple[float, float]:
     """See `RANGES`."""
     return RANGES.get(name, (-math.inf, math.inf))
+
+
+def assert_can_be(number: float, low: float, high: float, said: str, *, whole: bool = False) -> None:
+    """Refuse a figure that is not finite or outside its range, and a count that is no whole number.
+
+    Raises:
+        DpbenchError: it begins with `said`, which names the figure and where it stands.
+    """
+    if math.isfinite(number) and low <= number <= high and not (whole and number != round(number)):
+        return
+    bounds = f" between {low:g} and {high:g}" if math.isfinite(high) else f" at least {low:g}"
+    expected = bounds if math.isfinite(low) else ", finite"
+    kind = "a whole number" if whole else "a number"
+    raise DpbenchError(f"{said}, which it cannot be; expected {kind}{expected}")

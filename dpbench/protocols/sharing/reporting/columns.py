@@ -10,9 +10,10 @@ from typing import Literal, get_args
 import pandas as pd
 
 from dpbench.board.columns import BoardKind, CsvTable, Layout, Row, arguments_of, assert_free, own_metrics
-from dpbench.board.files import NAMED, RANGES, assert_can_be
+from dpbench.board.files import NAMED, RANGES
 from dpbench.contract.metric import MetricFacts
 from dpbench.errors import DpbenchError
+from dpbench.metrics.table import assert_can_be
 from dpbench.suite.names import varying
 
 FIGURES = ("ssim", "psnr_db", "lpips")

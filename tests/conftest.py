@@ -7,26 +7,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is loaded, here and in w
 
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from command_line import Outcome, environment
 
 from dpbench.cli import app as cli
-
-
-@dataclass
-class Outcome:
-    status: int
-    out: str
-    err: str
-
-
-def refused(outcome: Outcome, *words: str) -> None:
-    """One line that holds these words, and the status of bad input."""
-    assert outcome.status == 2, outcome
-    (line,) = outcome.err.strip().splitlines()
-    assert [word for word in words if word not in line] == [], line
 
 
 @pytest.fixture(scope="session")
@@ -81,11 +67,6 @@ def smoke_run(tmp_path_factory, cache) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, env=environment(cache), check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return output
-
-
-def environment(cache: Path, **more: str) -> dict[str, str]:
-    """For subprocesses."""
-    return {**os.environ, "DPBENCH_CACHE": str(cache), "COLUMNS": "120", **more}
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from conftest import environment
+from command_line import environment
 from tiny_suite import tiny_suite
 
 from dpbench.records import store

@@ -7,7 +7,7 @@ import time
 import pandas as pd
 import psutil
 import pytest
-from conftest import environment
+from command_line import environment
 
 FASTER = 1.3
 """At least so much, where each has a core."""

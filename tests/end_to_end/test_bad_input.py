@@ -7,7 +7,7 @@ import textwrap
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import refused
+from command_line import refused
 from PIL import Image
 from tiny_suite import SUITE
 

@@ -6,7 +6,7 @@ import os
 import pytest
 import timm
 import torch
-from conftest import refused
+from command_line import refused
 from tiny_suite import SUITE
 
 from dpbench.records import store

@@ -10,7 +10,7 @@ import threading
 import pytest
 import safetensors.torch
 import timm
-from conftest import environment
+from command_line import environment
 from huggingface_hub import constants
 from tiny_suite import tiny_suite
 

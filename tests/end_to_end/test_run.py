@@ -9,7 +9,7 @@ import time
 
 import pandas as pd
 import pytest
-from conftest import environment
+from command_line import environment
 from PIL import Image
 from tiny_suite import tiny_suite
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import refused
+from command_line import refused
 from dpbench_attacks.decoder import Decoder
 from dpbench_defenses.resynthesis import Resynthesis
 from shared_suite import TINY, of_kind, quiet, suite

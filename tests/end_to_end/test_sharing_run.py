@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import refused
+from command_line import refused
 from PIL import Image
 from shared_suite import TINY, of_kind, quiet
 

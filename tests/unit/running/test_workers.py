@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from conftest import environment
+from command_line import environment
 from drivers import run, several
 from parsing import parse_suite
 from tiny_suite import SUITE

@@ -82,7 +82,7 @@ class Disco(Training):
     network is frozen, where the paper trains client and server too; the reconstructors stand in for the paper's
     predictor of a private attribute; the pruner reads each channel's mean and spread over positions; the mask is hard
     at every release, the paper's sigmoid of temperature 0.03 gives its gradient; the threshold is that of the
-    score at rank floor(share * C).
+    score at rank floor(share * C), and goes with all that equal it: where scores saturate, more is dropped.
 
     The mask is seen in the release and depends on the image: attackers condition on it.
     """

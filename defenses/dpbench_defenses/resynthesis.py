@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from dpbench.contract.defense import Defense, ProtectedModel, SplitModel
+from dpbench.contract.defense import AdditiveNoise, Defense, ProtectedModel, SplitModel
 from dpbench.contract.feature_transform import feature_batches
 from dpbench.contract.images import LabelledImages
 from dpbench.machine.devices import autocast
@@ -94,6 +94,14 @@ class Resynthesised(ProtectedModel):
         if self.coded:
             return self.code(features, generator=generator).to(features.dtype)
         return self.resynthesised(features, generator=generator)
+
+    def location(self, images: Tensor) -> Tensor:
+        """The code (N, ...) without its noise, where the code is what is released."""
+        return self.clean_code(self.features(images).float())
+
+    def noise(self) -> AdditiveNoise | None:
+        """Gaussian, where the code is what is released; of features written from a noisy code no density is known."""
+        return AdditiveNoise("gaussian", self.noise_std) if self.coded and self.noise_std else None
 
     def predict(self, released: Tensor) -> Tensor:
         """Server side: what was released -> logits (N, classes)."""

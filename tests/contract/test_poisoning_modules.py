@@ -24,6 +24,7 @@ from split_networks import (
 )
 from torch import Tensor, nn
 
+from dpbench.border import claims
 from dpbench.contract.defense import SplitModel
 from dpbench.contract.images import LabelledImages
 from dpbench.errors import DpbenchError
@@ -141,6 +142,17 @@ class TestResynthesis:
         torch.testing.assert_close(coded.written(code), features)
         torch.testing.assert_close(coded.predict(code), written.predict(features))
         assert "form" not in make("resynthesis").model_dump(mode="json")
+
+    def test_noise_is_stated_of_the_code_alone(self, split: SplitModel) -> None:
+        settings = {"noise": 0.5, "batch_size": 16}
+        written, coded = (fitted(make("resynthesis", form=form, **settings), split) for form in ("features", "code"))
+        images = pictures(64).images
+        assert written.noise() is None
+        noise = coded.noise()
+        assert noise is not None
+        assert (noise.distribution, noise.scale) == ("gaussian", 0.5)
+        assert claims.refuted(coded, noise, images, generator()) == ""
+        assert fitted(make("resynthesis", form="code", noise=0.0), split).noise() is None
 
     def test_keeps_what_the_network_computes_and_not_the_features(self) -> None:
         split, private, test = conv_split(), pictures(512, 1), pictures(128, 3)

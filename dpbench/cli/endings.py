@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -31,8 +32,14 @@ STATUSES = (
 
 GO_ON = "what is finished is kept: run the same command again to go on"
 
-_STOPS = ("SIGTERM", "SIGHUP")
-"""Signals that stop a command as Ctrl-C does."""
+_STOPS = ("SIGINT", "SIGTERM", "SIGHUP")
+"""Signals that stop a command: Ctrl-C and what does the same."""
+
+_ONCE_SECONDS = 1.0
+"""A terminal and a program between may both pass on one Ctrl-C: so soon after the first it is the same."""
+
+_stopped: list[tuple[KeyboardInterrupt, float]] = []
+"""What a signal has raised, and when; a library that is loading may swallow it, and end in an error of its own."""
 
 _ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -79,13 +86,22 @@ def run_to_the_end(app: typer.Typer) -> None:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Signals that stop a process arrive as a `KeyboardInterrupt` that holds their number."""
+    """Signals that stop a process arrive as a `KeyboardInterrupt`, which holds the number of all but Ctrl-C.
+
+    A second one ends the process where it stands: what it was about to tidy up may be what hangs.
+    """
     owner = os.getpid()
+    _stopped.clear()
 
     def stop(number: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:  # a forked worker: it has nothing to keep
             os._exit(128 + number)
-        raise KeyboardInterrupt(number)
+        if not _stopped:
+            _stopped.append((KeyboardInterrupt(*[number] * (number != signal.SIGINT)), time.monotonic()))
+            raise _stopped[0][0]
+        if time.monotonic() - _stopped[0][1] > _ONCE_SECONDS:
+            os.write(2, f"dpbench: stopped at once; {GO_ON}\n".encode())
+            os._exit(128 + number)
 
     signals = [getattr(signal, name) for name in _STOPS if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
@@ -105,6 +121,8 @@ def ending(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError) or _by_broken_pipe(error):
         return BROKEN_PIPE  # `dpbench ... | head`: the reader has what it wanted
     debug(error)
+    if _stopped and not isinstance(error, (DpbenchError, OSError)):
+        error = _stopped[0][0]
     with suppress(OSError):
         print(f"dpbench: {clean(_line(error), ERROR_LIMIT)}", file=sys.stderr, flush=True)
     if is_interrupt(error):

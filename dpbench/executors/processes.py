@@ -106,7 +106,7 @@ def _starting(job: Job) -> Any:
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([worker.__name__, *job.modules])
-    with _threads_that_sleep():
+    with _threads_that_sleep(), _deaf_to_ctrl_c():
         forkserver.ensure_running()
     return context
 
@@ -122,6 +122,22 @@ def _threads_that_sleep() -> Iterator[None]:
         del os.environ[WAITING]
         if before is not None:
             os.environ[WAITING] = before
+
+
+@contextlib.contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """What is started in here never hears of Ctrl-C, which is for the driver."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # started later, it would lift the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Worker:
@@ -141,7 +157,7 @@ class _Worker:
         self._process = context.Process(
             target=worker.live, args=(theirs, one_gpu(number)), name=f"dpbench-worker-{number}"
         )
-        with _threads_that_sleep():
+        with _threads_that_sleep(), _deaf_to_ctrl_c():
             self._process.start()
         theirs.close()
         self._started = False

@@ -1,6 +1,7 @@
 """Worker processes: what ends in one costs its own task only, and nothing outlives the run."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import pytest
 from jobs import Behaving
 
 from dpbench.errors import DpbenchError
+from dpbench.executors import processes
 from dpbench.executors.executor import Lost, Means, Task
 from dpbench.executors.processes import Processes
 
@@ -39,6 +41,23 @@ def gone(pid: int) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def test_ctrl_c_does_not_meet_a_worker_that_starts(start, monkeypatch, capfd):
+    begin = processes._Worker.__init__
+
+    def interrupted(self, *given):
+        begin(self, *given)
+        for _ in range(3):  # as a terminal sends it to all that run in it
+            os.kill(self._process.pid, signal.SIGINT)
+            time.sleep(0.01)
+
+    monkeypatch.setattr(processes._Worker, "__init__", interrupted)
+    executor = start(workers=1)
+    pid = executor.submit(task("worker")).result()
+    assert executor.submit(task("worker")).result() == pid
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert capfd.readouterr().err == ""
 
 
 def test_a_death_a_hang_and_an_error_cost_their_own_task_alone(start):

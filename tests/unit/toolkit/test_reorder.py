@@ -7,10 +7,11 @@ import pytest
 import torch
 from dpbench_attacks.decoder import Decoder
 from dpbench_attacks.reorder import Reordering
+from dpbench_attacks.rmle import RegularisedMaximumLikelihood
 from tiny_observation import observed
 from torch import Tensor
 
-from dpbench.contract.attack import Observation
+from dpbench.contract.attack import Attack, Observation
 from dpbench.contract.defense import ProtectedModel
 from dpbench.machine.randomness import derive_generator
 from dpbench.testing.tiny import CPU, smooth
@@ -52,7 +53,7 @@ def observe(model: type[ProtectedModel], layout: str = "maps") -> tuple[Observat
     return observed(model, victims, landscapes(320, "auxiliary"), layout=layout), victims
 
 
-def psnr_db(attack: Decoder | Reordering, seen: Observation, victims: Tensor) -> float:
+def psnr_db(attack: Attack, seen: Observation, victims: Tensor) -> float:
     images = attack.reconstruct(seen, generator=derive_generator(CPU, "attack"))
     return float(piq.psnr(images, victims))
 
@@ -62,13 +63,33 @@ def test_tokens_are_put_back_to_their_places(model: type[ProtectedModel], layout
     seen, victims = observe(model, layout)
     attack, client = Reordering(**SMALL), seen.granted_client()
     assert attack._shuffles(seen, client)
-    found = attack._in_order(seen, client).released
+    _, ordered = attack._in_order(seen, client)
+    found = ordered.released
     features = client.features(victims)
     there = found != 0
     assert found.shape == features.shape
     assert seen.notes["tokens_placed"] > 0.9  # type: ignore[operator]
     assert there.float().mean() == pytest.approx(seen.released.numel() / features.numel(), abs=0.05)
     assert (found - features)[there].square().mean() < 0.1 * features.var()
+
+
+@pytest.mark.parametrize(("model", "layout"), [(Shuffling, "maps"), (DroppingTokens, "tokens")])
+def test_a_search_puts_right_what_was_placed_wrong(model: type[ProtectedModel], layout: str) -> None:
+    seen, victims = observe(model, layout)
+    hasty = SMALL | {"steps": 40}  # places many tokens wrong
+    decoded = psnr_db(Reordering(**hasty), seen, victims)
+    seen.notes.clear()
+    assert psnr_db(Reordering(**hasty, then="rmle", search_steps=80), seen, victims) > decoded + 2
+    assert seen.notes["rounds"] > 1  # type: ignore[operator]
+
+
+def test_a_search_of_what_is_in_order_is_that_of_rmle() -> None:
+    seen, victims = observe(ProtectedModel)
+    short = {"steps": 60} | {f"decoder_{name}": value for name, value in DECODER.items()}
+    own = psnr_db(Reordering(**short, then="rmle", search_steps=20), seen, victims)
+    other = RegularisedMaximumLikelihood(**short | {"steps": 20})
+    assert own == psnr_db(other, dataclasses.replace(seen, notes={}), victims)
+    assert "then" not in Reordering().model_dump(mode="json")
 
 
 @pytest.mark.parametrize("layout", ["maps", "tokens", "flat"])

@@ -15,7 +15,8 @@ from dpbench.contract.attack import Attack, Client, Observation
 from dpbench.contract.threat import Needs
 from dpbench.machine.devices import place
 from dpbench.models.training import one_cycle
-from dpbench.plugins.registry import register
+from dpbench.plugins.configuring import configure
+from dpbench.plugins.registry import attacks, register
 from dpbench.text.hashing import content_hash
 from dpbench.toolkit.inverse_training import InverseTraining
 from dpbench.toolkit.inversion import channel_axis, initialise, pooled, victim_releases
@@ -31,7 +32,6 @@ from dpbench_attacks._token_order import (
     tokens_of,
     true_places,
 )
-from dpbench_attacks.rmle import RegularisedMaximumLikelihood
 
 PROBES = 32
 """Auxiliary images on which the client is looked at."""
@@ -99,11 +99,11 @@ class Reordering(Attack):
         decoder = InverseTraining.of(self).within(through)
         return decoder.apply(decoder.trained(through), pooled(victim_releases(through)))
 
-    def _search(self) -> RegularisedMaximumLikelihood:
+    def _search(self) -> Attack:
         """A short one, from what the same decoder makes of the tokens."""
         names = ("decoder_steps", "decoder_width", "decoder_blocks", "decoder_batch_size")
         decoder = {name: getattr(self, name) for name in names}
-        return RegularisedMaximumLikelihood(steps=self.search_steps, **decoder)
+        return configure(attacks()["rmle"], {"steps": self.search_steps, **decoder})
 
     def _searched(self, seen: Observation, placed: Observation, order: Order, generator: torch.Generator) -> Tensor:
         """Search, place the tokens anew, and so on; `placed` holds the order to begin with."""

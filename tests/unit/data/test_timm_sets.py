@@ -128,6 +128,7 @@ def test_no_training_split(hub, tmp_path):
 def test_a_download_that_fails(tmp_path):
     # a proxy that refuses: a machine without a network, also where there is one
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("urllib.request._opener", None)  # made once for all of a process, with the proxies of that time
         for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
             patch.setenv(name, "http://127.0.0.1:9")
         for name in ("no_proxy", "NO_PROXY"):

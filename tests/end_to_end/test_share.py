@@ -2,7 +2,7 @@
 
 import math
 
-import conftest
+import command_line
 import pytest
 import safetensors.torch
 import timm
@@ -58,7 +58,7 @@ def export(suite, dpbench, tmp_path):
 
 
 def refused(outcome, *words):
-    conftest.refused(outcome, *words)
+    command_line.refused(outcome, *words)
     assert outcome.out == ""
 
 

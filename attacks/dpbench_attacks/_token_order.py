@@ -48,10 +48,6 @@ class Order:
             ordered.append(self._laid(tokens, places))
         return torch.cat(ordered)
 
-    def moved(self, one: Tensor, other: Tensor) -> float:
-        """Share of places at which two releases in order (N, *shape) hold different tokens."""
-        return float((tokens_of(one) != tokens_of(other)).any(2).float().mean())
-
     def features(self, images: Tensor) -> Tensor:
         """See `Client`."""
         return self.client.features(images)
@@ -136,6 +132,11 @@ def tokens_of(features: Tensor) -> Tensor:
     if features.ndim == 3:
         return features
     return features.movedim(channel_axis(tuple(features.shape)), -1).flatten(1, 2)
+
+
+def changed(one: Tensor, other: Tensor) -> float:
+    """Share of places at which two releases in order (N, ...) hold different tokens."""
+    return float((tokens_of(one) != tokens_of(other)).any(2).float().mean())
 
 
 def present(tokens: Tensor) -> Tensor:

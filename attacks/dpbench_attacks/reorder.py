@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -26,6 +25,7 @@ from dpbench_attacks._token_order import (
     Order,
     Placing,
     assigned,
+    changed,
     channels_of,
     present,
     standardised,
@@ -95,14 +95,13 @@ class Reordering(Attack):
             if self.then == "rmle":
                 return self._searched(seen, through, order, generator)
         elif self.then == "rmle":
-            return self._search().reconstruct(seen, generator=generator)
+            return self._search().reconstruct(replace(through, server=None), generator=generator)  # it was looked at
         decoder = InverseTraining.of(self).within(through)
         return decoder.apply(decoder.trained(through), pooled(victim_releases(through)))
 
     def _search(self) -> Attack:
         """A short one, from what the same decoder makes of the tokens."""
-        names = ("decoder_steps", "decoder_width", "decoder_blocks", "decoder_batch_size")
-        decoder = {name: getattr(self, name) for name in names}
+        decoder = {name: value for name, value in self if name.startswith("decoder_")}
         return configure(attacks()["rmle"], {"steps": self.search_steps, **decoder})
 
     def _searched(self, seen: Observation, placed: Observation, order: Order, generator: torch.Generator) -> Tensor:
@@ -110,26 +109,21 @@ class Reordering(Attack):
         query, raw, search = seen.granted_query(), victim_releases(seen), self._search()
         trained = placed.remember
         kept: dict[str, dict[str, Tensor]] = {}
-
-        def remember(
-            name: str,
-            train: Callable[[torch.Generator], dict[str, Tensor]],
-            depends_on: Literal["auxiliary", "query"],
-            *,
-            owner: tuple[str, str] | None = None,
-        ) -> dict[str, Tensor]:
-            if name not in kept:
-                kept[name] = trained(name, train, depends_on, owner=owner)
-            return kept[name]
-
-        placed = replace(placed, client=order, server=None, remember=remember)
+        placed = replace(
+            placed,
+            client=order,
+            server=None,
+            remember=lambda name, train, depends_on, *, owner=None: (
+                kept.get(name) or kept.setdefault(name, trained(name, train, depends_on, owner=owner))
+            ),
+        )
         InverseTraining.of(self).within(placed).trained(placed)  # on the true order; what follows guesses, as it must
         for number in range(ROUNDS):
             notes: dict[str, object] = {}
             guessing = replace(placed, query=lambda images: order.guessed(query(images)), notes=notes)
             images = search.reconstruct(guessing, generator=generator)
             released, *again = (order.nearest(release, images) for release in raw)
-            moved = order.moved(released, placed.released)
+            moved = changed(released, placed.released)
             seen.notes.update(notes | {"rounds": number + 1, "tokens_moved": round(moved, 4)})
             pair = {name: notes[name] for name in ("total_variation", "nearness")}
             if not moved or not all(isinstance(weight, float) for weight in pair.values()):

@@ -38,8 +38,8 @@ _STOPS = ("SIGINT", "SIGTERM", "SIGHUP")
 _ONCE_SECONDS = 1.0
 """A terminal and a program between may both pass on one Ctrl-C: so soon after the first it is the same."""
 
-_stopped: list[tuple[KeyboardInterrupt, float]] = []
-"""What a signal has raised, and when; a library that is loading may swallow it, and end in an error of its own."""
+_stopped: list[KeyboardInterrupt] = []
+"""What a signal has raised; a library that is loading may swallow it, and end in an error of its own."""
 
 _ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -91,15 +91,18 @@ def _stoppable() -> Iterator[None]:
     A second one ends the process where it stands: what it was about to tidy up may be what hangs.
     """
     owner = os.getpid()
+    since = 0.0
     _stopped.clear()
 
     def stop(number: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:  # a forked worker: it has nothing to keep
             os._exit(128 + number)
+        nonlocal since
         if not _stopped:
-            _stopped.append((KeyboardInterrupt(*[number] * (number != signal.SIGINT)), time.monotonic()))
-            raise _stopped[0][0]
-        if time.monotonic() - _stopped[0][1] > _ONCE_SECONDS:
+            since = time.monotonic()
+            _stopped.append(KeyboardInterrupt() if number == signal.SIGINT else KeyboardInterrupt(number))
+            raise _stopped[0]
+        if time.monotonic() - since > _ONCE_SECONDS:
             os.write(2, f"dpbench: stopped at once; {GO_ON}\n".encode())
             os._exit(128 + number)
 
@@ -122,7 +125,7 @@ def ending(error: BaseException) -> int:
         return BROKEN_PIPE  # `dpbench ... | head`: the reader has what it wanted
     debug(error)
     if _stopped and not isinstance(error, (DpbenchError, OSError)):
-        error = _stopped[0][0]
+        error = _stopped[0]
     with suppress(OSError):
         print(f"dpbench: {clean(_line(error), ERROR_LIMIT)}", file=sys.stderr, flush=True)
     if is_interrupt(error):

@@ -79,7 +79,9 @@ class Processes(Executor):
             return one
 
     def _end(self, one: _Worker) -> None:
+        """For the thread that talks to it, or where none does: nobody else may hang up."""
         one.kill()
+        one.hang_up()
         with self._lock:
             if one in self._all:
                 self._all.discard(one)
@@ -93,6 +95,8 @@ class Processes(Executor):
         for one in everybody:
             one.kill()
         self._threads.shutdown(wait=True, cancel_futures=True)
+        for one in list(self._all):
+            self._end(one)
 
 
 def _starting(job: Job) -> Any:
@@ -206,8 +210,11 @@ class _Worker:
         return f": exit status {status}"
 
     def kill(self) -> None:
-        """End it, and what it started, whatever they do."""
+        """End it, and what it started, whatever they do; whoever waits for its answer hears that it has ended."""
         worker.kill(self._process.pid)
         self._process.kill()
         self._process.join()
+
+    def hang_up(self) -> None:
+        """Close the line to it: a thread that still read from it would read whatever is opened next."""
         self._line.close()

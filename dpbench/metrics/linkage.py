@@ -66,7 +66,8 @@ def link_ranks(released: Tensor, candidates: Sequence[Images], query: Query, *, 
 
     Args:
         released: (V, ...) the victims' features; of several releases their mean.
-        candidates: M images (3,H,W) in [0,1] in one part or several; the first V, in the first part, are the victims'.
+        candidates: M images (3,H,W) in [0,1] in one part or several, which may be empty but for the first; its first V
+            are the victims'.
         query: images -> releases, with fresh randomness at each call.
         draws: of each candidate, where releases are stochastic.
 
@@ -81,7 +82,7 @@ def link_ranks(released: Tensor, candidates: Sequence[Images], query: Query, *, 
     victims = ((released.float() - centre) / unit).flatten(1)
     at_once = max(1, min(AT_ONCE, VALUES // max(1, released[0].numel())))
     parts = []
-    for images in (images for part in candidates for images in part.split(at_once)):
+    for images in (images for part in candidates if len(part) for images in part.split(at_once)):
         batch = images.to(released.device)
         codes = torch.stack([query(batch).float() for _ in range(drawn)]).mean(0)
         parts.append(_squared(victims, (kept * (codes - centre) / unit).flatten(1)))

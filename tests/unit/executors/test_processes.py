@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import psutil
@@ -41,6 +42,30 @@ def gone(pid: int) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def test_a_run_that_is_stopped_hangs_up_on_each_worker_once(start, monkeypatch):
+    hang_up = Connection._close
+    closed = []
+
+    def slowly(self):
+        closed.append(self)
+        time.sleep(0.2)  # a second that closes meanwhile finds nothing there, or another's line
+        hang_up(self)
+
+    executor = start(workers=4)
+    idle = executor.submit(task("worker")).result()
+    futures = [executor.submit(task("sleep 60")) for _ in range(3)]
+    while executor._idle:
+        time.sleep(0.01)
+    pids = [one._process.pid for one in executor._all]
+    monkeypatch.setattr(Connection, "_close", slowly)
+    executor.close()
+    assert idle in pids
+    assert all(gone(pid) for pid in pids)
+    assert len(closed) == len(set(map(id, closed)))
+    for future in futures:
+        assert isinstance(future.exception(), Lost)
 
 
 def test_ctrl_c_does_not_meet_a_worker_that_starts(start, monkeypatch, capfd):

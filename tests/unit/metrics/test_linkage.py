@@ -27,6 +27,14 @@ def test_a_deterministic_release_names_every_victim_however_it_scrambles():
         assert ranks(release, release) == [0] * 10
 
 
+def test_a_client_is_never_asked_about_no_image():
+    def release(images):
+        assert len(images)
+        return flat(images)
+
+    assert ranks(release, release, parts=(IMAGES, IMAGES[:0])) == [0] * 10
+
+
 def test_values_of_any_scale_count():
     scale = torch.logspace(-6, 6, 48)
 

@@ -22,7 +22,7 @@ class Shown:
 
     Attributes:
         name: of its record and picture.
-        patterns: what a pattern may occur in; the first is its label.
+        patterns: what a pattern may occur in; the first is its label, the second says all parameters too.
         defense: heads its row in a comparison.
         note: which attack, and its mean SSIM.
         record: the file.
@@ -112,4 +112,12 @@ def write_shown(directory: Path, found: Sequence[Shown], output: Path) -> None:
 
     for one in found:
         one.needed(one.reconstructions)
-    write_comparison(directory, [(one.defense, one.note, one.name) for one in found], output)
+    write_comparison(directory, [(one.defense, _note(one, found), one.name) for one in found], output)
+
+
+def _note(one: Shown, beside: Sequence[Shown]) -> str:
+    """Its note; where others have the same label, with the parameters that not all of these have."""
+    parameters = [alike.patterns[1].split() for alike in beside if alike.patterns[0] == one.patterns[0]]
+    own = [word for word in one.patterns[1].split() if not all(word in words for words in parameters)]
+    attack, comma, rest = one.note.partition(",")
+    return " ".join([attack, *own]) + comma + rest

@@ -70,7 +70,7 @@ class GradientFreeGanInversion(ChosenPrior):
     """
 
     name: ClassVar[str] = "gan-cma"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     paper: ClassVar[str] = "https://doi.org/10.1162/106365601750190398"
     needs: ClassVar[Needs] = "query"
     budgets: ClassVar[dict[str, dict[str, float]]] = {
@@ -85,7 +85,7 @@ class GradientFreeGanInversion(ChosenPrior):
     correction: float = Field(
         0.0, ge=0, le=1, description="pixel values that a step of a correction of 4x4 pixels is worth; 0: none"
     )
-    total_variation: float = Field(0.1, ge=0, le=100, description="weight of TV")
+    total_variation: float = Field(0.0, ge=0, le=100, description="weight of TV; what a generator paints needs none")
     draws: int = Field(2, ge=1, le=64, description="releases averaged for each candidate, for stochastic clients")
 
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:

@@ -27,6 +27,7 @@ from dpbench.errors import DpbenchError
 from dpbench.executors.graph import Ties
 from dpbench.executors.stages import Stages
 from dpbench.machine.writing import write_atomically
+from dpbench.plugins.applicable import Place
 from dpbench.records.record import Envelope
 from dpbench.records.store import Store
 from dpbench.running.options import Options
@@ -159,6 +160,10 @@ class Protocol(abc.ABC, Generic[U, R]):
     def plugins(self, unit: U) -> list[tuple[Callable[[PluginSpec], Plugin], PluginSpec]]:
         """The plug-ins of a unit, each with what makes it: `attack_of` or `defense_of` of `plugins.configuring`."""
         return []
+
+    def place(self, unit: U) -> Place | None:
+        """Where the defenses of a unit are to work: one that can be built nowhere is refused beforehand."""
+        return None
 
     def ties(self, unit: U) -> Ties:
         """What it shares with other units: a protocol that says so has its suites measured faster by many workers."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from dpbench.contract.plugin import Plugin
+from dpbench.contract.spec import PluginSpec
 from dpbench.errors import DpbenchError
 from dpbench.executors.executor import Means
 from dpbench.executors.known import Here, start_executor
@@ -22,6 +23,8 @@ from dpbench.machine.cache import default_cache
 from dpbench.machine.devices import assert_compiler, choose_device, gpu_count
 from dpbench.machine.environment import describe_environment
 from dpbench.machine.writing import sweep
+from dpbench.plugins.applicable import Place, assert_applicable
+from dpbench.plugins.configuring import defense_of
 from dpbench.records.collected import Records, RecordsById, SharedParts
 from dpbench.records.progress import Progress
 from dpbench.records.record_files import readable
@@ -101,7 +104,16 @@ def make_plan(
         everything={unit.id: unit for unit in planned.units},
     )
     preflight.assert_plugins(_plugins(protocol, plan.left))
+    assert_applicable(_applied(protocol, plan.left))
     return plan
+
+
+def _applied(protocol: Protocol[U, R], units: list[U]) -> Iterator[tuple[PluginSpec, Place]]:
+    """The defenses of the units, each with where it is to work."""
+    for unit in units:
+        place = protocol.place(unit)
+        if place is not None:
+            yield from ((spec, place) for make, spec in protocol.plugins(unit) if make is defense_of)
 
 
 def _plugins(protocol: Protocol[U, R], units: list[U]) -> Iterator[tuple[Plugin, int | None]]:

@@ -122,8 +122,14 @@ RECIPES = {
         {"encoder_steps": 200, "refine_steps": 800},
         more=Setting.generator_network,
     ),
+    # on few victims LPIPS is a matter of luck
     "cma_plain": Recipe(
-        cma_plain, "gan-cma", {"evaluations": 20_000}, {"evaluations": 2000}, more=Setting.generator_network
+        cma_plain,
+        "gan-cma",
+        {"evaluations": 20_000},
+        {"evaluations": 2000},
+        more=Setting.generator_network,
+        victims=32,
     ),
     "drag_plain": Recipe(
         drag_plain,

@@ -25,6 +25,7 @@ from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.executors.graph import Need, Ties
 from dpbench.metrics.table import CALIBRATED
+from dpbench.plugins.applicable import Place
 from dpbench.plugins.configuring import attack_of, configured_as, defense_of
 from dpbench.plugins.measuring import facts_of
 from dpbench.protocols.doubts import clamped, missing_metrics, not_converged
@@ -116,6 +117,10 @@ class Inference(Protocol[CellSpec, Record]):
         """See `Protocol`."""
         metrics = [(partial(configured_as, sort="metric"), metric) for metric in unit.metrics]
         return [(attack_of, unit.attack), (defense_of, unit.defense), *metrics]
+
+    def place(self, unit: CellSpec) -> Place:
+        """See `Protocol`."""
+        return Place(unit.backbone, unit.split_point, unit.dataset.image_size)
 
     def data(self, unit: CellSpec) -> dict[str, tuple[DatasetSpec, str]]:
         """See `Protocol`."""

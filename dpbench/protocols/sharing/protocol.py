@@ -19,6 +19,7 @@ from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
 from dpbench.executors.graph import Need, Ties
 from dpbench.executors.stages import Stages
+from dpbench.plugins.applicable import Place
 from dpbench.plugins.configuring import attack_of, configured_as, defense_of
 from dpbench.plugins.measuring import facts_of
 from dpbench.protocols.doubts import clamped, missing_metrics, not_converged
@@ -78,7 +79,6 @@ class Sharing(Protocol[Unit, SharingRecord]):
         changes["defenses"] = [*suite.defenses, *entries(PluginEntry, options.defenses, "--defense")]
         changes["attacks"] = [*suite.attacks, *entries(SharingAttack, options.attacks, "--attack")]
         suite = suite.model_copy(update=changes)
-        size = suite.dataset.image_size
         progress("looking at the data")
         fingerprint = preflight.data_fingerprint(suite.dataset, hint="" if options.data is not None else suite.data)
         progress("looking at the backbone")
@@ -87,8 +87,8 @@ class Sharing(Protocol[Unit, SharingRecord]):
         units = plan_sharing(
             suite,
             data_fingerprint=fingerprint,
-            split_point=preflight.split_names(entry, size)[0],
-            weights_fingerprint=preflight.weights_fingerprint(entry, size),
+            split_point=preflight.split_names(entry, suite.dataset.image_size)[0],
+            weights_fingerprint=preflight.weights_fingerprint(entry, suite.dataset.image_size),
         )
         attack = next((unit for unit in units if isinstance(unit, OnShared)), None)
         assert_free(facts_of(attack.metrics if attack is not None else ()), COLUMNS)
@@ -105,6 +105,10 @@ class Sharing(Protocol[Unit, SharingRecord]):
         assert isinstance(unit, OnShared)
         metrics = [(functools.partial(configured_as, sort="metric"), metric) for metric in unit.metrics]
         return [(defense_of, unit.defense), (attack_of, unit.attack), *metrics]
+
+    def place(self, unit: Unit) -> Place:
+        """See `Protocol`."""
+        return Place(unit.world.backbone, unit.world.split_point, unit.world.dataset.image_size)
 
     def data(self, unit: Unit) -> dict[str, tuple[DatasetSpec, str]]:
         """See `Protocol`."""

@@ -30,6 +30,12 @@ ACCURACY = "accuracy_drop"
 MOST_TOLD = 6
 """So many hypervolumes are written on a panel, the largest first."""
 
+ABREAST = 3
+"""Panels of one place beside each other, at most."""
+
+MOST_NOTED = 24
+"""Settings in a panel beyond which only those on its front are named: each beside its point would cover the others."""
+
 WITHIN = 0.05
 """Settings that lose more accuracy are pale where costs are compared, and not on that front: noise is cheap."""
 
@@ -37,10 +43,11 @@ WITHIN = 0.05
 def write_pareto(board: pd.DataFrame, path: Path) -> bool:
     """Leakage against accuracy, and against each cost on the board that differs between settings, with the fronts.
 
-    A column is a data set, backbone and split point. Dotted steps are the front over all defenses: of costs over
-    those settings that lose at most 5 points of accuracy; others are pale. Beside accuracy a line joins the front of
-    one defense, where one number alone varies; thin vertical lines stand where 1, 3 and 5 points are lost, and each
-    defense has its hypervolume written, see `dpbench.tradeoffs.fronts`. Bars are 95% intervals.
+    A column is a data set, backbone and split point; of a single one the panels stand in rows. Dotted steps are the
+    front over all defenses: of costs over those settings that lose at most 5 points of accuracy; others are pale.
+    Beside accuracy a line joins the front of one defense, where one number alone varies; thin vertical lines stand
+    where 1, 3 and 5 points are lost, and each defense has its hypervolume written, see `dpbench.tradeoffs.fronts`.
+    Bars are 95% intervals. Strengths stand beside their points; of many, those on the front alone are named.
 
     Args:
         board: from `dpbench.board.leaderboard`.
@@ -56,18 +63,20 @@ def write_pareto(board: pd.DataFrame, path: Path) -> bool:
     places = list(rows.groupby(PLACE, sort=False))
     costs = [ACCURACY, *(cost for cost in COSTS if cost in rows and _differs(places, cost))]
     side_by_side = len(places) == 1
-    shape = (1, len(costs)) if side_by_side else (len(costs), len(places))
+    shape = (-(-len(costs) // ABREAST), min(ABREAST, len(costs))) if side_by_side else (len(costs), len(places))
     width = max(5.2, 4.3 * shape[1])
     styles = styles_of(rows)
     sharing: dict[str, Any] = {"sharey": "all", "sharex": "none" if side_by_side else "row"}
     with panels(path, (width, 3.5 * shape[0] + 1.0), shape, legend=max(2, int(width // 2.4)), **sharing) as grid:
+        for axes in grid.flat[len(costs) * len(places) :]:
+            axes.set_axis_off()
         for column, (names, panel) in enumerate(places):
             for line, cost in enumerate(costs):
-                axes = grid[0, line] if side_by_side else grid[line, column]
+                axes = grid.flat[line] if side_by_side else grid[line, column]
                 _draw(axes, panel, cost, styles)
                 if line == 0:
                     axes.set_title(f"split at {' / '.join(differing(names, [n for n, _ in places]))}", fontsize=10)
-                if column == 0 and (line == 0 or not side_by_side):
+                if axes.get_subplotspec().is_first_col():
                     axes.set_ylabel(f"leakage (0 floor, 1 undefended)\n{UP}")
     return True
 
@@ -85,13 +94,21 @@ def _draw(axes: Axes, panel: pd.DataFrame, cost: str, styles: dict[str, tuple[st
     else:
         axes.set_xlabel(f"{COSTS[cost]}\n(pale: loses over {100 * WITHIN:.0f} points)")
         _scale(axes, panel[cost].astype(float))
+    crowded = len(panel) > MOST_NOTED
+    strengths = pd.concat([by_strength(rows)[1]["strength"] for _, rows in panel.groupby("defense", sort=False)])
     for defense, rows in panel.groupby("defense", sort=False):
-        _family(axes, str(defense), rows, cost, styles[str(defense)])
+        _family(axes, str(defense), rows, cost, styles[str(defense)], noted=not crowded)
     if cost == ACCURACY:
         _hypervolumes(axes, panel[panel["defense"] != UNDEFENDED])
     competing = panel if cost == ACCURACY else panel[panel[ACCURACY] <= WITHIN]
     best = competing.iloc[front(points_of(competing, cost))]
     axes.step(_x(best, cost), best["leakage"], where="post", color="0.2", linestyle=":", linewidth=1.4, label="front")
+    if crowded:
+        named = best[best["defense"] != UNDEFENDED]
+        given = strengths[named.index].str.replace(r"(^|,)-(?=,|$)", "", regex=True)  # where a setting has none of it
+        names = (named["defense"] + " " + given).str.strip()
+        for defense, x, leak, text in zip(named["defense"], _x(named, cost), named["leakage"], names, strict=True):
+            note(axes, text, (x, leak), styles[defense][0])
     axes.margins(x=0.12)
     axes.set_ylim(-0.03, 1.06)
 
@@ -121,8 +138,10 @@ def _x(rows: pd.DataFrame, cost: str) -> Any:
     return (100 if cost == ACCURACY else 1) * rows[cost].to_numpy(float)
 
 
-def _family(axes: Axes, defense: str, rows: pd.DataFrame, cost: str, style: tuple[str, str]) -> None:
-    """The points of one defense; beside accuracy the line of its front, too."""
+def _family(
+    axes: Axes, defense: str, rows: pd.DataFrame, cost: str, style: tuple[str, str], *, noted: bool = True
+) -> None:
+    """The points of one defense, with their strengths; beside accuracy the line of its front, too."""
     colour, marker = style
     parameter, rows, curve = by_strength(rows)
     accuracy = cost == ACCURACY
@@ -144,6 +163,6 @@ def _family(axes: Axes, defense: str, rows: pd.DataFrame, cost: str, style: tupl
     if accuracy and curve and len(rows) > 1:
         own = rows.iloc[front(points_of(rows))]
         axes.plot(_x(own, cost), own["leakage"], color=colour, linewidth=1.4)
-    if parameter:
+    if parameter and noted:
         for x, leak, strength in zip(_x(rows, cost), rows["leakage"], rows["strength"], strict=True):
             note(axes, strength, (x, leak), colour)

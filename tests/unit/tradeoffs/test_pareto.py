@@ -15,7 +15,7 @@ from dpbench.report.cost_plot import costs
 from dpbench.reporting.plots import pareto_plot
 from dpbench.reporting.plots.marks import style_of_defense
 from dpbench.reporting.plots.pareto_plot import write_pareto
-from dpbench.reporting.plots.plot_style import panels, with_labels
+from dpbench.reporting.plots.plot_style import NOTE, panels, with_labels
 from dpbench.reporting.plots.tradeoff_plot import plotted_rows, styles_of
 from dpbench.reporting.selection import short_arguments
 from dpbench.tradeoffs.equal_accuracy import NOT_REACHED, print_equal_accuracy
@@ -66,6 +66,20 @@ def test_the_plot_has_a_panel_for_accuracy_and_one_for_each_cost_that_differs(bo
     assert "hypervolume" in accuracy.texts[-1].get_text() or any(
         "hypervolume" in one.get_text() for one in accuracy.texts
     )
+
+
+def test_many_panels_stand_in_rows_and_of_many_settings_the_front_alone_is_named(board, tmp_path, monkeypatch):
+    monkeypatch.setattr(pareto_plot, "ABREAST", 1)
+    every = drawn(board, tmp_path / "pareto.png", monkeypatch)
+    assert [axes.get_subplotspec().rowspan.start for axes in every] == [0, 1]
+    told = [one.get_text() for one in every[0].texts if one.get_gid() == NOTE]
+    monkeypatch.setattr(pareto_plot, "MOST_NOTED", 2)
+    (accuracy, _) = drawn(board, tmp_path / "pareto.png", monkeypatch)
+    fewer = [one for one in accuracy.texts if one.get_gid() == NOTE]
+    front = next(line for line in accuracy.get_lines() if line.get_label() == "front").get_xydata().tolist()
+    assert 0 < len(fewer) < len(told)
+    assert all(list(map(float, one.xy)) in front for one in fewer)
+    assert all(one.get_text().split()[0] in set(board["defense"]) for one in fewer)
 
 
 def test_a_cost_that_all_settings_share_has_no_panel_and_nothing_is_drawn_of_nothing(board, tmp_path, monkeypatch):

@@ -88,7 +88,7 @@ class RectifiedFlow(Attack):
         def train(train_generator: torch.Generator) -> dict[str, Tensor]:
             return self._train(network, started, seen, batch, train_generator)
 
-        state = dict(seen.remember(f"flow-{content_hash([*own, len(releases)])[:16]}", train, "query"))
+        state = dict(seen.remember(f"flow-2-{content_hash([*own, len(releases)])[:16]}", train, "query"))
         none, reached = float(state.pop("none")), float(state.pop("reached"))
         network.load_state_dict(state)
         place(network, released.device).eval().requires_grad_(False)
@@ -154,8 +154,9 @@ class RectifiedFlow(Attack):
                 none += (some - start).square().mean() / last
                 reached += loss.detach() / last
             decay = min(EMA_DECAY, (step + 1) / (step + 10))
-            for name, value in network.state_dict().items():
-                average[name].lerp_(value, 1 - decay) if value.is_floating_point() else average[name].copy_(value)
+            # what is no parameter was fitted above, and of values that never vary infinite: it has no mean
+            for name, value in network.named_parameters():
+                average[name].lerp_(value.detach(), 1 - decay)
         return {**average, "none": none, "reached": reached}
 
 

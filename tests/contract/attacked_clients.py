@@ -106,6 +106,15 @@ class MaskedModel(ProtectedModel):
         return features * (torch.rand(features.shape, generator=generator) < 0.5) * 2
 
 
+class PrunedModel(ProtectedModel):
+    """Two of twelve channels are always zero, and a third is but for few images."""
+
+    def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        channels = torch.arange(12)[:, None, None]
+        rare = features.mean((1, 2, 3), keepdim=True) > 0.4
+        return features * ((channels > 2) | ((channels == 2) & rare))
+
+
 class QuantisedModel(ProtectedModel):
     def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         return (features * 8).round() / 8

@@ -16,6 +16,7 @@ from attacked_clients import (
     MaskedModel,
     MixedModel,
     NoisyModel,
+    PrunedModel,
     Silent,
     check_images,
     observe,
@@ -101,6 +102,12 @@ def test_a_large_decoder_is_wider_and_deeper_than_any_that_dpm_trains_against(si
 def test_directions_of_tiny_variance_hide_nothing(name: str) -> None:
     seen, victims = observe(MixedModel)
     assert psnr_db(run(name, seen), victims) > psnr_db(run("mean-image", seen), victims) + 3
+
+
+@pytest.mark.parametrize("name", sorted(name for name, cls in attacks().items() if not cls.floor))
+def test_values_that_never_vary_break_no_attack(name: str) -> None:
+    seen, _ = observe(PrunedModel)
+    check_images(run(name, seen), seen)
 
 
 @pytest.mark.parametrize("name", ["rmle", "gan", "decoder"])

@@ -15,7 +15,7 @@ from dpbench.contract.plugin import File
 from dpbench.contract.threat import Needs
 from dpbench.errors import DpbenchError
 from dpbench.machine.devices import autocast, place
-from dpbench.models.training import one_cycle
+from dpbench.models.training import average_weights, one_cycle
 from dpbench.plugins.registry import register
 from dpbench.text.hashing import content_hash
 from dpbench.toolkit.inverse_training import InverseTraining
@@ -264,9 +264,7 @@ class GuidedDiffusion(Attack):
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            decay = min(EMA_DECAY, (step + 1) / (step + 10))
-            for name, value in network.state_dict().items():
-                average[name].lerp_(value, 1 - decay)
+            average_weights(average, network, step, EMA_DECAY)
         return average
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from dpbench.contract.attack import Attack, Observation
 from dpbench.contract.threat import Needs
 from dpbench.machine.devices import autocast, place
-from dpbench.models.training import one_cycle
+from dpbench.models.training import average_weights, one_cycle
 from dpbench.plugins.registry import register
 from dpbench.text.hashing import content_hash
 from dpbench.toolkit.inverse_network import features_on_grid
@@ -88,6 +88,7 @@ class RectifiedFlow(Attack):
         def train(train_generator: torch.Generator) -> dict[str, Tensor]:
             return self._train(network, started, seen, batch, train_generator)
 
+        # 2: before, what is no parameter was averaged too, which could be NaN
         state = dict(seen.remember(f"flow-2-{content_hash([*own, len(releases)])[:16]}", train, "query"))
         none, reached = float(state.pop("none")), float(state.pop("reached"))
         network.load_state_dict(state)
@@ -153,10 +154,8 @@ class RectifiedFlow(Attack):
                 # no flow at all but back to the decoder's image
                 none += (some - start).square().mean() / last
                 reached += loss.detach() / last
-            decay = min(EMA_DECAY, (step + 1) / (step + 10))
-            # what is no parameter was fitted above, and of values that never vary infinite: it has no mean
-            for name, value in network.named_parameters():
-                average[name].lerp_(value.detach(), 1 - decay)
+            # of parameters alone: what else there is was fitted above, and is infinite for values that never vary
+            average_weights(average, network, step, EMA_DECAY)
         return {**average, "none": none, "reached": reached}
 
 

@@ -79,7 +79,7 @@ class Processes(Executor):
             return one
 
     def _end(self, one: _Worker) -> None:
-        """For the thread that talks to it, or where none does: nobody else may hang up."""
+        """For the thread that talks to it: nobody else may hang up."""
         one.kill()
         one.hang_up()
         with self._lock:
@@ -95,8 +95,8 @@ class Processes(Executor):
         for one in everybody:
             one.kill()
         self._threads.shutdown(wait=True, cancel_futures=True)
-        for one in list(self._all):
-            self._end(one)
+        for one in self._all:  # the idle: nobody talks to them
+            one.hang_up()
 
 
 def _starting(job: Job) -> Any:

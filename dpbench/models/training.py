@@ -125,3 +125,17 @@ def one_cycle(
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer, peak, total_steps=steps, pct_start=rise * (1 + 1e-6) if exactly_one else rise
     )
+
+
+def average_weights(mean: dict[str, Tensor], network: nn.Module, step: int, decay: float) -> None:
+    """Move a running mean of a network's parameters towards what they are; the first steps count for more.
+
+    Args:
+        mean: name -> mean, changed in place; what else is in it is left as it is.
+        network: after the step.
+        step: from 0.
+        decay: share of the mean that is kept in each step, once there are many.
+    """
+    share = 1 - min(decay, (step + 1) / (step + 10))
+    for name, value in network.named_parameters():
+        mean[name].lerp_(value.detach(), share)

@@ -16,13 +16,11 @@ from dpbench.machine.process_state import preserved
 from dpbench.models import splitting
 from dpbench.models.adapters import encoder
 from dpbench.models.spec import BackboneSpec
+from dpbench.plugins.apart.remote import crosses
 from dpbench.plugins.configuring import defense_of
-from dpbench.plugins.sources import brings_code
-from dpbench.plugins.stand_in import StandIn
 
 LARGEST = 50_000_000
 """Parameters of a network that is made to ask; the build of a larger one takes as long as a small one's fit."""
-
 
 _Key = tuple[int, str, int]
 """A place: the identity of its backbone, its split point and its image size."""
@@ -62,7 +60,7 @@ def assert_applicable(wanted: Iterable[tuple[PluginSpec, Place]]) -> None:
     halves: dict[_Key, SplitModel | None] = {}
     for spec, places in settings.values():
         defense = defense_of(spec)
-        if not isinstance(defense, StandIn) and not brings_code(defense):
+        if not crosses(defense, audit=False):
             _assert_built_somewhere(defense, places, halves)
 
 
@@ -75,7 +73,7 @@ def _assert_built_somewhere(defense: Defense, places: dict[_Key, Place], halves:
         if split is None:
             return
         try:
-            with preserved(), torch.random.fork_rng(devices=[]):
+            with preserved():
                 defense.build(copy.deepcopy(split))
             return
         except DpbenchError as error:
@@ -86,7 +84,7 @@ def _assert_built_somewhere(defense: Defense, places: dict[_Key, Place], halves:
 def _halves(place: Place) -> SplitModel | None:
     """The network with weights of no matter; None where it is large, or cannot be cut, which its fit will say."""
     shape, classes = (3, place.image_size, place.image_size), 2
-    with preserved(), torch.random.fork_rng(devices=[]):
+    with preserved():
         if not place.backbone.own:
             with torch.device("meta"):
                 outline = encoder.create_network(place.backbone, image_size=place.image_size, classes=classes)

@@ -16,7 +16,7 @@ from dpbench.contract.images import Images
 from dpbench.contract.plugin import Parameters
 from dpbench.machine.devices import autocast, compiled, place
 from dpbench.metrics.fidelity import lpips, ssim_unchecked
-from dpbench.models.training import one_cycle
+from dpbench.models.training import average_weights, one_cycle
 from dpbench.service.release import RELEASE_BATCH
 from dpbench.text.hashing import content_hash
 from dpbench.toolkit.inverse_network import Adversary, FeatureInverse, InverseNetwork
@@ -272,8 +272,8 @@ class InverseTraining(Parameters):
             schedule.step()
             if step % math.ceil(self.steps / POINTS) == 0:
                 curve.append(torch.stack([torch.full_like(loss, step), loss.detach()]))
-            for name, value in network.named_parameters() if mean else ():
-                mean[name].lerp_(value.detach(), 1 - min(self.average, (step + 1) / (step + 10)))
+            if mean:
+                average_weights(mean, network, step, self.average)
             if step >= self.steps - counted:
                 total += loss.detach()
         network.load_state_dict(mean, strict=False)

@@ -95,7 +95,6 @@ def _draw(axes: Axes, panel: pd.DataFrame, cost: str, styles: dict[str, tuple[st
         axes.set_xlabel(f"{COSTS[cost]}\n(pale: loses over {100 * WITHIN:.0f} points)")
         _scale(axes, panel[cost].astype(float))
     crowded = len(panel) > MOST_NOTED
-    strengths = pd.concat([by_strength(rows)[1]["strength"] for _, rows in panel.groupby("defense", sort=False)])
     for defense, rows in panel.groupby("defense", sort=False):
         _family(axes, str(defense), rows, cost, styles[str(defense)], noted=not crowded)
     if cost == ACCURACY:
@@ -105,12 +104,19 @@ def _draw(axes: Axes, panel: pd.DataFrame, cost: str, styles: dict[str, tuple[st
     axes.step(_x(best, cost), best["leakage"], where="post", color="0.2", linestyle=":", linewidth=1.4, label="front")
     if crowded:
         named = best[best["defense"] != UNDEFENDED]
-        given = strengths[named.index].str.replace(r"(^|,)-(?=,|$)", "", regex=True)  # where a setting has none of it
-        names = (named["defense"] + " " + given).str.strip()
-        for defense, x, leak, text in zip(named["defense"], _x(named, cost), named["leakage"], names, strict=True):
+        for defense, x, leak, text in zip(
+            named["defense"], _x(named, cost), named["leakage"], _in_full(named, panel), strict=True
+        ):
             note(axes, text, (x, leak), styles[defense][0])
     axes.margins(x=0.12)
     axes.set_ylim(-0.03, 1.06)
+
+
+def _in_full(rows: pd.DataFrame, panel: pd.DataFrame) -> list[str]:
+    """`gaussian 0.5` for some rows of a panel, by what varies within each defense there."""
+    strengths = pd.concat([by_strength(own)[1]["strength"] for _, own in panel.groupby("defense", sort=False)])
+    given = strengths[rows.index].str.replace(r"(^|,)-(?=,|$)", "", regex=True)  # where a setting has none of it
+    return [f"{defense} {strength}".strip() for defense, strength in zip(rows["defense"], given, strict=True)]
 
 
 def _hypervolumes(axes: Axes, rows: pd.DataFrame) -> None:
@@ -138,9 +144,7 @@ def _x(rows: pd.DataFrame, cost: str) -> Any:
     return (100 if cost == ACCURACY else 1) * rows[cost].to_numpy(float)
 
 
-def _family(
-    axes: Axes, defense: str, rows: pd.DataFrame, cost: str, style: tuple[str, str], *, noted: bool = True
-) -> None:
+def _family(axes: Axes, defense: str, rows: pd.DataFrame, cost: str, style: tuple[str, str], *, noted: bool) -> None:
     """The points of one defense, with their strengths; beside accuracy the line of its front, too."""
     colour, marker = style
     parameter, rows, curve = by_strength(rows)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dpbench.contract.attack import Attack, Observation
-from dpbench.machine.devices import autocast, compiled, place
+from dpbench.machine.devices import autocast, compiled, fuses, place
 from dpbench.text.hashing import content_hash
 from dpbench.toolkit.inversion import initialise
 from dpbench_attacks._gan_networks import Discriminator, Generator, augment
@@ -64,7 +64,7 @@ class GanTraining(BaseModel):
         initialise(critic, generator)
         place(network, device).train()
         place(critic, device).train()
-        fused = device.type in ("cpu", "cuda")
+        fused = fuses(device)
         optimizer = torch.optim.Adam(network.parameters(), 5e-4, betas=(0.5, 0.99), fused=fused)
         critic_optimizer = torch.optim.Adam(critic.parameters(), 5e-4, betas=(0.5, 0.99), fused=fused)
         paint, judge = compiled(network.paint), compiled(critic)

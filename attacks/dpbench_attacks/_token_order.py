@@ -56,6 +56,10 @@ class Order:
         """What the client releases of images (N,3,H,W), in order."""
         return self.nearest(self.client.release(images, generator=generator), images)
 
+    def releases(self, images: Tensor, draws: int, *, generator: torch.Generator | None = None) -> list[Tensor]:
+        """See `Client`."""
+        return [self.nearest(some, images) for some in self.client.releases(images, draws, generator=generator)]
+
     def _laid(self, tokens: Tensor, places: Tensor) -> Tensor:
         return laid(tokens, places, self.network.positions, self.shape)
 

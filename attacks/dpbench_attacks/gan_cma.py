@@ -50,6 +50,10 @@ class Asked:
         """Images -> released features; the client draws by itself."""
         return self.query(images)
 
+    def releases(self, images: Tensor, draws: int, *, generator: torch.Generator | None = None) -> list[Tensor]:
+        """See `Client`."""
+        return [self.query(images) for _ in range(draws)]
+
     features = release
 
 

@@ -17,7 +17,7 @@ from dpbench.contract.defense import Defense, ProtectedModel, SplitModel
 from dpbench.contract.feature_transform import feature_batches
 from dpbench.contract.images import LabelledImages
 from dpbench.errors import DpbenchError
-from dpbench.machine.devices import autocast, place
+from dpbench.machine.devices import autocast, fuses, place
 from dpbench.machine.randomness import draw_weight
 from dpbench.metrics.fidelity import ssim_unchecked
 from dpbench.models.training import one_cycle
@@ -128,7 +128,7 @@ def new_reconstructor(
         network = Reconstructor(released, image, *size)
     network = place(network, generator.device)
     initialise(network, generator)
-    return network, torch.optim.AdamW(network.parameters(), lr=learning_rate)
+    return network, torch.optim.AdamW(network.parameters(), lr=learning_rate, fused=fuses(generator.device))
 
 
 def equivalence(logits: Tensor, clean_logits: Tensor) -> Tensor:
@@ -205,7 +205,7 @@ class Poisoning(Defense):
         module = model.module.train().requires_grad_(True)
         initialise(module, generator)
         steps_per_epoch = math.ceil(len(private) / private.training_batch(self.batch_size))
-        optimizer = torch.optim.AdamW(module.parameters(), lr=self.learning_rate)
+        optimizer = torch.optim.AdamW(module.parameters(), lr=self.learning_rate, fused=fuses(device))
         schedule = one_cycle(optimizer, self.learning_rate, steps=self.epochs * steps_per_epoch, rise=0.15)
         pool = [new_opponent(index) for index in range(self.pool)]
         stages = [stage_named(model.split, stage, who=self.name) for stage in self.match]

@@ -209,6 +209,10 @@ class FarClient:
         """Images -> released features, with gradients."""
         return cast(Tensor, self._remote(f"{self._name}.release", images, generator))
 
+    def releases(self, images: Tensor, draws: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """See `dpbench.contract.attack.Client`."""
+        return cast(tuple[Tensor, ...], self._remote(f"{self._name}.releases", images, generator, draws=draws))
+
     def features(self, images: Tensor) -> Tensor:
         """Images -> features before the defense, with gradients."""
         return cast(Tensor, self._remote(f"{self._name}.features", images))

@@ -7,7 +7,7 @@ victims' images have no way in, and an attack never grades itself.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, Self, get_args
 
@@ -26,6 +26,9 @@ class Client(Protocol):
 
     def release(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Images -> released features, with gradients."""
+
+    def releases(self, images: Tensor, draws: int, *, generator: torch.Generator | None = None) -> Sequence[Tensor]:
+        """What so many calls of `release` would give; where they share what comes before the draw, it is made once."""
 
     def features(self, images: Tensor) -> Tensor:
         """Images -> features before the defense, with gradients."""

@@ -133,6 +133,11 @@ def place(module: M, device: torch.device) -> M:
     return module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
+def fuses(device: torch.device) -> bool:
+    """Whether torch's optimisers have one kernel for a whole step there: `fused`."""
+    return device.type in ("cpu", "cuda")
+
+
 def gpu_count() -> int:
     """GPUs that this process may use."""
     return torch.cuda.device_count() if torch.cuda.is_available() else 0

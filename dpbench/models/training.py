@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from dpbench.contract.images import LabelledImages
 from dpbench.errors import DpbenchError
-from dpbench.machine.devices import autocast
+from dpbench.machine.devices import autocast, fuses
 
 VERSION = 1
 """Raise it whenever the recipe changes; see `recipe`."""
@@ -56,7 +56,7 @@ def fit_classifier(
     device = private.images.device
     batch_size = private.training_batch(batch_size)
     model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.05, fused=fuses(device))
     batches = max(1, len(private) // batch_size)  # the last, smaller batch is dropped: batch norm dislikes it
     schedule = one_cycle(optimizer, learning_rate, steps=epochs * batches)
     for epoch in range(epochs):

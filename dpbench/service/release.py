@@ -294,7 +294,21 @@ class WhiteBox:
         with preserved():
             return understood(self._model, self._model.release(images.clone(), generator=generator))
 
+    def releases(self, images: Tensor, draws: int, *, generator: torch.Generator | None = None) -> list[Tensor]:
+        """See `Client`: the head runs once where the defense is what it does to the features."""
+        if draws == 1 or not _transforms(self._model):
+            return [self.release(images, generator=generator) for _ in range(draws)]
+        features = self.features(images)
+        with preserved():
+            drawn = [self._model.transform(features.clone(), generator=generator) for _ in range(draws)]
+            return [understood(self._model, released) for released in drawn]
+
     def features(self, images: Tensor) -> Tensor:
         """Images -> features before the defense, with gradients."""
         with preserved():
             return self._model.features(images.clone())
+
+
+def _transforms(model: ProtectedModel) -> bool:
+    """Whether a release is `transform` of `features` and nothing else."""
+    return type(model).release is ProtectedModel.release and "release" not in vars(model)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from dpbench.contract.attack import Attack, Observation
 from dpbench.contract.images import Images
 from dpbench.contract.plugin import Parameters
-from dpbench.machine.devices import autocast, compiled, place
+from dpbench.machine.devices import autocast, compiled, fuses, place
 from dpbench.metrics.fidelity import lpips, ssim_unchecked
 from dpbench.models.training import average_weights, one_cycle
 from dpbench.service.release import RELEASE_BATCH
@@ -231,9 +231,7 @@ class InverseTraining(Parameters):
         at_once = max(batch, RELEASE_BATCH)
         network.standardise(torch.cat([query(chunk) for chunk in calibration.split(at_once)]), calibration)
         network.train()
-        optimizer = torch.optim.AdamW(
-            network.parameters(), learning_rate, weight_decay=1e-2, fused=device.type in ("cpu", "cuda")
-        )
+        optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=1e-2, fused=fuses(device))
         schedule = one_cycle(optimizer, learning_rate, steps=self.steps, rise=0.2)
         adversary = Adversary(generator, device) if self.adversarial_weight else None
         mean = {name: value.detach().clone() for name, value in network.named_parameters()} if self.average else {}

@@ -7,7 +7,7 @@ draws for stochastic releases, masked entries left out, a straight-through surro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,9 +92,14 @@ class ReleaseMatch:
         """
         target = self.released[victims]
         total = torch.zeros(len(images), device=images.device)
-        for _ in range(self.draws):
-            total = total + self.compare(self.release(images, generator), target)
+        for release in self._draws(images, generator):
+            total = total + self.compare(release, target)
         return total / self.draws
+
+    def _draws(self, images: Tensor, generator: torch.Generator) -> Sequence[Tensor]:
+        if self.surrogate is None:
+            return self.client.releases(images, self.draws, generator=generator)
+        return [self.release(images, generator) for _ in range(self.draws)]
 
     def compare(self, release: Tensor, target: Tensor) -> Tensor:
         """Mean squared whitened difference of two releases (M, ...) -> (M,)."""

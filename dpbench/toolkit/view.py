@@ -134,11 +134,14 @@ class _Client:
 
     def __init__(self, client: Client, through: Callable[[Tensor], Tensor]) -> None:
         self.features = client.features
-        self._release = client.release
+        self._client = client
         self.through = through
 
     def release(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        return self.through(self._release(images, generator=generator))
+        return self.through(self._client.release(images, generator=generator))
+
+    def releases(self, images: Tensor, draws: int, *, generator: torch.Generator | None = None) -> list[Tensor]:
+        return [self.through(released) for released in self._client.releases(images, draws, generator=generator)]
 
 
 def _chosen(seen: Observation, server: Server) -> tuple[View, str]:

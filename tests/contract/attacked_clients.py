@@ -16,6 +16,7 @@ from dpbench.contract.images import LabelledImages
 from dpbench.machine.randomness import derive_generator
 from dpbench.plugins.configuring import configure
 from dpbench.plugins.registry import attacks
+from dpbench.service.release import WhiteBox
 
 CPU = torch.device("cpu")
 
@@ -197,7 +198,7 @@ def observe(
         image_shape=shape,
         auxiliary=LabelledImages(auxiliary, torch.zeros(len(auxiliary), dtype=torch.int64)),
         query=query,
-        client=client,
+        client=WhiteBox(client),
         remember=remember,
     )
     return seen, victims

@@ -17,6 +17,7 @@ from dpbench.contract.attack import Observation
 from dpbench.contract.defense import ProtectedModel, SplitModel
 from dpbench.errors import DpbenchError
 from dpbench.machine.randomness import derive_generator
+from dpbench.service.release import WhiteBox
 from dpbench.service.taps import Sent, TappedServer
 from dpbench.toolkit.view import viewed
 
@@ -60,7 +61,7 @@ def seen_through(model: ProtectedModel, *, trusted: bool = False) -> tuple[Obser
         seen,
         released=query(victims),
         query=query,
-        client=model,
+        client=WhiteBox(model),
         undefended=ProtectedModel(split()).eval(),
         server=None if trusted else TappedServer(model),
     )

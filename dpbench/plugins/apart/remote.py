@@ -267,5 +267,8 @@ def reconstruct(attack: Attack, seen: Observation, generator: torch.Generator) -
 def _of_client(name: str, client: Client) -> dict[str, Callable[..., Any]]:
     return {
         f"{name}.release": lambda images, generator=None: client.release(images, generator=generator),
+        f"{name}.releases": lambda images, draws, generator=None: tuple(
+            client.releases(images, draws, generator=generator)
+        ),
         f"{name}.features": client.features,
     }

@@ -19,6 +19,7 @@ from dpbench.errors import DpbenchError
 from dpbench.machine.randomness import derive_generator
 from dpbench.metrics.fidelity import ssim_unchecked
 from dpbench.models import carriers
+from dpbench.service.release import WhiteBox
 
 CPU = torch.device("cpu")
 
@@ -67,7 +68,7 @@ def of_painted(victims, known):
         image_shape=(3, 64, 64),
         auxiliary=LabelledImages(known, torch.zeros(32, dtype=torch.int64)),
         query=None,
-        client=client.eval().requires_grad_(False),
+        client=WhiteBox(client.eval().requires_grad_(False)),
         remember=lambda *_, **__: pytest.fail("nothing is trained"),
     )
 

@@ -281,6 +281,7 @@ class WhiteBox:
     """
 
     def __init__(self, model: ProtectedModel) -> None:
+        self._shares: bool | None = None  # whether several draws may share the head; not known yet
         try:
             self._model = copy.deepcopy(model)
         except (TypeError, RuntimeError) as error:
@@ -295,13 +296,31 @@ class WhiteBox:
             return understood(self._model, self._model.release(images.clone(), generator=generator))
 
     def releases(self, images: Tensor, draws: int, *, generator: torch.Generator | None = None) -> list[Tensor]:
-        """See `Client`: the head runs once where the defense is what it does to the features."""
-        if draws == 1 or not _transforms(self._model):
+        """See `Client`: the head runs once where a release is found to be `transform` of `features`, nothing else."""
+        if draws == 1 or generator is None or not self._shares_the_head(images):
             return [self.release(images, generator=generator) for _ in range(draws)]
+        return self._transformed(images, draws, generator)
+
+    def _transformed(self, images: Tensor, draws: int, generator: torch.Generator) -> list[Tensor]:
         features = self.features(images)
         with preserved():
             drawn = [self._model.transform(features.clone(), generator=generator) for _ in range(draws)]
             return [understood(self._model, released) for released in drawn]
+
+    def _shares_the_head(self, images: Tensor) -> bool:
+        """Whether draws from the same features are those of whole releases: tried once, on two images."""
+        if self._shares is None:
+            self._shares = _transforms(self._model) and self._same_from_one_head(images[:2].detach())
+        return self._shares
+
+    def _same_from_one_head(self, images: Tensor) -> bool:
+        one, other = (torch.Generator(images.device).manual_seed(0) for _ in range(2))
+        each = [self.release(images, generator=one) for _ in range(2)]
+        try:
+            together = self._transformed(images, 2, other)
+        except Exception:  # whatever a model raises that wants new features for each draw
+            return False
+        return all(torch.equal(*pair) for pair in zip(each, together, strict=True))
 
     def features(self, images: Tensor) -> Tensor:
         """Images -> features before the defense, with gradients."""

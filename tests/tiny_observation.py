@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
+from dpbench.cells.white_box import WhiteBox
 from dpbench.contract.attack import Observation
 from dpbench.contract.defense import ProtectedModel
 from dpbench.contract.images import LabelledImages
 from dpbench.machine.randomness import derive_generator
-from dpbench.service.release import WhiteBox
 from dpbench.testing.attacks import Shelf
 from dpbench.testing.tiny import CPU, TinyNetwork
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from dpbench.border.crowd import Crowd
 from dpbench.border.lending import Lent
 from dpbench.cells.prepare import Prepared, Progress, undefended_spec
+from dpbench.cells.white_box import WhiteBox
 from dpbench.contract.attack import Observation, Server
 from dpbench.contract.defense import ProtectedModel
 from dpbench.contract.threat import AUXILIARY_SHARE
@@ -20,7 +21,7 @@ from dpbench.machine.randomness import derive_generator, derive_seed, seeded
 from dpbench.plugins.apart import remote
 from dpbench.plugins.configuring import attack_of
 from dpbench.service.quantisation import understood
-from dpbench.service.release import Release, WhiteBox, release_in_batches
+from dpbench.service.release import Release, release_in_batches
 from dpbench.suite.cell import CellSpec
 from dpbench.text.hashing import content_hash
 

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from dpbench.border.lending import Lent
+from dpbench.cells.white_box import WhiteBox
 from dpbench.contract.attack import Attack, Observation
 from dpbench.contract.defense import ProtectedModel
 from dpbench.contract.images import LabelledImages
 from dpbench.machine.cache import State
 from dpbench.machine.randomness import derive_generator, seeded
-from dpbench.service.release import WhiteBox, checked_images
+from dpbench.service.release import checked_images
 from dpbench.service.taps import TappedServer
 from dpbench.testing.rules import ContractError, expect, is_documented
 from dpbench.testing.tiny import CPU, LAYOUTS, SHAPE, TinyNetwork, smooth

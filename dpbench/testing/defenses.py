@@ -15,12 +15,13 @@ from torch._subclasses.fake_tensor import (
 )
 
 from dpbench.border.lending import Lent
+from dpbench.cells.white_box import WhiteBox
 from dpbench.contract.defense import Defense, ProtectedModel
 from dpbench.machine.randomness import derive_seed, seeded
 from dpbench.metrics.guarantees import guarantees_of
 from dpbench.service import fitting
 from dpbench.service.learned import restore
-from dpbench.service.release import WhiteBox, checked_features, checked_release
+from dpbench.service.release import checked_features, checked_release
 from dpbench.service.same_release import assert_same_in_other_batches, assert_same_release
 from dpbench.service.taps import TappedServer
 from dpbench.testing.rules import expect, is_documented

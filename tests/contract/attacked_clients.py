@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dpbench.cells.white_box import WhiteBox
 from dpbench.contract.attack import Observation
 from dpbench.contract.defense import ProtectedModel, SplitModel
 from dpbench.contract.images import LabelledImages
 from dpbench.machine.randomness import derive_generator
 from dpbench.plugins.configuring import configure
 from dpbench.plugins.registry import attacks
-from dpbench.service.release import WhiteBox
 
 CPU = torch.device("cpu")
 

@@ -10,13 +10,13 @@ import torch
 from defended import defended
 from torch import Tensor
 
+from dpbench.cells.white_box import WhiteBox
 from dpbench.contract.attack import Observation
 from dpbench.contract.defense import ProtectedModel
 from dpbench.contract.images import LabelledImages
 from dpbench.machine.randomness import derive_generator
 from dpbench.plugins.configuring import configure
 from dpbench.plugins.registry import attacks
-from dpbench.service.release import WhiteBox
 from dpbench.service.taps import TappedServer
 from dpbench.testing.attacks import Shelf
 from dpbench.testing.tiny import CPU, smooth

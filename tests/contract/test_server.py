@@ -13,11 +13,11 @@ from coding import CODES, CodedModel, KeyedNoise, Rows
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dpbench.cells.white_box import WhiteBox
 from dpbench.contract.attack import Observation
 from dpbench.contract.defense import ProtectedModel, SplitModel
 from dpbench.errors import DpbenchError
 from dpbench.machine.randomness import derive_generator
-from dpbench.service.release import WhiteBox
 from dpbench.service.taps import Sent, TappedServer
 from dpbench.toolkit.view import viewed
 

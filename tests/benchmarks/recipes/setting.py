@@ -13,6 +13,7 @@ from dpbench_attacks._diffusion_models import Denoiser, linear_alphas, small_une
 from dpbench_attacks._gan_training import GanTraining
 from torch import Tensor, nn
 
+from dpbench.cells.white_box import WhiteBox
 from dpbench.contract.attack import Attack, Observation
 from dpbench.contract.defense import ProtectedModel
 from dpbench.contract.images import LabelledImages
@@ -24,7 +25,6 @@ from dpbench.models import backbones, splitting, training
 from dpbench.models.spec import BackboneSpec
 from dpbench.plugins.configuring import configure
 from dpbench.plugins.registry import attacks
-from dpbench.service.release import WhiteBox
 from dpbench.text.hashing import content_hash
 
 FULL = os.environ.get("DPBENCH_RECIPES") == "full"

@@ -8,6 +8,7 @@ from torch import nn
 
 from dpbench.cells.observing import Answers
 from dpbench.cells.pipeline import Pipeline
+from dpbench.cells.white_box import WhiteBox
 from dpbench.contract.attack import Observation
 from dpbench.contract.defense import ProtectedModel, SplitModel
 from dpbench.contract.images import LabelledImages
@@ -15,7 +16,7 @@ from dpbench.data.datasets import fingerprint
 from dpbench.errors import DpbenchError
 from dpbench.executors.stages import Stages
 from dpbench.service.quantisation import as_sent, dequantised, quantisation_of
-from dpbench.service.release import WhiteBox, release_bits, release_to_server
+from dpbench.service.release import release_bits, release_to_server
 from dpbench.service.same_release import assert_same_release
 from dpbench.suite.grid import plan
 from dpbench.toolkit.release_match import study_client

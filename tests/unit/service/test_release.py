@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from dpbench.cells.white_box import WhiteBox
 from dpbench.contract.defense import ProtectedModel, SplitModel
 from dpbench.errors import DpbenchError
 from dpbench.service.release import (
     RELEASE_BATCH,
     Levels,
-    WhiteBox,
     checked_images,
     places_bits,
     predict_in_batches,

@@ -12,6 +12,7 @@ from tiny_suite import tiny_suite
 from torch import nn
 
 from dpbench import api
+from dpbench.cells.white_box import WhiteBox
 from dpbench.contract.attack import Observation
 from dpbench.contract.defense import ProtectedModel, SplitModel
 from dpbench.contract.images import LabelledImages
@@ -19,7 +20,6 @@ from dpbench.errors import DpbenchError
 from dpbench.machine.randomness import derive_generator
 from dpbench.metrics.fidelity import ssim_unchecked
 from dpbench.models import carriers
-from dpbench.service.release import WhiteBox
 
 CPU = torch.device("cpu")
 

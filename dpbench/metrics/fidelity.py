@@ -58,7 +58,9 @@ def ssim_unchecked(images: Tensor, victims: Tensor) -> Tensor:
     Raises:
         ValueError: a side has fewer than 11 pixels.
     """
-    rows, columns = (_window_means(side, images) for side in images.shape[-2:])
+    height, width = images.shape[-2:]
+    rows = _window_means(height, images)
+    columns = rows if width == height else _window_means(width, images)
 
     def mean(values: Tensor) -> Tensor:
         return rows @ values @ columns.T

@@ -59,6 +59,7 @@ class GuidedDiffusion(Attack):
     """
 
     name: ClassVar[str] = "diffusion"
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "https://arxiv.org/abs/2509.11724"
     needs: ClassVar[Needs] = "weights"
     budgets: ClassVar[dict[str, dict[str, float]]] = {
@@ -126,7 +127,7 @@ class GuidedDiffusion(Attack):
         seen = viewed(seen)
         seen.granted_client()
         denoiser = self._denoiser(seen)
-        match = study_client(seen, draws=self.draws, generator=generator)
+        match = study_client(seen, draws=self.draws, generator=generator, search=True)
         decoder = InverseTraining.of(self).within(seen)
         start = decoder.apply(decoder.trained(seen), match.released)
         seen.notes["decoder_converged"] = seen.notes["converged"]

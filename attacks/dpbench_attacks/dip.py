@@ -72,7 +72,7 @@ class DeepImagePrior(Attack):
     """
 
     name: ClassVar[str] = "dip"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     paper: ClassVar[str] = "https://arxiv.org/abs/1711.10925"
     needs: ClassVar[Needs] = "weights"
     budgets: ClassVar[dict[str, dict[str, float]]] = {"small": {"steps": 0.25}, "large": {"steps": 5, "width": 2}}
@@ -87,7 +87,7 @@ class DeepImagePrior(Attack):
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """Search one network per victim: (N,3,H,W) in [0,1]."""
         seen = viewed(seen)
-        match = study_client(seen, draws=self.draws, generator=generator)
+        match = study_client(seen, draws=self.draws, generator=generator, search=True)
         truth = seen.auxiliary.images[-self.trials :].to(seen.released.device)
         known = pooled([seen.granted_query()(truth) for _ in victim_releases(seen)])
         size = max(1, min(AT_ONCE, victims_per_batch(seen)) - len(truth))

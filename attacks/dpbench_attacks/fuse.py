@@ -43,6 +43,7 @@ class Fusion(Attack):
     """
 
     name: ClassVar[str] = "fuse"
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "https://doi.org/10.1145/1015330.1015432"
     needs: ClassVar[Needs] = "weights"
     budgets: ClassVar[dict[str, dict[str, float]]] = {
@@ -74,7 +75,7 @@ class Fusion(Attack):
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """Blend inversions of every victim: (N,3,H,W) in [0,1]."""
         seen = viewed(seen)
-        match = study_client(seen, draws=self.draws, generator=generator)
+        match = study_client(seen, draws=self.draws, generator=generator, search=True)
         rest, truth = self._divided(seen)
         decoder = InverseTraining.of(self).within(seen)
         network = decoder.trained(rest)

@@ -57,6 +57,7 @@ class ProgressiveGanInversion(ChosenPrior):
     """
 
     name: ClassVar[str] = "gan-progressive"
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "https://arxiv.org/abs/2102.07364"
     needs: ClassVar[Needs] = "weights"
     budgets: ClassVar[dict[str, dict[str, float]]] = {
@@ -77,7 +78,7 @@ class ProgressiveGanInversion(ChosenPrior):
         seen = viewed(seen)
         seen.granted_client()
         network = self.chosen_generator(seen)
-        match = study_client(seen, draws=self.draws, generator=generator, separate=SEPARATE)
+        match = study_client(seen, draws=self.draws, generator=generator, separate=SEPARATE, search=True)
         smoothness = self.total_variation * (1 + (NOISE_SMOOTHING - 1) * match.noise)
         size = victims_per_batch(seen)
         pool, first = best_of_pool(match, network, self.pool, 1, size, generator)

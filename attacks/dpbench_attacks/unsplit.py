@@ -14,9 +14,9 @@ from dpbench.contract.threat import Needs
 from dpbench.errors import DpbenchError
 from dpbench.machine.devices import place
 from dpbench.machine.randomness import seeded
-from dpbench.models.backbones import create_backbone
+from dpbench.models.backbones import create_backbone, split_points
 from dpbench.models.spec import BackboneSpec
-from dpbench.models.splitting import split_model
+from dpbench.models.splitting import cut, split_model, trace_backbone
 from dpbench.plugins.registry import register
 from dpbench.toolkit.inverse_network import features_on_grid
 from dpbench.toolkit.inversion import (
@@ -46,13 +46,14 @@ class UnSplit(Attack):
 
     Erdogan et al. 2022, "UnSplit: data-oblivious model inversion, model stealing, and label inference attacks against
     split learning": MSE of the features, TV and l2 on the image, Adam with AMSGrad, the client's architecture with
-    fresh weights. `architecture = "resnet10t:layer1"` names it, a timm model and its split point; where it is not
-    known, a small convolutional network stands in. Differs: one substitute for all victims, who share a client, and
-    releases of others that were heard besides; they are standardised; larger steps, and fewer; TV is the l1 norm;
-    images start at the mean of the attacker's own plus what varies most in the features from place to place, which is
-    brightness behind shallow splits, and have their colours and contrast, for which a substitute would make up; of
-    several substitutes, and of an image and its negative, which explain a release as well, those count that look most
-    like the attacker's own (MMD of 8x8 pixels, Gretton et al. 2012).
+    fresh weights. `architecture = "resnet10t:layer1"` names it, a timm model and its split point; of a model alone,
+    `"resnet10t"`, the first stage is taken that gives features of the released shape, which whoever holds a release
+    sees; where nothing is known, a small convolutional network stands in. Differs: one substitute for all victims, who
+    share a client, and releases of others that were heard besides; they are standardised; larger steps, and fewer; TV
+    is the l1 norm; images start at the mean of the attacker's own plus what varies most in the features from place to
+    place, which is brightness behind shallow splits, and have their colours and contrast, for which a substitute would
+    make up; of several substitutes, and of an image and its negative, which explain a release as well, those count
+    that look most like the attacker's own (MMD of 8x8 pixels, Gretton et al. 2012).
 
     It fails beyond shallow splits, as its authors say: a deep substitute explains any release by any image. Nothing it
     sees says whether that happened; `converged` says that the release is explained, not that the image is right.
@@ -66,7 +67,7 @@ class UnSplit(Attack):
         "large": {"rounds": 5, "substitutes": 2},
     }
 
-    architecture: str = Field("", description='of the client: "resnet10t:layer1", a timm model and where it is split')
+    architecture: str = Field("", description='of the client: "resnet10t:layer1", or "resnet10t" alone')
     rounds: int = Field(8, ge=1, le=100_000, description="of steps on the images, then on the substitute")
     image_steps: int = Field(20, ge=1, le=10_000, description="Adam steps on the images in each round")
     model_steps: int = Field(20, ge=1, le=10_000, description="likewise on the substitute")
@@ -84,7 +85,7 @@ class UnSplit(Attack):
             DpbenchError: it is not, does not, or cannot.
         """
         if self.architecture:
-            self._client(image_shape)
+            self._client(image_shape, None)
 
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """Fit images and substitutes in turn: (N,3,H,W) in [0,1]."""
@@ -164,31 +165,55 @@ class UnSplit(Attack):
         else:
             seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
             with seeded(seed, device):
-                network = self._client(seen.image_shape)
-            with torch.no_grad():
-                came = tuple(network(torch.zeros(2, *seen.image_shape)).shape[1:])
-            if came != shape:
-                raise DpbenchError(
-                    f"architecture = {self.architecture!r} gives features {came}, what was released is {shape}; name "
-                    "the client's architecture and split point, or leave `architecture` empty"
-                )
+                network = self._client(seen.image_shape, shape)
         initialise(network, generator)
         return place(network, device).eval()
 
-    def _client(self, image_shape: tuple[int, int, int]) -> nn.Module:
-        """The client's half of `architecture`, untrained: images (N, *image_shape) -> features.
+    def _client(self, image_shape: tuple[int, int, int], shape: tuple[int, ...] | None) -> nn.Module:
+        """The client's half of `architecture`, untrained: images (N, *image_shape) -> features (N, *shape).
 
         Raises:
-            DpbenchError: it is no timm model with a split point, for images of this shape.
+            DpbenchError: it is no timm model for images of this shape, is not split where it says, or gives features of
+                another shape.
         """
         name, colon, point = self.architecture.rpartition(":")
-        if not (colon and name) or BackboneSpec(name=name).own:
+        if not colon:
+            name, point = point, ""
+        spec = BackboneSpec(name=name) if name else None
+        if spec is None or spec.own or (colon and not point):
             raise DpbenchError(
                 f"architecture = {self.architecture!r}; expected a timm model and its split point, such as "
-                '"resnet10t:layer1"'
+                '"resnet10t:layer1", or the model alone'
             )
-        model = create_backbone(BackboneSpec(name=name), image_size=image_shape[1], classes=2)
-        return split_model(model, point, image_shape=image_shape, classes=2, name=name).client_head
+        model = create_backbone(spec, image_size=image_shape[1], classes=2)
+        if point:
+            client = split_model(model, point, image_shape=image_shape, classes=2, name=name).client_head
+            came = features_of(client, image_shape)
+            if shape in (None, came):
+                return client
+            seen = f"features {came}"
+        else:
+            traced = trace_backbone(model, image_shape, name=name)
+            found = dict[tuple[int, ...], str]()
+            for stage in split_points(model):
+                try:
+                    client = cut(model, traced, stage, classes=2, name=name).client_head
+                except DpbenchError:  # a stage that is no place to split
+                    continue
+                if shape in (None, features_of(client, image_shape)):
+                    return client
+                found.setdefault(features_of(client, image_shape), stage)
+            seen = "at its stages features " + ", ".join(f"{came} ({stage})" for came, stage in found.items())
+        raise DpbenchError(
+            f"architecture = {self.architecture!r} gives {seen}, what was released is {shape}; name the client's "
+            "architecture and split point, or leave `architecture` empty"
+        )
+
+
+def features_of(client: nn.Module, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
+    """The shape that a client gives one image."""
+    with torch.no_grad():
+        return tuple(client(torch.zeros(2, *image_shape)).shape[1:])
 
 
 def dominant(features: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -117,7 +117,9 @@ class ReleaseMatch:
         notes["converged"] = converged(first, last, self.residual) and not self.blind
 
 
-def study_client(seen: Observation, *, draws: int, generator: torch.Generator, separate: float = 0.0) -> ReleaseMatch:
+def study_client(
+    seen: Observation, *, draws: int, generator: torch.Generator, separate: float = 0.0, search: bool = False
+) -> ReleaseMatch:
     """Find out on auxiliary images what kind of client this is, and say so in `seen.notes`.
 
     Args:
@@ -125,6 +127,8 @@ def study_client(seen: Observation, *, draws: int, generator: torch.Generator, s
         draws: how many releases to average over if the client turns out to be stochastic.
         generator: feeds the draws.
         separate: see `Whitening.fit`.
+        search: judge gradients by short searches too. One that looks right at first may soon halt: values that are left
+            out of a release, because others are larger, have none.
     """
     client = seen.granted_client()
     releases = victim_releases(seen)
@@ -172,13 +176,13 @@ def study_client(seen: Observation, *, draws: int, generator: torch.Generator, s
             always_zero &= release(probes) == 0
         # what a mask lets through is exact
         match = replace(match, noise=0.0, residual=0.0, zero_weight=_zero_weight(always_zero, together))
-    match, met = _followed(match, seen, probes[: max(2, len(probes) // 4)], generator)
+    match, met = _followed(match, seen, probes[: max(2, len(probes) // 4)], generator, search)
     seen.notes["fallbacks"] = fallbacks + met
     return match
 
 
 def _followed(
-    match: ReleaseMatch, seen: Observation, probes: Tensor, generator: torch.Generator
+    match: ReleaseMatch, seen: Observation, probes: Tensor, generator: torch.Generator, search: bool
 ) -> tuple[ReleaseMatch, list[str]]:
     """The match with gradients that lead somewhere, and what had to be done for that, in words.
 
@@ -202,6 +206,8 @@ def _followed(
         if other.leads and (fault or own.gain < 0.5 * other.gain) and not best.gain > other.gain:
             fault = fault or "shattered"
             best, best_words = other, words
+        elif search and not fault and other.leads and other.ends_below(own, probes, generator):
+            fault, best, best_words = "halting", other, words
     if fault and not best.leads:
         draw = generator.get_state()
 

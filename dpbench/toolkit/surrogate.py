@@ -36,6 +36,16 @@ OVERSHOOT = 100.0
 LEADS = 1e-3
 """Share by which a step must lower the distance for its direction to lead anywhere."""
 
+SEARCH_STEPS = 10
+SEARCH_RATE = 0.03
+"""Adam steps of a short search that puts a gradient to the test, and their size."""
+
+BELOW = 0.95
+"""Share of the distance that one search leaves, below which another ends further."""
+
+ALIKE = 0.01
+"""Two gradients whose steps gain the same, within this share of it, are taken for one: their searches are saved."""
+
 KEPT = 0.02
 """A gradient that keeps less than so much of what it promises, and leads nowhere, points at random."""
 
@@ -183,6 +193,19 @@ class Gradient(Generic[M]):
                 gains.append((float((1 - reached / start).mean()), float((promised / start).mean())))
         return cls(match, float(apart.mean()), there, *max(gains), missing=False)
 
+    def ends_below(self, other: Gradient[M], probes: Tensor, generator: torch.Generator) -> bool:
+        """Whether a short search along this one comes clearly nearer to its targets than one along the other.
+
+        Args:
+            other: of the same release.
+            probes: (N,3,H,W), those that both were tested on.
+            generator: feeds the draws; it is left as it was.
+        """
+        if abs(self.gain - other.gain) <= ALIKE * abs(other.gain):
+            return False
+        left, of_other = (_left_by_search(one.match, probes, generator) for one in (self, other))
+        return left < BELOW * of_other
+
     @property
     def leads(self) -> bool:
         """Whether it is there and the distance falls along it."""
@@ -196,6 +219,25 @@ class Gradient(Generic[M]):
         if not self.there or OVERSHOOT * self.promise < self.gain:
             return "vanishing"
         return "random" if self.gain < min(LEADS, KEPT * self.promise) else None
+
+
+def _left_by_search(match: Match, probes: Tensor, generator: torch.Generator) -> float:
+    """The mean share of the distance from each probe (N,3,H,W) to the next that some steps of Adam leave."""
+    draw = generator.get_state()
+    with torch.no_grad():
+        release = match.release(probes, generator.set_state(draw))
+        targets = release.roll(1, 0)
+        start = match.compare(release, targets).clamp_min(1e-12)
+    found = probes.clone()
+    optimizer = torch.optim.Adam([found], SEARCH_RATE)
+    for _ in range(SEARCH_STEPS):
+        found.grad = _gradient(match, found, targets, generator.set_state(draw))
+        optimizer.step()
+        found.clamp_(0, 1)
+    with torch.no_grad():
+        reached = match.compare(match.release(found, generator.set_state(draw)), targets)
+    generator.set_state(draw)
+    return float((reached / start).mean())
 
 
 def _gradient(match: Match, probes: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor | None:

@@ -121,6 +121,28 @@ class QuantisedModel(ProtectedModel):
         return (features * 8).round() / 8
 
 
+class SparseModel(ProtectedModel):
+    """The tenth of the values that is largest, as it is."""
+
+    def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        flat = features.flatten(1)
+        least = flat.abs().kthvalue(round(0.9 * flat.shape[1]), 1, keepdim=True).values
+        return (flat * (flat.abs() > least)).view_as(features)
+
+
+class SparseNoisyModel(SparseModel):
+    def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        kept = super().transform(features)
+        return kept + 0.2 * torch.randn(features.shape, generator=generator)
+
+
+class ShrunkModel(ProtectedModel):
+    """Values nearer to zero by one, those that were within one of it zero (Donoho 1995, soft thresholding)."""
+
+    def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        return functional.softshrink(features, 1.0)
+
+
 class DetachedModel(ProtectedModel):
     def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         return features.detach().clone()

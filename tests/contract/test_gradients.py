@@ -18,11 +18,15 @@ from attacked_clients import (
     NoisyModel,
     QuantisedModel,
     ShatteredModel,
+    ShrunkModel,
+    SparseModel,
+    SparseNoisyModel,
     StarvingModel,
     observe,
     psnr_db,
     run,
 )
+from dpbench_attacks._pyramid_search import PyramidSearch
 from torch import Tensor
 
 from dpbench.contract.attack import Observation
@@ -54,13 +58,43 @@ def test_straight_through_where_gradients_are_useless(name: str, model: type[Pro
     ("layout", "model"),
     [
         ("conv", MixedModel),
+        ("conv", ShrunkModel),
         *((layout, model) for layout in HEADS for model in (ProtectedModel, NoisyModel, MaskedModel)),
     ],
 )
 def test_gradients_that_lead_somewhere_are_followed(layout: str, model: type[ProtectedModel]) -> None:
     seen, _ = observe(model, head=HEADS[layout]())
-    match = study_client(seen, draws=2, generator=derive_generator(CPU, "match"))
-    assert match.surrogate is None, seen.notes
+    for search in (False, True):
+        match = study_client(seen, draws=2, generator=derive_generator(CPU, "match"), search=search)
+        assert match.surrogate is None, seen.notes
+
+
+@pytest.mark.parametrize("model", [SparseModel, SparseNoisyModel])
+def test_what_a_sparse_release_leaves_out_is_searched_for_too(model: type[ProtectedModel]) -> None:
+    seen, _ = observe(model)
+    states = []
+    for search, words in ((False, []), (True, ["straight-through gradient (halting)"])):
+        generator = derive_generator(CPU, "match")
+        match = study_client(seen, draws=2, generator=generator, search=search)
+        assert [word for word in seen.notes["fallbacks"] if "gradient" in word] == words
+        assert (match.surrogate is not None) == bool(words)
+        states.append(generator.get_state())
+    assert torch.equal(*states)  # what is drawn later is the same
+
+
+@pytest.mark.parametrize("model", [SparseModel, SparseNoisyModel])
+def test_behind_a_sparse_release_a_search_from_nothing_sees_more(model: type[ProtectedModel]) -> None:
+    seen, victims = observe(model)
+    everyone, start = torch.arange(len(victims)), torch.full_like(victims, 0.5)
+    weight, found = torch.full((len(victims),), 0.1), []
+    for search in (False, True):
+        generator = derive_generator(CPU, "match")
+        match = study_client(seen, draws=2, generator=generator, search=search)
+        inverted = PyramidSearch(60, 0.06, lambda _: None).invert(
+            match, everyone, start, weight, 0 * weight, "", generator
+        )
+        found.append(psnr_db(inverted[0], victims))
+    assert found[1] > found[0] + 2
 
 
 class ReshapingModel(ProtectedModel):

@@ -30,7 +30,13 @@ def heard_alone() -> tuple[Observation, Tensor]:
 
 def test_of_an_architecture_that_gives_other_features_it_says_so() -> None:
     seen, _ = heard_alone()
-    for architecture, message in (("resnet10t", "a timm model and its split point"), ("resnet10t:layer1", "released")):
+    for architecture, message in (
+        ("resnet10t:", "a timm model and its split point"),
+        (":layer1", "a timm model and its split point"),
+        ("mine.py:Net:layer1", "a timm model and its split point"),
+        ("resnet10t:layer1", r"gives features \(64, 4, 4\), what was released is"),
+        ("resnet10t", r"at its stages features .*\(64, 4, 4\) \(layer1\), .*what was released is"),
+    ):
         with pytest.raises(DpbenchError, match=message):
             UnSplit(architecture=architecture).reconstruct(seen, generator=derive_generator(CPU, "attack"))
 
@@ -42,6 +48,19 @@ def test_it_takes_the_clients_architecture() -> None:
     images = attack.reconstruct(seen, generator=derive_generator(CPU, "attack"))
     assert torch.equal(images, attack.reconstruct(seen, generator=derive_generator(CPU, "attack")))
     assert images.shape == (2, 3, 16, 16)
+
+
+def test_of_a_model_alone_the_stage_is_taken_that_gives_the_released_shape() -> None:
+    seen, _ = heard_alone()
+    for shape, point in (((64, 4, 4), "layer1"), ((128, 2, 2), "layer2")):
+        seen = replace(seen, released=torch.randn(2, *shape).abs(), overheard=None)
+        told, found = (
+            UnSplit(architecture=architecture, rounds=1, substitutes=1, image_steps=2, model_steps=2).reconstruct(
+                seen, generator=derive_generator(CPU, "attack")
+            )
+            for architecture in (f"resnet10t:{point}", "resnet10t")
+        )
+        assert torch.equal(told, found)
 
 
 def test_behind_a_shallow_split_it_beats_the_mean_image() -> None:

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dpbench.contract.attack import Attack, Observation
+from dpbench.contract.attack import Attack, Observation, Server
 from dpbench.contract.threat import Needs
 from dpbench.errors import DpbenchError
 from dpbench.machine.devices import place
@@ -36,6 +36,13 @@ SIDE = 8
 FEW = 4
 """Of so many images, the mean is still one of them."""
 
+IMAGES = 32
+"""Releases on which the server is looked at."""
+
+SMOOTHER = 0.7
+"""Share of the roughness of a release below which the server has undone what hid the image: features of neighbouring
+places are alike, as what they are of is."""
+
 CONVERGED = 0.2
 """Share of the first feature distance below which a substitute explains what was released."""
 
@@ -53,13 +60,16 @@ class UnSplit(Attack):
     is the l1 norm; images start at the mean of the attacker's own plus what varies most in the features from place to
     place, which is brightness behind shallow splits, and have their colours and contrast, for which a substitute would
     make up; of several substitutes, and of an image and its negative, which explain a release as well, those count
-    that look most like the attacker's own (MMD of 8x8 pixels, Gretton et al. 2012).
+    that look most like the attacker's own (MMD of 8x8 pixels, Gretton et al. 2012). Whoever holds the server's half
+    looks at what it computes: where the release has not the shape of the client's features, the first that has is
+    explained in its place, and where the server undoes an order, what is smooth from place to place.
 
     It fails beyond shallow splits, as its authors say: a deep substitute explains any release by any image. Nothing it
     sees says whether that happened; `converged` says that the release is explained, not that the image is right.
     """
 
     name: ClassVar[str] = "unsplit"
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "https://arxiv.org/abs/2108.09033"
     needs: ClassVar[Needs] = "nothing"
     budgets: ClassVar[dict[str, dict[str, float]]] = {
@@ -85,7 +95,7 @@ class UnSplit(Attack):
             DpbenchError: it is not, does not, or cannot.
         """
         if self.architecture:
-            self._client(image_shape, None)
+            self._clients(image_shape)
 
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """Fit images and substitutes in turn: (N,3,H,W) in [0,1]."""
@@ -94,6 +104,10 @@ class UnSplit(Attack):
         room = max(0, min(self.heard, victims_per_batch(seen) - len(victims)))
         others = seen.overheard[:room] if seen.overheard is not None else victims[:0]
         released = torch.cat([victims, pooled([others])]) if len(others) else victims
+        if seen.server is not None:
+            with seeded(0, released.device):
+                shapes = list(self._clients(seen.image_shape)) if self.architecture else [tuple(released.shape[1:])]
+            released = shown(seen.server, released, shapes, seen)
         standardising = Standardising(tuple(released.shape[1:]), channel_axis(tuple(released.shape)))
         place(standardising, released.device).fit(released)
         target = standardising(released)
@@ -165,16 +179,24 @@ class UnSplit(Attack):
         else:
             seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
             with seeded(seed, device):
-                network = self._client(seen.image_shape, shape)
+                clients = self._clients(seen.image_shape)
+            if shape not in clients:
+                found = ", ".join(map(str, clients))
+                raise DpbenchError(
+                    f"architecture = {self.architecture!r} gives features {found}, what was released is {shape}; name "
+                    "the client's architecture and split point, or leave `architecture` empty"
+                )
+            network = clients[shape]
         initialise(network, generator)
         return place(network, device).eval()
 
-    def _client(self, image_shape: tuple[int, int, int], shape: tuple[int, ...] | None) -> nn.Module:
-        """The client's half of `architecture`, untrained: images (N, *image_shape) -> features (N, *shape).
+    def _clients(self, image_shape: tuple[int, int, int]) -> dict[tuple[int, ...], nn.Module]:
+        """The client's half of `architecture`, untrained, by the shape of the features that it gives an image.
+
+        One where the split point is named, else the first stage of each shape.
 
         Raises:
-            DpbenchError: it is no timm model for images of this shape, is not split where it says, or gives features of
-                another shape.
+            DpbenchError: it is no timm model for images of this shape, or is not split where it says.
         """
         name, colon, point = self.architecture.rpartition(":")
         if not colon:
@@ -188,32 +210,54 @@ class UnSplit(Attack):
         model = create_backbone(spec, image_size=image_shape[1], classes=2)
         if point:
             client = split_model(model, point, image_shape=image_shape, classes=2, name=name).client_head
-            came = features_of(client, image_shape)
-            if shape in (None, came):
-                return client
-            seen = f"features {came}"
-        else:
-            traced = trace_backbone(model, image_shape, name=name)
-            found = dict[tuple[int, ...], str]()
-            for stage in split_points(model):
-                try:
-                    client = cut(model, traced, stage, classes=2, name=name).client_head
-                except DpbenchError:  # a stage that is no place to split
-                    continue
-                if shape in (None, features_of(client, image_shape)):
-                    return client
-                found.setdefault(features_of(client, image_shape), stage)
-            seen = "at its stages features " + ", ".join(f"{came} ({stage})" for came, stage in found.items())
-        raise DpbenchError(
-            f"architecture = {self.architecture!r} gives {seen}, what was released is {shape}; name the client's "
-            "architecture and split point, or leave `architecture` empty"
-        )
+            return {features_of(client, image_shape): client}
+        traced, clients = trace_backbone(model, image_shape, name=name), dict[tuple[int, ...], nn.Module]()
+        for stage in split_points(model):
+            try:
+                client = cut(model, traced, stage, classes=2, name=name).client_head
+            except DpbenchError:  # a stage that is no place to split
+                continue
+            clients.setdefault(features_of(client, image_shape), client)
+        return clients
 
 
 def features_of(client: nn.Module, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
     """The shape that a client gives one image."""
     with torch.no_grad():
         return tuple(client(torch.zeros(2, *image_shape)).shape[1:])
+
+
+@torch.no_grad()
+def shown(server: Server, released: Tensor, shapes: list[tuple[int, ...]], seen: Observation) -> Tensor:
+    """Releases (N, ...), or what the server makes of them that is more like a client's features.
+
+    Args:
+        server: the attacker's.
+        released: as they were sent.
+        shapes: that a client's features may have, without the batch axis.
+        seen: its notes say what was taken.
+    """
+    taps = server.activations(released[:IMAGES])
+    places = [place for place, tap in enumerate(taps) if tuple(tap.shape[1:]) in shapes]
+    if not places:
+        return released
+    like = [place for place in places if taps[place].shape == taps[places[0]].shape]
+    rough = [roughness(taps[place], (seen.image_shape[1], seen.image_shape[2])) for place in like]
+    place = next((place for place, size in zip(like, rough, strict=True) if size < SMOOTHER * rough[0]), like[0])
+    seen.notes["view"] = f"tap {place} of {len(taps) - 1}: {tuple(taps[place].shape[1:])}" if place else "release"
+    return server.activation(released, place) if place else released
+
+
+def roughness(features: Tensor, size: tuple[int, int]) -> float:
+    """How unlike features (N, ...) of neighbouring places are: 0 all alike, 1 unrelated, or on no grid."""
+    grid = features_on_grid(features, size)
+    if grid is None or min(grid.shape[2:]) < 2:
+        return 1.0
+    centred = grid.double() - grid.double().mean((0, 2, 3), keepdim=True)
+    varies = centred.square().mean((0, 2, 3))
+    apart = (centred.diff(dim=2).square().mean((0, 2, 3)) + centred.diff(dim=3).square().mean((0, 2, 3))) / 4
+    alive = varies > 1e-12 * varies.max()
+    return float((apart[alive] / varies[alive]).mean()) if bool(alive.any()) else 1.0
 
 
 def dominant(features: Tensor, size: tuple[int, ...]) -> Tensor:

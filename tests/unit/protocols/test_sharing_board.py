@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -107,6 +108,17 @@ def test_the_plot_shows_re_identification_where_leakage_is(tmp_path):
         with Image.open(tmp_path / f"{name}.png") as picture:
             shapes.append(picture.size[0])
     assert shapes[1] == pytest.approx(1.5 * shapes[0], rel=0.01)
+
+
+def test_the_plot_of_several_split_points_says_which_is_which(tmp_path):
+    board = build_sharing_board([*some_trainings(), *some_attacks()])
+    own = board["split_point"].iloc[0]
+    write_benefit(board, tmp_path / "one.svg")
+    write_benefit(pd.concat([board, board.assign(split_point="deeper")], ignore_index=True), tmp_path / "two.svg")
+    one, two = ((tmp_path / name).read_text(encoding="utf-8") for name in ("one.svg", "two.svg"))
+    assert "split at" not in one
+    assert f"split at {own}" in two
+    assert "split at deeper" in two
 
 
 def test_what_sharing_costs_and_whom_it_names_are_columns_where_records_say_so(tmp_path):

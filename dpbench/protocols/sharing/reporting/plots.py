@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,14 +67,27 @@ def write_benefit(board: pd.DataFrame, path: Path) -> None:
         )
     shown = [metric for metric in LEAKS if metric != "reid_top1" or board[metric].notna().any()]
     size, shape = (5.2 * len(shown), 4.4 * len(receivers) + 0.9), (len(receivers), len(shown))
+    short = varied_arguments(board[both & (board["condition"] == "defended-features")])
+    titles = _titles([names for names, _ in receivers])
     with panels(path, size, shape, legend=5, sharex="all", sharey="row") as grid:
-        for line, (names, rows) in zip(grid, receivers, strict=True):
+        for line, (names, rows), title in zip(grid, receivers, titles, strict=True):
+            line[0].set_title(drawn(title), fontsize=10, loc="left")
             for axes, metric in zip(line, shown, strict=True):
                 _frame(axes, rows)
-                _points(axes, rows, metric)
+                _points(axes, rows, metric, short)
                 axes.set_xlabel(f"what leaks of the shared images: {LEAKS[metric]}")
                 axes.set_ylabel(f"gain of {names[3]} (points of top-1)")
                 axes.set_xlim(min(-0.03, axes.get_xlim()[0]), max(1.06, axes.get_xlim()[1]))
+
+
+def _titles(receivers: list[tuple[Hashable, ...]]) -> list[str]:
+    """What tells the data, network and split point of each receiver from those of the others; "" where nothing does."""
+    split = RECEIVERS.index("split_point")
+    differing = [place for place in range(split + 1) if len({names[place] for names in receivers}) > 1]
+    return [
+        ", ".join(f"split at {names[place]}" if place == split else str(names[place]) for place in differing)
+        for names in receivers
+    ]
 
 
 def _frame(axes: Axes, rows: pd.DataFrame) -> None:
@@ -84,7 +97,7 @@ def _frame(axes: Axes, rows: pd.DataFrame) -> None:
             axes.axhline(100 * found.iloc[0], color="0.3", linewidth=1.0, linestyle=style, label=label)
 
 
-def _points(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
+def _points(axes: Axes, rows: pd.DataFrame, metric: str, short: dict[Any, dict[str, str]]) -> None:
     floor = rows[rows["condition"] == FLOOR][metric].dropna()
     if len(floor):
         axes.axvline(floor.iloc[0], color="0.35", linewidth=0.9, linestyle="-.", label="floor")
@@ -92,7 +105,6 @@ def _points(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
     if len(clean):
         axes.plot(clean[metric], 100 * clean["gain"], "*", color="black", markersize=12, label="clean features")
     defended = rows[(rows["condition"] == "defended-features") & rows[metric].notna() & rows["gain"].notna()]
-    short = varied_arguments(defended)
     for defense, settings in defended.groupby("defense", sort=True):
         colour, marker = style_of_defense(str(settings[NAMED].iloc[0]))
         settings = settings.sort_values(metric)

@@ -381,7 +381,7 @@ def test_the_view_of_a_folder_fits_the_screen_and_asks_itself_alone(browser, fil
         assert page.locator("main img").first.evaluate("image => image.complete && image.naturalWidth > 0")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         page.click("text=The report, as far as the run is")
-        assert page.locator("#answer").is_visible()
+        page.locator("#answer").wait_for(state="visible")  # the report is made when it is asked for
         page.goto(server.url)
         page.select_option("select[name=one]", "again")
         page.select_option("select[name=other]", "run")

@@ -222,7 +222,8 @@ def test_without_diffusers(broken: bool, tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("architecture", "message"),
     [
-        ("resnet10t", "expected a timm model and its split point"),
+        ("resnet10t:", "expected a timm model and its split point"),
+        ("resnet10x", "unknown backbone 'resnet10x'; did you mean"),
         (":layer1", "expected a timm model and its split point"),
         ("mine.py:build:layer1", "expected a timm model and its split point"),
         ("resnet10x:layer1", "unknown backbone 'resnet10x'; did you mean"),

@@ -1,5 +1,7 @@
 """What an attack sees of a client made of the tiny network, for tests that look closer than `check_attack`."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -31,3 +33,16 @@ def observed(
         client=WhiteBox(client) if white_box else None,
         remember=Shelf().remember,
     )
+
+
+class Way:
+    """A server that computes these from a release, one after the other."""
+
+    def __init__(self, *steps: Callable[[Tensor], Tensor]) -> None:
+        self.steps = steps
+
+    def activations(self, released: Tensor) -> tuple[Tensor, ...]:
+        return released, *(step(released) for step in self.steps)
+
+    def activation(self, released: Tensor, place: int) -> Tensor:
+        return self.activations(released)[place]

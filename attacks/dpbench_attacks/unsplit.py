@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
@@ -9,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dpbench.contract.attack import Attack, Observation, Server
+from dpbench.contract.attack import Attack, Observation
 from dpbench.contract.threat import Needs
 from dpbench.errors import DpbenchError
 from dpbench.machine.devices import place
@@ -28,6 +29,7 @@ from dpbench.toolkit.inversion import (
     victims_per_batch,
 )
 from dpbench.toolkit.standardising import Standardising
+from dpbench.toolkit.view import unasked
 from dpbench_attacks._substitute import Substitute, mmd
 
 SIDE = 8
@@ -36,12 +38,8 @@ SIDE = 8
 FEW = 4
 """Of so many images, the mean is still one of them."""
 
-IMAGES = 32
-"""Releases on which the server is looked at."""
-
-SMOOTHER = 0.7
-"""Share of the roughness of a release below which the server has undone what hid the image: features of neighbouring
-places are alike, as what they are of is."""
+Points = dict[tuple[int, ...], str]
+"""Shape of the features of an image -> the first split point of the client's architecture that gives such."""
 
 CONVERGED = 0.2
 """Share of the first feature distance below which a substitute explains what was released."""
@@ -95,7 +93,7 @@ class UnSplit(Attack):
             DpbenchError: it is not, does not, or cannot.
         """
         if self.architecture:
-            self._clients(image_shape)
+            next(self._stages(image_shape), None)  # one will do
 
     def reconstruct(self, seen: Observation, *, generator: torch.Generator) -> Tensor:
         """Fit images and substitutes in turn: (N,3,H,W) in [0,1]."""
@@ -104,10 +102,12 @@ class UnSplit(Attack):
         room = max(0, min(self.heard, victims_per_batch(seen) - len(victims)))
         others = seen.overheard[:room] if seen.overheard is not None else victims[:0]
         released = torch.cat([victims, pooled([others])]) if len(others) else victims
+        points = self._points(seen)
         if seen.server is not None:
-            with seeded(0, released.device):
-                shapes = list(self._clients(seen.image_shape)) if self.architecture else [tuple(released.shape[1:])]
-            released = shown(seen.server, released, shapes, seen)
+            size = (seen.image_shape[1], seen.image_shape[2])
+            view, seen.notes["view"] = unasked(seen.server, released, points or [tuple(released.shape[1:])], size)
+            with torch.no_grad():
+                released = view.of(seen.server, released)
         standardising = Standardising(tuple(released.shape[1:]), channel_axis(tuple(released.shape)))
         place(standardising, released.device).fit(released)
         target = standardising(released)
@@ -117,7 +117,7 @@ class UnSplit(Attack):
         best, lowest, kept = mean.expand(len(released), -1, -1, -1), float("inf"), (1.0, 1.0)
         start = dominant(target, tuple(mean.shape[2:]))
         for attempt in range(self.substitutes):
-            network = self._substitute(tuple(released.shape[1:]), seen, generator)
+            network = self._substitute(tuple(released.shape[1:]), points, seen, generator)
             label = f"substitute {attempt + 1}/{self.substitutes}"
             found, first, last = self._fit(network, target, mean, start, colours(known - mean), seen, label)
             for images in (found, (2 * mean - found).clamp(0, 1)):
@@ -167,7 +167,9 @@ class UnSplit(Attack):
                 seen.log(number, feature_distance=round(last, 4))
         return images.detach().nan_to_num(0.5), first, last
 
-    def _substitute(self, shape: tuple[int, ...], seen: Observation, generator: torch.Generator) -> nn.Module:
+    def _substitute(
+        self, shape: tuple[int, ...], points: Points, seen: Observation, generator: torch.Generator
+    ) -> nn.Module:
         """A network of images to standardised releases, with fresh weights.
 
         Raises:
@@ -176,27 +178,60 @@ class UnSplit(Attack):
         device = seen.released.device
         if not self.architecture:
             network = Substitute(shape, seen.image_shape).network
-        else:
+        elif shape in points:
             seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
             with seeded(seed, device):
-                clients = self._clients(seen.image_shape)
-            if shape not in clients:
-                found = ", ".join(map(str, clients))
-                raise DpbenchError(
-                    f"architecture = {self.architecture!r} gives features {found}, what was released is {shape}; name "
-                    "the client's architecture and split point, or leave `architecture` empty"
-                )
-            network = clients[shape]
+                network = self._client(seen.image_shape, points[shape])
+        else:
+            raise DpbenchError(
+                f"architecture = {self.architecture!r} gives features {', '.join(map(str, points))}, what was released "
+                f"is {shape}; name the client's architecture and split point, or leave `architecture` empty"
+            )
         initialise(network, generator)
         return place(network, device).eval()
 
-    def _clients(self, image_shape: tuple[int, int, int]) -> dict[tuple[int, ...], nn.Module]:
-        """The client's half of `architecture`, untrained, by the shape of the features that it gives an image.
+    def _points(self, seen: Observation) -> Points:
+        """Where `architecture` may be split; nothing where none is given. Whoever draws numbers later draws the same.
 
-        One where the split point is named, else the first stage of each shape.
+        Raises:
+            DpbenchError: see `_stages`.
+        """
+        points: Points = {}
+        with seeded(0, seen.released.device):
+            for shape, point in self._stages(seen.image_shape) if self.architecture else ():
+                points.setdefault(shape, point)
+        return points
+
+    def _stages(self, image_shape: tuple[int, int, int]) -> Iterator[tuple[tuple[int, ...], str]]:
+        """The split point that is named, or each stage that is one, shallow to deep, and the shape of features there.
 
         Raises:
             DpbenchError: it is no timm model for images of this shape, or is not split where it says.
+        """
+        spec, named = self._architecture()
+        model = create_backbone(spec, image_size=image_shape[1], classes=2)
+        traced = trace_backbone(model, image_shape, name=spec.name)
+        for point in [named] if named else split_points(model):
+            try:
+                client = cut(model, traced, point, classes=2, name=spec.name).client_head
+            except DpbenchError:
+                if named:
+                    raise
+                continue  # a stage that is no place to split
+            with torch.no_grad():
+                yield tuple(client(torch.zeros(2, *image_shape)).shape[1:]), point
+
+    def _client(self, image_shape: tuple[int, int, int], point: str) -> nn.Module:
+        """The client's half of `architecture`, untrained: images (N, *image_shape) -> features."""
+        spec, _ = self._architecture()
+        model = create_backbone(spec, image_size=image_shape[1], classes=2)
+        return split_model(model, point, image_shape=image_shape, classes=2, name=spec.name).client_head
+
+    def _architecture(self) -> tuple[BackboneSpec, str]:
+        """The model of `architecture`, and its split point, "" where none is named.
+
+        Raises:
+            DpbenchError: it names no timm model.
         """
         name, colon, point = self.architecture.rpartition(":")
         if not colon:
@@ -207,57 +242,7 @@ class UnSplit(Attack):
                 f"architecture = {self.architecture!r}; expected a timm model and its split point, such as "
                 '"resnet10t:layer1", or the model alone'
             )
-        model = create_backbone(spec, image_size=image_shape[1], classes=2)
-        if point:
-            client = split_model(model, point, image_shape=image_shape, classes=2, name=name).client_head
-            return {features_of(client, image_shape): client}
-        traced, clients = trace_backbone(model, image_shape, name=name), dict[tuple[int, ...], nn.Module]()
-        for stage in split_points(model):
-            try:
-                client = cut(model, traced, stage, classes=2, name=name).client_head
-            except DpbenchError:  # a stage that is no place to split
-                continue
-            clients.setdefault(features_of(client, image_shape), client)
-        return clients
-
-
-def features_of(client: nn.Module, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
-    """The shape that a client gives one image."""
-    with torch.no_grad():
-        return tuple(client(torch.zeros(2, *image_shape)).shape[1:])
-
-
-@torch.no_grad()
-def shown(server: Server, released: Tensor, shapes: list[tuple[int, ...]], seen: Observation) -> Tensor:
-    """Releases (N, ...), or what the server makes of them that is more like a client's features.
-
-    Args:
-        server: the attacker's.
-        released: as they were sent.
-        shapes: that a client's features may have, without the batch axis.
-        seen: its notes say what was taken.
-    """
-    taps = server.activations(released[:IMAGES])
-    places = [place for place, tap in enumerate(taps) if tuple(tap.shape[1:]) in shapes]
-    if not places:
-        return released
-    like = [place for place in places if taps[place].shape == taps[places[0]].shape]
-    rough = [roughness(taps[place], (seen.image_shape[1], seen.image_shape[2])) for place in like]
-    place = next((place for place, size in zip(like, rough, strict=True) if size < SMOOTHER * rough[0]), like[0])
-    seen.notes["view"] = f"tap {place} of {len(taps) - 1}: {tuple(taps[place].shape[1:])}" if place else "release"
-    return server.activation(released, place) if place else released
-
-
-def roughness(features: Tensor, size: tuple[int, int]) -> float:
-    """How unlike features (N, ...) of neighbouring places are: 0 all alike, 1 unrelated, or on no grid."""
-    grid = features_on_grid(features, size)
-    if grid is None or min(grid.shape[2:]) < 2:
-        return 1.0
-    centred = grid.double() - grid.double().mean((0, 2, 3), keepdim=True)
-    varies = centred.square().mean((0, 2, 3))
-    apart = (centred.diff(dim=2).square().mean((0, 2, 3)) + centred.diff(dim=3).square().mean((0, 2, 3))) / 4
-    alive = varies > 1e-12 * varies.max()
-    return float((apart[alive] / varies[alive]).mean()) if bool(alive.any()) else 1.0
+        return spec, point
 
 
 def dominant(features: Tensor, size: tuple[int, ...]) -> Tensor:

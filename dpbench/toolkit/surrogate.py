@@ -173,10 +173,7 @@ class Gradient(Generic[M]):
     def of(cls, match: M, probes: Tensor, generator: torch.Generator) -> Gradient[M]:
         """Test that of `match` on auxiliary images (N,3,H,W); every evaluation makes the same draw."""
         draw = generator.get_state()
-        with torch.no_grad():
-            release = match.release(probes, generator.set_state(draw))
-            targets = release.roll(1, 0)
-            apart = match.compare(release, targets)
+        targets, apart = _apart(match, probes, generator.set_state(draw))
         gradient = _gradient(match, probes, targets, generator.set_state(draw))
         if gradient is None:
             return cls(match, float(apart.mean()))
@@ -224,10 +221,7 @@ class Gradient(Generic[M]):
 def _left_by_search(match: Match, probes: Tensor, generator: torch.Generator) -> float:
     """The mean share of the distance from each probe (N,3,H,W) to the next that some steps of Adam leave."""
     draw = generator.get_state()
-    with torch.no_grad():
-        release = match.release(probes, generator.set_state(draw))
-        targets = release.roll(1, 0)
-        start = match.compare(release, targets).clamp_min(1e-12)
+    targets, start = _apart(match, probes, generator.set_state(draw))
     found = probes.clone()
     optimizer = torch.optim.Adam([found], SEARCH_RATE)
     for _ in range(SEARCH_STEPS):
@@ -237,7 +231,15 @@ def _left_by_search(match: Match, probes: Tensor, generator: torch.Generator) ->
     with torch.no_grad():
         reached = match.compare(match.release(found, generator.set_state(draw)), targets)
     generator.set_state(draw)
-    return float((reached / start).mean())
+    return float((reached / start.clamp_min(1e-12)).mean())
+
+
+@torch.no_grad()
+def _apart(match: Match, probes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """What each probe is to be moved towards, the release (N, ...) of the next one, and how far it is from it, (N,)."""
+    release = match.release(probes, generator)
+    targets = release.roll(1, 0)
+    return targets, match.compare(release, targets)
 
 
 def _gradient(match: Match, probes: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor | None:

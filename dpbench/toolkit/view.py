@@ -7,7 +7,7 @@ release shows nothing. The choice is made once per client, by what the attacker 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dpbench.contract.attack import Client, Observation, Server
+from dpbench.toolkit.inverse_network import features_on_grid
 from dpbench.toolkit.inversion import channel_axis, pooled, victim_releases
 from dpbench.toolkit.linear_inverse import ReadingErrors, some_columns
 from dpbench.toolkit.standardising import centre_and_unit, exact, squashed
@@ -45,6 +46,13 @@ ALIKE = 1.03
 LIKE_FEATURES = 0.4
 """Distance from undefended features within which a static attacker takes a tap for them."""
 
+RELEASES = 32
+"""Those on which an attacker who may ask nothing looks at the server."""
+
+SMOOTHER = 0.7
+"""Share of the roughness of a release below which the server has undone what hid the image: features of neighbouring
+places are alike, as what they are of is."""
+
 ViewKind = Literal["release", "tap", "both"]
 
 
@@ -66,6 +74,43 @@ class View:
             return released
         tap = server.activation(released, self.place)
         return tap if self.kind == "tap" else torch.cat([released, tap], channel_axis(tuple(tap.shape)))
+
+
+@torch.no_grad()
+def unasked(
+    server: Server, released: Tensor, shapes: Collection[tuple[int, ...]], image_size: tuple[int, int]
+) -> tuple[View, str]:
+    """The view, and it in words, of an attacker who may ask nothing and knows what shape the client's features have.
+
+    The first tap of such a shape, or, where a later one of its shape is smoother, what an order was restored in.
+
+    Args:
+        server: the attacker's.
+        released: (N, ...), of any images.
+        shapes: that a client's features may have, without the batch axis.
+        image_size: (H, W).
+    """
+    taps = server.activations(released[:RELEASES])
+    places = [place for place, tap in enumerate(taps) if tuple(tap.shape[1:]) in shapes]
+    if not places:
+        return View(), "release"
+    like = [place for place in places if taps[place].shape == taps[places[0]].shape]
+    rough = [_roughness(taps[place], image_size) for place in like]
+    place = next((place for place, size in zip(like, rough, strict=True) if size < SMOOTHER * rough[0]), like[0])
+    view = View("tap", place) if place else View()
+    return view, _in_words(view, len(taps), tuple(taps[place].shape[1:]))
+
+
+def _roughness(features: Tensor, image_size: tuple[int, int]) -> float:
+    """How unlike features (N, ...) of neighbouring places are: 0 all alike, 1 unrelated, or on no grid."""
+    grid = features_on_grid(features, image_size)
+    if grid is None or min(grid.shape[2:]) < 2:
+        return 1.0
+    centred = exact(grid) - exact(grid).mean((0, 2, 3), keepdim=True)
+    varies = centred.square().mean((0, 2, 3))
+    apart = (centred.diff(dim=2).square().mean((0, 2, 3)) + centred.diff(dim=3).square().mean((0, 2, 3))) / 4
+    alive = varies > 1e-12 * varies.max()
+    return float((apart[alive] / varies[alive]).mean()) if bool(alive.any()) else 1.0
 
 
 def viewed(seen: Observation) -> Observation:

@@ -1,18 +1,15 @@
 import pytest
 from parsing import load_suite, parse_suite
 
-from dpbench.contract.attack import Attack
 from dpbench.contract.threat import THREAT_MODELS
 from dpbench.data.spec import DatasetSpec
 from dpbench.errors import DpbenchError
-from dpbench.protocols.known import loaded
 from dpbench.suite import ensembles
-from dpbench.suite import files as suite_files
 from dpbench.suite import suite as suites
 from dpbench.suite.ensembles import NEWEST
 from dpbench.suite.grid import plan
 from dpbench.suite.names import name_rows
-from dpbench.suite.words import built_in, label
+from dpbench.suite.words import label
 
 BASE = """
 name = "tiny"
@@ -60,36 +57,6 @@ def test_defenses_in_a_row_are_one_setting_each(name):
         ("topk + gaussian", "keep=0.1 std=1.0"),
         ("topk + gaussian", "keep=0.1 std=2.0"),
     ]
-
-
-def test_every_built_in_suite_parses():
-    texts = suite_files.built_in_suites()
-    assert {"quick", "smoke", "cifar10", "faces", "sharing"} <= set(texts)
-    for name, text in texts.items():
-        assert text
-        assert load_suite(name).name == name
-
-
-GRIDS = {name for name in suite_files.built_in_suites() if loaded(name)[0].name == "inference"}
-
-
-@pytest.mark.parametrize(
-    "name", sorted(GRIDS - {"defenses", "depth", "encoders", "portfolio", "priors", "priors-imagenet"})
-)  # those compare something else
-def test_every_built_in_suite_holds_the_whole_ladder(name):
-    suite = load_suite(name)
-    assert suite.threat_models == ["static", "query", "weights"]
-    assert suite.auxiliary == (
-        ["same"] if name in {"quick", "cifar10", "faces"} else ["same", "shifted"]
-    )  # these are long
-    assert suite.ensemble == "ensemble-v1.1"  # with which the published boards are measured
-    assert "none" in {entry.name for entry in suite.defenses}
-
-
-def test_the_portfolio_holds_every_attack_that_needs_no_special_images():
-    suite = load_suite("portfolio")
-    assert {entry.name for entry in suite.all_attacks()} == set(built_in(Attack)) - {"gan-faces"}
-    assert suite.threat_models == ["observe", "query", "weights"]
 
 
 def test_attacks_can_have_their_own_number_of_victims():

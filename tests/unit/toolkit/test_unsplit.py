@@ -8,7 +8,7 @@ import piq
 import pytest
 import torch
 from dpbench_attacks.unsplit import UnSplit
-from tiny_observation import observed
+from tiny_observation import Way, observed
 from torch import Tensor
 
 from dpbench.contract.attack import Observation
@@ -63,25 +63,22 @@ def test_of_a_model_alone_the_stage_is_taken_that_gives_the_released_shape() -> 
         assert torch.equal(told, found)
 
 
-class Undoing:
+def undoing(order: Tensor, shape: tuple[int, ...]) -> Way:
     """A server that puts values in order, or a code in the shape that it stands for, before it goes on."""
 
-    def __init__(self, order: Tensor, shape: tuple[int, ...]) -> None:
-        self.order, self.shape = order, shape
+    def restored(released: Tensor) -> Tensor:
+        return released.flatten(1)[:, order].unflatten(1, shape)
 
-    def activations(self, released: Tensor) -> tuple[Tensor, ...]:
-        features = released.flatten(1)[:, self.order].unflatten(1, self.shape)
-        return released, features, features.relu(), features.flatten(1)[:, :2]
-
-    def activation(self, released: Tensor, place: int) -> Tensor:
-        return self.activations(released)[place]
+    return Way(
+        restored, lambda released: restored(released).relu(), lambda released: restored(released).flatten(1)[:, :2]
+    )
 
 
 def test_whoever_holds_the_server_sees_the_order_that_it_restores() -> None:
     seen, _ = heard_alone()
     shape = tuple(seen.released.shape[1:])
     order = torch.randperm(seen.released[0].numel(), generator=torch.Generator().manual_seed(0))
-    server = Undoing(order.argsort(), shape)
+    server = undoing(order.argsort(), shape)
     attack = UnSplit(rounds=1, substitutes=1, image_steps=2, model_steps=2, heard=0)
 
     def images(seen: Observation) -> Tensor:
@@ -90,7 +87,7 @@ def test_whoever_holds_the_server_sees_the_order_that_it_restores() -> None:
     secret = replace(seen, released=seen.released.flatten(1)[:, order].unflatten(1, shape))
     assert torch.equal(images(replace(secret, server=server)), images(seen))
     assert "tap 1 of 3" in secret.notes["view"]
-    open_ = replace(seen, server=Undoing(torch.arange(len(order)), shape))
+    open_ = replace(seen, server=undoing(torch.arange(len(order)), shape))
     assert torch.equal(images(open_), images(seen))
     assert open_.notes["view"] == "release"
 
@@ -99,7 +96,7 @@ def test_of_a_code_the_features_are_explained_that_the_server_makes_of_it() -> N
     seen, _ = heard_alone()
     features = torch.randn(2, 64, 4, 4).abs()
     attack = UnSplit(architecture="resnet10t", rounds=1, substitutes=1, image_steps=2, model_steps=2)
-    server = Undoing(torch.arange(1024), (64, 4, 4))
+    server = undoing(torch.arange(1024), (64, 4, 4))
     coded = replace(seen, released=features.flatten(1), overheard=None, server=server)
     plain = replace(seen, released=features, overheard=None)
     assert torch.equal(*(attack.reconstruct(s, generator=derive_generator(CPU, "attack")) for s in (coded, plain)))

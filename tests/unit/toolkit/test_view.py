@@ -2,12 +2,11 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
 from dpbench_attacks.decoder import Decoder
-from tiny_observation import observed
+from tiny_observation import Way, observed
 from torch.nn import functional
 
 from dpbench.contract.attack import Observation
@@ -60,19 +59,6 @@ def test_a_layer_that_averages_noise_away_is_no_view():
     view, (of_release, of_layer) = _best((release, around), images, CLEARLY_OF_NOISE)
     assert of_layer < 0.8 * of_release
     assert view == View()
-
-
-class Way:
-    """A server that computes these from a release, one after the other."""
-
-    def __init__(self, *steps: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        self.steps = steps
-
-    def activations(self, released: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return released, *(step(released) for step in self.steps)
-
-    def activation(self, released: torch.Tensor, place: int) -> torch.Tensor:
-        return self.activations(released)[place]
 
 
 def answer(released: torch.Tensor) -> torch.Tensor:

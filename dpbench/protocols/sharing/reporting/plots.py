@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from dpbench.report.content import Plot
 from dpbench.report.plots import METRICS, escaped, layout, points
 from dpbench.reporting.plots.marks import style_of_defense
 from dpbench.reporting.plots.plot_style import NAMED, bars, legible, note, panels, refuse_ending
+from dpbench.reporting.plots.tradeoff_plot import differing
 from dpbench.suite.names import arguments_text
 from dpbench.text.shown_text import drawn
 
@@ -68,26 +69,17 @@ def write_benefit(board: pd.DataFrame, path: Path) -> None:
     shown = [metric for metric in LEAKS if metric != "reid_top1" or board[metric].notna().any()]
     size, shape = (5.2 * len(shown), 4.4 * len(receivers) + 0.9), (len(receivers), len(shown))
     short = varied_arguments(board[both & (board["condition"] == "defended-features")])
-    titles = _titles([names for names, _ in receivers])
+    places = [names[: RECEIVERS.index("receiver")] for names, _ in receivers]
     with panels(path, size, shape, legend=5, sharex="all", sharey="row") as grid:
-        for line, (names, rows), title in zip(grid, receivers, titles, strict=True):
-            line[0].set_title(drawn(title), fontsize=10, loc="left")
+        for line, (names, rows), here in zip(grid, receivers, places, strict=True):
+            if len(set(places)) > 1:
+                line[0].set_title(drawn(f"split at {' / '.join(differing(here, places))}"), fontsize=10, loc="left")
             for axes, metric in zip(line, shown, strict=True):
                 _frame(axes, rows)
                 _points(axes, rows, metric, short)
                 axes.set_xlabel(f"what leaks of the shared images: {LEAKS[metric]}")
                 axes.set_ylabel(f"gain of {names[3]} (points of top-1)")
                 axes.set_xlim(min(-0.03, axes.get_xlim()[0]), max(1.06, axes.get_xlim()[1]))
-
-
-def _titles(receivers: list[tuple[Hashable, ...]]) -> list[str]:
-    """What tells the data, network and split point of each receiver from those of the others; "" where nothing does."""
-    split = RECEIVERS.index("split_point")
-    differing = [place for place in range(split + 1) if len({names[place] for names in receivers}) > 1]
-    return [
-        ", ".join(f"split at {names[place]}" if place == split else str(names[place]) for place in differing)
-        for names in receivers
-    ]
 
 
 def _frame(axes: Axes, rows: pd.DataFrame) -> None:

@@ -22,8 +22,8 @@ ROUNDS = 20
 SETTLED = 0.05
 """Mean square of the change of a matrix, times its columns, below which further rounds change nothing."""
 
-RANDOM_STARTS = 4
-"""Tried after the two that moments give."""
+RANDOM_STARTS = 3
+"""Tried after those that moments give."""
 
 FEWEST = 8
 """Fewer images are not turned back: two are kept to judge by, and a map could be fitted to anything."""
@@ -74,8 +74,9 @@ def map_without_pairs(
 
     Iterated closest points (Besl & McKay 1992, "A method for registration of 3-D shapes") over patches of 3x3 places,
     which one matrix turns together: each is matched with the known patch that it is most like, then Procrustes, and
-    again. It needs a start that gets much right: principal axes with signs by skewness, the means at each place, and
-    some at random. The first is taken from which images that no map was fitted to come to lie where known ones do.
+    again. It needs a start that gets much right: principal axes, whose signs the means at each place and the skewness
+    tell, then some at random. The first is taken from which images that no map was fitted to come to lie where known
+    ones do.
 
     Args:
         turned: (N, ...) features of some images.
@@ -140,13 +141,22 @@ def _apart(grid: Tensor, reference: Tensor, generator: torch.Generator) -> float
 
 def _starts(grid: Tensor, known: Tensor, generator: torch.Generator) -> list[Tensor]:
     """Matrices (C,C) that may be near the one that turns centred features (N,C,h,w) into known ones."""
-    rows, known_rows = _rows(grid), _rows(known)
-    axes, known_axes = (torch.linalg.eigh(of.T @ of / len(of)).eigenvectors for of in (rows, known_rows))
-    agree = ((rows @ axes) ** 3).mean(0) * ((known_rows @ known_axes) ** 3).mean(0) >= 0
-    by_axes = axes @ torch.diag(agree.double() * 2 - 1) @ known_axes.T
-    by_means = _nearest_orthogonal(_rows(grid.mean(0, keepdim=True)).T @ _rows(known.mean(0, keepdim=True)))
+    (axes, means, skewness), (known_axes, known_means, known_skewness) = _along_axes(grid), _along_axes(known)
+    alike = [(means * known_means).sum(0), skewness * known_skewness]
+    alike = [scores / scores.abs().mean().clamp_min(1e-12) for scores in alike]
+    signs = [torch.where(scores < 0, -1.0, 1.0).double() for scores in (alike[0] + alike[1], *alike)]
     drawn = torch.randn(RANDOM_STARTS, *axes.shape, generator=generator, device=generator.device)
-    return [matrix.to(grid) for matrix in (by_axes, by_means, *torch.linalg.qr(drawn.cpu().double()).Q)]
+    by_axes = [axes @ torch.diag(one) @ known_axes.T for one in signs]
+    return [matrix.to(grid) for matrix in (*by_axes, *torch.linalg.qr(drawn.cpu().double()).Q)]
+
+
+def _along_axes(grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Principal axes (C,C) of centred features (N,C,h,w); means at each place (h*w, C) and skewness (C,) along them."""
+    rows = _rows(grid)
+    axes = torch.linalg.eigh(rows.T @ rows / len(rows)).eigenvectors
+    means = functional.normalize(_rows(grid.mean(0, keepdim=True)) @ axes, dim=0)
+    along = rows @ axes
+    return axes, means, (along**3).mean(0) / (along**2).mean(0).clamp_min(1e-24) ** 1.5
 
 
 def _same_spectrum(one: Tensor, other: Tensor) -> bool:

@@ -55,10 +55,9 @@ class Unmixing(Attack):
     client has one component, or too many to be told apart, this is the decoder.
 
     Who may query only the undefended client has no pairs. If releases have the spectrum of undefended features and do
-    not lie where those do, one rotation of the channels is looked for that brings them there: whitened axes and
-    skewness give a start, iterated closest points the rest (`map_without_pairs`). From some 16 to 32 releases on that is
-    possible; not where noise is added to what was rotated, and not where positions are mixed, too, as `rotate` does at
-    most sizes.
+    not lie where those do, one rotation of the channels is looked for that brings them there: principal axes, means
+    and skewness give a start, iterated closest points the rest (`map_without_pairs`). From some 16 to 32 releases on
+    that is possible; not behind much noise, and not where positions are mixed, too, as `rotate` does at most sizes.
     """
 
     name: ClassVar[str] = "mixture"

@@ -74,7 +74,8 @@ def map_without_pairs(
 
     Iterated closest points (Besl & McKay 1992, "A method for registration of 3-D shapes") over patches of 3x3 places,
     which one matrix turns together: each is matched with the known patch that it is most like, then Procrustes, and
-    again. It needs a start that gets much right: principal axes, whose signs the means at each place and the skewness
+    again. It needs a start that gets much right: principal axes (Liu, Giannella & Kargupta 2006, "An attacker's view of
+    distance preserving maps for privacy preserving data mining"), whose signs the means at each place and the skewness
     tell, then some at random. The first is taken from which images that no map was fitted to come to lie where known
     ones do.
 

@@ -47,7 +47,8 @@ from recipes.glass_pp import glass_pp
 from recipes.mixture_plain import mixture_plain
 from recipes.reorder_plain import reorder_plain
 from recipes.rmle_plain import rmle_plain
-from recipes.setting import CPU, FULL, FewNoises, Noisy, Setting, Shuffled
+from recipes.rotation_plain import rotation_plain
+from recipes.setting import CPU, FULL, Access, FewNoises, Noisy, Setting, Shuffled, Turned
 from recipes.unsplit_plain import unsplit_plain
 from torch import Tensor
 
@@ -72,8 +73,8 @@ class Recipe:
     more: Callable[[Setting], dict[str, Any]] = lambda setting: {}
     victims: int = VICTIMS
     client: type[ProtectedModel] = ProtectedModel
-    blind: bool = False
-    """Releases alone are granted, the victims' and those of others."""
+    access: Access = "client"
+    """What is granted beside the victims' releases: the client, the undefended one, or releases of other images."""
 
 
 RECIPES = {
@@ -149,7 +150,7 @@ RECIPES = {
     "dip_plain": Recipe(dip_plain, "rmle", {"steps": 20_000}, {"steps": 500}),
     "dip_itself": Recipe(dip_plain, "dip", {"steps": 20_000}, {"steps": 1000}),
     "flow_plain": Recipe(flow_plain, "flow", {"epochs": 50, "steps": 10_000}, {"epochs": 6, "steps": 250}, victims=64),
-    "fora_plain": Recipe(fora_plain, "fora", {"steps": 40_000}, {"steps": 1500}, victims=64, blind=True),
+    "fora_plain": Recipe(fora_plain, "fora", {"steps": 40_000}, {"steps": 1500}, victims=64, access="releases"),
     "reorder_plain": Recipe(
         reorder_plain,
         "reorder",
@@ -159,6 +160,15 @@ RECIPES = {
         client=Shuffled,
     ),
     "mixture_plain": Recipe(mixture_plain, "mixture", {"epochs": 50}, {"epochs": 6}, victims=64, client=FewNoises),
+    "rotation_plain": Recipe(
+        rotation_plain,
+        "mixture",
+        {"epochs": 50},
+        {"epochs": 6},
+        victims=64,
+        client=Turned,
+        access="undefended client",
+    ),
     "fuse_plain": Recipe(fuse_plain, "fuse", {"budget": "standard"}, {"budget": "small"}, victims=48, client=Noisy),
 }
 
@@ -185,13 +195,13 @@ def test_each_recipe(benchmark, setting, rows, name, monkeypatch):
     counts = recipe.published if FULL else recipe.reduced
     truth = setting.victims(victims)
 
-    found, our_seconds = setting.ours(recipe.ours, victims, recipe.client, blind=recipe.blind, **recipe.parameters)
+    found, our_seconds = setting.ours(recipe.ours, victims, recipe.client, recipe.access, **recipe.parameters)
     ours = figures(found, truth)
     arguments = recipe.more(setting) | counts
     if recipe.run is not unsplit_plain:
         arguments["generator"] = derive_generator(CPU, "recipe", name)
     monkeypatch.setattr(devices, "fast_dtype", lambda kind: None)  # the recipes know no mixed precision
-    seen = setting.observe(victims, recipe.client, blind=recipe.blind)
+    seen = setting.observe(victims, recipe.client, recipe.access)
     started = time.process_time()
     images = benchmark.pedantic(recipe.run, (seen,), arguments, rounds=1)
     seconds = time.process_time() - started

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from dpbench_attacks._diffusion_models import Denoiser, linear_alphas, small_unet
@@ -47,6 +47,9 @@ SMALL = ("diffusion", "decoder-tokens", "flow", "fora", "reorder", "mixture", "f
 """Without `full` these are measured at the budget `small`."""
 
 
+Access = Literal["client", "undefended client", "releases"]
+
+
 class Noisy(ProtectedModel):
     """Adds noise as large as the features."""
 
@@ -60,6 +63,14 @@ class FewNoises(ProtectedModel):
     def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         known = torch.randn(FEW, *features.shape[1:], generator=derive_generator(CPU, "few noises"))
         return features + 2.0 * known[torch.randint(FEW, (len(features),), generator=generator)]
+
+
+class Turned(ProtectedModel):
+    """Mixes the channels by one orthogonal matrix."""
+
+    def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        drawn = torch.randn(features.shape[1], features.shape[1], generator=derive_generator(CPU, "turned"))
+        return (features.movedim(1, -1) @ torch.linalg.qr(drawn).Q).movedim(-1, 1)
 
 
 class Shuffled(ProtectedModel):
@@ -114,24 +125,32 @@ class Setting:
     def victims(self, count: int) -> Tensor:
         return self.parts.test.images[:count].contiguous(memory_format=torch.channels_last)
 
-    def observe(self, victims: int, kind: type[ProtectedModel] = ProtectedModel, *, blind: bool = False) -> Observation:
-        """What an attacker sees; `blind`: releases of victims and of others, and no client."""
-        client = devices.place(kind(self.split), CPU).eval().requires_grad_(False)
-        auxiliary, draws = self.parts.auxiliary, derive_generator(CPU, "queries")
+    def observe(
+        self, victims: int, kind: type[ProtectedModel] = ProtectedModel, access: Access = "client"
+    ) -> Observation:
+        """What an attacker sees: releases of the victims, and a client; of others too where there is none."""
+        draws = derive_generator(CPU, "queries")
 
-        def query(images: Tensor) -> Tensor:
+        def asked(client: ProtectedModel, images: Tensor) -> Tensor:
             with torch.no_grad():
                 return torch.cat([client.release(batch, generator=draws) for batch in images.split(64)])
 
+        def made(kind: type[ProtectedModel]) -> ProtectedModel:
+            return devices.place(kind(self.split), CPU).eval().requires_grad_(False)
+
+        defended, auxiliary = made(kind), self.parts.auxiliary
+        client = made(ProtectedModel) if access == "undefended client" else defended
+        blind = access == "releases"
         return Observation(
-            released=query(self.victims(victims)).float(),
+            released=asked(defended, self.victims(victims)).float(),
             image_shape=SHAPE,
             auxiliary=LabelledImages(auxiliary.images.contiguous(memory_format=torch.channels_last), auxiliary.labels),
-            query=None if blind else query,
+            query=None if blind else lambda images: asked(client, images),
             client=None if blind else WhiteBox(client),
-            overheard=query(self.parts.test.images[victims:]) if blind else None,
+            overheard=asked(defended, self.parts.test.images[victims:]) if blind else None,
+            adaptive=access != "undefended client",
             remember=lambda name, train, depends_on, *, owner=None: self._remember(
-                f"{name}-{kind.__name__}-{blind}" if depends_on == "query" else name, train, depends_on
+                f"{name}-{kind.__name__}-{access}" if depends_on == "query" else name, train, depends_on
             ),
         )
 
@@ -159,13 +178,13 @@ class Setting:
         return attack if FULL or name not in SMALL else attack.at_budget("small")
 
     def ours(
-        self, name: str, victims: int, kind: type[ProtectedModel], *, blind: bool = False, **arguments: Any
+        self, name: str, victims: int, kind: type[ProtectedModel], access: Access = "client", **arguments: Any
     ) -> tuple[Tensor, float]:
         """Images and seconds. What is trained for a client counts wherever it is used, a shared prior for no side."""
-        key = f"{name} {arguments} {kind.__name__} {blind} {victims}"
+        key = f"{name} {arguments} {kind.__name__} {access} {victims}"
         if key not in self._ours:
             started, owed = time.process_time(), self.owed_seconds
-            seen = self.observe(victims, kind, blind=blind)
+            seen = self.observe(victims, kind, access)
             images = self.configured(name, arguments).reconstruct(seen, generator=derive_generator(CPU, "ours", name))
             seconds = time.process_time() - started + (self.owed_seconds - owed)
             self._ours[key] = images, seconds

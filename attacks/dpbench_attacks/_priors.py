@@ -18,6 +18,7 @@ from dpbench.errors import DpbenchError, is_interrupt, reason, unknown
 from dpbench.machine import plugin_files
 from dpbench.machine.devices import autocast, place
 from dpbench.machine.process_state import preserved
+from dpbench.machine.randomness import derive_seed, seeded
 from dpbench.models.carriers import FACE_GAN, checked_file
 from dpbench.models.checkpoints import misfit, read_checkpoint
 from dpbench_attacks._gan_networks import FaceGenerator, Generator, all_grey, trained_on_faces
@@ -135,7 +136,11 @@ class ChosenPrior(Attack, abc.ABC):
     def _own(self, image_shape: tuple[int, int, int], device: torch.device) -> Blocks:
         assert self.prior is not None
         self.assert_at_hand()
-        network = self._made(image_shape)
+        identity = [plugin_files.file_hash(path) for path in (self.prior, self.checkpoint) if path is not None]
+        identity.append(self.function)
+        # what the checkpoint leaves out is drawn the same way each time: what is trained for it is kept
+        with seeded(derive_seed("prior", *identity), torch.device("cpu")):
+            network = self._made(image_shape)
         latent = getattr(network, "latent", None)
         if type(latent) is not int or latent < 1:
             raise DpbenchError(
@@ -150,8 +155,7 @@ class ChosenPrior(Attack, abc.ABC):
         place(network, device).eval().requires_grad_(False)
         own = getattr(network, "blocks", None)
         blocks = list(own) if isinstance(own, nn.Sequential | nn.ModuleList) and len(own) else [network]
-        identity = [plugin_files.file_hash(path) for path in (self.prior, self.checkpoint) if path is not None]
-        generator = Blocks(latent, blocks, [*identity, self.function])
+        generator = Blocks(latent, blocks, identity)
         self._assert_paints(generator, image_shape, device)
         return generator
 

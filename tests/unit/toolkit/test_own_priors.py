@@ -114,6 +114,15 @@ def test_a_generator_of_ones_own_is_searched(cls: type[Attack], function: str, p
     assert len(observation.notes["curves"]["feature_distance"]) <= 50  # type: ignore[index]
 
 
+def test_weights_that_no_checkpoint_gives_are_drawn_the_same_each_time(prior: Path) -> None:
+    attack = configure(GradientFreeGanInversion, {**QUICK[GradientFreeGanInversion], "prior": f"{prior}:blocks"})
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        found.append(reconstruct(attack)[0])
+    assert torch.equal(*found)
+
+
 def test_its_code_runs_apart_and_its_content_counts(prior: Path, weights: Path) -> None:
     attack = configure(ProgressiveGanInversion, {"prior": f"{prior}:build", "checkpoint": str(weights)})
     assert remote.crosses(attack, audit=False)

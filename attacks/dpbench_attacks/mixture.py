@@ -33,7 +33,7 @@ EXPLAINED = 0.2
 KNOWN = 1000
 """Images of the attacker's own whose features say how undefended ones are distributed."""
 
-MOST_VALUES = 1 << 26
+MOST_VALUES = 1 << 25
 """Of their features; of larger ones there are fewer."""
 
 RIDGE = 1e-2

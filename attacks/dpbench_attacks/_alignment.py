@@ -20,7 +20,7 @@ KNOWN_PATCHES = 8000
 ROUNDS = 20
 
 SETTLED = 0.05
-"""Mean square of the change of a matrix, times its columns, below which further rounds change nothing."""
+"""Mean squared length by which a round changes a matrix's columns, below which more rounds change little."""
 
 RANDOM_STARTS = 3
 """Tried after those that moments give."""
@@ -128,10 +128,11 @@ def _patches(grid: Tensor, most: int, generator: torch.Generator) -> Tensor:
     height, width = grid.shape[2:]
     places = torch.randperm(len(grid) * height * width, generator=generator, device=generator.device)[:most]
     image, place = places.to(grid.device) // (height * width), places.to(grid.device) % (height * width)
-    rows = functional.pad(grid, (1, 1, 1, 1)).permute(0, 2, 3, 1)
     around = torch.arange(9, device=grid.device)
-    down, right = (place // width)[:, None] + around // 3, (place % width)[:, None] + around % 3
-    return rows[image[:, None], down, right]
+    down, right = (place // width)[:, None] + around // 3 - 1, (place % width)[:, None] + around % 3 - 1
+    inside = (down >= 0) & (down < height) & (right >= 0) & (right < width)
+    rows = grid.permute(0, 2, 3, 1)[image[:, None], down.clamp(0, height - 1), right.clamp(0, width - 1)]
+    return rows * inside[..., None]
 
 
 def _apart(grid: Tensor, reference: Tensor, generator: torch.Generator) -> float:

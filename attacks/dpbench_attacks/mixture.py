@@ -33,8 +33,8 @@ EXPLAINED = 0.2
 KNOWN = 1000
 """Images of the attacker's own whose features say how undefended ones are distributed."""
 
-MOST_VALUES = 1 << 25
-"""Of their features; of larger ones there are fewer."""
+KNOWN_VALUES = 1 << 25
+"""At most so many of their features' values; of larger features there are fewer images."""
 
 RIDGE = 1e-2
 """Share of the mean eigenvalue that is added to all."""
@@ -223,7 +223,7 @@ def _turned_back(seen: Observation, generator: torch.Generator) -> Observation:
     """The same observation, its releases turned into what undefended features look like, where a rotation hid them."""
     seen.progress("looking for a rotation")
     query, device = seen.granted_query(), seen.released.device
-    most = max(1, MOST_VALUES // seen.released[0].numel())
+    most = max(1, KNOWN_VALUES // seen.released[0].numel())
     images = seen.auxiliary.images[: min(KNOWN, most)]
     known = torch.cat([query(some.to(device)) for some in images.split(RELEASE_BATCH)])
     found = map_without_pairs(seen.released[:most], known, seen.image_shape[1:], generator=generator)

@@ -251,7 +251,7 @@ def dominant(features: Tensor, size: tuple[int, ...]) -> Tensor:
     if grid is None:
         return torch.zeros(len(features), 1, *size, device=features.device)
     centred = grid - grid.mean((0, 2, 3), keepdim=True)
-    rows = centred.double().movedim(1, -1).flatten(0, -2).cpu()
+    rows = centred.cpu().double().movedim(1, -1).flatten(0, -2)
     direction = torch.linalg.eigh(rows.T @ rows).eigenvectors[:, -1].to(features)
     shown = torch.einsum("nchw,c->nhw", centred, direction)[:, None]
     if len(shown) > FEW:  # what all have in common is in the mean image
@@ -262,7 +262,7 @@ def dominant(features: Tensor, size: tuple[int, ...]) -> Tensor:
 
 def colours(deviations: Tensor) -> Tensor:
     """The matrix (3,3) that gives independent channels of unit variance the colours of deviations (N,3,H,W)."""
-    rows = deviations.double().movedim(1, -1).flatten(0, -2).cpu()
+    rows = deviations.cpu().double().movedim(1, -1).flatten(0, -2)
     values, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
     size = values.clamp_min(1e-4 * float(values.max())).clamp_min(1e-12).sqrt()
     made: Tensor = (vectors @ torch.diag(size) @ vectors.T).to(deviations)

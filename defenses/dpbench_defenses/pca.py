@@ -13,9 +13,9 @@ from dpbench.contract.defense import Defense, ProtectedModel, SplitModel
 from dpbench.contract.feature_transform import feature_batches
 from dpbench.contract.images import LabelledImages
 from dpbench.errors import DpbenchError
+from dpbench.machine.devices import exact
 from dpbench.plugins.registry import register
 from dpbench.toolkit.inversion import channel_axis
-from dpbench.toolkit.standardising import exact
 from dpbench_defenses._halves import feature_shape
 from dpbench_defenses._undone import UndoneModel
 

@@ -199,5 +199,5 @@ def _learnt(images: Tensor, truth: Tensor) -> bool:
     """Whether reconstructions are nearer to their victim than to others by SSIM, beyond chance."""
     others = range(1, min(OTHERS + 1, len(truth)))
     apart = torch.stack([ssim(images, truth.roll(places, 0)) for places in others]).mean(0)
-    mean, low, _ = mean_interval((ssim(images, truth) - apart).double().numpy())
+    mean, low, _ = mean_interval((ssim(images, truth) - apart).cpu().double().numpy())
     return low > 0 and mean > LEAST_LEARNT

@@ -54,7 +54,7 @@ def refuted(model: ProtectedModel, noise: AdditiveNoise, images: Tensor, generat
         released = understood(model, model.release(chosen.clone(), generator=generator))
         if released.shape != location.shape:
             return f"it releases {tuple(released.shape[1:])} where its location is {tuple(location.shape[1:])}"
-        rows.append((released.double() - location.double()).flatten(1).cpu())
+        rows.append((released.cpu().double() - location.cpu().double()).flatten(1))
     std = noise.scale * (math.sqrt(2) if noise.distribution == "laplace" else 1)
     return _refuted(torch.stack(rows) / std, noise.distribution)
 
@@ -129,7 +129,8 @@ def exceeds_clip(model: ProtectedModel, noise: AdditiveNoise, images: Tensor) ->
     plain = torch.tensor([0.0, 0.5, 1.0], device=images.device).view(3, 1, 1, 1).expand(3, *images.shape[1:])
     stripes = (torch.arange(images.shape[3], device=images.device) % 2).float().expand(1, *images.shape[1:])
     tried = torch.cat([images, chance, chance.round(), plain, stripes])
-    largest = max(float(model.location(part.clone()).double().flatten(1).norm(dim=1).max()) for part in tried.split(64))
+    locations = (model.location(part.clone()).cpu().double() for part in tried.split(64))
+    largest = max(float(one.flatten(1).norm(dim=1).max()) for one in locations)
     if not largest <= noise.clip_norm * (1 + CLIP_SLACK):
         return f"its features reach the norm {largest:.4g}, beyond the stated {noise.clip_norm:.4g}"
     return ""

@@ -155,7 +155,7 @@ def checked_figures(figures: object, count: int, facts: MetricFacts) -> list[flo
         raise DpbenchError(
             f"metric {facts.name!r} returned the shape {tuple(figures.shape)} for {count} images; expected ({count},)"
         )
-    numbers: list[float] = figures.detach().double().cpu().tolist()
+    numbers: list[float] = figures.detach().cpu().double().tolist()
     low, high = facts.range
     for place, number in enumerate(numbers):
         if not math.isfinite(number):

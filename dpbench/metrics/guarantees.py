@@ -122,7 +122,7 @@ def information_bits(
     if sum(map(len, images)) < SAMPLES_PER_VALUE * values:
         return None
     parts = [part for some in images for part in some.split(BATCH)]
-    locations = torch.cat([model.location(part.clone()).double().flatten(1).cpu() for part in parts])
+    locations = torch.cat([model.location(part.clone()).cpu().double().flatten(1) for part in parts])
     # of few samples it comes out too small: the mean of its inverse is larger by this factor
     inflated = len(locations) / (len(locations) - values - 1)
     covariance = torch.atleast_2d(torch.cov(locations.T)) * inflated

@@ -118,8 +118,11 @@ def _difference(split: SplitModel, model: nn.Module, images: Tensor, normalise: 
 
 def _difference_in_double(split: SplitModel, model: nn.Module, images: Tensor, normalise: nn.Module) -> float:
     split, model, normalise = copy.deepcopy((split, model, normalise))
+    place = torch.device("cpu") if images.device.type == "mps" else images.device  # MPS has no float64
     try:
-        return _difference(split.double(), model.double(), images.double(), normalise.double())
+        for module in (split, model, normalise):
+            module.to(place).double()
+        return _difference(split, model, images.to(place).double(), normalise)
     except (RuntimeError, TypeError):  # a network that names float32 in its code
         return math.inf
 

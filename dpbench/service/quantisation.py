@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dpbench.contract.defense import ProtectedModel
 from dpbench.errors import DpbenchError
+from dpbench.machine.devices import exact
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 INTEGERS = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64, torch.bool)
@@ -88,7 +89,7 @@ def scaled(
     meant = torch.empty(released.shape, device=released.device)
     # a few images at once: in float64 all of them might not fit
     for integers, into in zip(released.split(AT_ONCE), meant.split(AT_ONCE), strict=True):
-        steps = integers.double() - zero_point
+        steps = exact(integers) - zero_point
         if (furthest := float(steps.abs().max())) > EXACT:
             raise too_far(furthest)
         into.copy_(steps * scale)
@@ -99,7 +100,7 @@ def as_sent(features: Tensor, dtype: torch.dtype, scale: float, zero_point: floa
     """The integers of `dtype` that `dequantised` turned into these features (N, ...); floats as they are."""
     if dtype.is_floating_point:
         return features
-    return (features.double() / scale + zero_point).round().to(dtype)
+    return (exact(features) / scale + zero_point).round().to(dtype)
 
 
 def understood(model: ProtectedModel, released: Tensor) -> Tensor:

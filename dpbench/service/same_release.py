@@ -8,6 +8,7 @@ from torch import Tensor
 from dpbench.contract.defense import ProtectedModel
 from dpbench.contract.images import Images
 from dpbench.errors import DpbenchError
+from dpbench.machine.devices import exact
 from dpbench.machine.process_state import preserved
 from dpbench.machine.randomness import derive_seed, seeded
 from dpbench.service.release import RELEASE_BATCH, checked_release
@@ -97,7 +98,7 @@ def assert_same_in_other_batches(model: ProtectedModel, images: Images, *, seed:
 
 def alike(one: Tensor, other: Tensor) -> bool:
     """Whether draws (D, ...) of the same stochastic release agree in mean and spread."""
-    one, other = one.double(), other.double()
+    one, other = exact(one), exact(other)
     both = (one.var(0) + other.var(0)) / 2
     scale = both.mean()
     drift = (one.mean(0) - other.mean(0)).square() / (both + 1e-2 * scale + 1e-12 * one.square().mean()) / 2 * len(one)

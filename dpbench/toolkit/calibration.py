@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dpbench.errors import DpbenchError
+from dpbench.machine.devices import exact
 
 VALUES_PER_BATCH = 1 << 16
 """How many feature values of a batch `quantiles` looks at; with 2,048 images the sample exceeds 500,000."""
@@ -30,7 +31,7 @@ def mean_and_std(batches: Iterable[Tensor], *, channel_dim: int | None = None) -
     mean = squares = torch.zeros(())
     for batch in batches:
         rows = batch.reshape(1, -1) if channel_dim is None else batch.movedim(channel_dim, 0).flatten(1)
-        rows = rows.double() if rows.device.type != "mps" else rows.float()  # MPS has no fp64
+        rows = exact(rows)
         # Chan et al. 1979: merging means and squared deviations does not cancel as sums of squares do
         batch_mean = rows.mean(1)
         batch_squares = (rows - batch_mean[:, None]).square().sum(1)

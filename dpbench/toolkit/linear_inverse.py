@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dpbench.machine.devices import exact
 from dpbench.service.release import RELEASE_BATCH
 from dpbench.toolkit.inverse_network import features_on_grid
-from dpbench.toolkit.standardising import Standardising, centre_and_unit, exact, squashed
+from dpbench.toolkit.standardising import Standardising, centre_and_unit, squashed
 
 MOST_VALUES = 16384
 """Values of a release that are read; of larger ones as many, evenly spread."""

@@ -8,6 +8,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from dpbench.machine.devices import exact
+
 LOW, HIGH = 0.05, 0.95
 """Quantiles whose distance is the unit of a value: a few wild ones do not move them."""
 
@@ -30,11 +32,6 @@ CHUNK = 16
 
 LEAST_IMAGES = 64
 """Fewer images say too little of a single position."""
-
-
-def exact(values: Tensor) -> Tensor:
-    """The values in float64 where the device has it: a release may hide all below the resolution of float32."""
-    return values.float() if values.device.type == "mps" else values.double()
 
 
 def centre_and_unit(samples: Tensor) -> tuple[Tensor, Tensor]:

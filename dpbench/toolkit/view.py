@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from dpbench.contract.attack import Client, Observation, Server
+from dpbench.machine.devices import exact
 from dpbench.toolkit.inverse_network import features_on_grid
 from dpbench.toolkit.inversion import channel_axis, pooled, victim_releases
 from dpbench.toolkit.linear_inverse import ReadingErrors, some_columns
-from dpbench.toolkit.standardising import centre_and_unit, exact, squashed
+from dpbench.toolkit.standardising import centre_and_unit, squashed
 
 IMAGES = 128
 """Auxiliary images on which the server is looked at, fewer where it computes much from each."""
@@ -202,7 +203,7 @@ def _chosen(seen: Observation, server: Server) -> tuple[View, str]:
             values = sum(math.prod(tap.shape[1:]) for tap in server.activations(first))
             known = known[: max(IMAGES // 4, MOST_VALUES // values)]
             taps = server.activations(query(known))
-            drawn = (first.double() - taps[0][:2].double()).abs().max() > SAME * taps[0].double().std()
+            drawn = (exact(first) - exact(taps[0][:2])).abs().max() > SAME * exact(taps[0]).std()
             view, errors = _best(taps, known, CLEARLY_OF_NOISE if drawn else CLEARLY)
         return {
             "kind": torch.tensor(kinds.index(view.kind)),

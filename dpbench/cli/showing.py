@@ -62,17 +62,21 @@ def shown(directory: Path, patterns: Sequence[str] | None = None) -> list[Shown]
     """The finished attacks of a run, by name; with patterns those in whose label one occurs.
 
     Raises:
-        DpbenchError: not a run directory, a record in it cannot be read, or nothing to show.
+        DpbenchError: not a run directory, a record in it cannot be read, nothing to show, or a pattern that
+            occurs nowhere.
     """
     there = list(_attacks(directory))
     if not there:
         raise DpbenchError(f"{directory} holds no finished attack: nothing to show; `dpbench run` finishes a run")
-    found = [one for pattern in patterns or ["*"] for one in there if matches_any(pattern, one.patterns)]
-    if not found:
-        raise DpbenchError(
-            f"no attack in {directory} matches {clean(', '.join(patterns or []))}; `dpbench show {directory}` "
-            "lists them all"
-        )
+    found: list[Shown] = []
+    for pattern in patterns or ["*"]:
+        matching = [one for one in there if matches_any(pattern, one.patterns)]
+        if not matching:
+            raise DpbenchError(
+                f"no attack in {directory} matches {clean(repr(pattern))}; its attacks look like "
+                f"{clean(repr(there[0].patterns[0]))}; `dpbench show {directory}` lists them all"
+            )
+        found += matching
     return list(dict.fromkeys(found))
 
 

@@ -9,7 +9,7 @@ import time
 
 import pandas as pd
 import pytest
-from command_line import environment
+from command_line import environment, refused
 from PIL import Image
 from tiny_suite import tiny_suite
 
@@ -224,6 +224,11 @@ def test_show_lists_and_writes_pictures(smoke_run, dpbench, tmp_path):
     assert written.status == 0
     assert (tmp_path / "one.png").read_bytes()[:4] == b"\x89PNG"
     assert dpbench("show", smoke_run, "--cell", "no such thing").status == 2
+    one_of_two = ("--cell", "dpm*decoder*query small", "--cell", "no such thing")
+    refused(
+        dpbench("show", smoke_run, *one_of_two, "--output", tmp_path / "two.png"), "'no such thing'", "lists them all"
+    )
+    assert not (tmp_path / "two.png").exists()
     assert dpbench("show", smoke_run, "--open").status == 2
     both = ["--cell", "none*decoder*query small", "--cell", "dpm*decoder*c small", "--cell", "dpm*decoder*y small"]
     assert dpbench("show", smoke_run, *both, "--output", tmp_path / "compared.png").status == 0

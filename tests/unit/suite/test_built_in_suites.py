@@ -27,7 +27,7 @@ def test_every_built_in_suite_holds_the_whole_ladder(name):
     suite = load_suite(name)
     assert suite.threat_models == ["static", "query", "weights"]
     assert suite.auxiliary == (
-        ["same"] if name in {"quick", "cifar10", "faces"} else ["same", "shifted"]
+        ["same"] if name in {"quick", "cifar10", "faces", "vit"} else ["same", "shifted"]
     )  # these are long
     assert suite.ensemble == "ensemble-v1.1"  # with which the published boards are measured
     assert "none" in {entry.name for entry in suite.defenses}

@@ -52,6 +52,11 @@ def exact(values: Tensor) -> Tensor:
     return values.float() if values.device.type == "mps" else values.double()
 
 
+def float64_device(device: torch.device) -> torch.device:
+    """Where what is on a device is computed in float64: there, but for MPS, which has none, on the CPU."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def compute_exactly() -> None:
     """From now on CUDA's convolutions are deterministic, and fp32 in full.
 

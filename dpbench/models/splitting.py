@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 
 from dpbench.contract.defense import SplitModel
 from dpbench.errors import DpbenchError
+from dpbench.machine.devices import float64_device
 from dpbench.models.backbones import normalisation, resolve_split_point, split_points
 from dpbench.models.packing import Packing, Uncuttable, packing_of
 from dpbench.models.tracing import Traced, trace_graph
@@ -118,11 +119,11 @@ def _difference(split: SplitModel, model: nn.Module, images: Tensor, normalise: 
 
 def _difference_in_double(split: SplitModel, model: nn.Module, images: Tensor, normalise: nn.Module) -> float:
     split, model, normalise = copy.deepcopy((split, model, normalise))
-    place = torch.device("cpu") if images.device.type == "mps" else images.device  # MPS has no float64
+    device = float64_device(images.device)
     try:
         for module in (split, model, normalise):
-            module.to(place).double()
-        return _difference(split, model, images.to(place).double(), normalise)
+            module.to(device).double()
+        return _difference(split, model, images.to(device).double(), normalise)
     except (RuntimeError, TypeError):  # a network that names float32 in its code
         return math.inf
 

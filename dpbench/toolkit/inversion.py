@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dpbench.contract.attack import Observation
+from dpbench.machine.devices import float64_device
 from dpbench.machine.memory import optimised_at_once
 from dpbench.machine.randomness import draw_weight
 from dpbench.toolkit.standardising import Standardising
@@ -161,8 +162,8 @@ class Whitening(nn.Module):
 
 def _mean_and_covariance(samples: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (C,) and covariance (C,C) of samples (N,C), float64 on the CPU."""
-    # MPS has no float64; in float32 the small eigenvalues, which are the point, would be rounding errors
-    device = torch.device("cpu") if samples.device.type == "mps" else samples.device
+    # in float32 the small eigenvalues, which are the point, would be rounding errors
+    device = float64_device(samples.device)
     chunks = samples.split(1 << 16)
     mean = torch.stack([chunk.to(device).double().sum(0) for chunk in chunks]).sum(0) / len(samples)
     covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=device)

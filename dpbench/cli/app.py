@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from dpbench import __version__
 from dpbench.cli.endings import STATUSES, Verbs, reflowed, run_to_the_end
 from dpbench.cli.verbs import again, answers, boards, cache, gate, look, report, run
 from dpbench.cli.verbs.share import share
@@ -38,9 +39,7 @@ def main() -> None:
 
 def _version(value: bool) -> None:
     if value:
-        from importlib.metadata import version
-
-        print(f"dpbench {version('dpbench')}")
+        print(f"dpbench {__version__}")
         raise typer.Exit
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dpbench import __version__
 from dpbench.cells.kept_images import KEPT, load_images
 from dpbench.contract.attack import Attack
 from dpbench.data.images import content_hash
@@ -256,7 +257,7 @@ def _board(
         return
     mends = f"`dpbench leaderboard {run_dir} --output {path}` writes it again"
     here = {str(_version(record)) for record in records}
-    if here == {_installed()}:
+    if here == {__version__}:
         yield str(path), f"is not the board of these records; {mends}"
     else:
         remarks.append(f"{path} is not the board that this dpbench derives, records are of others; {mends}")
@@ -265,9 +266,3 @@ def _board(
 def _version(record: Envelope) -> object:
     versions = record.environment.get("versions")
     return versions.get("dpbench") if isinstance(versions, dict) else None
-
-
-def _installed() -> str:
-    import importlib.metadata
-
-    return importlib.metadata.version("dpbench")

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from dpbench import __version__
 from dpbench.machine.devices import fast_dtype
 
 ONE_MACHINE = (
@@ -27,7 +28,7 @@ ONE_MACHINE = (
 )
 """What must be equal on one machine, beside the version of torch: `describe_environment`, and `--compile`."""
 
-PACKAGES = ("dpbench", "torch", "torchvision", "timm", "numpy", "piq", "lpips", "pandas")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "piq", "lpips", "pandas")
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
@@ -68,8 +69,11 @@ def same_machine(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Of dpbench and the packages that figures depend on."""
-    found = {}
+    """Of dpbench and the packages that figures depend on.
+
+    That of dpbench is the one of the code that runs: an editable installation keeps the metadata of the day it was made.
+    """
+    found = {"dpbench": __version__}
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)

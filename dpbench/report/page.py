@@ -8,13 +8,14 @@ import gzip
 import hashlib
 import re
 from collections.abc import Sequence
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup, escape
 
+from dpbench import __version__
 from dpbench.machine.writing import write_atomically
 from dpbench.report.content import Cell, Column, Line, Report, Table
 from dpbench.report.glossary import explained
@@ -74,7 +75,7 @@ def page(report: Report) -> str:
         glossary=explained(report.terms),
         figures=[dict(plot.figures) for plot in report.plots],
         packed=packed,
-        version=metadata.version("dpbench"),
+        version=__version__,
     )
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import dpbench
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 STRANGER = r"""install[ \t]+(-\S+[ \t]+)*['"]?dpbench(\[|[=<>~!]=|['"`\s]|$)"""
@@ -32,7 +34,7 @@ def test_a_planted_stranger_is_found(line):
 
 def test_the_citation_is_that_of_this_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert citation["version"] == PROJECT["version"]
+    assert citation["version"] == dpbench.__version__
     assert citation["license"] == PROJECT["license"]
     assert citation.keys() >= {"cff-version", "title", "message", "authors", "type"}
 

@@ -1,8 +1,11 @@
 """What one machine is."""
 
+import importlib.metadata
+
 import torch
 
-from dpbench.machine.environment import describe_environment, same_machine
+import dpbench
+from dpbench.machine.environment import describe_environment, same_machine, versions
 
 
 def test_the_record_says_on_what_figures_hang():
@@ -11,6 +14,12 @@ def test_the_record_says_on_what_figures_hang():
     assert found["interop_threads"] == torch.get_num_interop_threads()
     assert found["instructions"] == torch.backends.cpu.get_cpu_capability()
     assert found["processor"]
+
+
+def test_the_version_is_that_of_the_code_not_of_an_installation_of_before(monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: "0.0.1")
+    assert versions.__wrapped__()["dpbench"] == dpbench.__version__ != "0.0.1"
+    assert versions.__wrapped__()["torch"] == "0.0.1"
 
 
 def test_one_machine_is_one_device_one_torch_one_number_of_threads():

@@ -71,7 +71,7 @@ def same_machine(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def versions() -> dict[str, str]:
     """Of dpbench and the packages that figures depend on.
 
-    That of dpbench is the one of the code that runs: an editable installation keeps the metadata of the day it was made.
+    That of dpbench is the one of the code that runs: an editable installation keeps the metadata of its first day.
     """
     found = {"dpbench": __version__}
     for package in PACKAGES:

@@ -148,6 +148,7 @@ MEANINGS: dict[str, str] = {
     **{"own_images": "images of the receiver", "shared_images": "images whose features were shared"},
     "gain": "accuracy beyond that of own images alone, paired image by image",
     "share_kept": "share of the gain that clean images would give",
+    "over_soft_labels": "accuracy beyond that of the sender's soft labels on public images, paired image by image",
     "serves": "accuracy on what each entity releases",
     "agreement": "how often the public network says the same of clean and defended features",
     "kl": "KL divergence of what it says of both, nats",

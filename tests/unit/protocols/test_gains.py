@@ -46,6 +46,21 @@ def test_gains_are_paired_seed_by_seed():
     assert (row["share_kept_low"], row["share_kept_high"]) == (1, 1)  # of itself, in every resample
 
 
+def test_what_features_teach_beyond_soft_labels_is_paired_too():
+    records = some_trainings()
+    assert "over_soft_labels" not in build_sharing_board(records)
+    records += [trained("soft-labels", hits(15), seed=0), trained("soft-labels", hits(13), seed=1)]
+    found = rows(records)
+    assert found["soft-labels"]["over_soft_labels"] == 0
+    row = found["defended-features"]
+    assert row["over_soft_labels"] == pytest.approx((5 + 7) / 80)
+    assert 0 < row["over_soft_labels_low"] < row["over_soft_labels"] < row["over_soft_labels_high"]
+    one = rows([*some_trainings(), trained("soft-labels", hits(15), seed=0)])["defended-features"]
+    assert one["over_soft_labels"] == pytest.approx(5 / 40)  # of the seed that both have
+    failed = trained("soft-labels", None, seed=0, error="out of memory")
+    assert "over_soft_labels" not in build_sharing_board([*some_trainings(), failed])
+
+
 def test_the_order_of_records_changes_nothing():
     records = [*some_trainings(), *some_attacks()]
     board = build_sharing_board(records).to_csv(index=False)

@@ -22,6 +22,7 @@ from dpbench.protocols.sharing.reporting.columns import (
     DECIMALS,
     FLOOR,
     OPTIONAL_COLUMNS,
+    RIVAL,
     SHARING_BOARDS,
     SUBJECT,
     columns_with,
@@ -93,11 +94,11 @@ def is_reference(board: pd.DataFrame) -> pd.Series[bool]:
 SHARING_YARDSTICK = Yardstick(
     scope=SUBJECT,
     is_reference=is_reference,
-    columns=tuple(f"{name}{end}" for name in ("gain", "share_kept", "leakage") for end in ("", "_low", "_high")),
+    columns=tuple(f"{name}{end}" for name in ("gain", "share_kept", RIVAL, "leakage") for end in ("", "_low", "_high")),
     words=("leakage_metrics",),
     arranged=arranged,
 )
-"""Gain stands on own data alone, the share kept on clean images, leakage on undefended features and the floor."""
+"""What rows of one run alone can say: against own data, clean images, soft labels, undefended features, the floor."""
 
 
 def _all_rows(records: Iterable[SharingRecord]) -> list[dict[str, Any]]:
@@ -120,10 +121,11 @@ def _rows(records: Sequence[SharingRecord]) -> list[dict[str, Any]]:
     for recipe in grouped(trainings, lambda pair: pair[1].refinement.model_dump_json()).values():
         own = {unit.world.seed: record for record, unit in recipe if unit.condition == "own"}
         clean = {unit.world.seed: record for record, unit in recipe if unit.condition == "clean-images"}
+        soft = {unit.world.seed: record for record, unit in recipe if unit.condition == "soft-labels"}
         rows = []
         for same in grouped(recipe, lambda pair: (pair[1].condition, _applied(pair[1]))).values():
             unit = same[0][1]
-            row = _named(unit, called) | _benefit([record for record, _ in same], own, clean)
+            row = _named(unit, called) | _benefit([record for record, _ in same], own, clean, soft)
             row["members"] = [record.id for record, _ in same]
             if unit.condition in ("clean-features", "defended-features"):
                 row |= leaks.of(_sent(unit))
@@ -208,9 +210,12 @@ def _named(unit: Training, called: Mapping[tuple[str, str], str]) -> dict[str, A
 
 
 def _benefit(
-    records: Sequence[SharingRecord], own: Mapping[int, SharingRecord], clean: Mapping[int, SharingRecord]
+    records: Sequence[SharingRecord],
+    own: Mapping[int, SharingRecord],
+    clean: Mapping[int, SharingRecord],
+    soft: Mapping[int, SharingRecord],
 ) -> dict[str, Any]:
-    """Accuracy over seeds, paired with own data only and with the clean images: image by image, seed by seed."""
+    """Accuracy over seeds, paired with own data only, clean images and soft labels: image by image, seed by seed."""
     finished = [record for record in records if record.trained is not None]
     failed = [record for record in records if record.trained is None]
     row: dict[str, Any] = {
@@ -235,6 +240,11 @@ def _benefit(
                 kept = gain / ceiling
                 low, high = percentiles(gains / np.maximum(ceilings, 1e-9), kept)
                 row |= {"share_kept": kept, "share_kept_low": low, "share_kept_high": high}
+    rivals = [seed for seed in seeds if _of(soft, seed)]
+    if rivals:
+        with_labels = [_hits(soft[seed]) for seed in rivals]
+        beyond, resamples = _difference([hits[seeds.index(seed)] for seed in rivals], with_labels)
+        row |= interval_columns(RIVAL, [beyond], [resamples], images)
     trained = [record.trained for record in finished if record.trained is not None]
     row |= {"own_images": trained[0].own_images, "shared_images": trained[0].shared_images}
     entities = list(trained[0].serves)

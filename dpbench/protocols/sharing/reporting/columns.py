@@ -49,7 +49,15 @@ COLUMNS = (
 COUNTS = ("client_multiply_adds", "added_multiply_adds", "added_parameters", "release_bits", "coded_bits")
 """What the client of a sender does, stores and sends for one image, its defense included."""
 
-OPTIONAL_COLUMNS = (*("link_top1", "link_top1_low", "link_top1_high", "link_chance"), *COUNTS, "client_ms")
+RIVAL = "over_soft_labels"
+"""What the receiver gains beyond the sender's soft labels on public images, which show nothing of the sender's own."""
+
+OPTIONAL_COLUMNS = (
+    *("link_top1", "link_top1_low", "link_top1_high", "link_chance"),
+    *COUNTS,
+    "client_ms",
+    *(f"{RIVAL}{end}" for end in ("", "_low", "_high")),
+)
 """Columns that are written only when some row has a value, so that older boards stay byte-identical; they come last."""
 
 DECIMALS = {"psnr_db": 2, "psnr_db_low": 2, "psnr_db_high": 2, "client_ms": 3, "link_chance": 6}

@@ -16,7 +16,7 @@ from dpbench.board.columns import own_metrics
 from dpbench.errors import DpbenchError
 from dpbench.machine.writing import write_atomically
 from dpbench.protocols.sharing.records import SharingRecord
-from dpbench.protocols.sharing.reporting.columns import FLOOR, SUBJECT, columns_with, varied_arguments
+from dpbench.protocols.sharing.reporting.columns import FLOOR, RIVAL, SUBJECT, columns_with, varied_arguments
 from dpbench.protocols.sharing.reporting.plots import write_benefit, write_transfer
 from dpbench.protocols.sharing.reporting.transfer import build_transfer, matrices
 from dpbench.reporting.plots.plot_style import LABELS, PLOTTED
@@ -42,7 +42,7 @@ LEGEND = (
     "that clean images give. public, own, query, worst: SSIM of the best attack by one who knows the public head, also "
     "a defense of its own, may query the sender's, has it. leakage: 0 the floor of the picture "
     "metrics (no privacy: see re-id), 1 undefended features. link: named among candidates by comparing releases; "
-    "client: million multiply-adds that the defense adds for an image. "
+    "client: million multiply-adds that the defense adds for an image; labels: points beyond the sender's soft labels. "
     "A low figure means: not broken by these attacks."
 )
 
@@ -123,7 +123,7 @@ def _table(rows: pd.DataFrame) -> Table:
         table.add_row(
             Text(TRAINED_ON[str(row["condition"])].format(clean(f"{row['defense']} {arguments_text(short[place])}"))),
             _percent(row["accuracy"]),
-            "" if pd.isna(row["gain"]) else f"{100 * row['gain']:+.1f}",
+            _points(row["gain"]),
             _percent(row["share_kept"], decimals=0),
             *(_figure(row[column]) for column in columns),
             _percent(row["reid_top1"], decimals=0),
@@ -137,6 +137,10 @@ def _percent(value: float, decimals: int = 1) -> str:
     return "" if pd.isna(value) else f"{100 * value:.{decimals}f}%"
 
 
+def _points(value: float) -> str:
+    return "" if pd.isna(value) else f"{100 * value:+.1f}"
+
+
 def _figure(value: float) -> str:
     return "" if pd.isna(value) else f"{value:.2f}"
 
@@ -145,10 +149,14 @@ def _millions(value: float) -> str:
     return "" if pd.isna(value) else f"{value / 1e6:+.1f}"
 
 
-FURTHER = {"link": "link_top1", "client": "added_multiply_adds"}
+FURTHER = {"link": "link_top1", "client": "added_multiply_adds", "labels": RIVAL}
 """Heading -> column, where records hold it."""
 
-SHOWN: dict[str, Callable[[float], str]] = {"link": lambda value: _percent(value, decimals=0), "client": _millions}
+SHOWN: dict[str, Callable[[float], str]] = {
+    "link": lambda value: _percent(value, decimals=0),
+    "client": _millions,
+    "labels": _points,
+}
 
 
 def print_transfer(transfer: pd.DataFrame, console: Console) -> None:

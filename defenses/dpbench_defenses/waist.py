@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import ClassVar
@@ -17,15 +18,20 @@ from dpbench.contract.images import LabelledImages
 from dpbench.machine.devices import autocast
 from dpbench.models.training import augment, one_cycle
 from dpbench.plugins.registry import register
+from dpbench.service.tail_stages import activations_and_logits, stages_of
 from dpbench.toolkit.calibration import along_channels, channel_scales
 from dpbench.toolkit.inversion import channel_axis
 from dpbench_defenses._dpm_networks import Permute, channels_last
-from dpbench_defenses._dpm_training import equivalence, frozen, initialise, refuse_layout
+from dpbench_defenses._dpm_training import equivalence, frozen, initialise, mismatch, refuse_layout
 from dpbench_defenses._halves import device_of, feature_shape
 from dpbench_defenses._writing_back import writer
 
 FIRST, SECOND = 64, 128
 """Channels of the encoder's two convolutions."""
+
+ONE_POSITION = 2
+"""Of maps of this side or less the first convolution leaves one position, which the second convolves with a stride:
+bf16 kernels of some CPUs read memory there that nobody wrote."""
 
 TOKEN_CHANNELS = 16
 """What the encoder keeps of each token."""
@@ -34,8 +40,8 @@ TOKEN_CHANNELS = 16
 def encoder(shape: tuple[int, ...], values: int) -> tuple[nn.Sequential, tuple[int, ...]]:
     """Features (N, *shape) -> code (N, values), and the shape of what the server lays a code out as.
 
-    For maps two 3x3 convolutions of stride 2 and a linear layer; for tokens a linear layer each, then one of all; for
-    flat features one linear layer.
+    For maps two 3x3 convolutions of stride 2, each with batch norm, and a linear layer; for tokens a linear layer each,
+    then one of all; for flat features one linear layer.
     """
     if len(shape) == 1:
         return nn.Sequential(nn.Linear(shape[0], values)), (values,)
@@ -49,8 +55,10 @@ def encoder(shape: tuple[int, ...], values: int) -> tuple[nn.Sequential, tuple[i
     height, breadth = (math.ceil(math.ceil(side / 2) / 2) for side in shape[1:])
     layers = nn.Sequential(
         nn.Conv2d(shape[0], FIRST, 3, stride=2, padding=1),
+        nn.BatchNorm2d(FIRST),
         nn.ReLU(),
         nn.Conv2d(FIRST, SECOND, 3, stride=2, padding=1),
+        nn.BatchNorm2d(SECOND),
         nn.ReLU(),
         nn.Flatten(),
         nn.Linear(SECOND * height * breadth, values),
@@ -79,6 +87,7 @@ class WaistModel(ProtectedModel):
         self.noise_std = noise
         self.top = 2**bits - 1
         shape = feature_shape(split)
+        self.in_fp32 = len(shape) == 3 and min(shape[:2] if channels_last(shape) else shape[1:]) <= ONE_POSITION
         refuse_layout("waist", shape, split.split_point)
         self.channel_dim = channel_axis((1, *shape))
         with torch.device(device_of(split)):
@@ -99,7 +108,8 @@ class WaistModel(ProtectedModel):
     def code(self, features: Tensor) -> Tensor:
         """Features (N, ...) -> codes (N, values) without noise; within [-1,1] where they are sent as integers."""
         mean, std = self._scales(features)
-        code: Tensor = self.encoder((features - mean) / std)
+        with torch.autocast(features.device.type, enabled=False) if self.in_fp32 else contextlib.nullcontext():
+            code: Tensor = self.encoder((features - mean) / std)
         return code.tanh() if self.top else code
 
     def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -148,7 +158,8 @@ class Waist(Defense):
     Ours. What a code does not carry no attacker learns to read. Unlike the waist of `dpm` this one is cheap: two
     convolutions of stride 2 and a linear layer on the client, 0.92 million multiply-adds at layer1 of resnet10t with
     32x32 pixels; the decoder belongs to the server, who may use it to attack. Both are trained by KL to the clean
-    logits plus cross-entropy, on images that are flipped and shifted; head and tail stay as they are.
+    logits plus cross-entropy plus `match_weight` times the change of the activations of the tail's last stage (their
+    mean squared change over their variance), on images that are flipped and shifted; head and tail stay as they are.
 
     With `noise` the release is the code plus Gaussian noise of that standard deviation; `power` times a code's squared
     norm joins the loss, or the code would drown the noise. Then a release tells at most 1/2 log2 det(I + Cov / noise^2)
@@ -158,15 +169,17 @@ class Waist(Defense):
     """
 
     name: ClassVar[str] = "waist"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     only_in: ClassVar[str] = "inference"
 
     values: int = Field(64, ge=1, le=65536, description="values of a code")
     noise: float = Field(0.0, ge=0, le=1000, description="std of Gaussian noise on each value of a code; 0 for none")
     power: float = Field(3e-3, ge=0, le=100, description="weight of a code's squared norm in the loss, with noise")
+    match_weight: float = Field(1.0, ge=0, le=100, description="of the change at the tail's last stage, in the loss")
     bits: int = Field(0, ge=0, le=8, description="bits of each value; 0 sends float32 (not with noise)")
-    epochs: int = Field(8, ge=1, le=1000, description="over the private images")
+    epochs: int = Field(16, ge=1, le=1000, description="over the private images")
     learning_rate: float = Field(4e-3, gt=0, le=1, description="peak of the one-cycle schedule, AdamW")
+    weight_decay: float = Field(0.1, ge=0, le=10, description="of AdamW")
     batch_size: int = Field(64, ge=2, le=4096, description="images per step")
 
     @model_validator(mode="after")
@@ -202,8 +215,10 @@ class Waist(Defense):
         halves = nn.ModuleList([model.encoder, model.decoder]).train().requires_grad_(True)
         initialise(halves, generator)
         steps_per_epoch = math.ceil(len(private) / private.training_batch(self.batch_size))
-        optimizer = torch.optim.AdamW(halves.parameters(), lr=self.learning_rate)
+        steps_per_epoch = max(1, min(steps_per_epoch, len(private) // 2))  # batch norm wants two images
+        optimizer = torch.optim.AdamW(halves.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
         schedule = one_cycle(optimizer, self.learning_rate, steps=self.epochs * steps_per_epoch, rise=0.15)
+        stages = stages_of(model.split)[-1:] if self.match_weight else ()
         with frozen(model.split):
             for epoch in range(self.epochs):
                 progress(f"epoch {epoch + 1}/{self.epochs}")
@@ -212,12 +227,15 @@ class Waist(Defense):
                     images = augment(private.images[chosen], generator=generator)
                     with torch.no_grad(), autocast(device):
                         clean = model.features(images)
-                        clean_logits = model.split.server_tail(clean)
+                        kept, clean_logits = activations_and_logits(model.split, clean, stages)
                     with autocast(device):
                         code = model.code(clean.float())
-                        logits = model.split.server_tail(model.written(self._sent(model, code, generator)))
+                        written = model.written(self._sent(model, code, generator))
+                        found, logits = activations_and_logits(model.split, written, stages)
                     loss = equivalence(logits.float(), clean_logits.float())
                     loss = loss + F.cross_entropy(logits.float(), private.labels[chosen])
+                    if stages:
+                        loss = loss + self.match_weight * mismatch(found, kept)
                     if self.noise:
                         loss = loss + self.power * code.float().square().sum(1).mean()
                     optimizer.zero_grad()

@@ -1,13 +1,17 @@
-"""The network that attacks train to turn released features of any layout into images."""
+"""The network that attacks train to turn released features into images, what it learns from, and what judges it."""
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dpbench.contract.images import Images
+from dpbench.service.release import RELEASE_BATCH
 from dpbench.toolkit.inversion import Whitening, channel_axis, initialise
 
 MAX_PREFIX_TOKENS = 16
@@ -190,6 +194,66 @@ class Adversary:
         score: Tensor = -self.critic(decoded).mean()
         self.critic.requires_grad_(True)
         return score
+
+
+class HeldOut:
+    """The best weights so far, judged by images left aside: with few images a long training learns those by heart.
+
+    Args:
+        images: (N,3,H,W) in [0,1], that no step of the training sees.
+        query: images (n,3,H,W) -> releases (n, ...); asked once.
+        apply: a network in eval mode, and releases (N, ...) -> images (N,3,H,W) in [0,1].
+        loss: images that came back and the true ones, (N,3,H,W) twice -> ().
+
+    Attributes:
+        loss: () of the best so far; infinite before the first.
+        state: its weights and buffers, by name; empty before the first.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        query: Callable[[Tensor], Tensor],
+        apply: Callable[[nn.Module, Tensor], Tensor],
+        loss: Callable[[Tensor, Tensor], Tensor],
+    ) -> None:
+        self._images = images
+        self._released = torch.cat([query(chunk) for chunk in images.split(RELEASE_BATCH)])
+        self._apply = apply
+        self._loss = loss
+        self.loss = torch.full((), torch.inf, device=images.device)
+        self.state: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def judge(self, network: nn.Module, mean: Mapping[str, Tensor]) -> None:
+        """Keep the network's weights, or in their place those of `mean`, if they do better; it trains on as it was."""
+        candidate = copy.deepcopy(network).eval()
+        candidate.load_state_dict(dict(mean), strict=False)
+        loss = self._loss(self._apply(candidate, self._released), self._images)
+        if not self.state or loss < self.loss or self.loss.isnan():  # the first even where it is no number
+            self.loss, self.state = loss, candidate.state_dict()
+
+
+def flipped_batches(images: Images, size: int, generator: torch.Generator, *, apart: int = 0) -> Iterator[Tensor]:
+    """Batches without end: every pass in a new order, each image mirrored with probability 1/2.
+
+    Args:
+        images: (N,3,H,W) in [0,1].
+        size: images in a batch; what is left of a pass is left out.
+        generator: draws order and flips.
+        apart: so many, from the first on, are never drawn.
+
+    Yields:
+        (size,3,H,W) in [0,1], on the images' device.
+    """
+    while True:
+        order = (
+            torch.randperm(len(images) - apart, generator=generator, device=generator.device).to(images.device) + apart
+        )
+        for number in range(len(order) // size):
+            chosen = images[order[number * size : (number + 1) * size]]
+            flip = torch.rand(len(chosen), 1, 1, 1, generator=generator, device=generator.device) < 0.5
+            yield torch.where(flip.to(chosen.device), chosen.flip(3), chosen)
 
 
 def _layout(feature_shape: tuple[int, ...], image_size: tuple[int, int]) -> _Layout:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import islice
 from typing import ClassVar, Self
 
 import torch
@@ -19,7 +20,7 @@ from dpbench.metrics.fidelity import lpips, ssim_unchecked
 from dpbench.models.training import average_weights, one_cycle
 from dpbench.service.release import RELEASE_BATCH
 from dpbench.text.hashing import content_hash
-from dpbench.toolkit.inverse_network import Adversary, FeatureInverse, InverseNetwork
+from dpbench.toolkit.inverse_network import Adversary, FeatureInverse, HeldOut, InverseNetwork, flipped_batches
 from dpbench.toolkit.inversion import (
     images_for_statistics,
     initialise,
@@ -58,7 +59,7 @@ RETRY_RATE = 0.25
 class InverseTraining(Parameters):
     """How an inverse network is trained on fresh releases of the auxiliary images; see the attack `decoder`."""
 
-    ids_skip_default = ("l1_weight", "adversarial_weight", "average")
+    ids_skip_default = ("l1_weight", "adversarial_weight", "average", "held_out")
     budgets: ClassVar[dict[str, dict[str, float]]] = {
         "small": {"steps": 0.25, "width": 0.5, "blocks": 0.5},
         "large": {"steps": 2, "width": 1.5, "blocks": 2},
@@ -76,6 +77,7 @@ class InverseTraining(Parameters):
     l1_weight: float = Field(1.0, ge=0, le=10, description="weight of the L1 distance")
     adversarial_weight: float = Field(0.0, ge=0, le=10, description="weight of a critic: sharper, not closer")
     average: float = Field(0.0, ge=0, lt=1, description="decay of the mean of the weights over the steps; 0: the last")
+    held_out: float = Field(0.0, ge=0, le=0.5, description="share of images apart: what does best on them is kept")
 
     @classmethod
     def of(cls, attack: Attack) -> Self:
@@ -223,10 +225,14 @@ class InverseTraining(Parameters):
         progress: Callable[[str], None],
         curve: list[Tensor],
     ) -> Tensor:
-        """Trains `network` in place and fills the curve; the mean loss () over its last pass through the images."""
+        """Trains `network` in place and fills the curve; the mean loss () over its last pass through the images.
+
+        With images held out it ends with the weights that did best on them, and that is the loss.
+        """
         device = next(network.parameters()).device
-        batch = min(self.batch_size, len(images))
-        per_epoch = len(images) // batch
+        apart = min(round(self.held_out * len(images)), STATISTICS_IMAGES)
+        batch = min(self.batch_size, len(images) - apart)
+        per_epoch = (len(images) - apart) // batch
         calibration = images[: images_for_statistics(network.feature_shape, least=STATISTICS_IMAGES)]
         at_once = max(batch, RELEASE_BATCH)
         network.standardise(torch.cat([query(chunk) for chunk in calibration.split(at_once)]), calibration)
@@ -237,17 +243,8 @@ class InverseTraining(Parameters):
         mean = {name: value.detach().clone() for name, value in network.named_parameters()} if self.average else {}
         counted = min(self.steps, per_epoch)
         total = torch.zeros((), device=device)
-        order = torch.empty(0, dtype=torch.long)
-
-        def drawn(step: int) -> Tensor:
-            nonlocal order
-            place_in_epoch = step % per_epoch
-            if not place_in_epoch:
-                order = torch.randperm(len(images), generator=generator, device=generator.device).to(device)
-            chosen = images[order[place_in_epoch * batch : (place_in_epoch + 1) * batch]]
-            flip = torch.rand(len(chosen), 1, 1, 1, generator=generator, device=generator.device) < 0.5
-            return torch.where(flip.to(device), chosen.flip(3), chosen)
-
+        drawn = flipped_batches(images, batch, generator, apart=apart)
+        held = HeldOut(images[:apart], query, self.apply, self._loss) if apart else None
         apply = compiled(network)
         steps_at_once = at_once // batch  # a query of fewer images is filled up: it would cost as much
         answered: list[tuple[Tensor, Tensor]] = []
@@ -255,7 +252,7 @@ class InverseTraining(Parameters):
             if step % 20 == 0:
                 progress(f"step {step}/{self.steps}")
             if not answered:
-                ahead = torch.cat([drawn(later) for later in range(step, min(step + steps_at_once, self.steps))])
+                ahead = torch.cat(list(islice(drawn, min(steps_at_once, self.steps - step))))
                 answered = list(zip(ahead.split(batch), query(ahead).split(batch), strict=True))
             chosen, released = answered.pop(0)
             with autocast(device):
@@ -272,9 +269,14 @@ class InverseTraining(Parameters):
                 curve.append(torch.stack([torch.full_like(loss, step), loss.detach()]))
             if mean:
                 average_weights(mean, network, step, self.average)
+            if held is not None and (step % math.ceil(self.steps / POINTS) == 0 or step == self.steps - 1):
+                held.judge(network, mean)
             if step >= self.steps - counted:
                 total += loss.detach()
         network.load_state_dict(mean, strict=False)
+        if held is not None:
+            network.load_state_dict(held.state)
+            return held.loss
         return total / counted
 
     def _mean_image_loss(self, seen: Observation) -> Tensor:

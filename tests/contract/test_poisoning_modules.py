@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from dpbench_defenses._dpm_training import mismatch
 from dpbench_defenses._writing_back import writer
+from dpbench_defenses.waist import WaistModel
 from split_networks import (
     CLASSES,
     SHAPE,
@@ -29,7 +30,7 @@ from dpbench.contract.defense import SplitModel
 from dpbench.contract.images import LabelledImages
 from dpbench.errors import DpbenchError
 from dpbench.metrics.guarantees import guarantees_of
-from dpbench.service.tail_stages import activations
+from dpbench.service.tail_stages import activations, stages_of
 
 
 @pytest.fixture(params=sorted(SPLITS))
@@ -199,6 +200,29 @@ class TestWaist:
             assert found.information_bits is not None
             bits.append(found.information_bits)
         assert 0 < bits[1] < bits[0]
+
+    def test_what_the_last_stage_sees_is_kept(self) -> None:
+        split, private, test = conv_split(), pictures(256, 1), pictures(128, 3)
+        last = stages_of(split)[-1:]
+        changes = []
+        for weight in (0.0, 10.0):
+            model = fitted(make("waist", values=4, match_weight=weight, epochs=4), split, private)
+            assert isinstance(model, WaistModel)
+            with torch.no_grad():
+                written = model.written(model.release(test.images))
+                found = activations(split, written, last), activations(split, model.features(test.images), last)
+            changes.append(float(mismatch(*found)))
+        assert changes[1] < changes[0]
+
+    @pytest.mark.parametrize("seed", [5, 20])  # bf16 gave weights that are no numbers
+    def test_odd_batches_of_one_position_train(self, seed: int) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            head = nn.Sequential(conv_split().client_head, nn.AdaptiveAvgPool2d(2))
+            tail = nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES))
+        small = SplitModel(head, tail, split_point="pool", image_shape=SHAPE, classes=CLASSES)
+        model = fitted(make("waist", values=4, batch_size=2, epochs=1), small.eval(), pictures(3, 1))
+        assert all(value.isfinite().all() for value in model.state_dict().values())
 
     def test_noise_on_integers_is_refused(self) -> None:
         with pytest.raises(DpbenchError, match="noise and bits are both given"):

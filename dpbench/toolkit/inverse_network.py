@@ -247,9 +247,8 @@ def flipped_batches(images: Images, size: int, generator: torch.Generator, *, ap
         (size,3,H,W) in [0,1], on the images' device.
     """
     while True:
-        order = (
-            torch.randperm(len(images) - apart, generator=generator, device=generator.device).to(images.device) + apart
-        )
+        order = torch.randperm(len(images) - apart, generator=generator, device=generator.device) + apart
+        order = order.to(images.device)
         for number in range(len(order) // size):
             chosen = images[order[number * size : (number + 1) * size]]
             flip = torch.rand(len(chosen), 1, 1, 1, generator=generator, device=generator.device) < 0.5

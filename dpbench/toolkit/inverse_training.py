@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import ClassVar, Self
 
@@ -199,12 +200,7 @@ class InverseTraining(Parameters):
         assert isinstance(linear, LinearInverse)
         assert isinstance(refining, FeatureInverse)
 
-        def loss(small: Tensor, true: Tensor) -> Tensor:
-            """Of what is left when small images are only made larger."""
-            chunks = zip(small.split(RELEASE_BATCH), true.split(RELEASE_BATCH), strict=True)
-            losses = [self._loss(refining.resize(some), whole) * len(some) for some, whole in chunks]
-            return torch.stack(losses).sum() / len(small)
-
+        loss = partial(self._mean_loss, refining)  # of what is left when small images are only made larger
         linear_loss = linear.fit(query, known, held, loss, CLEARLY * to_beat)
         if not linear_loss < CLEARLY * to_beat:
             return {}, linear_loss
@@ -225,10 +221,7 @@ class InverseTraining(Parameters):
         progress: Callable[[str], None],
         curve: list[Tensor],
     ) -> Tensor:
-        """Trains `network` in place and fills the curve; the mean loss () over its last pass through the images.
-
-        With images held out it ends with the weights that did best on them, and that is the loss.
-        """
+        """Trains `network` in place and fills the curve; the mean loss () over its last pass, or of images held out."""
         device = next(network.parameters()).device
         apart = min(round(self.held_out * len(images)), STATISTICS_IMAGES)
         batch = min(self.batch_size, len(images) - apart)
@@ -244,7 +237,7 @@ class InverseTraining(Parameters):
         counted = min(self.steps, per_epoch)
         total = torch.zeros((), device=device)
         drawn = flipped_batches(images, batch, generator, apart=apart)
-        held = HeldOut(images[:apart], query, self.apply, self._loss) if apart else None
+        held = HeldOut(images[:apart], query, self.apply, partial(self._mean_loss, network)) if apart else None
         apply = compiled(network)
         steps_at_once = at_once // batch  # a query of fewer images is filled up: it would cost as much
         answered: list[tuple[Tensor, Tensor]] = []
@@ -265,18 +258,19 @@ class InverseTraining(Parameters):
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            if step % math.ceil(self.steps / POINTS) == 0:
+            noted = step % math.ceil(self.steps / POINTS) == 0
+            if noted:
                 curve.append(torch.stack([torch.full_like(loss, step), loss.detach()]))
             if mean:
                 average_weights(mean, network, step, self.average)
-            if held is not None and (step % math.ceil(self.steps / POINTS) == 0 or step == self.steps - 1):
+            if held is not None and (noted or step == self.steps - 1):
                 held.judge(network, mean)
             if step >= self.steps - counted:
                 total += loss.detach()
-        network.load_state_dict(mean, strict=False)
         if held is not None:
             network.load_state_dict(held.state)
             return held.loss
+        network.load_state_dict(mean, strict=False)
         return total / counted
 
     def _mean_image_loss(self, seen: Observation) -> Tensor:
@@ -286,6 +280,12 @@ class InverseTraining(Parameters):
         chunks = images.split(victims_per_batch(seen))
         losses = [self._loss(mean.expand_as(chunk), chunk) * (len(chunk) / len(images)) for chunk in chunks]
         return torch.stack(losses).sum()
+
+    def _mean_loss(self, network: FeatureInverse, output: Tensor, images: Tensor) -> Tensor:
+        """Training loss () of any number of images (N,3,h,w), made as large as what the network gives, few at once."""
+        chunks = zip(output.split(RELEASE_BATCH), images.split(RELEASE_BATCH), strict=True)
+        losses = [self._loss(network.resize(some), whole) * len(some) for some, whole in chunks]
+        return torch.stack(losses).sum() / len(output)
 
     def _loss(self, output: Tensor, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Training loss () of images (N,3,H,W) against the true ones; `generator` draws the window of large ones."""

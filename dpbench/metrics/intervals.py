@@ -71,12 +71,10 @@ def bounds(resampled: Floats, mean: float, images: int) -> tuple[float, float]:
     spread = float(resampled.std())
     if spread < 1e-12 * max(1.0, abs(mean)):  # all resamples are one figure, but for rounding
         return mean, mean
-    error = spread * (images / (images - 1)) ** 0.5
-    quantile = float(stdtrit(images - 1, (1 + LEVEL) / 2))
     away = (resampled - resampled.mean()) / spread
-    skewness = float(np.clip((away * away * away).mean(), -FOLLOWED / quantile, FOLLOWED / quantile))
-    low, high = mean - error * _unskewed(quantile, skewness), mean - error * _unskewed(-quantile, skewness)
-    return min(low, mean), max(high, mean)
+    skewness = (away * away * away).mean()
+    low, high = bounds_of_moments(np.array(mean), np.array(spread), np.array(skewness), images)
+    return float(low), float(high)
 
 
 def bounds_of_moments(means: Floats, spreads: Floats, skewness: Floats, images: int) -> tuple[Floats, Floats]:
@@ -84,23 +82,16 @@ def bounds_of_moments(means: Floats, spreads: Floats, skewness: Floats, images: 
     error = spreads * (images / (images - 1)) ** 0.5
     quantile = float(stdtrit(images - 1, (1 + LEVEL) / 2))
     skewness = np.clip(skewness, -FOLLOWED / quantile, FOLLOWED / quantile)
-    low, high = (means - error * _all_unskewed(end, skewness) for end in (quantile, -quantile))
+    low, high = (means - error * _unskewed(end, skewness) for end in (quantile, -quantile))
     return np.minimum(low, means), np.maximum(high, means)
 
 
-def _all_unskewed(quantile: float, skewness: Floats) -> Floats:
-    """`_unskewed` of each."""
+def _unskewed(quantile: float, skewness: Floats) -> Floats:
+    """The inverse of Hall's cubic: where the quantile lies for a mean with this skewness, for each of them."""
     straight = np.abs(skewness) < 1e-6
     safe = np.where(straight, 1.0, skewness)
     bent = 3 / safe * (np.cbrt(1 + safe * (quantile - safe / 6)) - 1)
     return np.where(straight, quantile, bent)
-
-
-def _unskewed(quantile: float, skewness: float) -> float:
-    """The inverse of Hall's cubic: where the quantile lies for a mean with this skewness."""
-    if abs(skewness) < 1e-6:
-        return quantile
-    return float(3 / skewness * (np.cbrt(1 + skewness * (quantile - skewness / 6)) - 1))
 
 
 def share_bounds(share: float, images: int) -> tuple[float, float]:

@@ -63,16 +63,13 @@ def test_the_true_mean_is_outside_in_one_case_of_twenty(draw: tuple, images: int
     assert 0.02 <= np.mean(missed) <= most
 
 
-@pytest.mark.parametrize("images", [2, 4, 16, 64])
-@pytest.mark.parametrize("rare", [1, 2])
+@pytest.mark.parametrize(("images", "rare"), [(2, 1), (4, 1), (4, 2), (16, 1), (16, 2), (64, 1), (64, 2)])
 def test_skewed_resamples_do_not_make_an_end_run_away(images: int, rare: int) -> None:
     """Leakage of three seeds, 0.13 to 0.19 with none below 0.05, once had an interval that began at 0."""
     values = np.zeros(images)
     values[:rare] = 1.0
     for sample in (values, 1 - values):
         mean, low, high = mean_interval(sample)
-        if np.ptp(sample) == 0:
-            continue
         reach = float(stdtrit(images - 1, 0.975)) * sample.std() / (images - 1) ** 0.5
         assert high - low <= 2 * 1.3 * reach
         assert low <= mean <= high

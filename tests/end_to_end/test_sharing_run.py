@@ -210,7 +210,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tiny, run, dpbench, tmp_path
     outcome = dpbench("run", tiny, "--output", tmp_path / "run", "--dry-run")
     assert outcome.status == 0
     assert "train | clinic | defended-features | gaussian std=1.0 | seed 0" in outcome.out
-    assert "transfer | hospital | dpm strength=1.0 epochs=1 | 1+2 to 0 | seed 0" in outcome.out
+    assert "transfer | hospital | dpm strength=1.0 epochs=1 | 1+2 to 0 | decoder steps=" in outcome.out
     assert "30 parts, 30 to run" in outcome.out
     assert not (tmp_path / "run").exists()
     assert "30 parts, 0 to run" in dpbench("run", tiny, "--output", run, "--dry-run").out

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from dpbench.cells.prepare import undefended_spec
 from dpbench.contract.attack import Attack
+from dpbench.contract.defense import Defense
 from dpbench.contract.spec import PluginSpec
 from dpbench.contract.threat import UNDEFENDED, grants
 from dpbench.errors import DpbenchError
@@ -22,7 +23,7 @@ from dpbench.protocols.sharing.units import (
     Transferred,
     Unit,
     WorldSpec,
-    setting_text,
+    plugin_text,
 )
 from dpbench.suite.ensembles import is_floor
 from dpbench.suite.grid import assert_belongs, own_metrics, plugin_settings
@@ -86,7 +87,7 @@ def shared_in(unit: Unit, *, undefended: bool) -> dict[str, EntityCell]:
     shared = {unit.sender: unit.defense} if isinstance(unit, OnShared) else {}
     shared |= unit.applied if isinstance(unit, Training) else {}
     return {
-        f"{entity} | {setting_text(defense)} | seed {world.seed}": world.cell(entity, defense=defense)
+        f"{entity} | {plugin_text(defense, Defense)} | seed {world.seed}": world.cell(entity, defense=defense)
         for entity, defense in shared.items()
         if entity != unit.receiver
     }

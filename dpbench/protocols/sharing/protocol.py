@@ -36,7 +36,7 @@ from dpbench.protocols.sharing.reporting.report import report_of_sharing
 from dpbench.protocols.sharing.reporting.table import print_sharing, print_transfer, write_csv, write_sharing_board
 from dpbench.protocols.sharing.reporting.transfer import build_transfer
 from dpbench.protocols.sharing.suite import SharingAttack, SharingSuite
-from dpbench.protocols.sharing.units import Attacked, OnShared, Training, Transferred, Unit, WorldSpec, setting_text
+from dpbench.protocols.sharing.units import Attacked, OnShared, Training, Transferred, Unit, WorldSpec
 from dpbench.protocols.sharing.world import World
 from dpbench.records.record import APART
 from dpbench.records.store import Store
@@ -95,8 +95,8 @@ class Sharing(Protocol[Unit, SharingRecord]):
         return Planned(suite, units, (*preflight.left_out(suite.dataset), *of_weights))
 
     def names_of(self, unit: Unit) -> tuple[str, ...]:
-        """The label, and the id."""
-        return unit.label, unit.id
+        """The label, the label with the parameters of the attack, the id."""
+        return unit.named.label, unit.named.full, unit.id
 
     def plugins(self, unit: Unit) -> list[tuple[Callable[[PluginSpec], Plugin], PluginSpec]]:
         """See `Protocol`."""
@@ -272,7 +272,7 @@ class SharingLab(Lab[Unit]):
 
     def describe(self, unit: Unit, plan: Plan[Unit, Any]) -> dict[str, Any]:
         """See `Lab`."""
-        return {"words": unit.words_by(setting_text), "apart": self.pipeline.plugins_apart(unit)}
+        return {"words": unit.named, "apart": self.pipeline.plugins_apart(unit)}
 
     def make(self, unit: Unit, name: str, progress: Progress) -> None:
         """See `Lab`."""

@@ -9,13 +9,13 @@ from typing import ClassVar, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from dpbench.metrics.linkage import Link
-from dpbench.protocols.sharing.units import AnyUnit, OnShared, Unit, described_defense
+from dpbench.protocols.sharing.units import AnyUnit, OnShared, Unit
 from dpbench.records.collected import Head
 from dpbench.records.ranges import number, of_attack, of_times
 from dpbench.records.record import Envelope, of_cost, of_link
 from dpbench.records.store import Store
 from dpbench.service.costs import TIMED, ClientCost
-from dpbench.suite.words import Words
+from dpbench.suite.words import Words, words_of_plugin
 
 SCHEMA_VERSION = 2
 """2: sealed with a digest, names its plug-ins in words. Older records are read."""
@@ -68,7 +68,7 @@ class SharingRecord(Envelope):
     @property
     def named(self) -> Words:
         """See `Envelope`."""
-        return self.words or self.unit.words_by(described_defense)
+        return self.words or self.unit.words_by(words_of_plugin)
 
     @property
     def attacked(self) -> bool:

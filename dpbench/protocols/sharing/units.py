@@ -9,17 +9,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from dpbench.contract.attack import Attack
 from dpbench.contract.defense import Defense
+from dpbench.contract.plugin import Plugin
 from dpbench.contract.spec import PluginSpec, Spec
 from dpbench.contract.threat import UNDEFENDED, Budget, ThreatModel
 from dpbench.data.spec import DatasetSpec
 from dpbench.models.spec import BackboneSpec
-from dpbench.plugins.registry import find_defense
+from dpbench.plugins.registry import find_attack, find_defense
 from dpbench.protocols.sharing.reporting.columns import Knowledge
 from dpbench.protocols.sharing.suite import Condition, Owner, Refinement
 from dpbench.suite.cell import CellSpec, JudgeSpec
 from dpbench.suite.names import short_name
-from dpbench.suite.words import Words, defaults_of, in_words, words_of_plugin
+from dpbench.suite.words import Words, defaults_of, in_words
 from dpbench.text.hashing import content_hash
 
 THREAT_MODEL_OF: dict[Knowledge, ThreatModel] = {
@@ -30,8 +32,8 @@ THREAT_MODEL_OF: dict[Knowledge, ThreatModel] = {
 }
 """Knowledge of a sender's defense -> what it grants an attack."""
 
-Describe = Callable[[PluginSpec], str]
-"""A defense -> what it is called: `setting_text` of one's own, `described_defense` of a stranger's record."""
+Describe = Callable[[PluginSpec, type[Plugin]], str]
+"""A defense or attack -> what it is called: `plugin_text` of one's own, `words_of_plugin` of a stranger's record."""
 
 NONE = PluginSpec(name=UNDEFENDED)
 
@@ -101,19 +103,24 @@ class Unit(Spec, abc.ABC):
 
     @abc.abstractmethod
     def words(self, describe: Describe | None = None) -> list[str]:
-        """What tells it apart, for labels and file names; without `describe` by `setting_text`."""
+        """What tells it apart, for labels and file names; without `describe` by `plugin_text`."""
 
     @abc.abstractmethod
     def words_by(self, describe: Describe) -> Words:
-        """What it is called, for records; `describe` is asked for the words of each defense."""
+        """What it is called, for records; `describe` is asked for the words of each defense and attack."""
+
+    @property
+    def named(self) -> Words:
+        """What it is called, by its plug-ins as they are now."""
+        return self.words_by(plugin_text)
 
     @property
     def label(self) -> str:
-        """In words: `b trains on a's | dpm | seed 0`."""
-        return self._label(setting_text)
+        """In words: `train | clinic | defended-features | dpm strength=1.0 | seed 0`."""
+        return self.named.label
 
-    def _label(self, describe: Describe) -> str:
-        return " | ".join([*self.words(describe), f"seed {self.world.seed}"])
+    def _label(self, words: list[str]) -> str:
+        return " | ".join([*words, f"seed {self.world.seed}"])
 
     @property
     def id(self) -> str:
@@ -168,17 +175,17 @@ class Training(Unit):
 
     def _setting(self, describe: Describe) -> str:
         """The senders' defenses, in words; empty where none is applied."""
-        given = [describe(spec) for entity, spec in self.applied.items() if entity != self.receiver]
+        given = [describe(spec, Defense) for entity, spec in self.applied.items() if entity != self.receiver]
         return " + ".join(dict.fromkeys(given))
 
     def words(self, describe: Describe | None = None) -> list[str]:
         """Receiver, condition, defense."""
-        setting = self._setting(describe or setting_text)
+        setting = self._setting(describe or plugin_text)
         return ["train", self.receiver, self.condition, *([setting] if setting else [])]
 
     def words_by(self, describe: Describe) -> Words:
         """See `Unit`; nothing is attacked."""
-        label = self._label(describe)
+        label = self._label(self.words(describe))
         return Words(label=label, full=label, defense=self._setting(describe), attack="")
 
 
@@ -210,8 +217,16 @@ class OnShared(Unit):
 
     def words_by(self, describe: Describe) -> Words:
         """See `Unit`."""
-        label = self._label(describe)
-        return Words(label=label, full=label, defense=describe(self.defense), attack=short_name(self.attack.name))
+        return Words(
+            label=self._label(self.words(describe)),
+            full=self._label(self._full_words(describe)),
+            defense=describe(self.defense, Defense),
+            attack=short_name(self.attack.name),
+        )
+
+    @abc.abstractmethod
+    def _full_words(self, describe: Describe) -> list[str]:
+        """As `words`, with the parameters of the attack, and its budget."""
 
     @abc.abstractmethod
     def cell(self) -> EntityCell:
@@ -226,8 +241,13 @@ class Attacked(OnShared):
 
     def words(self, describe: Describe | None = None) -> list[str]:
         """Who attacks whom, how, knowing what."""
-        names = [short_name(self.attack.name), self.knowledge]
-        return ["attack", f"{self.receiver} on {self.sender}", (describe or setting_text)(self.defense), *names]
+        return [*self._shared(describe or plugin_text), short_name(self.attack.name), self.knowledge]
+
+    def _full_words(self, describe: Describe) -> list[str]:
+        return [*self._shared(describe), describe(self.attack, Attack), f"{self.knowledge} {self.budget}"]
+
+    def _shared(self, describe: Describe) -> list[str]:
+        return ["attack", f"{self.receiver} on {self.sender}", describe(self.defense, Defense)]
 
     def cell(self) -> EntityCell:
         """The cell that `dpbench.cells.pipeline` measures for it."""
@@ -248,7 +268,10 @@ class Transferred(OnShared):
 
     def words(self, describe: Describe | None = None) -> list[str]:
         """Sender, defense, and from which fits to which."""
-        return ["transfer", self.sender, (describe or setting_text)(self.defense), self.fits]
+        return ["transfer", self.sender, (describe or plugin_text)(self.defense, Defense), self.fits]
+
+    def _full_words(self, describe: Describe) -> list[str]:
+        return [*self.words(describe), describe(self.attack, Attack), f"query {self.budget}"]
 
     def cell(self) -> EntityCell:
         """The cell that `dpbench.cells.pipeline` measures for it."""
@@ -258,12 +281,7 @@ class Transferred(OnShared):
 AnyUnit = Annotated[Training | Attacked | Transferred, Field(discriminator="kind")]
 
 
-def setting_text(spec: PluginSpec) -> str:
-    """A defense, its first parameter, and those that are not at their defaults: `gaussian std=1.0`."""
-    defense = find_defense(spec.name)
-    return in_words(spec, defense.name, defaults_of(defense), always=1)
-
-
-def described_defense(spec: PluginSpec) -> str:
-    """As `setting_text`, of a record that may be a stranger's: no plug-in is imported."""
-    return words_of_plugin(spec, Defense)
+def plugin_text(spec: PluginSpec, kind: type[Plugin]) -> str:
+    """A plug-in, its parameters that are not at their defaults, and the first of a defense: `gaussian std=1.0`."""
+    found: type[Plugin] = find_defense(spec.name) if kind is Defense else find_attack(spec.name)
+    return in_words(spec, found.name, defaults_of(found), always=1 if kind is Defense else 0)

@@ -7,7 +7,7 @@ from tiny_suite import tiny_sharing
 from dpbench.errors import DpbenchError
 from dpbench.protocols.known import loaded
 from dpbench.protocols.sharing.plan import plan_sharing
-from dpbench.protocols.sharing.units import Attacked, Training, Transferred
+from dpbench.protocols.sharing.units import Attacked, OnShared, Training, Transferred
 from dpbench.suite.grid import plan
 from dpbench.suite.suite import PluginEntry
 
@@ -258,3 +258,27 @@ def test_defenses_that_mean_nothing_elsewhere_are_refused():
         entry = PluginEntry(name=name, **arguments)
         with pytest.raises(DpbenchError, match=message):
             plan(suite.model_copy(update={"defenses": [entry]}), data_fingerprint="x", split_names=[["layer1"]])
+
+
+def test_two_settings_of_an_attack_are_told_apart_by_their_full_names():
+    two = BASE.replace('name = "decoder"', 'name = "decoder"\nsteps = [200, 300]') + TRANSFER
+    units = of_kind(OnShared, planned(two))
+    full = [unit.named.full for unit in units]
+    assert len(set(full)) == len(full)
+    before = "attack | clinic on hospital | gaussian std=0.5 | decoder"
+    assert [one for one in full if one.startswith(before) and one.endswith("seed 0")] == [
+        f"{before} steps={steps} width=64 blocks=1 | {knowledge} small | seed 0"
+        for steps in (50, 75)  # a quarter of what is asked: the budget is small
+        for knowledge in ("public", "own", "query")
+    ]
+    transfer = (
+        "transfer | hospital | dpm strength=1.0 | 0 to 1 | decoder steps=200 width=64 blocks=1 | query small | seed 0"
+    )
+    assert transfer in full
+
+
+def test_a_budget_is_part_of_a_full_name_and_not_of_a_label():
+    small, large = (of_kind(Attacked, planned(budget=budget))[-1].named for budget in ("small", "large"))
+    assert small.label == large.label
+    assert "weights small" in small.full
+    assert "weights large" in large.full

@@ -45,12 +45,15 @@ class PrunedModel(TrainedModel):
         values = features.float().movedim(self.released_axis, 1).flatten(2 if features.ndim > 2 else 1)
         values = values if values.ndim == 3 else values[:, :, None]
         centred = (values - self.mean[:, None]) / self.std[:, None]
-        scores = self.pruner(torch.cat([centred.mean(2), centred.square().mean(2).sqrt()], 1)).float().sigmoid()
+        logits = self.pruner(torch.cat([centred.mean(2), centred.square().mean(2).sqrt()], 1)).float()
+        # by rank of what no sigmoid has rounded: where scores saturate, as many channels are dropped as elsewhere
+        order = logits.argsort(dim=1, stable=True)
+        hard = torch.ones_like(logits).scatter(1, order[:, : self.dropped], 0.0)
+        scores = logits.sigmoid()
         # the highest score that is dropped; 0, which no score is, where none is
-        threshold = F.pad(scores.sort(1).values, (1, 0))[:, self.dropped : self.dropped + 1]
+        threshold = F.pad(scores.gather(1, order), (1, 0))[:, self.dropped : self.dropped + 1]
         soft = ((scores - threshold.detach()) / TEMPERATURE).sigmoid()
-        mask: Tensor = (scores > threshold).float() + (soft - soft.detach())
-        return mask
+        return hard + (soft - soft.detach())
 
     def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """The features, some channels zero."""
@@ -81,14 +84,14 @@ class Disco(Training):
     learns by cross-entropy - `strength` * the squared error of reconstructors that learn beside it. Differs: the
     network is frozen, where the paper trains client and server too; the reconstructors stand in for the paper's
     predictor of a private attribute; the pruner reads each channel's mean and spread over positions; the mask is hard
-    at every release, the paper's sigmoid of temperature 0.03 gives its gradient; the threshold is that of the
-    score at rank floor(share * C), and goes with all that equal it: where scores saturate, more is dropped.
+    at every release, the paper's sigmoid of temperature 0.03 gives its gradient; exactly floor(share * C) channels of
+    each image are dropped, of equal scores the first.
 
     The mask is seen in the release and depends on the image: attackers condition on it.
     """
 
     name: ClassVar[str] = "disco"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "https://arxiv.org/abs/2012.11025"
     trained_on: ClassVar[tuple[str, ...]] = ("mse",)
 

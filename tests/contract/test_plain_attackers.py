@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import piq
 import pytest
@@ -17,9 +18,10 @@ from dpbench.contract.images import LabelledImages
 from dpbench.machine.randomness import derive_generator
 from dpbench.plugins.configuring import configure
 from dpbench.plugins.registry import attacks
+from dpbench.protocols.sharing.pipeline import Mixing, groups_of, mean_of_groups
 from dpbench.service.taps import TappedServer
 from dpbench.testing.attacks import Shelf
-from dpbench.testing.tiny import CPU, smooth
+from dpbench.testing.tiny import CPU, pictures, smooth
 
 DECODER = {"steps": 96, "width": 32, "blocks": 1, "batch_size": 32}
 
@@ -122,3 +124,21 @@ def test_tokens_go_back_to_their_places() -> None:
     assert float(str(seen.notes["tokens_placed"])) > 0.5
     naive = seen_by(defended("token-shuffle"), victims, auxiliary)
     assert found > ssim("decoder", naive, victims, **DECODER | {"steps": 48}) + 0.1
+
+
+def test_who_mixes_too_reads_means_of_several_images() -> None:
+    """Such means look like means of images: all see them, who learned from means of its own a little better."""
+    victims, auxiliary = (pictures(count, seed=part).images[:] for count, part in ((12, "victims"), (320, "auxiliary")))
+    one_class = LabelledImages(auxiliary, torch.zeros(len(auxiliary), dtype=torch.int64))
+    client = defended("none")
+    mixing = Mixing(client, one_class, 4, generator=derive_generator(CPU, "bank")).eval()
+    groups = groups_of(torch.zeros(len(victims), dtype=torch.int64), 4, derive_generator(CPU, "groups"))
+    with torch.no_grad():
+        shared = mean_of_groups(client.release(victims), groups)
+    aware, unaware = (
+        ssim("decoder", replace(seen_by(one, victims, auxiliary), released=shared), victims, **DECODER)
+        for one in (mixing, client)
+    )
+    floor = float(piq.ssim(auxiliary.mean(0, keepdim=True).expand_as(victims), victims))
+    assert aware > unaware + 0.015
+    assert unaware > floor + 0.2

@@ -13,9 +13,10 @@ from dpbench_attacks.decoder import Decoder
 from dpbench_attacks.mixture import Unmixing
 from dpbench_defenses._dependence import distance_correlation_squared, distances, pearson_squared
 from dpbench_defenses._tuning import Criterion, FineTuning, Step, TrainedModel, Training
+from dpbench_defenses.disco import PrunedModel
 from dpbench_defenses.siamese import ContrastiveCriterion
 from tiny_observation import observed
-from torch import Tensor
+from torch import Tensor, nn
 
 from dpbench.contract.attack import Attack, Observation
 from dpbench.contract.defense import ProtectedModel
@@ -207,6 +208,18 @@ class TestMechanisms:
         assert gone.sum(1).tolist() == [int(share * gone.shape[1])] * 6
         assert torch.equal(out, torch.where(out == 0, 0, features))
 
+    @pytest.mark.parametrize("logits", [[20.0, 20.0], [-200.0, -200.0], [17.5, 90.0], [0.0, 0.0]])
+    def test_disco_drops_no_more_where_scores_saturate_or_tie(self, logits: list[float]) -> None:
+        """Sigmoids of 17.5 and 90 are the same number in fp32."""
+        model = PrunedModel(TinyNetwork().split(), 0.5)
+        channels = len(model.mean)
+        nn.init.zeros_(model.pruner[2].weight)
+        rising = torch.linspace(*logits, channels)
+        with torch.no_grad():
+            model.pruner[2].bias.copy_(rising)
+        mask = model.mask(model.features(smooth(3, seed="test"))).detach().round()
+        assert mask.tolist() == [[0.0] * (channels // 2) + [1.0] * (channels - channels // 2)] * 3
+
     def test_stronger_bottlenecks_are_noisier(self) -> None:
         images = smooth(16, seed="test")
         weak, strong = (fitted("vib", strength=s) for s in (0.0, 10.0))
@@ -268,17 +281,21 @@ UNMIXING = Unmixing(repeats=32, stations=6, stops=4, **PARTS)
 ADAPTED: dict[str, tuple[Attack, Adaption]] = {
     "nopeek": (Decoder(**STEPS), unchanged),
     "adversarial": (Decoder(**STEPS), unchanged),
+    "adversarial ressfl": (Decoder(**STEPS), unchanged),
+    "adversarial patrol": (Decoder(**STEPS), unchanged),
     "siamese": (Decoder(**STEPS), unchanged),
     "siftfunnel": (Decoder(**STEPS), unchanged),
     "shredder": (UNMIXING, unchanged),
     "disco": (Decoder(**STEPS), mask_aware),
-    "vib": (Decoder(**STEPS), averaging),
+    "vib": (Decoder(**STEPS), unchanged),
     "cem": (Decoder(**STEPS), averaging),
     "cloak": (Decoder(**STEPS), averaging),
 }
 STRONG: dict[str, dict[str, Any]] = {
     "nopeek": {"strength": 30, "learning_rate": 0.01},
     "adversarial": {"strength": 5, "learning_rate": 0.01},
+    "adversarial ressfl": {"objective": "ressfl", "strength": 5, "learning_rate": 0.01},
+    "adversarial patrol": {"objective": "patrol", "strength": 5, "learning_rate": 0.01},
     "siamese": {"strength": 10, "learning_rate": 0.01},
     "siftfunnel": {"strength": 30, "learning_rate": 0.01},
     "shredder": {"scale": 5, "tensors": 4},
@@ -298,12 +315,13 @@ def unaware() -> Observation:
 
 @pytest.mark.parametrize("name", ADAPTED)
 def test_the_attacker_that_the_mechanism_calls_for_bites(name: str) -> None:
-    """It sees more than one who prepared on the undefended client, and than one who sees nothing."""
-    model = fitted(name, **STRONG[name])
+    """It sees more than one who prepared on the undefended client and has as many releases, and than the mean image."""
+    model = fitted(name.split(" ")[0], **STRONG[name])
     seen = observed(lambda split: model, VICTIMS, AUXILIARY)
     attack, adapted = ADAPTED[name]
-    found = ssim(attack, adapted(seen, VICTIMS), VICTIMS)
-    naive = ssim(Decoder(**STEPS), replace(unaware(), released=seen.released), VICTIMS)
+    shown = adapted(seen, VICTIMS)
+    found = ssim(attack, shown, VICTIMS)
+    naive = ssim(Decoder(**STEPS), replace(unaware(), released=seen.released, again=shown.again), VICTIMS)
     mean = AUXILIARY.mean(0, keepdim=True).expand_as(VICTIMS)
     floor = float(piq.ssim(mean, VICTIMS, data_range=1.0, downsample=False))
     print(f"{name}: {found:.3f}, unaware {naive:.3f}, mean image {floor:.3f}")

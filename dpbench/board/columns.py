@@ -84,7 +84,17 @@ ORDER = (
     *("server", "status", "images", "ensemble", "headline", "converged"),
     *DECIMALS,
     *("metrics", "release_bits", *CLIENT_COUNTS),
-    *("leakage_metrics", "leakage_images", "trained_on", "tied", "on_front", "origin", "error", "cell"),
+    *(
+        "leakage_metrics",
+        "leakage_images",
+        "trained_on",
+        "tied",
+        "on_front",
+        "on_cost_front",
+        "origin",
+        "error",
+        "cell",
+    ),
 )
 
 OPTIONAL_COLUMNS = (
@@ -97,7 +107,7 @@ OPTIONAL_COLUMNS = (
     *("link_top1", "link_top1_low", "link_top1_high", "link_chance"),
     "information_bits",
     *("client_share", "client_ms", *CLIENT_COUNTS),
-    *("hypervolume", *(column for columns in READINGS.values() for column in columns), "on_front"),
+    *("hypervolume", *(column for columns in READINGS.values() for column in columns), "on_front", "on_cost_front"),
 )
 """Columns that are written only when some row has a value, so that older boards stay byte-identical."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -77,8 +79,8 @@ class Exposure:
             except Exception as error:  # whatever a plug-in raises when it is watched: other figures are there
                 return None, None, reason(error)
             undefended = remote.work(bare, images, derive_generator(self.prepared.device, key, "cost"))
-            coded = coded_bits(release.features[0], release.bits, release.dtype)
-            return work, cost_of(work, undefended, coded), ""
+            coded = coded_bits(release.features[0], release.bits * release.images, release.dtype)
+            return work, cost_of(work, undefended, math.ceil(coded / release.images)), ""
 
         found: tuple[Work | None, ClientCost | None, str] = self.prepared.keep("cost", f"{key} {cell.releases}", make)
         return found

@@ -139,6 +139,7 @@ MEANINGS: dict[str, str] = {
     "trained_on": "metrics that the defense was trained against",
     "tied": "settings that it cannot be told from",
     "on_front": "whether no other setting beats it in accuracy and leakage at once",
+    "on_cost_front": "whether no other setting beats it in the client's work and leakage at once",
     "origin": "who measured it",
     "error": "why the row is not ok",
     "cell": "id of the cell, which names its record",

@@ -92,13 +92,15 @@ class Release:
         dtype: in which they were sent.
         guesses: (N, 5) int64, the five likeliest classes that the server reads from each image's first release, the
             likeliest first; fewer where there are fewer.
-        bits: of one release of one image, see `release_bits`.
+        bits: of one release of one image, see `release_bits`; of one that several share its part.
+        images: that share a release.
     """
 
     features: tuple[Tensor, ...]
     guesses: Tensor
     bits: int
     dtype: torch.dtype
+    images: int = 1
 
 
 @torch.no_grad()

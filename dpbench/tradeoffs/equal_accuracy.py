@@ -20,7 +20,7 @@ NOT_REACHED = "not reached"
 
 LEGEND = (
     "Leakage, with its 95% interval, at points of accuracy lost against the undefended model: linear between settings "
-    f"of a defense that none of its others beats. {NOT_REACHED}: it has no settings on both sides of that loss. "
+    f"of a defense that none of its others beats, and of the last beyond. {NOT_REACHED}: all its settings lose more. "
     "hypervolume: 1 minus the least leakage within a loss, averaged over losses up to "
     f"{100 * REFERENCE[0]:.0f} points; its corner is that loss and leakage {REFERENCE[1]:.0f}. "
     f"Worst case under the strongest attacker; {NO_PRIVACY}."

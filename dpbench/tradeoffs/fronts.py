@@ -26,6 +26,9 @@ Point = tuple[float, float]
 REFERENCE: Point = (0.1, 1.0)
 """Where the hypervolume ends: 10 points of accuracy lost, and the leakage of the undefended model."""
 
+WITHIN = 0.05
+"""Settings that lose more accuracy take no part in the front of costs: noise is cheap."""
+
 SCOPE = ["dataset", "backbone", "split_point", "seed"]
 
 
@@ -57,9 +60,12 @@ def hypervolume(points: Sequence[Point], reference: Point = REFERENCE) -> float:
 
 
 def read_off(points: Sequence[Point], cost: float) -> float | None:
-    """Leakage at this cost, linear between neighbours on the front; None beyond its ends, where nothing is known."""
+    """The leakage to be had for this cost: linear between neighbours on the front, and of the last setting beyond it.
+
+    None where every setting costs more.
+    """
     chain = [points[place] for place in front(points)]
-    if not chain or not chain[0][0] <= cost <= chain[-1][0]:
+    if not chain or cost < chain[0][0]:
         return None
     costs, leaks = zip(*chain, strict=True)
     return float(np.interp(cost, costs, leaks))
@@ -77,7 +83,7 @@ class Drawn:
 def interval_at(points: Sequence[Point], drawn: Sequence[Drawn], cost: float) -> tuple[float, float]:
     """The 95% interval of `read_off`: test images and victims are resampled, and with them both ends of each segment.
 
-    A resample in which the curve ends before this cost counts with its end.
+    A resample in which the curve begins or ends elsewhere counts with that end.
 
     Args:
         points: as for `read_off`, which has a figure at this cost.
@@ -219,6 +225,11 @@ def _readings(points: Sequence[Point], rows: Sequence[BoardRow]) -> dict[int, tu
     }
 
 
+def _mark(added: pd.DataFrame, column: str, rows: pd.DataFrame, cost: str) -> None:
+    added.loc[rows.index, column] = "no"
+    added.loc[rows.index[front(points_of(rows, cost))], column] = "yes"
+
+
 def with_fronts(board: pd.DataFrame, found: Sequence[Family]) -> pd.DataFrame:
     """The board with columns of its own for comparisons at equal accuracy: see dpbench/guide/boards.md.
 
@@ -226,10 +237,14 @@ def with_fronts(board: pd.DataFrame, found: Sequence[Family]) -> pd.DataFrame:
         board: from `dpbench.board.leaderboard`.
         found: its `families`.
     """
-    added = pd.DataFrame({"on_front": pd.Series("", index=board.index, dtype=object)})
+    added = pd.DataFrame(
+        {name: pd.Series("", index=board.index, dtype=object) for name in ("on_front", "on_cost_front")}
+    )
     for _, scope in compared(board).groupby(SCOPE, sort=False):
-        added.loc[scope.index, "on_front"] = "no"
-        added.loc[scope.index[front(points_of(scope))], "on_front"] = "yes"
+        _mark(added, "on_front", scope, "accuracy_drop")
+        if "added_multiply_adds" in scope:
+            usable = scope[(scope["accuracy_drop"] <= WITHIN) & scope["added_multiply_adds"].notna()]
+            _mark(added, "on_cost_front", usable, "added_multiply_adds")
     figures: dict[str, dict[Any, float]] = {}
     for family in found:
         told = {"hypervolume": family.hypervolume}

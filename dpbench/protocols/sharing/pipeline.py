@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -24,6 +25,7 @@ from dpbench.plugins.configuring import defense_of
 from dpbench.protocols.sharing.units import EntityCell, OnShared, Training, Unit
 from dpbench.protocols.sharing.world import World
 from dpbench.service.quantisation import understood
+from dpbench.service.release import Release, release_bits
 from dpbench.suite.cell import CellSpec
 from dpbench.text.hashing import content_hash
 
@@ -92,8 +94,7 @@ class SharedPipeline(Pipeline):
             every = cell.model_copy(update={"victims": len(images)})
             found = super(SharedPipeline, self).released(every, protected, progress)
             groups = groups_of(images.labels, together, derive_generator(self.device, key, "mix"))
-            means = tuple(mean_of_groups(features.float(), groups) for features in found.release.features)
-            return replace(found, release=replace(found.release, features=means, dtype=torch.float32))
+            return replace(found, release=mixed_release(found.release, groups, together))
 
         mixed: Released = self.world.keep("mixed", f"{key} {cell.releases}", make)
         return mixed
@@ -157,6 +158,14 @@ def mean_of_groups(features: Tensor, groups: list[Tensor]) -> Tensor:
     for places in groups:
         means[places] = features[places].mean(0)
     return means
+
+
+def mixed_release(release: Release, groups: list[Tensor], together: int) -> Release:
+    """What is sent where each group sends the mean of its features: fewer releases, of values with more levels."""
+    means = tuple(mean_of_groups(features.float(), groups) for features in release.features)
+    sent = means[0][torch.stack([places[0] for places in groups])]
+    bits = math.ceil(release_bits(sent) / together)
+    return replace(release, features=means, dtype=means[0].dtype, bits=bits, images=together)
 
 
 class Mixing(ProtectedModel):

@@ -11,7 +11,7 @@ from dpbench.board.columns import LOSSES
 from dpbench.contract.threat import UNDEFENDED
 from dpbench.reporting.plots.plot_style import bars, note, panels, refuse_ending
 from dpbench.reporting.plots.tradeoff_plot import PLACE, UP, by_strength, differing, plotted_rows, styles_of
-from dpbench.tradeoffs.fronts import compared, front, hypervolume, points_of
+from dpbench.tradeoffs.fronts import WITHIN, compared, front, hypervolume, points_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,9 +35,6 @@ ABREAST = 3
 
 MOST_NOTED = 24
 """Settings in a panel beyond which only those on its front are named: each beside its point would cover the others."""
-
-WITHIN = 0.05
-"""Settings that lose more accuracy are pale where costs are compared, and not on that front: noise is cheap."""
 
 
 def write_pareto(board: pd.DataFrame, path: Path) -> bool:

@@ -81,7 +81,7 @@ def test_boards_that_ask_nothing_of_it_keep_their_columns(tmp_path: Path) -> Non
     assert set(board.columns) == {*COLUMNS, *on_a_scale}
     assert tuple(build_board([make_record()]).columns) == COLUMNS
     asked = build_board(records())
-    asked_for = ("accuracy_top5", "leakage_at_", "hypervolume", "on_front", "server")
+    asked_for = ("accuracy_top5", "leakage_at_", "hypervolume", "on_", "server")
     asked_for = (*asked_for, "link_", "client_", "added_", "coded_", "information_bits")
     absent = {column for column in OPTIONAL_COLUMNS if column.startswith(asked_for)} | {"metrics"}
     assert set(asked.columns) == {*COLUMNS, *OPTIONAL_COLUMNS} - absent

@@ -9,7 +9,8 @@ from tiny_network import some, split_net
 from dpbench.contract.defense import ProtectedModel
 from dpbench.errors import DpbenchError
 from dpbench.protocols.sharing.benefit import Benefit
-from dpbench.protocols.sharing.pipeline import Mixing, Several, groups_of, mean_of_groups
+from dpbench.protocols.sharing.pipeline import Mixing, Several, groups_of, mean_of_groups, mixed_release
+from dpbench.service.release import Release, release_bits
 
 
 def test_groups_of_a_class_share_their_mean():
@@ -24,6 +25,26 @@ def test_groups_of_a_class_share_their_mean():
         torch.testing.assert_close(means[group], features[group].mean(0).expand(len(group), 3, 2))
     with pytest.raises(DpbenchError, match="class 1 has 3 images, but 4 of a class are to be shared as one"):
         groups_of(labels, 4, torch.Generator())
+
+
+@pytest.mark.parametrize(("together", "values", "bits"), [(1, 5, 3), (2, 9, 2), (4, 17, 1.25)])
+def test_a_mean_has_more_levels_and_is_sent_once_for_its_group(together, values, bits):
+    """Means of k numbers out of 0, 1, .. 4 are 4 k + 1 different ones."""
+    labels = torch.zeros(400, dtype=torch.int64)
+    features = torch.randint(0, 5, (400, 64), generator=torch.Generator().manual_seed(0)).float()
+    before = Release((features,), labels, release_bits(features), features.dtype)
+    groups = groups_of(labels, together, torch.Generator().manual_seed(0))
+    mixed = mixed_release(before, groups, together)
+    assert len(mixed.features[0].unique()) == values
+    assert (mixed.bits, mixed.images) == (bits * 64, together)
+
+
+def test_means_of_what_has_no_levels_are_floats():
+    features = torch.rand(32, 16, generator=torch.Generator().manual_seed(0))
+    groups = groups_of(torch.zeros(32, dtype=torch.int64), 2, torch.Generator().manual_seed(0))
+    half = Release((features,), torch.zeros(32), 16 * 16, torch.float16)
+    mixed = mixed_release(half, groups, 2)
+    assert (mixed.bits, mixed.dtype) == (16 * 32 / 2, torch.float32)
 
 
 def test_an_attacker_of_means_makes_means_of_its_own():

@@ -13,6 +13,7 @@ from dpbench.board.files import read_board, write_board
 from dpbench.board.leaderboard import build_board
 from dpbench.metrics.intervals import RESAMPLES
 from dpbench.protocols.known import DEFAULT
+from dpbench.service.costs import ClientCost
 from dpbench.tradeoffs.fronts import (
     LOSSES,
     Drawn,
@@ -89,15 +90,16 @@ CURVE = [(0.0, 0.9), (0.02, 0.5), (0.06, 0.1), (0.03, 0.7)]
 
 @pytest.mark.parametrize(
     ("cost", "leak"),
-    [(0.0, 0.9), (0.01, 0.7), (0.02, 0.5), (0.03, 0.4), (0.05, 0.2), (0.06, 0.1), (-0.001, None), (0.0601, None)],
+    [(0.0, 0.9), (0.01, 0.7), (0.02, 0.5), (0.03, 0.4), (0.05, 0.2), (0.06, 0.1), (-0.001, None), (0.0601, 0.1)],
 )
-def test_leakage_is_linear_between_neighbours_on_the_front_and_nothing_beyond(cost, leak):
+def test_leakage_is_linear_between_neighbours_on_the_front_and_the_last_beyond(cost, leak):
     found = read_off(CURVE, cost)
     assert found == (leak if leak is None else pytest.approx(leak))
 
 
-def test_a_single_setting_is_read_where_it_is_and_nowhere_else():
+def test_a_single_setting_is_read_from_its_loss_on_and_not_before():
     assert read_off([(0.03, 0.4)], 0.03) == 0.4
+    assert read_off([(0.03, 0.4)], 0.05) == 0.4
     assert read_off([(0.03, 0.4)], 0.01) is None
     assert read_off([], 0.01) is None
     assert read_off([(NAN, 0.4)], 0.01) is None
@@ -116,7 +118,8 @@ def test_the_interval_holds_the_reading_and_is_as_wide_as_what_is_resampled():
     assert low < 0.6 < high
     assert high - low == pytest.approx(2 * 2.04 * 0.05 * (32 / 31) ** 0.5, rel=0.1)
     assert all(map(math.isnan, interval_at(points, [drawn(*point, images=1, spread=0.1) for point in points], 0.02)))
-    assert all(map(math.isnan, interval_at(points, [drawn(*point) for point in points], 0.05)))
+    assert all(map(math.isnan, interval_at(points, [drawn(*point) for point in points], -0.01)))
+    assert interval_at(points, [drawn(*point) for point in points], 0.05) == pytest.approx((0.4, 0.4))
 
 
 def test_accuracy_is_resampled_too():
@@ -171,8 +174,7 @@ def test_a_family_is_read_off_with_an_interval_and_what_it_does_not_reach_is_abs
     assert [gaussian.readings[loss][0] for loss in LOSSES] == pytest.approx([0.65, 0.4, 0.2], abs=1e-3)
     assert all(low < mean < high for mean, low, high in gaussian.readings.values())
     assert gaussian.hypervolume == pytest.approx(0.2 * 0.2 + 0.4 * 0.5 + 0.4 * 0.9, abs=1e-3)
-    assert list(laplace.readings) == [3]
-    assert laplace.readings[3][0] == pytest.approx(0.5, abs=1e-3)
+    assert {loss: leak for loss, (leak, *_) in laplace.readings.items()} == pytest.approx({3: 0.5, 5: 0.4}, abs=1e-3)
 
 
 def test_columns_say_who_is_on_the_front_of_all_and_what_the_family_holds(tmp_path):
@@ -191,6 +193,23 @@ def test_columns_say_who_is_on_the_front_of_all_and_what_the_family_holds(tmp_pa
     write_board(wide, tmp_path / "board.csv")
     assert read_board(tmp_path / "board.csv").equals(wide)
     assert tidy(wide[list(board.columns)]).equals(board)
+
+
+def test_a_front_of_work_is_of_settings_that_lose_at_most_5_points():
+    records = [*reference(), *sweep(curve=((0.0, 0.8), (0.02, 0.5), (0.04, 0.6), (0.08, 0.1)))]
+    work = [0, 0, 5, 10, 20, 1]
+    costly = [
+        one.model_copy(
+            update={
+                "cost": ClientCost(multiply_adds=added, added_multiply_adds=added, parameters=0, added_parameters=0)
+            }
+        )
+        for one, added in zip(records, work, strict=True)
+    ]
+    wide = with_fronts(build_board(costly), [])
+    worst = wide[wide["attack"] == WORST_CASE].set_index("defense_args")
+    expected = {"": "yes", "std=1.0": "yes", "std=2.0": "yes", "std=3.0": "no", "std=4.0": ""}
+    assert worst["on_cost_front"].to_dict() == expected
 
 
 def test_scales_are_not_mixed_and_seeds_are_taken_together_in_a_scope_of_their_own():

@@ -100,18 +100,17 @@ class Exposure:
             pool = [first, parts.auxiliary.images[: most - len(first)]]
             crowd = released.crowd if adaptive else None
             model = remote.answering(self.known_client(cell, progress)[0], crowd)
-            victims = torch.stack([rows.float() for rows in features]).mean(0)
             about = {
                 "client": key,
                 "data": cell.data_fingerprint,
                 "releases": cell.releases,
                 "adaptive": adaptive,
-                "victims": len(victims),
-                "way": 1,
+                "victims": len(features[0]),
+                "way": 2,
             }
 
             def compare() -> cache.State:
-                ranks = link_ranks(victims, pool, Answers(model, self.prepared.device, key, "link", adaptive))
+                ranks = link_ranks(features, pool, Answers(model, self.prepared.device, key, "link", adaptive))
                 return {"rank": torch.tensor(ranks or [], dtype=torch.long)}
 
             learned = cache.remember(self.prepared.cache_dir, "links", content_hash(about), compare, progress, about)

@@ -1,5 +1,6 @@
 """Victims named among candidates by comparing releases: what names them, and what does not."""
 
+import pytest
 import torch
 
 from dpbench.metrics import linkage
@@ -18,7 +19,7 @@ def noisy(std, seed=0):
 
 
 def ranks(release, query, victims=10, parts=(IMAGES,)):
-    return link_ranks(release(IMAGES[:victims]), list(parts), query)
+    return link_ranks([release(IMAGES[:victims])], list(parts), query)
 
 
 def test_a_deterministic_release_names_every_victim_however_it_scrambles():
@@ -52,8 +53,8 @@ def test_noise_hides_the_more_the_larger_it_is():
 
 
 def test_averaging_over_draws_beats_a_single_one(monkeypatch):
-    few = link_ranks(noisy(0.7)(IMAGES), [IMAGES], noisy(0.7, seed=1), draws=2)
-    many = link_ranks(noisy(0.7)(IMAGES), [IMAGES], noisy(0.7, seed=1), draws=32)
+    few = link_ranks([noisy(0.7)(IMAGES)], [IMAGES], noisy(0.7, seed=1), draws=2)
+    many = link_ranks([noisy(0.7)(IMAGES)], [IMAGES], noisy(0.7, seed=1), draws=32)
     assert sum(many) < sum(few)
 
 
@@ -70,13 +71,13 @@ def test_ties_count_against_the_attacker():
 
 
 def test_candidates_may_come_in_several_parts_and_many_batches(monkeypatch):
-    expected = link_ranks(noisy(2.0)(IMAGES[:10]), [IMAGES], lambda images: flat(images))
+    expected = link_ranks([noisy(2.0)(IMAGES[:10])], [IMAGES], lambda images: flat(images))
     monkeypatch.setattr(linkage, "AT_ONCE", 7)
     monkeypatch.setattr(linkage, "REFERENCE", 60)
-    assert link_ranks(noisy(2.0)(IMAGES[:10]), [IMAGES], lambda images: flat(images)) == expected
+    assert link_ranks([noisy(2.0)(IMAGES[:10])], [IMAGES], lambda images: flat(images)) == expected
     halves = [IMAGES[:30], IMAGES[30:]]
     monkeypatch.setattr(linkage, "REFERENCE", 30)
-    alike = link_ranks(IMAGES[:10].flatten(1), halves, lambda images: flat(images))
+    alike = link_ranks([IMAGES[:10].flatten(1)], halves, lambda images: flat(images))
     assert alike == [0] * 10
 
 
@@ -91,3 +92,59 @@ def test_not_a_number_names_nobody():
 
 def test_a_client_that_releases_another_shape_cannot_be_compared():
     assert ranks(flat, lambda images: images.mean(dim=(2, 3))) is None
+
+
+def drawing(change, seed):
+    """Images (n,3,4,4) or what `change` makes of them with fresh draws."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda images: change(images, generator)
+
+
+def one_order(count, generator):
+    return torch.rand(count, 16, generator=generator).argsort(1)
+
+
+def shuffled_places(images, generator):
+    order = one_order(len(images), generator)[:, None].expand(-1, 3, -1)
+    return images.flatten(2).gather(2, order).unflatten(2, (4, 4))
+
+
+def shuffled_tokens(images, generator):
+    tokens = images.flatten(2).transpose(1, 2)
+    return tokens.gather(1, one_order(len(images), generator)[:, :, None].expand_as(tokens))
+
+
+def shuffled_values(images, generator):
+    order = torch.rand(len(images), 48, generator=generator).argsort(1)
+    return images.flatten(1).gather(1, order)
+
+
+STORED = 40 * torch.randn(6, 48, generator=torch.Generator().manual_seed(9))
+
+
+def with_one_of_six(images, generator):
+    return flat(images) + STORED[torch.randint(6, (len(images),), generator=generator)]
+
+
+@pytest.mark.parametrize("change", [shuffled_places, shuffled_tokens, shuffled_values, with_one_of_six])
+def test_who_may_ask_finds_what_a_client_draws_from(change):
+    """An order says nothing of who it is, nor does noise that is one of six."""
+    found = ranks(drawing(change, 0), drawing(change, 1), victims=40)
+    assert found.count(0) >= 38
+
+
+def test_a_shuffle_that_is_noisy_too_is_averaged_over():
+    def change(images, generator):
+        sent = shuffled_places(images, generator)
+        return sent + 0.05 * torch.randn(sent.shape, generator=generator)
+
+    assert ranks(drawing(change, 0), drawing(change, 1), victims=40).count(0) >= 36
+
+
+def test_of_several_releases_more_is_known():
+    found = []
+    for count in (1, 8):
+        release = noisy(1.0)
+        several = [release(IMAGES[:40]) for _ in range(count)]
+        found.append(link_ranks(several, [IMAGES], noisy(1.0, seed=1)).count(0))
+    assert found[1] > found[0] + 5

@@ -92,13 +92,16 @@ class Adversarial(FineTuning):
     beside it by squared error and SSIM and are the opponent in turn, none was trained before; DeepObfuscator's second
     adversary, who reads private attributes, is left out; ResSFL's transfer from an expert is; PATROL's ratio is taken
     over the whole head in place of each block, it prunes what is released, not what is inside the head, and the room
-    that it makes is not filled with further layers. Fresh decoders judge it.
+    that it makes is not filled with further layers; `strength` is DeepObfuscator's 0.5 for all, ResSFL's is 0.3. Fresh
+    decoders judge it.
     """
 
     name: ClassVar[str] = "adversarial"
     version: ClassVar[int] = 1
     ids_skip_default: ClassVar[tuple[str, ...]] = ("prune",)
-    paper: ClassVar[str] = "https://arxiv.org/abs/1909.04126, https://arxiv.org/abs/2205.04007"
+    paper: ClassVar[str] = (
+        "https://arxiv.org/abs/1909.04126, https://arxiv.org/abs/2205.04007, https://arxiv.org/abs/2307.10981"
+    )
     trained_on: ClassVar[tuple[str, ...]] = ("ssim",)
 
     objective: Kind = Field("deep-obfuscator", description="whose loss: deep-obfuscator, ressfl or patrol")

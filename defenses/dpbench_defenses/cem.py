@@ -128,7 +128,8 @@ class ConditionalEntropy(FineTuning):
     relu(log(v + 0.01) - log(0.125 sigma^2 + 0.01)), v the variance within the cluster; this bounds how much a release
     tells of an image beyond its class from above. Differs: values are in units of the features' spread before training;
     v is taken around the epoch's centres over each batch, weighted by the members that are in it; the network is
-    fine-tuned from a fitted one; `bottleneck = 8` is the paper's. The noise alone is what `gaussian` is.
+    fine-tuned from a fitted one; `strength` is 1 where the paper has 8 or 16; `bottleneck = 8` is the paper's. The
+    noise alone is what `gaussian` is.
 
     One release is a draw: attackers average over draws, and decoders learn to.
     """

@@ -57,8 +57,9 @@ class Cloak(Training):
 
     The network is frozen; the client adds noise of a learned mean and standard deviation to each pixel, trained by
     cross-entropy - `strength` * mean log sigma on private images, sigma = (1 + tanh(rho)) / 2 * `largest`. Differs:
-    pixels are those of [0,1], before the network's normalisation; rho starts at -2 and learns at a higher rate, for
-    the budget here is short; pixels of much noise are not replaced by a constant afterwards.
+    pixels are those of [0,1], before the network's normalisation; rho starts at -2 and learns at a higher rate, and
+    `strength` is 0.1 in place of 0.01, for the budget here is short; pixels of much noise are not replaced by a
+    constant afterwards.
 
     Attackers average over draws, and decoders learn to see through the noise; the mean they learn as well.
     """

@@ -58,7 +58,8 @@ class Shredder(Training):
     mean|noise|, on private images; each release adds one of them, drawn for each image. Differs: all tensors learn at
     once, each from its share of every batch; noise grows while a batch is read as well as without it, but for
     `tolerance`, where the paper lets its weight decay by hand; stored tensors are drawn, none is sampled from a
-    distribution fitted to them; scales are relative to the features' standard deviation.
+    distribution fitted to them; scales are relative to the features' standard deviation; tensors start around 0, not
+    0.6, and `strength` is 1, not 0.001, for a budget of some epochs.
 
     A few tensors are few: who may query finds them by repeated queries and subtracts the likeliest (the attack
     `mixture`); who holds the client reads them.

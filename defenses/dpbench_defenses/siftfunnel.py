@@ -39,18 +39,19 @@ class FunnelCriterion(Criterion):
 
 @register
 class SiftFunnel(FineTuning):
-    """SiftFunnel, a privacy-preserving split learning with a narrow client: after a summary, not the paper itself.
+    """SiftFunnel: Liu et al. 2025, "Information sifting funnel: privacy-preserving collaborative inference".
 
     Fine-tunes head and tail by 5 KL(labels smoothed by 0.25) + `strength` * (2 dCor^2(x, z) + 0.03 mean|z| + 2 mean
     over channels of Pearson's r^2), all divided by 5, so that the learning rate of the other defenses fits. The funnel
-    is `bottleneck`. Our choices: r is that of a channel with the brightness of the image over positions (over the
-    batch where features lie on no grid); the network is fine-tuned from a fitted one and its client keeps its form;
-    no weights are pruned. A fresh decoder that learns from queries judges it.
+    is `bottleneck`. Made after a summary of the method, so that choices are ours: r is that of a channel with the
+    brightness of the image over positions (over the batch where features lie on no grid); the network is fine-tuned
+    from a fitted one and its client keeps its form; no weights are pruned. A fresh decoder that learns from queries
+    judges it.
     """
 
     name: ClassVar[str] = "siftfunnel"
     version: ClassVar[int] = 1
-    paper: ClassVar[str] = "SiftFunnel, from a summary of the method"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2501.00824"
 
     strength: float = Field(1.0, ge=0, le=1000, description="weight of what hides the image, beside the task")
 

@@ -16,7 +16,8 @@ verbs = typer.Typer()
 
 @verbs.command(
     epilog="Examples:\n\n  dpbench reproduce leaderboards/quick.csv --row 1\n\n"
-    "  dpbench reproduce leaderboards/cifar10.csv --row 12 --data photos/cifar10 --shifted photos/tiny-imagenet"
+    "  dpbench reproduce leaderboards/cifar10-standard.csv --row 12 --data photos/cifar10 "
+    "--shifted photos/tiny-imagenet"
 )
 def reproduce(
     board: Annotated[

@@ -84,17 +84,8 @@ ORDER = (
     *("server", "status", "images", "ensemble", "headline", "converged"),
     *DECIMALS,
     *("metrics", "release_bits", *CLIENT_COUNTS),
-    *(
-        "leakage_metrics",
-        "leakage_images",
-        "trained_on",
-        "tied",
-        "on_front",
-        "on_cost_front",
-        "origin",
-        "error",
-        "cell",
-    ),
+    *("leakage_metrics", "leakage_images", "trained_on"),
+    *("tied", "on_front", "on_cost_front", "origin", "error", "cell"),
 )
 
 OPTIONAL_COLUMNS = (

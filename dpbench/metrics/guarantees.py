@@ -14,9 +14,11 @@ from torch import Tensor
 
 from dpbench.border.claims import exceeds_clip, refuted
 from dpbench.contract.defense import AdditiveNoise, ProtectedModel
+from dpbench.contract.feature_transform import TransformedModel
 from dpbench.errors import DpbenchError, NoGradients
 from dpbench.machine.process_state import preserved
 from dpbench.machine.randomness import derive_seed
+from dpbench.service.composition import ComposedModel
 
 BATCH = 64
 """Images whose gradients are held at once."""
@@ -162,6 +164,9 @@ def guarantees_of(
 ) -> Guarantees | None:
     """What holds for these images under `releases` releases each; None without additive noise.
 
+    Of defenses in a row: noise on what depends on the image alone guarantees the same whatever follows that reads
+    nothing but the noisy features, since no processing tells more of the image.
+
     Args:
         model: frozen, in eval mode.
         images: (N,3,H,W) in [0,1].
@@ -176,7 +181,29 @@ def guarantees_of(
         DpbenchError: its location has no gradient.
     """
     with preserved():
-        return _guarantees_of(model, images.clone(), releases, generator, delta, batch_size, others)
+        return _guarantees_of(
+            _before_processing(model, images), images.clone(), releases, generator, delta, batch_size, others
+        )
+
+
+@torch.no_grad()
+def _before_processing(model: ProtectedModel, images: Tensor) -> ProtectedModel:
+    """Of defenses in a row the first that states noise, if none before it draws and those behind read its release."""
+    if type(model) is not ComposedModel or model.noise() is not None:
+        return model
+    parts = list(model.parts)
+    while len(parts) > 1 and type(parts[-1]) is TransformedModel:
+        parts.pop()
+        part = parts[-1]
+        assert isinstance(part, ProtectedModel)
+        if part.noise() is not None:
+            features = []
+            for seed in (0, 1):
+                with model.drawing(torch.Generator(images.device).manual_seed(seed)):
+                    features.append(part.features(images.clone()))
+            if torch.equal(*features):
+                return part
+    return model
 
 
 def _guarantees_of(

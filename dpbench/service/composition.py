@@ -235,7 +235,7 @@ class ComposedModel(ProtectedModel):
     def noise(self) -> AdditiveNoise | None:
         """That of the last, if those before it draw nothing: guarantees are of the whole then.
 
-        Noise that comes earlier protects as well, whatever follows; what it guarantees is not computed.
+        Noise that comes earlier protects as well, whatever follows: see `dpbench.metrics.guarantees`.
         """
         return self._part(-1).noise() if bool(self.exact) else None
 

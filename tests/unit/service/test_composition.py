@@ -11,7 +11,7 @@ from pydantic import Field
 from dpbench.contract.defense import AdditiveNoise, Defense, ProtectedModel
 from dpbench.contract.feature_transform import FeatureTransform
 from dpbench.errors import DpbenchError
-from dpbench.metrics.guarantees import guarantees_of
+from dpbench.metrics.guarantees import Guarantees, guarantees_of
 from dpbench.plugins.configuring import configure
 from dpbench.plugins.registry import canonical, find_defense
 from dpbench.plugins.sources import source_of
@@ -114,9 +114,34 @@ def test_noise_that_comes_last_guarantees_what_it_does_alone() -> None:
     assert guarantees_of(model, IMAGES, releases=1, generator=torch.Generator().manual_seed(0)) is not None
 
 
+def guaranteed(model: ProtectedModel) -> Guarantees | None:
+    return guarantees_of(model, IMAGES, releases=1, generator=torch.Generator().manual_seed(0))
+
+
 @pytest.mark.parametrize("name", ["dropout + gaussian", "gaussian + quantise", "gaussian + gaussian"])
-def test_nothing_is_guaranteed_of_noise_around_noise_or_below_something_else(name: str) -> None:
+def test_what_is_sent_is_not_noise_around_something_that_draws_or_below_something_else(name: str) -> None:
     assert fitted(name).noise() is None
+
+
+@pytest.mark.parametrize("behind", ["quantise", "topk", "gaussian", "quantise + topk", "dropout"])
+def test_processing_what_is_noisy_takes_no_guarantee_away(behind: str) -> None:
+    alone = guaranteed(fitted("clipped-gaussian"))
+    found = guaranteed(fitted(f"clipped-gaussian + {behind}"))
+    assert alone is not None
+    assert alone.epsilon is not None
+    assert found == alone
+    before = guaranteed(fitted(f"blur + clipped-gaussian + {behind}"))
+    assert before == guaranteed(fitted("blur + clipped-gaussian"))
+
+
+@pytest.mark.parametrize("name", ["dropout + clipped-gaussian + quantise", "dropout + gaussian", "blur + quantise"])
+def test_nothing_is_guaranteed_where_something_is_drawn_before_or_no_noise_is_stated(name: str) -> None:
+    assert guaranteed(fitted(name)) is None
+
+
+def test_nothing_is_guaranteed_where_what_follows_could_read_the_image() -> None:
+    """A cloak puts its noise on the pixels, and trains on what comes out."""
+    assert guaranteed(fitted("clipped-gaussian + cloak", epochs=1, batch_size=16)) is None
 
 
 @pytest.mark.parametrize(("name", "sparse"), [("quantise + topk", True), ("topk + quantise", False)])

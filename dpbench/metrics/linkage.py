@@ -6,7 +6,7 @@ to the victim's. A release that shows no picture may still name one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -156,21 +156,25 @@ class _Comparison:
 
 def _best(query: Query, asked: list[Tensor], some: Tensor) -> _Comparison:
     """The comparison that names most of some candidates by further releases of them; of equal ones the first."""
-    ways: list[Way] = [_as_sent, *([_any_place, _any_token] if asked[0].ndim > 2 else []), _any_value]
     own = [query(some).float()]
-    best, most = _Comparison(query, ways[0], asked), -1
-    for way in (*ways, None):
-        if way is not None:
-            tried = _Comparison(query, way, asked)
-        else:
-            more = [query(some).float() for _ in range(NEAREST - len(asked))]
-            tried = _Comparison(query, _as_sent, asked + more, nearest=True)
+    best, most = None, -1
+    for tried in _comparisons(query, asked, some):
         named = tried.ranks(own, [some]).count(0)
         if named > most:
             best, most = tried, named
         if most == len(some):
             break
+    assert best is not None
     return best
+
+
+def _comparisons(query: Query, asked: list[Tensor], some: Tensor) -> Iterator[_Comparison]:
+    """All of them, each made when it is its turn."""
+    yield _Comparison(query, _as_sent, asked)
+    for way in ([_any_place, _any_token] if asked[0].ndim > 2 else []) + [_any_value]:
+        yield _Comparison(query, way, asked)
+    more = [query(some).float() for _ in range(NEAREST - len(asked))]
+    yield _Comparison(query, _as_sent, asked + more, nearest=True)
 
 
 def _scale(codes: Tensor, noise: Tensor, drawn: int) -> tuple[Tensor, Tensor, Tensor]:

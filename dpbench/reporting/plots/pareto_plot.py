@@ -135,6 +135,8 @@ def _scale(axes: Axes, costs: pd.Series[float]) -> None:
     above = costs[costs > 0]
     if len(above) and costs.max() > 10 * above.min():
         axes.set_xscale("symlog", linthresh=float(above.min()))  # it has a place for what costs nothing
+    else:
+        axes.locator_params(axis="x", nbins=5)  # large numbers side by side cover each other
 
 
 def _x(rows: pd.DataFrame, cost: str) -> Any:

@@ -53,7 +53,8 @@ class PrunedModel(TrainedModel):
         # the highest score that is dropped; 0, which no score is, where none is
         threshold = F.pad(scores.gather(1, order), (1, 0))[:, self.dropped : self.dropped + 1]
         soft = ((scores - threshold.detach()) / TEMPERATURE).sigmoid()
-        return hard + (soft - soft.detach())
+        mask: Tensor = hard + (soft - soft.detach())
+        return mask
 
     def transform(self, features: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """The features, some channels zero."""

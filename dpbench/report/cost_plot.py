@@ -10,8 +10,8 @@ from dpbench.contract.threat import UNDEFENDED
 from dpbench.report.content import Plot
 from dpbench.report.plots import FRONT, METRICS, Short, layout, points
 from dpbench.reporting.plots.marks import INK
-from dpbench.reporting.plots.pareto_plot import COSTS, WITHIN
-from dpbench.tradeoffs.fronts import compared, front, hypervolume, points_of
+from dpbench.reporting.plots.pareto_plot import COSTS
+from dpbench.tradeoffs.fronts import WITHIN, compared, front, hypervolume, points_of
 
 PER_COST = ("leakage", 1.0)
 

@@ -197,12 +197,16 @@ class ComposedModel(ProtectedModel):
     @torch.no_grad()
     def note_draws(self, images: Tensor) -> None:
         """Find out on some images whether what comes before the last part depends on the image alone."""
-        generators = [torch.Generator(images.device).manual_seed(seed) for seed in (0, 1)]
+        self.exact.fill_(self.is_exact(self._part(-1), images))
+
+    @torch.no_grad()
+    def is_exact(self, part: ProtectedModel, images: Tensor) -> bool:
+        """Whether what comes before a part depends on the image alone, as far as these (N,3,H,W) show."""
         features = []
-        for generator in generators:
-            with self.drawing(generator):
-                features.append(self._part(-1).features(images.clone()))
-        self.exact.fill_(torch.equal(*features))
+        for seed in (0, 1):
+            with self.drawing(torch.Generator(images.device).manual_seed(seed)):
+                features.append(part.features(images.clone()))
+        return torch.equal(*features)
 
     def features(self, images: Tensor) -> Tensor:
         """The smashed data before all defenses: (N,3,H,W) in [0,1] -> features of any shape (N, ...)."""
@@ -233,10 +237,7 @@ class ComposedModel(ProtectedModel):
         return self._part(-1).location(images)
 
     def noise(self) -> AdditiveNoise | None:
-        """That of the last, if those before it draw nothing: guarantees are of the whole then.
-
-        Noise that comes earlier protects as well, whatever follows: see `dpbench.metrics.guarantees`.
-        """
+        """That of the last, if those before it draw nothing; of earlier noise see `dpbench.metrics.guarantees`."""
         return self._part(-1).noise() if bool(self.exact) else None
 
     def predict(self, released: Tensor) -> Tensor:

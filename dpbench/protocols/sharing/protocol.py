@@ -96,7 +96,7 @@ class Sharing(Protocol[Unit, SharingRecord]):
 
     def names_of(self, unit: Unit) -> tuple[str, ...]:
         """The label, the label with the parameters of the attack, the id."""
-        return unit.named.label, unit.named.full, unit.id
+        return (words := unit.named).label, words.full, unit.id
 
     def plugins(self, unit: Unit) -> list[tuple[Callable[[PluginSpec], Plugin], PluginSpec]]:
         """See `Protocol`."""

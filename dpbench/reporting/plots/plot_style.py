@@ -163,11 +163,14 @@ def note(axes: Axes, text: str, place: tuple[float, float], colour: str) -> None
 NOTE = "note"
 """What marks the text of `note` among whatever else is written on axes."""
 
-PLACES = (
-    *((5, -10), (5, 4), (-5, -10), (-5, 4), (0, 8), (0, -15), (9, -2), (-9, -2)),
+BESIDE = ((5, -10), (5, 4), (-5, -10), (-5, 4), (0, 8), (0, -15), (9, -2), (-9, -2))
+AWAY = (
     *((12, -18), (12, 12), (-12, 12), (-12, -18), (0, 17), (0, -24), (20, -2), (-20, -2)),
+    *((30, -26), (30, 20), (-30, 20), (-30, -26), (0, 30), (0, -38), (44, -12), (44, 8), (60, -40), (60, 34)),
 )
-"""Where a note may stand, in points from what it is about; to the left of it where the first is negative."""
+PLACES = BESIDE + AWAY
+"""Where a note may stand, in points from what it is about, to the left of it where the first is negative; a line leads
+to it from `AWAY`."""
 
 
 def spread_notes(axes: Axes) -> None:
@@ -196,11 +199,20 @@ def spread_notes(axes: Axes) -> None:
                 best, least = place, covered
         _put(written, best)
         told.append(written.get_window_extent().padded(2))
+        if best in AWAY:
+            _lead(axes, written)
 
 
 def _put(written: Annotation, place: tuple[float, float]) -> None:
     written.xyann = place
     written.set_horizontalalignment("left" if place[0] > 0 else "right" if place[0] < 0 else "center")
+
+
+def _lead(axes: Axes, written: Annotation) -> None:
+    """A thin line from a note to its point."""
+    x, y = written.xyann
+    line = {"arrowstyle": "-", "color": written.get_color(), "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
+    axes.annotate("", written.xy, (x, y + 3), textcoords="offset points", arrowprops=line, zorder=1.8)
 
 
 def _shared(one: Bbox, other: Bbox) -> float:

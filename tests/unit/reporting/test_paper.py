@@ -184,9 +184,23 @@ def test_notes_beside_near_points_do_not_cover_each_other(tmp_path):
             axes.plot(*place, "o")
             note(axes, f"label {number}", place, "black")
     axes.figure.draw_without_rendering()
-    boxes = [text.get_window_extent() for text in axes.texts]
+    boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]
+    assert len(boxes) == 4
     assert not any(one.overlaps(other) for place, one in enumerate(boxes) for other in boxes[place + 1 :])
     assert all(axes.get_window_extent().contains(*box.min) for box in boxes)
+
+
+def test_a_line_leads_to_a_note_that_is_not_beside_its_point(tmp_path):
+    with panels(tmp_path / "plot.png", (4, 3), (1, 2)) as grid:
+        alone, crowded = grid[0]
+        for axes, points in ((alone, 1), (crowded, 12)):
+            for number in range(points):
+                axes.plot(0.5, 0.5, "o")
+                note(axes, f"label {number}", (0.5, 0.5), "black")
+    assert [text.arrow_patch is not None for text in alone.texts] == [False]
+    leading = [text for text in crowded.texts if text.arrow_patch is not None]
+    assert len(leading) >= 4
+    assert all(text.xy == (0.5, 0.5) for text in leading)
 
 
 def test_a_board_without_such_rows_is_refused(board, tmp_path):

@@ -77,7 +77,7 @@ def write_benefit(board: pd.DataFrame, path: Path) -> None:
             for axes, metric in zip(line, shown, strict=True):
                 _frame(axes, rows)
                 _points(axes, rows, metric, short)
-                axes.set_xlabel(f"what leaks of the shared images: {LEAKS[metric]}")
+                axes.set_xlabel(f"what leaks of the shared images:\n{LEAKS[metric]}")
                 axes.set_ylabel(f"gain of {names[3]} (points of top-1)")
                 axes.set_xlim(min(-0.03, axes.get_xlim()[0]), max(1.06, axes.get_xlim()[1]))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,12 +39,6 @@ class Shown:
     picture: Path
     reconstructions: Path
 
-    @property
-    def line(self) -> str:
-        """Its line in the list: the path of its picture, or that there is none, and its label."""
-        there = clean(self.picture, ERROR_LIMIT) if self.picture.is_file() else "(its picture is gone)"
-        return f"{there}  {clean(self.patterns[0])}"
-
     def needed(self, file: Path) -> Path:
         """A file of the run that is needed now.
 
@@ -78,6 +73,15 @@ def shown(directory: Path, patterns: Sequence[str] | None = None) -> list[Shown]
             )
         found += matching
     return list(dict.fromkeys(found))
+
+
+def listed(found: Sequence[Shown]) -> Iterator[str]:
+    """A line for each: the path of its picture, or that there is none, and its name: in full where labels are alike."""
+    of_label = Counter(one.patterns[0] for one in found)
+    for one in found:
+        label, full = one.patterns[:2]
+        there = clean(one.picture, ERROR_LIMIT) if one.picture.is_file() else "(its picture is gone)"
+        yield f"{there}  {clean(full if of_label[label] > 1 else label)}"
 
 
 def _attacks(directory: Path) -> Iterable[Shown]:

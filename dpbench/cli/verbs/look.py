@@ -92,11 +92,11 @@ def show(
     open_: Annotated[bool, typer.Option("--open", help="Open it in the picture viewer.")] = False,
 ) -> None:
     """Victims and reconstructions side by side: lists the pictures of a run, opens one, or writes it to a file."""
-    from dpbench.cli.showing import shown, write_shown
+    from dpbench.cli.showing import listed, shown, write_shown
 
     found = shown(directory, cell)
-    for one in found:
-        print(one.line)
+    for line in listed(found):
+        print(line)
     if open_ and output is None and len(found) > 1:
         raise DpbenchError(f"{len(found)} cells match; narrow --cell to one, or write them to one file with --output")
     if output is not None:

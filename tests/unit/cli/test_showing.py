@@ -1,8 +1,8 @@
-"""Rows of a comparison say which attack they are of."""
+"""Rows of a comparison, and lines of a list, say which attack they are of."""
 
 from pathlib import Path
 
-from dpbench.cli.showing import Shown, _note
+from dpbench.cli.showing import Shown, _note, listed
 
 
 def shown(attack, parameters=""):
@@ -17,6 +17,15 @@ def test_what_tells_attacks_of_one_name_apart_is_said():
         "decoder, query: SSIM 0.50",
         "decoder lpips_weight=0.1, query: SSIM 0.50",
         "rmle, query: SSIM 0.50",
+    ]
+
+
+def test_a_list_gives_the_full_name_of_those_that_share_a_label():
+    rows = [shown("decoder", " steps=9"), shown("decoder", " steps=72"), shown("rmle", " steps=4")]
+    assert [line.partition("  ")[2] for line in listed(rows)] == [
+        "net layer1 | none | decoder steps=9 | query | seed 0",
+        "net layer1 | none | decoder steps=72 | query | seed 0",
+        "net layer1 | none | rmle | query | seed 0",
     ]
 
 

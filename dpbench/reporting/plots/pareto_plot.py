@@ -10,7 +10,15 @@ import pandas as pd
 from dpbench.board.columns import LOSSES
 from dpbench.contract.threat import UNDEFENDED
 from dpbench.reporting.plots.plot_style import bars, note, panels, refuse_ending
-from dpbench.reporting.plots.tradeoff_plot import PLACE, UP, by_strength, differing, plotted_rows, styles_of
+from dpbench.reporting.plots.tradeoff_plot import (
+    PLACE,
+    UP,
+    by_strength,
+    differing,
+    legend_names,
+    plotted_rows,
+    styles_of,
+)
 from dpbench.tradeoffs.fronts import WITHIN, compared, front, hypervolume, points_of
 
 if TYPE_CHECKING:
@@ -62,7 +70,7 @@ def write_pareto(board: pd.DataFrame, path: Path) -> bool:
     side_by_side = len(places) == 1
     shape = (-(-len(costs) // ABREAST), min(ABREAST, len(costs))) if side_by_side else (len(costs), len(places))
     width = max(5.2, 4.3 * shape[1])
-    styles = styles_of(rows)
+    styles, called = styles_of(rows), legend_names(rows)
     sharing: dict[str, Any] = {"sharey": "all", "sharex": "none" if side_by_side else "row"}
     with panels(path, (width, 3.5 * shape[0] + 1.0), shape, legend=max(2, int(width // 2.4)), **sharing) as grid:
         for axes in grid.flat[len(costs) * len(places) :]:
@@ -70,7 +78,7 @@ def write_pareto(board: pd.DataFrame, path: Path) -> bool:
         for column, (names, panel) in enumerate(places):
             for line, cost in enumerate(costs):
                 axes = grid.flat[line] if side_by_side else grid[line, column]
-                _draw(axes, panel, cost, styles)
+                _draw(axes, panel, cost, styles, called)
                 if line == 0:
                     axes.set_title(f"split at {' / '.join(differing(names, [n for n, _ in places]))}", fontsize=10)
                 if axes.get_subplotspec().is_first_col():
@@ -82,7 +90,9 @@ def _differs(places: list[tuple[Any, pd.DataFrame]], cost: str) -> bool:
     return any(panel[cost].nunique() > 1 for _, panel in places)
 
 
-def _draw(axes: Axes, panel: pd.DataFrame, cost: str, styles: dict[str, tuple[str, str]]) -> None:
+def _draw(
+    axes: Axes, panel: pd.DataFrame, cost: str, styles: dict[str, tuple[str, str]], called: dict[str, str]
+) -> None:
     panel = panel[panel[cost].notna()]
     if cost == ACCURACY:
         axes.set_xlabel("points of accuracy lost (left = predicts better)")
@@ -93,7 +103,8 @@ def _draw(axes: Axes, panel: pd.DataFrame, cost: str, styles: dict[str, tuple[st
         _scale(axes, panel[cost].astype(float))
     crowded = len(panel) > MOST_NOTED
     for defense, rows in panel.groupby("defense", sort=False):
-        _family(axes, str(defense), rows, cost, styles[str(defense)], noted=not crowded)
+        label = called[str(defense)] if cost == ACCURACY else None
+        _family(axes, rows, cost, styles[str(defense)], label=label, noted=not crowded)
     if cost == ACCURACY:
         _hypervolumes(axes, panel[panel["defense"] != UNDEFENDED])
     competing = panel if cost == ACCURACY else panel[panel[ACCURACY] <= WITHIN]
@@ -143,12 +154,13 @@ def _x(rows: pd.DataFrame, cost: str) -> Any:
     return (100 if cost == ACCURACY else 1) * rows[cost].to_numpy(float)
 
 
-def _family(axes: Axes, defense: str, rows: pd.DataFrame, cost: str, style: tuple[str, str], *, noted: bool) -> None:
+def _family(
+    axes: Axes, rows: pd.DataFrame, cost: str, style: tuple[str, str], *, label: str | None, noted: bool
+) -> None:
     """The points of one defense, with their strengths; beside accuracy the line of its front, too."""
     colour, marker = style
     parameter, rows, curve = by_strength(rows)
     accuracy = cost == ACCURACY
-    label = "undefended" if defense == UNDEFENDED else f"{defense} ({parameter})" if parameter else defense
     for pale, points in rows.groupby((rows[ACCURACY] > WITHIN) & (not accuracy)):
         axes.errorbar(
             _x(points, cost),
@@ -157,11 +169,11 @@ def _family(axes: Axes, defense: str, rows: pd.DataFrame, cost: str, style: tupl
             yerr=bars(points, "leakage", 1.0),
             fmt=marker,
             color=colour,
-            markersize=11 if defense == UNDEFENDED else 5.5,
+            markersize=11 if marker == "*" else 5.5,
             markerfacecolor="white" if pale else colour,
             elinewidth=0.8,
             alpha=0.35 if pale else 0.85,
-            label=label if accuracy else None,
+            label=label,
         )
     if accuracy and curve and len(rows) > 1:
         own = rows.iloc[front(points_of(rows))]

@@ -73,7 +73,7 @@ def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
     side_by_side = len(places) == 1
     shape = (1, len(metrics)) if side_by_side else (len(metrics), len(places))
     width = max(5.2, 4.3 * shape[1])
-    styles = styles_of(worst)
+    styles, called = styles_of(worst), legend_names(worst)
     sharing: dict[str, Any] = {"sharey": "all" if side_by_side else "row", "sharex": "all"}
     legend: dict[str, Any] = {"legend": int(width // 2.1), "order": _legend_order}
     with panels(path, (width, 3.5 * shape[0] + 1.0), shape, **legend, **sharing) as grid:
@@ -84,7 +84,7 @@ def write_tradeoff(board: pd.DataFrame, path: Path) -> None:
                 axes = grid[0, line] if side_by_side else grid[line, column]
                 shown = of_one_leakage(panel) if metric == "leakage" else panel
                 _references(axes, shown, rows, metric)
-                _lines(axes, shown, metric, styles)
+                _lines(axes, shown, metric, styles, called)
                 if metric == "leakage":
                     _say_made_of(axes, shown)
                 axes.margins(x=0.12, y=0.08)
@@ -122,6 +122,15 @@ def styles_of(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
     return {str(label): style_of_defense(str(name)) for label, name in zip(rows["defense"], rows[NAMED], strict=True)}
 
 
+def legend_names(rows: pd.DataFrame) -> dict[str, str]:
+    """Defense -> what the legend calls it in all panels: with the parameters that vary in the one where most do."""
+    varied: dict[str, str] = {}
+    for (defense, *_), points in rows.groupby(["defense", *PLACE]):
+        varied[str(defense)] = max(varied.get(str(defense), ""), by_strength(points)[0], key=len)
+    called = {defense: f"{defense} ({parameters})" if parameters else defense for defense, parameters in varied.items()}
+    return called | {UNDEFENDED: "undefended"}
+
+
 def _references(axes: Axes, panel: pd.DataFrame, rows: pd.DataFrame, metric: str) -> None:
     undefended = panel[(panel["defense"] == UNDEFENDED) & panel[metric].notna()]
     if not undefended.empty:
@@ -134,7 +143,9 @@ def _references(axes: Axes, panel: pd.DataFrame, rows: pd.DataFrame, metric: str
         axes.axhline(floor.max(), color="0.35", linewidth=0.9, linestyle="-.", label="floor")
 
 
-def _lines(axes: Axes, panel: pd.DataFrame, metric: str, styles: dict[str, tuple[str, str]]) -> None:
+def _lines(
+    axes: Axes, panel: pd.DataFrame, metric: str, styles: dict[str, tuple[str, str]], names: dict[str, str]
+) -> None:
     strongest = max(panel["threat_model"], key=THREAT_MODELS.index)
     for threat_model in dict.fromkeys(("static", strongest)):
         tier = panel[(panel["threat_model"] == threat_model) & (panel["defense"] != UNDEFENDED)]
@@ -143,7 +154,6 @@ def _lines(axes: Axes, panel: pd.DataFrame, metric: str, styles: dict[str, tuple
         for (defense, _), points in tier.groupby(["defense", "seed"]):
             colour, marker = styles[str(defense)]
             parameter, points, curve = by_strength(points)
-            name = f"{defense} ({parameter})" if parameter else str(defense)
             x, y = (100 * points["accuracy"]).to_numpy(), points[metric].to_numpy()
             axes.errorbar(
                 x,
@@ -164,7 +174,7 @@ def _lines(axes: Axes, panel: pd.DataFrame, metric: str, styles: dict[str, tuple
                 linewidth=1.4 if headline else 1.0,
                 linestyle=("-" if headline else "--") if curve else "none",
                 markerfacecolor=colour if headline else "white",
-                label=name if headline else f"{defense}, static attacker",
+                label=names[str(defense)] if headline else f"{defense}, static attacker",
             )
             if headline and parameter:
                 for place, strength in zip(zip(x, y, strict=True), points["strength"], strict=True):

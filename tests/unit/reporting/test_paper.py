@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 import sharing_records
+from drawn_axes import axes_drawn
 from record_factory import make_record
 
 from dpbench.board.leaderboard import build_board
@@ -14,6 +15,7 @@ from dpbench.protocols.sharing.records import SHARED
 from dpbench.records.store import CELLS
 from dpbench.reporting.longtable import tex
 from dpbench.reporting.paper_table import COLUMNS, write_paper_table
+from dpbench.reporting.plots import tradeoff_plot
 from dpbench.reporting.plots.plot_style import note, panels, with_labels
 from dpbench.reporting.plots.tradeoff_plot import write_tradeoff
 
@@ -139,18 +141,14 @@ def test_plots_are_written_in_every_form_and_are_the_same_twice(tmp_path, dpbenc
     assert (tmp_path / f"a.{ending}").read_bytes() == (tmp_path / f"b.{ending}").read_bytes()
 
 
-def test_only_what_is_a_curve_has_a_line_and_panels_have_equal_axes(board, tmp_path, monkeypatch):
-    from dpbench.reporting.plots import tradeoff_plot
+@pytest.fixture
+def drawn(monkeypatch, tmp_path):
+    """Draws a trade-off and returns its axes."""
+    return lambda board: axes_drawn(monkeypatch, tradeoff_plot, lambda: write_tradeoff(board, tmp_path / "plot.png"))
 
-    grids = []
 
-    def kept(*arguments, **options):
-        grids.append(panels(*arguments, **options))
-        return _Kept(grids, grids[-1])
-
-    monkeypatch.setattr(tradeoff_plot, "panels", kept)
-    write_tradeoff(with_labels(board.copy(), {"gaussian": "Ours"}), tmp_path / "plot.png")
-    axes = list(grids[-1].flat)
+def test_only_what_is_a_curve_has_a_line_and_panels_have_equal_axes(board, drawn):
+    axes = drawn(with_labels(board.copy(), {"gaussian": "Ours"}))
     lines = {line.get_label(): line.get_linestyle() for line in axes[0].get_lines() if len(line.get_xdata()) > 1}
     assert {name: style for name, style in lines.items() if name[0] != "_" and name != "floor"} == {
         "Ours (std)": "-",
@@ -160,18 +158,11 @@ def test_only_what_is_a_curve_has_a_line_and_panels_have_equal_axes(board, tmp_p
     assert all(one.get_ylim() == axes[0].get_ylim() for one in axes if one.get_subplotspec().rowspan.start == 0)
 
 
-class _Kept:
-    """A context that keeps the axes it gives."""
-
-    def __init__(self, grids, context):
-        self.grids, self.context = grids, context
-
-    def __enter__(self):
-        self.grids[-1] = self.context.__enter__()
-        return self.grids[-1]
-
-    def __exit__(self, *error):
-        return self.context.__exit__(*error)
+def test_a_defense_has_one_name_in_the_legend_where_one_panel_has_more_of_its_settings(drawn):
+    alone = make_record(defense="gaussian", defense_args={"std": 0.5}, split_point="layer2", ssim=0.7, lpips=0.1)
+    axes = drawn(build_board([*records(), alone]))
+    names = {name for one in axes for name in one.get_legend_handles_labels()[1]}
+    assert {name for name in names if "gaussian" in name} == {"gaussian (std)"}
 
 
 def test_notes_beside_near_points_do_not_cover_each_other(tmp_path):

@@ -4,6 +4,7 @@ import io
 
 import pandas as pd
 import pytest
+from drawn_axes import axes_drawn
 from record_factory import make_grid, make_record
 from rich.console import Console
 
@@ -15,7 +16,7 @@ from dpbench.report.cost_plot import costs
 from dpbench.reporting.plots import pareto_plot
 from dpbench.reporting.plots.marks import style_of_defense
 from dpbench.reporting.plots.pareto_plot import write_pareto
-from dpbench.reporting.plots.plot_style import NOTE, panels, with_labels
+from dpbench.reporting.plots.plot_style import NOTE, with_labels
 from dpbench.reporting.plots.tradeoff_plot import plotted_rows, styles_of
 from dpbench.reporting.selection import short_arguments
 from dpbench.tradeoffs.equal_accuracy import NOT_REACHED, print_equal_accuracy
@@ -36,22 +37,11 @@ def board(records):
 
 def drawn(board, path, monkeypatch):
     """The axes of the plot."""
-    kept = []
 
-    class Kept:
-        def __init__(self, *arguments, **options):
-            self.context = panels(*arguments, **options)
+    def draw():
+        assert write_pareto(board, path)
 
-        def __enter__(self):
-            kept.append(self.context.__enter__())
-            return kept[-1]
-
-        def __exit__(self, *error):
-            return self.context.__exit__(*error)
-
-    monkeypatch.setattr(pareto_plot, "panels", Kept)
-    assert write_pareto(board, path)
-    return list(kept[0].flat)
+    return axes_drawn(monkeypatch, pareto_plot, draw)
 
 
 def test_the_plot_has_a_panel_for_accuracy_and_one_for_each_cost_that_differs(board, tmp_path, monkeypatch):
@@ -80,6 +70,14 @@ def test_many_panels_stand_in_rows_and_of_many_settings_the_front_alone_is_named
     assert 0 < len(fewer) < len(told)
     assert all(list(map(float, one.xy)) in front for one in fewer)
     assert all(one.get_text().split()[0] in set(board["defense"]) for one in fewer)
+
+
+def test_a_defense_has_one_name_in_the_legend_where_one_panel_has_more_of_its_settings(tmp_path, monkeypatch):
+    board = build_board(make_grid(12))
+    alone = (board["split_point"] == "layer2") & board["defense_args"].str.contains("noise_std=[12]")
+    axes = drawn(board[~alone], tmp_path / "pareto.png", monkeypatch)
+    names = {name for one in axes for name in one.get_legend_handles_labels()[1]}
+    assert {name for name in names if "gaussian" in name} == {"gaussian (noise_std)"}
 
 
 def test_a_cost_that_all_settings_share_has_no_panel_and_nothing_is_drawn_of_nothing(board, tmp_path, monkeypatch):

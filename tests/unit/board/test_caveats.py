@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from board_pages import written
+from drawn_axes import axes_drawn
 from record_factory import make_record
 from rich.console import Console
 
@@ -125,24 +126,20 @@ def test_who_did_not_converge_is_marked_and_the_static_attacker_otherwise(tmp_pa
 
 
 def test_the_plot_shows_re_identification_beside_leakage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[str] = []
-    monkeypatch.setattr(plots, "_lines", lambda axes, panel, metric, styles: drawn.append(metric))
-    write_tradeoff(build_board([*scale(), dropout()]), tmp_path / "plot.png")
-    assert drawn == ["ssim", "leakage", "reid_top1"]
-    assert "no privacy" in plots.LABELS["leakage"]
+    board = build_board([*scale(), dropout()])
+    axes = axes_drawn(monkeypatch, plots, lambda: write_tradeoff(board, tmp_path / "plot.png"))
+    assert [one.get_ylabel().split()[0] for one in axes] == ["worst-case", "leakage", "re-identified"]
+    assert "no privacy" in axes[1].get_ylabel()
 
 
 def test_the_plot_leaves_out_leakage_of_other_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: dict[str, set[str]] = {}
-    monkeypatch.setattr(
-        plots, "_lines", lambda axes, panel, metric, styles: shown.update({metric: set(panel["defense"])})
-    )
     full = [
         make_record(attack="mean-image", ssim=0.1, lpips=0.8),
         make_record(ssim=0.9, lpips=0.1),
         make_record(defense="a", ssim=0.5, lpips=0.4),
         make_record(defense="b", ssim=0.5),
     ]
-    write_tradeoff(build_board(full), tmp_path / "plot.png")
-    assert shown["ssim"] == {"none", "a", "b"}
-    assert shown["leakage"] == {"none", "a"}
+    axes = axes_drawn(monkeypatch, plots, lambda: write_tradeoff(build_board(full), tmp_path / "plot.png"))
+    shown = {one.get_ylabel().split()[0]: set(one.get_legend_handles_labels()[1]) - {"floor"} for one in axes}
+    assert shown["worst-case"] == {"undefended", "a", "b"}
+    assert shown["leakage"] == {"undefended", "a"}

@@ -169,7 +169,7 @@ def _family(
             yerr=bars(points, "leakage", 1.0),
             fmt=marker,
             color=colour,
-            markersize=11 if marker == "*" else 5.5,
+            markersize=11 if marker == "*" else 5.5,  # the star is the undefended model's
             markerfacecolor="white" if pale else colour,
             elinewidth=0.8,
             alpha=0.35 if pale else 0.85,

@@ -123,10 +123,8 @@ def styles_of(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
 
 
 def legend_names(rows: pd.DataFrame) -> dict[str, str]:
-    """Defense -> what the legend calls it in all panels: with the parameters that vary in the one where most do."""
-    varied: dict[str, str] = {}
-    for (defense, *_), points in rows.groupby(["defense", *PLACE]):
-        varied[str(defense)] = max(varied.get(str(defense), ""), by_strength(points)[0], key=len)
+    """Defense -> what the legend calls it: with the parameters in which its settings differ, in whatever panel."""
+    varied = {str(defense): by_strength(points)[0] for defense, points in rows.groupby("defense")}
     called = {defense: f"{defense} ({parameters})" if parameters else defense for defense, parameters in varied.items()}
     return called | {UNDEFENDED: "undefended"}
 
@@ -144,7 +142,7 @@ def _references(axes: Axes, panel: pd.DataFrame, rows: pd.DataFrame, metric: str
 
 
 def _lines(
-    axes: Axes, panel: pd.DataFrame, metric: str, styles: dict[str, tuple[str, str]], names: dict[str, str]
+    axes: Axes, panel: pd.DataFrame, metric: str, styles: dict[str, tuple[str, str]], called: dict[str, str]
 ) -> None:
     strongest = max(panel["threat_model"], key=THREAT_MODELS.index)
     for threat_model in dict.fromkeys(("static", strongest)):
@@ -174,7 +172,7 @@ def _lines(
                 linewidth=1.4 if headline else 1.0,
                 linestyle=("-" if headline else "--") if curve else "none",
                 markerfacecolor=colour if headline else "white",
-                label=names[str(defense)] if headline else f"{defense}, static attacker",
+                label=called[str(defense)] if headline else f"{defense}, static attacker",
             )
             if headline and parameter:
                 for place, strength in zip(zip(x, y, strict=True), points["strength"], strict=True):

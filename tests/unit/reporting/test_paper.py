@@ -165,6 +165,14 @@ def test_a_defense_has_one_name_in_the_legend_where_one_panel_has_more_of_its_se
     assert {name for name in names if "gaussian" in name} == {"gaussian (std)"}
 
 
+def test_a_legend_has_the_parameters_of_every_panel_where_they_differ_between_panels(drawn):
+    settings = [("layer1", {"a": 1, "b": 1}), ("layer1", {"a": 2, "b": 1}), ("layer2", {"a": 1, "b": 1})]
+    settings.append(("layer2", {"a": 1, "b": 2}))
+    made = [make_record(defense="mine", defense_args=given, split_point=at, lpips=0.1) for at, given in settings]
+    axes = drawn(build_board(made))
+    assert "mine (a,b)" in {name for one in axes for name in one.get_legend_handles_labels()[1]}
+
+
 def test_notes_beside_near_points_do_not_cover_each_other(tmp_path):
     with panels(tmp_path / "plot.png", (4, 3), (1, 1)) as grid:
         axes = grid[0, 0]

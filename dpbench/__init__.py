@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from dpbench.plugins.registry import register as register
     from dpbench.suite.suite import Suite as Suite
 
-__version__ = "0.21.0"
+__version__ = "0.22.0"
 """Also of the distribution, and in every record: stated here, so that a pulled checkout tells the code that it runs."""
 
 # torch reads this at its first allocation: with pages of 2 MB, images of 224 pixels take half the time on Linux
